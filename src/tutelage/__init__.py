@@ -1,0 +1,1 @@
+"""Tutelage: neural architecture search in which models teach one another."""

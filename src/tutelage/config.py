@@ -1,0 +1,211 @@
+"""Settings: one dataclass of dataclasses for a search, one for a retraining.
+
+Nothing here imports torch, so that help, listing and checking are instant. A setting's docstring is
+its help on the command line. Every class refuses a bad value when it is constructed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tutelage.checks import at_least, one_of, positive, within
+
+Precision = Literal["fp32", "bf16"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which images, and how they are augmented."""
+
+    name: str = "digits"
+    """Data set: digits, cifar10, cifar100, or a folder of images by class."""
+    root: Path | None = None
+    """Folder that holds the data set's files."""
+    download: bool = False
+    """Fetch the data set into the root where it is missing."""
+    unlabelled: str = "train"
+    """Images to pseudo-label: another data set or folder, or train for the training half."""
+    train_fraction: float = 0.5
+    """Share of the training set whose images train weights; the rest trains the alphas."""
+    resolution: int | None = None
+    """Side of the images in pixels; a folder's images are resized and cropped to it."""
+    colour: Literal["auto", "grey", "rgb"] = "auto"
+    """Read a folder's images as grey or RGB; auto: as they are, which must be all alike."""
+    crop: int | None = None
+    """Padding of the random crop in pixels; not set: the data set's own."""
+    flip: bool | None = None
+    """Flip half of the images left to right; not set: the data set's own."""
+    cutout: int = 0
+    """Side of the square that is cut out, in pixels; 0: none."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.train_fraction < 1:
+            raise ValueError(
+                f"train_fraction = {self.train_fraction}: must lie strictly between 0 and 1"
+            )
+        one_of(("auto", "grey", "rgb"), colour=self.colour)
+        at_least(0, cutout=self.cutout)
+        if self.crop is not None:
+            at_least(0, crop=self.crop)
+        if self.resolution is not None:
+            at_least(1, resolution=self.resolution)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How network weights descend: SGD with momentum and a cosine schedule."""
+
+    lr: float = 0.025
+    """Initial learning rate of the weights."""
+    lr_min: float = 0.001
+    """Learning rate at the end of the cosine."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 3e-4
+    """Weight decay of SGD."""
+    clip: float = 5.0
+    """Largest norm of a learner's gradient; 0: no clipping."""
+
+    def __post_init__(self) -> None:
+        positive(lr=self.lr)
+        at_least(0, lr_min=self.lr_min, weight_decay=self.weight_decay, clip=self.clip)
+        within(0, 1, momentum=self.momentum)
+
+
+@dataclass(frozen=True)
+class Alphas:
+    """How alphas descend: Adam."""
+
+    lr: float = 3e-4
+    """Learning rate of the alphas."""
+    beta1: float = 0.5
+    """Decay of Adam's first moment."""
+    beta2: float = 0.999
+    """Decay of Adam's second moment."""
+    weight_decay: float = 1e-3
+    """Weight decay of Adam, added to the gradient."""
+    clip: float = 0.0
+    """Largest norm of the alphas' gradient; 0: no clipping."""
+
+    def __post_init__(self) -> None:
+        positive(lr=self.lr)
+        at_least(0, weight_decay=self.weight_decay, clip=self.clip)
+        within(0, 1, beta1=self.beta1, beta2=self.beta2)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Every setting of a search; written to run.toml verbatim."""
+
+    method: dict[str, Any] = field(default_factory=lambda: {"name": "single"})
+    """Who teaches whom: a name and the method's own settings."""
+    search: dict[str, Any] = field(default_factory=lambda: {"name": "darts"})
+    """How choices are relaxed: a name and the search's own settings."""
+    space: dict[str, Any] = field(default_factory=lambda: {"name": "darts"})
+    """What can be built: a name and the space's own settings."""
+    data: Data = Data()
+    weights: Weights = Weights()
+    alphas: Alphas = Alphas()
+    epochs: int = 50
+    """Epochs of the search."""
+    batch_size: int = 64
+    """Images of a batch, for every stream of data."""
+    limit_batches: int | None = None
+    """Stop every epoch after so many batches."""
+    channels: int = 16
+    """Channels of the supernet's first cell."""
+    cells: int = 8
+    """Cells of the supernet."""
+    form: Literal["cifar", "imagenet"] = "cifar"
+    """Stem: cifar keeps the image's resolution, imagenet divides it by 8."""
+    via: Literal["exact", "finite-difference", "first-order"] = "exact"
+    """How the hypergradient passes a virtual step."""
+    radius: float = 0.01
+    """Length of the finite difference's step in weight space."""
+    virtual: Literal["sgd", "plain"] = "sgd"
+    """The virtual step: SGD's own, with momentum, decay and clipping, or the plain gradient."""
+    seed: int = 0
+    """Seed of every random draw."""
+    device: Device = "auto"
+    """Where to compute; auto: CUDA where there is one."""
+    precision: Precision = "fp32"
+    """Numbers of the forward passes."""
+    log_every: int = 50
+    """Steps between two logged ones."""
+    save_every: float = 5.0
+    """Minutes between two checkpoints; every epoch ends with one."""
+
+    def __post_init__(self) -> None:
+        at_least(1, epochs=self.epochs, batch_size=self.batch_size, log_every=self.log_every)
+        at_least(1, channels=self.channels, cells=self.cells)
+        at_least(0, seed=self.seed, save_every=self.save_every)
+        if self.limit_batches is not None:
+            at_least(1, limit_batches=self.limit_batches)
+        positive(radius=self.radius)
+        one_of(("exact", "finite-difference", "first-order"), via=self.via)
+        one_of(("sgd", "plain"), virtual=self.virtual)
+        one_of(("cifar", "imagenet"), form=self.form)
+        one_of(("fp32", "bf16"), precision=self.precision)
+        one_of(("auto", "cpu", "cuda"), device=self.device)
+
+
+@dataclass(frozen=True)
+class Retrain:
+    """Every setting of a retraining; DARTS' evaluation on CIFAR by default."""
+
+    epochs: int = 600
+    """Epochs of training from scratch."""
+    batch_size: int = 96
+    """Images of a batch."""
+    limit_batches: int | None = None
+    """Stop every epoch after so many batches."""
+    channels: int = 36
+    """Channels of the first cell."""
+    cells: int = 20
+    """Cells of the network."""
+    form: Literal["cifar", "imagenet"] = "cifar"
+    """Stem and head: cifar keeps the image's resolution, imagenet divides it by 8."""
+    lr: float = 0.025
+    """Initial learning rate; a cosine takes it to 0."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 3e-4
+    """Weight decay of SGD."""
+    clip: float = 5.0
+    """Largest norm of the gradient; 0: no clipping."""
+    label_smoothing: float = 0.0
+    """Share of the label spread over all classes."""
+    auxiliary: float = 0.4
+    """Weight of the auxiliary head's loss; 0: no such head."""
+    drop_path: float = 0.2
+    """Probability of dropping a path in the last epoch, growing linearly from 0."""
+    cutout: int = 16
+    """Side of the square that is cut out, in pixels; 0: none."""
+    seed: int = 0
+    """Seed of every random draw."""
+    device: Device = "auto"
+    """Where to compute; auto: CUDA where there is one."""
+    precision: Precision = "fp32"
+    """Numbers of the forward passes."""
+    log_every: int = 50
+    """Steps between two logged ones."""
+    save_every: float = 5.0
+    """Minutes between two checkpoints; every epoch ends with one."""
+
+    def __post_init__(self) -> None:
+        at_least(1, epochs=self.epochs, batch_size=self.batch_size, log_every=self.log_every)
+        at_least(1, channels=self.channels, cells=self.cells)
+        at_least(0, seed=self.seed, cutout=self.cutout, clip=self.clip, save_every=self.save_every)
+        at_least(0, weight_decay=self.weight_decay, auxiliary=self.auxiliary)
+        if self.limit_batches is not None:
+            at_least(1, limit_batches=self.limit_batches)
+        positive(lr=self.lr)
+        within(0, 1, momentum=self.momentum, label_smoothing=self.label_smoothing)
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path = {self.drop_path}: must be at least 0 and below 1")
+        one_of(("cifar", "imagenet"), form=self.form)
+        one_of(("fp32", "bf16"), precision=self.precision)
+        one_of(("auto", "cpu", "cuda"), device=self.device)

@@ -1,0 +1,124 @@
+"""LBT: learning by teaching.  Sheth, Jiang, Xie, arXiv:2103.07009.
+
+    min_A   L(T*(A), A; D_val)  +  γ L(S*(T*(A)); D_val)                    Eq. 2
+    s.t.    S*(T*(A)) = argmin_S  L(S; D_train) + λ L(S; D_pl(D_u, T*(A)))
+            T*(A)     = argmin_T  L(A, T; D_train)                          Eq. 1
+
+    A    the teacher's alphas            D_u    unlabelled images
+    T    the teacher's weights           D_pl   D_u with the teacher's predictions as labels
+    S    weights of a fixed student
+
+Deviations:
+    The printed expansion (Eq. 9 to 12) leaves out that A acts on the labels directly, not only
+    through T'. `paths = "all"` is the gradient of the printed objective; "printed" the expansion.
+    The authors' later code takes two Adam steps, teacher's exam then student's (`joint = false`),
+    moves alphas first, updates the student on pseudo-labels and then on labels without weights,
+    schedule or clipping (`student_update = "in-turn"`), and in first-order mode keeps the student's
+    term (`own_term = "first-order"`): recipe `lbt-darts2-cifar10-release`. It labels the virtual
+    student's data by the current teacher's hard labels; here the labels are the virtual teacher's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tutelage.checks import at_least, one_of
+from tutelage.multilevel import Level, Order
+from tutelage.problem import Learner, Make, Problem
+from tutelage.transfer import cross_entropy, pseudo_label
+from tutelage.virtual import detach
+
+
+@dataclass(frozen=True)
+class LBT:
+    """A searched teacher teaches a fixed student and learns from how the student does."""
+
+    student: str = "resnet18"
+    """The student's architecture: resnet18, resnet50, or a genotype (name, text or file)."""
+    pseudo_weight: float = 1.0
+    """Weight of the teacher's labels in the student's loss, λ."""
+    student_weight: float = 1.0
+    """Weight of the student's exam in the architecture's loss, γ."""
+    labels: Literal["soft", "hard"] = "soft"
+    """Pseudo-labels: the teacher's probabilities, or its most likely class."""
+    human_labels: bool = True
+    """Train the student on labelled images too; without: on pseudo-labels alone (ablation 2)."""
+    teacher_exam: bool = True
+    """Count the teacher's own exam; without: the student's loss alone (ablation 1)."""
+    own_term: Literal["second-order", "first-order"] = "second-order"
+    """Whether the teacher's own exam is differentiated through T'; the student's always is."""
+    student_update: Literal["joint", "in-turn"] = "joint"
+    """The student's step: on the weighted sum, or on pseudo-labels and then on labels (release)."""
+    joint: bool = True
+    """One step of the alphas on both exams' sum; without: one step for each (release)."""
+    paths: Literal["all", "printed"] = "all"
+    """All paths of the hypergradient, or those of the paper's expansion."""
+    order: Order = "levels-first"
+    """Which move first in an iteration: levels-first (Algorithm 1) or alphas-first (release)."""
+
+    def __post_init__(self) -> None:
+        at_least(0, pseudo_weight=self.pseudo_weight, student_weight=self.student_weight)
+        one_of(("soft", "hard"), labels=self.labels)
+        one_of(("second-order", "first-order"), own_term=self.own_term)
+        one_of(("joint", "in-turn"), student_update=self.student_update)
+        one_of(("all", "printed"), paths=self.paths)
+        one_of(("levels-first", "alphas-first"), order=self.order)
+        if not self.teacher_exam and not self.student_weight:
+            raise ValueError(
+                "teacher_exam = false with student_weight = 0: no exam is left to learn from"
+            )
+
+    def __call__(self, make: Make) -> Problem:
+        """Make the three-level problem."""
+        teacher, student = make.supernet(), make.fixed(self.student)
+
+        def learn(s, batch):  # Eq. 1
+            x, y, _ = batch.train
+            logits = teacher(s.T, s.A, x)
+            return cross_entropy(logits, y), {"train": [logits]}
+
+        def pseudo_labels(s, batch):  # L(S; D_pl(D_u, T))
+            u = batch.unlabelled.x
+            alphas = s.A_labels if self.paths == "all" else detach(s.A_labels)
+            labels = teacher(s.T, alphas, u)
+            return pseudo_label(student(s.S, {}, u), labels, hard=self.labels == "hard")
+
+        def human_labels(s, batch):  # L(S; D_train)
+            x, y, _ = batch.train
+            return cross_entropy(student(s.S, {}, x), y)
+
+        def practise(s, batch):  # the student's stage
+            loss = self.pseudo_weight * pseudo_labels(s, batch)
+            return loss + human_labels(s, batch) if self.human_labels else loss
+
+        def teacher_exam(s, batch):  # Eq. 2, first term
+            x, y, _ = batch.valid
+            weights = s.T if self.own_term == "second-order" else detach(s.T)
+            logits = teacher(weights, s.A, x)
+            return cross_entropy(logits, y), {"valid": [logits]}
+
+        def student_exam(s, batch):  # Eq. 2, second term
+            x, y, _ = batch.valid
+            return self.student_weight * cross_entropy(student(s.S, {}, x), y)
+
+        aliases = {"A_labels": "A"}
+        if self.student_update == "joint":
+            taught = [Level("S", practise, aliases=aliases)]
+        else:
+            taught = [Level("S", pseudo_labels, aliases=aliases, schedule="constant", clip=False)]
+            if self.human_labels:
+                taught.append(Level("S", human_labels, schedule="constant", clip=False))
+        exams = [teacher_exam] if self.teacher_exam else []
+        exams += [student_exam] if self.student_weight else []
+        return Problem(
+            variables={"T": teacher.weights(), "S": student.weights(), "A": teacher.alphas()},
+            levels=[
+                Level("T", learn),
+                *taught,
+                *(Level("A", exam, optimiser="alphas") for exam in exams),
+            ],
+            learners=[Learner(teacher, ("T",), ("A",))],
+            order=self.order,
+            joint=self.joint,
+        )

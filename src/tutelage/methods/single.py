@@ -1,0 +1,51 @@
+"""No teaching: one learner.  With the DARTS search, DARTS itself.
+
+Liu, Simonyan, Yang: DARTS: differentiable architecture search. ICLR 2019, arXiv:1806.09055.
+
+    min_A   L(w*(A), A; D_val)                                              Eq. 3
+    s.t.    w*(A) = argmin_w  L(w, A; D_train)                              Eq. 4
+
+Second order is `--via exact` or, the paper's own approximation, `--via finite-difference`; first
+order is `--via first-order`. Alphas move first, as in the paper's Algorithm 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tutelage.checks import one_of
+from tutelage.multilevel import Level, Order
+from tutelage.problem import Learner, Make, Problem
+from tutelage.transfer import cross_entropy
+
+
+@dataclass(frozen=True)
+class Single:
+    """One learner, and nobody to teach it."""
+
+    order: Order = "alphas-first"
+    """Which move first in an iteration: levels-first or alphas-first."""
+
+    def __post_init__(self) -> None:
+        one_of(("levels-first", "alphas-first"), order=self.order)
+
+    def __call__(self, make: Make) -> Problem:
+        """Make the two-level problem."""
+        net = make.supernet()
+
+        def learn(s, batch):  # Eq. 4
+            x, y, _ = batch.train
+            logits = net(s.w, s.A, x)
+            return cross_entropy(logits, y), {"train": [logits]}
+
+        def validate(s, batch):  # Eq. 3
+            x, y, _ = batch.valid
+            logits = net(s.w, s.A, x)
+            return cross_entropy(logits, y), {"valid": [logits]}
+
+        return Problem(
+            variables={"w": net.weights(), "A": net.alphas()},
+            levels=[Level("w", learn), Level("A", validate, optimiser="alphas")],
+            learners=[Learner(net, ("w",), ("A",))],
+            order=self.order,
+        )

@@ -1,0 +1,275 @@
+"""Levels: a method as an ordered list of "this variable minimises this loss, given the others".
+
+The same list gives the hypergradient, through virtual steps, and the real updates, so no loss is
+written twice. A level's gradient serves the virtual and the real step alike where the method's
+order allows; see `search_step`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tutelage.virtual import (
+    Rate,
+    Tree,
+    Via,
+    descend,
+    detach,
+    gradient_at,
+    leaves,
+    norm,
+    pass_gradient,
+    rebuild,
+    tree_map,
+)
+
+Variables = Mapping[str, Tree]
+Notes = dict[str, Any]
+Loss = Callable[[SimpleNamespace, Any], "Tensor | tuple[Tensor, Notes]"]
+Order = Literal["levels-first", "alphas-first"]
+
+
+@dataclass(frozen=True)
+class Level:
+    """This variable minimises this loss, given the others."""
+
+    variable: str
+    """Name of the variable that the level owns."""
+    loss: Loss
+    """Reads all variables and a batch; returns a scalar (), or the scalar and detached notes."""
+    steps: int = 1
+    """Virtual steps unrolled."""
+    epochs: range | None = None
+    """Epochs in which the level trains; None: all."""
+    every: int = 1
+    """Iterations between two real updates."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Further names under which the loss reads a variable: {alias: variable}. An alias of the top
+    variable has its part of the gradient reported apart; an alias of the level's own variable is
+    that variable's present value, held fixed (a finite difference would shift a detached one)."""
+    optimiser: Literal["weights", "alphas"] = "weights"
+    """Whose settings the variable descends by."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """How the learning rate moves over the level's epochs."""
+    clip: bool = True
+    """Whether the gradient is clipped."""
+
+    @property
+    def name(self) -> str:
+        """The loss's name, for metrics and error messages."""
+        return self.loss.__name__
+
+    def trains(self, epoch: int) -> bool:
+        """Tell whether the level is active in this epoch, counted from 0."""
+        return self.epochs is None or epoch in self.epochs
+
+
+class Hypergradient(NamedTuple):
+    """The top's gradient, and all that was computed on the way to it."""
+
+    gradient: Tree
+    """d(top loss)/d(top variable) through every level, a tree like the variable."""
+    terms: dict[str, Tensor]
+    """Norm () of its part through each level's loss, by name; an alias' part as `level: alias`."""
+    gradients: list[Tree | None]
+    """Every lower level's gradient where its virtual step was taken; None: not unrolled."""
+    losses: dict[str, Tensor]
+    """Value () of every level's loss, by the level's name."""
+    notes: list[Notes]
+    """What the losses noted, inner level first."""
+
+
+def tops(levels: Sequence[Level]) -> int:
+    """Count the levels at the end that own the same variable: their losses add up to the top's."""
+    return next(
+        (n for n, level in enumerate(reversed(levels)) if level.variable != levels[-1].variable),
+        len(levels),
+    )
+
+
+def seen_by(level: Level, variables: Variables) -> dict[str, Tree]:
+    """Return all variables as a level's loss reads them: its aliases too."""
+    return {**variables, **{alias: variables[name] for alias, name in level.aliases.items()}}
+
+
+def evaluate(level: Level, seen: Variables, batch: Any) -> tuple[Tensor, Notes]:
+    """Evaluate a level's loss on what it sees; return its value () and its notes."""
+    result = level.loss(SimpleNamespace(**seen), batch)
+    return result if isinstance(result, tuple) else (result, {})
+
+
+def own_gradient(level: Level, variables: Variables, batch: Any) -> tuple[Tree, Tensor, Notes]:
+    """Return the gradient of a level's loss in its own variable, all others fixed.
+
+    Returns:
+        The gradient, a tree like the variable; the loss (); the notes.
+    """
+    w = tree_map(Tensor.requires_grad_, detach(variables[level.variable]))
+    value, notes = evaluate(level, {**seen_by(level, variables), level.variable: w}, batch)
+    return rebuild(w, iter(gradient_at(value, leaves(w)))), value.detach(), notes
+
+
+def hypergradient(
+    levels: Sequence[Level],
+    variables: Variables,
+    batch: Any,
+    rates: Mapping[str, Rate],
+    via: Via,
+    velocities: Mapping[str, Tree] | None = None,
+) -> Hypergradient:
+    """Differentiate the top loss in its variable through virtual steps of the lower levels.
+
+    Args:
+        levels: Inner levels first. The last one is the top; where several at the end own the same
+            variable, the top loss is their sum.
+        variables: All variables by name; left as they are.
+        batch: Passed to every loss.
+        rates: How each lower variable steps; a level whose variable is missing is not unrolled.
+        via: The rule for the derivative of a virtual step.
+        velocities: Momentum buffers by variable, for those that have one.
+
+    Raises:
+        ValueError: When two levels have losses of one name, which would hide each other's part.
+    """
+    names = [level.name for level in levels]
+    if len(set(names)) < len(names):
+        raise ValueError(f"losses named {', '.join(names)}: every level's loss needs its own name")
+    lower, top = levels[: -tops(levels)], levels[-tops(levels) :]
+    target = top[0].variable
+    velocities = dict(velocities or {})
+    values: dict[str, Tree] = {name: detach(tree) for name, tree in variables.items()}
+    parts: dict[str, Tree] = {}
+
+    def copies_for(level: Level) -> dict[str, Tree]:
+        """Copies of the top variable, one for each name that the level reads it by, in `parts`."""
+        names = {target: level.name}
+        names |= {a: f"{level.name}: {a}" for a, of in level.aliases.items() if of == target}
+        for part in names.values():
+            parts[part] = tree_map(Tensor.requires_grad_, detach(variables[target]))
+        return {name: parts[part] for name, part in names.items()}
+
+    gradients: list[Tree | None] = []
+    losses: dict[str, Tensor] = {}
+    notes: list[Notes] = []
+    for level in lower:
+        if level.variable not in rates:
+            gradients.append(None)
+            continue
+        copies = copies_for(level)
+        w = values[level.variable]
+        for step in range(level.steps):
+            others = {**seen_by(level, {**values, level.variable: detach(w)}), **copies}
+            del others[level.variable]
+            found: list[tuple[Tensor, Notes]] = []
+
+            def loss(w: Tree, u: Variables, level: Level = level, found: Any = found) -> Tensor:
+                found.append(evaluate(level, {**u, level.variable: w}, batch))
+                return found[-1][0]
+
+            g = pass_gradient(loss, w, others, via)
+            if step == 0:
+                gradients.append(detach(g))
+                losses[level.name] = found[0][0].detach()
+                notes.append(found[0][1])
+            w, velocities[level.variable] = descend(
+                w, g, velocities.get(level.variable), rates[level.variable]
+            )
+        values[level.variable] = w
+
+    evaluated = []
+    for level in top:
+        value, noted = evaluate(level, {**seen_by(level, values), **copies_for(level)}, batch)
+        evaluated.append(value)
+        losses[level.name] = value.detach()
+        notes.append(noted)
+    flat = gradient_at(torch.stack(evaluated).sum(), leaves(list(parts.values())))
+    by_part = rebuild(list(parts.values()), iter(flat))
+    terms = {part: norm(leaves(tree)) for part, tree in zip(parts, by_part, strict=True)}
+    total = [torch.stack(same).sum(0) for same in zip(*map(leaves, by_part), strict=True)]
+    gradient = rebuild(variables[target], iter(total))
+    return Hypergradient(gradient, terms, gradients, losses, notes)
+
+
+# A search iteration -----------------------------------------------------------------------------
+
+
+class Report(NamedTuple):
+    """What one search iteration did."""
+
+    losses: dict[str, Tensor]
+    """Value () of the loss of every level that was evaluated, by the level's name."""
+    notes: list[Notes]
+    """What those losses noted."""
+    terms: dict[str, Tensor]
+    """Norms () of the parts of the architecture's gradient; empty where it did not move."""
+
+
+def search_step(
+    levels: Sequence[Level],
+    variables: dict[str, Tree],
+    velocities: dict[str, Tree],
+    batch: Any,
+    *,
+    rates: Mapping[str, Rate],
+    virtual: Mapping[str, Rate],
+    via: Via,
+    order: Order,
+    move: Callable[[str, Tree], None],
+    joint: bool = True,
+    iteration: int = 0,
+) -> Report:
+    """Update every variable of the active levels once.
+
+    `levels-first`: the lower levels step, inner first, then the alphas at the result. Each lower
+    gradient is computed once and serves both its virtual and its real step, so it does not matter
+    that the alphas are written before the weights here. `alphas-first`: the alphas step first,
+    then the lower levels with gradients of their own, at the new alphas.
+
+    Args:
+        levels: The active levels, inner first; those at the end that descend by the alphas'
+            settings are the top.
+        variables: All variables by name; entries of lower levels are replaced.
+        velocities: Momentum buffers by variable; entries of lower levels are replaced.
+        batch: Passed to every loss.
+        rates: How each lower variable steps.
+        virtual: How it steps virtually, where the two are told apart.
+        via: The rule for the derivative of a virtual step.
+        order: Which move first.
+        move: Updates the top variable, given its name and gradient.
+        joint: Move on the sum of several top losses; else once for each, in turn.
+        iteration: Counted from 0; a level moves when it is a multiple of the level's `every`.
+    """
+    count = tops(levels) if levels[-1].optimiser == "alphas" else 0
+    lower, top = levels[: len(levels) - count], levels[len(levels) - count :]
+    report = Report({}, [], {})
+    shared: list[Tree | None] = [None] * len(lower)
+
+    unrolled = virtual if via.unrolls or order == "levels-first" else {}
+    for exam in [top] if joint else [[level] for level in top]:
+        if not exam or iteration % exam[0].every:
+            continue
+        found = hypergradient([*lower, *exam], variables, batch, unrolled, via, velocities)
+        if order == "levels-first" and not report.notes:
+            shared = found.gradients
+        report.losses.update(found.losses)
+        report.terms.update(found.terms)
+        report.notes.extend(found.notes)
+        move(exam[0].variable, found.gradient)
+    for level, g in zip(lower, shared, strict=True):
+        if iteration % level.every:
+            continue
+        if g is None:
+            g, report.losses[level.name], notes = own_gradient(level, variables, batch)
+            report.notes.append(notes)
+        name = level.variable
+        with torch.no_grad():
+            variables[name], velocities[name] = descend(
+                variables[name], g, velocities.get(name), rates[name]
+            )
+    return report

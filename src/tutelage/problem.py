@@ -1,0 +1,172 @@
+"""What a method is made of, and the one joint between the three axes: net(weights, alphas, x)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from tutelage.multilevel import Level, Notes, Order
+from tutelage.virtual import Tree
+
+
+class Part(NamedTuple):
+    """A batch of one stream of data."""
+
+    x: Tensor
+    """Images (B, C, H, W)."""
+    y: Tensor
+    """Labels (B,); meaningless where the data is unlabelled."""
+    index: Tensor
+    """Position (B,) of every image in its split."""
+
+
+class Batch(NamedTuple):
+    """What every loss of an iteration may read."""
+
+    train: Part
+    valid: Part
+    unlabelled: Part
+
+
+@dataclass
+class Clock:
+    """Where the search stands; the loop moves it."""
+
+    epoch: int = 0
+    """Epoch of the current phase, from 0."""
+    progress: float = 0.0
+    """Fraction of the search that is done, in [0, 1]."""
+
+
+class Relaxation(Protocol):
+    """The two things that a net asks of a search."""
+
+    def alphas(self) -> Tree:
+        """Draw initial alphas."""
+
+    def mix(self, alphas: Tree, progress: float) -> Any:
+        """Turn alphas into the mix that a supernet takes."""
+
+
+class Net:
+    """A network as a function of its weights, its alphas and images."""
+
+    def __init__(
+        self,
+        build: Callable[[], nn.Module],
+        relaxation: Relaxation | None,
+        clock: Clock,
+        amp: torch.dtype | None = None,
+    ) -> None:
+        """Join a module with a relaxation.
+
+        Args:
+            build: Makes the module with fresh weights. Its forward (x, mix), or (x) without a
+                relaxation, gives logits (B, C) and features (B, D).
+            relaxation: Turns alphas into a mix; None for a fixed network.
+            clock: Read for the progress of the search.
+            amp: Type of autocast in the forward pass; None: none.
+        """
+        self.build = build
+        self.module = build()
+        self.relaxation = relaxation
+        self.clock = clock
+        self.amp = amp
+
+    def __call__(self, weights: Tree, alphas: Tree, x: Tensor) -> Tensor:
+        """Return logits (B, C)."""
+        return self.forward(weights, alphas, x)[0]
+
+    def embed(self, weights: Tree, alphas: Tree, x: Tensor) -> Tensor:
+        """Return the pooled features (B, D) before the classifier."""
+        return self.forward(weights, alphas, x)[1]
+
+    def forward(self, weights: Tree, alphas: Tree, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (B, C) and features (B, D)."""
+        inputs = (x,) if self.relaxation is None else (x, self.mix(alphas))
+        with torch.autocast(x.device.type, self.amp, enabled=self.amp is not None):
+            logits, features = functional_call(self.module, weights, inputs)
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        return logits.to(wide), features.to(wide)
+
+    def mix(self, alphas: Tree) -> Any:
+        """Turn alphas into the mix of this moment of the search."""
+        if self.relaxation is None:
+            raise ValueError("a fixed network has no mix: it was made without a search")
+        return self.relaxation.mix(alphas, self.clock.progress)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Draw initial weights: name to tensor."""
+        return {name: p.detach().clone() for name, p in self.build().named_parameters()}
+
+    def alphas(self) -> Tree:
+        """Draw initial alphas."""
+        if self.relaxation is None:
+            raise ValueError("a fixed network has no alphas: it was made without a search")
+        return self.relaxation.alphas()
+
+
+class Make(Protocol):
+    """What a method may ask for."""
+
+    clock: Clock
+    epochs: int
+    """Epochs of the whole search."""
+
+    def supernet(self) -> Net:
+        """Make a fresh learner in the searched space."""
+
+    def fixed(self, architecture: str) -> Net:
+        """Make a network that is not searched: resnet18, resnet50, or a genotype."""
+
+
+class Learner(NamedTuple):
+    """One model that the search may keep."""
+
+    net: Net
+    weights: tuple[str | int, ...]
+    """Where its weights stand among the variables: ("W", 0) for variables["W"][0]."""
+    alphas: tuple[str | int, ...]
+    """Where its alphas stand."""
+
+
+def pick(variables: Tree, path: tuple[str | int, ...]) -> Tree:
+    """Return the part of the variables that a learner's path names.
+
+    >>> pick({"W": ["first", "second"]}, ("W", 1))
+    'second'
+    """
+    for key in path:
+        variables = variables[key]
+    return variables
+
+
+class Problem(NamedTuple):
+    """A method, joined with a search and a space."""
+
+    variables: dict[str, Tree]
+    """What is optimised or remembered, by name."""
+    levels: Sequence[Level]
+    """Inner first; those that descend by the alphas' settings come last."""
+    learners: Sequence[Learner]
+    """Who may be kept; the loop keeps the one with the lowest validation loss."""
+    order: Order = "levels-first"
+    """Whether the lower levels or the alphas move first in an iteration."""
+    joint: bool = True
+    """Losses of several top levels: True: one step on their sum; False: one step each, in turn."""
+    after_step: Callable[[dict[str, Tree], Batch, Sequence[Notes]], None] | None = None
+    """Called after every iteration; may change what is remembered."""
+    after_epoch: Callable[[dict[str, Tree], int], None] | None = None
+    """Called after every epoch."""
+
+
+class Method(Protocol):
+    """Who teaches whom: a frozen dataclass of settings that makes a problem."""
+
+    def __call__(self, make: Make) -> Problem:
+        """Ask for nets, return variables and levels."""

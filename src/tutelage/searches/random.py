@@ -1,0 +1,38 @@
+"""Random search: the baseline that every comparison needs.
+
+Li, Talwalkar: Random search and reproducibility for neural architecture search. UAI 2019,
+arXiv:1902.07638. Without weight sharing: one architecture is drawn, uniformly, and nothing trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tutelage.searches.base import Phase
+from tutelage.spaces.base import Mix, Space
+from tutelage.spaces.genotype import Genotype
+
+
+@dataclass(frozen=True)
+class Random:
+    """Draw an architecture, train nothing."""
+
+    def phases(self, space: Space, epochs: int) -> Sequence[Phase]:
+        """Have no phase in which anything would train."""
+        return [Phase(space, 0)]
+
+    def alphas(self, space: Space) -> dict[str, Tensor]:
+        """Draw a score (edges, ops) for every operation."""
+        return {group: torch.rand(shape) for group, shape in space.choices.items()}
+
+    def mix(self, alphas: dict[str, Tensor], progress: float) -> Mix:
+        """Take the scores as weights."""
+        return Mix(alphas)
+
+    def derive(self, space: Space, alphas: dict[str, Tensor]) -> Genotype:
+        """Read off the operations with the highest scores: independent and uniform draws."""
+        return space.genotype(self.mix(alphas, 1.0))

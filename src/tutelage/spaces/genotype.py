@@ -1,0 +1,298 @@
+"""Genotypes: what a search finds, as a value that is checked, stored, read and printed.
+
+A genotype travels as versioned JSON or as the tuple text of DARTS' repositories. Nothing in this
+file imports torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Node = tuple[tuple[str, int], ...]
+
+FORMAT = "tutelage genotype"
+VERSION = 1
+
+DARTS_OPERATIONS = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+"""The operations of DARTS' cells, in the order of the alphas' columns."""
+
+OPERATIONS: Mapping[str, tuple[str, ...]] = {"darts": DARTS_OPERATIONS}
+"""Operation names of every space whose genotypes are checked for them."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Say which allowed name was probably meant, or else all of them."""
+    allowed = list(allowed)
+    close = difflib.get_close_matches(name.lower(), [each.lower() for each in allowed], n=1)
+    meant = [each for each in allowed if each.lower() in close]
+    return f"did you mean {meant[0]}?" if meant else f"must be one of {', '.join(allowed)}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: `inputs` states come in, every node sums (operation, predecessor) pairs."""
+
+    nodes: tuple[Node, ...]
+    """For every node, its (operation name, state it reads) pairs; states count inputs first."""
+    concat: tuple[int, ...]
+    """States whose channels are concatenated to the cell's output."""
+    inputs: int = 2
+    """How many states come from outside."""
+
+    def __post_init__(self) -> None:
+        if type(self.inputs) is not int or self.inputs < 1:
+            raise ValueError(f"inputs = {self.inputs!r}: must be a whole number of at least 1")
+        if not self.nodes:
+            raise ValueError("the cell is empty: it needs at least one node")
+        for state, node in enumerate(self.nodes, start=self.inputs):
+            _check_node(state, node)
+        for state in self.concat:
+            if type(state) is not int or not self.inputs <= state < self.states:
+                raise ValueError(
+                    f"concat names state {state!r}, but the cell's nodes are states {self.inputs} "
+                    f"to {self.states - 1}: a node is missing"
+                )
+        if not self.concat or len(set(self.concat)) != len(self.concat):
+            raise ValueError(f"concat = {list(self.concat)}: must name nodes, each of them once")
+
+    @property
+    def states(self) -> int:
+        """The number of states: inputs and nodes."""
+        return self.inputs + len(self.nodes)
+
+    def state_name(self, state: int) -> str:
+        """Name a state as the papers do: c_{k-2} and c_{k-1} come in, nodes are numbers."""
+        return f"c_{{k-{self.inputs - state}}}" if state < self.inputs else str(state)
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """An architecture: a cell for every group of choices of a space."""
+
+    space: str
+    """Name of the space whose operations the cells use."""
+    cells: Mapping[str, Cell]
+    """Group name (normal, reduce) to cell."""
+
+    def __post_init__(self) -> None:
+        if not self.cells:
+            raise ValueError("the genotype is empty: it needs at least one cell")
+        allowed = OPERATIONS.get(self.space)
+        for group, cell in self.cells.items():
+            for operation in (pair[0] for node in cell.nodes for pair in node):
+                if allowed and operation not in allowed:
+                    raise ValueError(
+                        f"cell {group!r}: unknown operation {operation!r} for the space "
+                        f"{self.space!r}: {nearest(operation, allowed)}"
+                    )
+        if self.space == "darts":
+            _check_darts(self.cells)
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Genotype:
+        """Read a genotype from decoded JSON; raise ValueError where it is anything else."""
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise ValueError(f'not a genotype: the JSON\'s "format" must be "{FORMAT}"')
+        version = data.get("version")
+        if type(version) is int and version > VERSION:
+            raise ValueError(
+                f"made by a newer Tutelage: version {version}; this one reads {VERSION}"
+            )
+        if version != VERSION:
+            raise ValueError(f"version {version!r} of a genotype: must be {VERSION}")
+        space, cells = data.get("space"), data.get("cells")
+        if not isinstance(space, str) or not isinstance(cells, dict):
+            raise ValueError('a genotype needs "space", a name, and "cells", an object')
+        return cls(space, {group: _read_cell(group, cell) for group, cell in cells.items()})
+
+    @classmethod
+    def from_json(cls, text: str) -> Genotype:
+        """Read a genotype's JSON text; raise ValueError where it is damaged or something else."""
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"not a genotype: the JSON is damaged or cut short ({error})"
+            ) from None
+        return cls.from_dict(data)
+
+    @classmethod
+    def from_darts(cls, text: str) -> Genotype:
+        """Read DARTS' tuple text, `Genotype(normal=[...], normal_concat=range(2, 6), ...)`.
+
+        What stands before it, a name or the beginning of a log's line, is skipped.
+        """
+        fields = _darts_fields(text)
+        return cls(
+            "darts",
+            {
+                group: _paired(group, fields[group], fields[f"{group}_concat"])
+                for group in ("normal", "reduce")
+            },
+        )
+
+    @classmethod
+    def read(cls, path: Path | str) -> Genotype:
+        """Read a file that holds a genotype's JSON or DARTS' tuple text."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+            return cls.from_darts(text) if "Genotype(" in text else cls.from_json(text)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    def to_dict(self, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Give the object that `to_json` writes."""
+        cells = {
+            group: {
+                "inputs": cell.inputs,
+                "nodes": [[list(pair) for pair in node] for node in cell.nodes],
+                "concat": list(cell.concat),
+            }
+            for group, cell in self.cells.items()
+        }
+        data = {"format": FORMAT, "version": VERSION, "space": self.space, "cells": cells}
+        return data if about is None else {**data, "about": dict(about)}
+
+    def to_json(self, about: Mapping[str, Any] | None = None) -> str:
+        """Write versioned JSON, one node a line; `about` says where the genotype comes from."""
+        return _lines(self.to_dict(about)) + "\n"
+
+    def to_darts(self) -> str:
+        """Write DARTS' tuple text; raise ValueError unless every node has two operations."""
+        _check_darts(self.cells)
+        fields = []
+        for group in ("normal", "reduce"):
+            cell = self.cells[group]
+            span = range(cell.concat[0], cell.concat[-1] + 1)
+            concat = span if tuple(span) == cell.concat else list(cell.concat)
+            pairs = [tuple(pair) for node in cell.nodes for pair in node]
+            fields += [f"{group}={pairs}", f"{group}_concat={concat}"]
+        return f"Genotype({', '.join(fields)})"
+
+    def as_text(self) -> str:
+        """Write the cells for a terminal, one node a line.
+
+        >>> from tutelage.spaces.published import PUBLISHED
+        >>> print(PUBLISHED["DARTS_V2"].as_text().split("reduce")[0].rstrip())
+        normal
+          2 = sep_conv_3x3(c_{k-2}) + sep_conv_3x3(c_{k-1})
+          3 = sep_conv_3x3(c_{k-2}) + sep_conv_3x3(c_{k-1})
+          4 = sep_conv_3x3(c_{k-1}) + skip_connect(c_{k-2})
+          5 = skip_connect(c_{k-2}) + dil_conv_3x3(2)
+          output = concat(2, 3, 4, 5)
+        """
+        lines = []
+        for group, cell in self.cells.items():
+            lines.append(group)
+            for state, node in enumerate(cell.nodes, start=cell.inputs):
+                terms = (f"{operation}({cell.state_name(read)})" for operation, read in node)
+                lines.append(f"  {state} = {' + '.join(terms)}")
+            lines.append(f"  output = concat({', '.join(map(str, cell.concat))})")
+        return "\n".join(lines)
+
+
+def _check_node(state: int, node: Node) -> None:
+    if not node:
+        raise ValueError(f"node {state} is missing: it has no (operation, state) pair")
+    for operation, read in node:
+        if not isinstance(operation, str) or type(read) is not int:
+            raise ValueError(
+                f"node {state} holds ({operation!r}, {read!r}): must be (operation, state)"
+            )
+        if not 0 <= read < state:
+            raise ValueError(
+                f"node {state} reads state {read}: must be an earlier one, 0 to {state - 1}"
+            )
+
+
+def _check_darts(cells: Mapping[str, Cell]) -> None:
+    if set(cells) != {"normal", "reduce"}:
+        raise ValueError(f"cells = {', '.join(cells)}: DARTS' are exactly normal and reduce")
+    if len({len(cell.nodes) for cell in cells.values()}) > 1:
+        raise ValueError("the normal and the reduce cell differ in length: a node is missing")
+    for group, cell in cells.items():
+        if cell.inputs != 2:
+            raise ValueError(f"cell {group!r}: inputs = {cell.inputs}: DARTS' cells have 2")
+        for state, node in enumerate(cell.nodes, start=2):
+            if len(node) != 2:
+                raise ValueError(
+                    f"cell {group!r}: node {state} sums {len(node)} operations: DARTS' sum 2"
+                )
+
+
+def _read_cell(group: str, data: Any) -> Cell:
+    try:
+        nodes = tuple(tuple((name, state) for name, state in node) for node in data["nodes"])
+        concat, inputs = tuple(data["concat"]), data["inputs"]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(
+            f"cell {group!r} must hold inputs, nodes as lists of (operation, state), and concat"
+        ) from None
+    try:
+        return Cell(nodes, concat, inputs)
+    except ValueError as error:
+        raise ValueError(f"cell {group!r}: {error}") from None
+
+
+def _paired(group: str, pairs: Sequence[Any], concat: Sequence[Any]) -> Cell:
+    if len(pairs) % 2:
+        raise ValueError(
+            f"cell {group!r} holds {len(pairs)} pairs: every node needs two, so one is missing"
+        )
+    nodes = [pairs[i : i + 2] for i in range(0, len(pairs), 2)]
+    return _read_cell(group, {"nodes": nodes, "concat": concat, "inputs": 2})
+
+
+def _darts_fields(text: str) -> dict[str, list[Any]]:
+    names = ("normal", "normal_concat", "reduce", "reduce_concat")
+    start, end = text.find("Genotype("), text.rfind(")")
+    try:
+        call = ast.parse(text[start : end + 1], mode="eval").body
+        if not isinstance(call, ast.Call):
+            raise TypeError("not a call")
+        values = [*zip(names, call.args, strict=False)]
+        values += [(each.arg or "", each.value) for each in call.keywords]
+        fields = {name: _literal(value) for name, value in values}
+    except (SyntaxError, ValueError, TypeError, RecursionError):
+        raise ValueError(
+            "not DARTS' tuple text, Genotype(normal=[('sep_conv_3x3', 1), ...], "
+            "normal_concat=range(2, 6), reduce=[...], reduce_concat=range(2, 6))"
+        ) from None
+    missing = [name for name in names if name not in fields]
+    if missing:
+        raise ValueError(f"DARTS' tuple text lacks {' and '.join(missing)}")
+    return fields
+
+
+def _literal(value: ast.expr) -> list[Any]:
+    if isinstance(value, ast.Call) and ast.unparse(value.func) == "range":
+        return list(range(*(ast.literal_eval(each) for each in value.args))[:1000])
+    return list(ast.literal_eval(value))
+
+
+def _lines(value: Any, indent: str = "") -> str:
+    """Write JSON, each value on one line where it fits and else one line an item."""
+    line = json.dumps(value)
+    if len(indent + line) <= 90 or not isinstance(value, (dict, list)):
+        return line
+    inner = indent + "  "
+    if isinstance(value, dict):
+        items = [f"{inner}{json.dumps(key)}: {_lines(each, inner)}" for key, each in value.items()]
+    else:
+        items = [inner + _lines(each, inner) for each in value]
+    return line[0] + "\n" + ",\n".join(items) + "\n" + indent + line[-1]

@@ -1,0 +1,316 @@
+"""The virtual step: the only differentiable primitive of multilevel optimisation.
+
+    w' = w - lr * (momentum * velocity + g + weight_decay * w),    g = dL(w, u)/dw
+
+What autograd cannot do cheaply is to pass g. That is done here, once: for a cotangent v on g,
+
+    w_bar = d<g, v>/dw        u_bar = d<g, v>/du
+
+by the rule that the caller passes in as a value: `Exact()`, `FiniteDifference(radius)` or
+`FirstOrder()`. Everything else is ordinary autograd, so any number of levels, learners and virtual
+steps, momentum, decay and clipping need no further formula. All cotangents of a step add up before
+its one product is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd import grad
+
+Tree = Any
+"""A tensor, or a list or dict of trees. A list at the root holds one tree for every learner."""
+Product = Callable[[Sequence[Tensor]], "list[Tensor | None]"]
+
+
+class Rate(NamedTuple):
+    """How a variable descends: SGD's settings, for virtual and real steps alike."""
+
+    lr: float
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    clip: float = 0.0
+    """Largest norm of one learner's gradient; 0: no clipping."""
+
+
+# Trees ------------------------------------------------------------------------------------------
+
+
+def leaves(tree: Tree) -> list[Tensor]:
+    """List the tensors of a tree, in order.
+
+    >>> [int(x) for x in leaves({"a": torch.tensor(1), "b": [torch.tensor(2), torch.tensor(3)]})]
+    [1, 2, 3]
+    """
+    if isinstance(tree, Tensor):
+        return [tree]
+    children = tree.values() if isinstance(tree, Mapping) else tree
+    return [leaf for child in children for leaf in leaves(child)]
+
+
+def rebuild(tree: Tree, tensors: Iterator[Tensor]) -> Tree:
+    """Build a tree shaped like `tree` from tensors in the order of `leaves`."""
+    if isinstance(tree, Tensor):
+        return next(tensors)
+    if isinstance(tree, Mapping):
+        return {key: rebuild(child, tensors) for key, child in tree.items()}
+    return [rebuild(child, tensors) for child in tree]
+
+
+def tree_map(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
+    """Apply a function to every tensor of a tree."""
+    return rebuild(tree, iter([function(leaf) for leaf in leaves(tree)]))
+
+
+def detach(tree: Tree) -> Tree:
+    """Cut a tree from the graph: in a loss, the way to leave a path of the derivative out."""
+    return tree_map(Tensor.detach, tree)
+
+
+def norm(tensors: Sequence[Tensor]) -> Tensor:
+    """Euclidean norm of all entries of all tensors, a scalar ()."""
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors]))
+
+
+# Rules: how d<g, v> is evaluated ----------------------------------------------------------------
+
+
+class Via(Protocol):
+    """A rule for the derivative of a gradient."""
+
+    unrolls: ClassVar[bool]
+    """Whether a derivative passes the virtual step at all."""
+
+    def gradient(
+        self, loss: Callable[..., Tensor], w: list[Tensor], u: list[Tensor], needed: Sequence[bool]
+    ) -> tuple[list[Tensor], Product]:
+        """Return g = d loss(w, u)/dw and the product v -> d<g, v>/d(w, u).
+
+        The product gives one entry for every tensor of w, then u; None where not needed or zero.
+        """
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Double backward: the exact gradient of the unrolled objective."""
+
+    recompute: bool = False
+    """Evaluate the loss again for the product, instead of keeping its graph: saves memory."""
+
+    unrolls: ClassVar[bool] = True
+
+    def gradient(
+        self, loss: Callable[..., Tensor], w: list[Tensor], u: list[Tensor], needed: Sequence[bool]
+    ) -> tuple[list[Tensor], Product]:
+        """See `Via`."""
+        w, u = _require(w), _require(u, needed[len(w) :])
+        replay = _Replay()
+        g = gradient_at(loss(w, u), w, create_graph=not self.recompute)
+
+        def product(v: Sequence[Tensor]) -> list[Tensor | None]:
+            wanted = [x for x, need in zip([*w, *u], needed, strict=True) if need]
+            held = g
+            if self.recompute:
+                with replay():
+                    held = gradient_at(loss(w, u), w, create_graph=True)
+            pairs = [(x, y) for x, y in zip(held, v, strict=True) if x.requires_grad]
+            found = iter(
+                grad([x for x, _ in pairs], wanted, [y for _, y in pairs], allow_unused=True)
+                if pairs
+                else [None] * len(wanted)
+            )
+            return [next(found) if need else None for need in needed]
+
+        return [x.detach() for x in g], product
+
+
+@dataclass(frozen=True)
+class FiniteDifference:
+    """DARTS' rule (Eq. 7 and 8 there): a difference of two gradients along v.
+
+    d<g, v>/du = (dL(w + e v, u)/du - dL(w - e v, u)/du) / 2e with e = radius / ||v||, and likewise
+    for w. On networks with ReLU this is a different estimator from `Exact`, whose error grows as
+    the radius shrinks: the gradient jumps where a unit switches.
+    """
+
+    radius: float = 0.01
+    """Length of the step in weight space, over all learners of the variable together."""
+    sides: Literal[1, 2] = 2
+    """2: a central difference; 1: a forward one, which reuses the gradient at w and costs half."""
+
+    unrolls: ClassVar[bool] = True
+
+    def gradient(
+        self, loss: Callable[..., Tensor], w: list[Tensor], u: list[Tensor], needed: Sequence[bool]
+    ) -> tuple[list[Tensor], Product]:
+        """See `Via`."""
+        w, u = _require(w), _require(u, needed[len(w) :])
+        replay = _Replay()
+        wanted = [x for x, need in zip([*w, *u], needed, strict=True) if need]
+        if self.sides == 1:
+            found = gradient_at(loss(w, u), [*w, *wanted])
+            g, centre = found[: len(w)], found[len(w) :]
+        else:
+            g, centre = gradient_at(loss(w, u), w), []
+
+        def shifted(v: Sequence[Tensor], step: Tensor) -> list[Tensor]:
+            moved = _require([x + step * y for x, y in zip(w, v, strict=True)])
+            at = [x for x, need in zip([*moved, *u], needed, strict=True) if need]
+            with replay():
+                return gradient_at(loss(moved, u), at)
+
+        def product(v: Sequence[Tensor]) -> list[Tensor | None]:
+            step = self.radius / norm(v).clamp_min(torch.finfo(v[0].dtype).tiny)
+            upper = shifted(v, step)
+            lower, width = (shifted(v, -step), 2 * step) if self.sides == 2 else (centre, step)
+            found = iter([(p - n) / width for p, n in zip(upper, lower, strict=True)])
+            return [next(found) if need else None for need in needed]
+
+        return g, product
+
+
+@dataclass(frozen=True)
+class FirstOrder:
+    """No unrolling: the virtual step's derivative is left out."""
+
+    unrolls: ClassVar[bool] = False
+
+    def gradient(
+        self, loss: Callable[..., Tensor], w: list[Tensor], u: list[Tensor], needed: Sequence[bool]
+    ) -> tuple[list[Tensor], Product]:
+        """See `Via`."""
+        w = _require(w)
+        return gradient_at(loss(w, u), w), lambda v: [None] * len(needed)
+
+
+def _require(tensors: Sequence[Tensor], needed: Sequence[bool] | None = None) -> list[Tensor]:
+    flags = [True] * len(tensors) if needed is None else needed
+    return [x.detach().requires_grad_(flag) for x, flag in zip(tensors, flags, strict=True)]
+
+
+def gradient_at(value: Tensor, at: Sequence[Tensor], create_graph: bool = False) -> list[Tensor]:
+    """Differentiate a scalar () at tensors; zeros for those that it does not depend on."""
+    return list(
+        grad(value, at, create_graph=create_graph, allow_unused=True, materialize_grads=True)
+    )
+
+
+class _Replay:
+    """Remember the generators' states; calling it repeats the random draws made from here on."""
+
+    def __init__(self) -> None:
+        self.cpu = torch.get_rng_state()
+        self.devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+        self.cuda = [torch.cuda.get_rng_state(device) for device in self.devices]
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with torch.random.fork_rng(self.devices):
+            torch.set_rng_state(self.cpu)
+            for device, state in zip(self.devices, self.cuda, strict=True):
+                torch.cuda.set_rng_state(state, device)
+            yield
+
+
+# The primitive ----------------------------------------------------------------------------------
+
+
+class _PassGradient(torch.autograd.Function):
+    """g = dL(w, u)/dw, whose own derivative is taken by a rule."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, loss: Callable[..., Tensor], via: Via, count: int, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        w, u = list(tensors[:count]), list(tensors[count:])
+        with torch.enable_grad():
+            g, ctx.product = via.gradient(loss, w, u, ctx.needs_input_grad[3:])
+        return tuple(g)
+
+    @staticmethod
+    def backward(ctx: Any, *v: Tensor) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "a virtual step is differentiable once: its backward pass was asked for a graph "
+                "(create_graph=True), which would need third derivatives; unroll the inner problem "
+                "with torch.autograd.grad(..., create_graph=True) instead"
+            )
+        product, ctx.product = ctx.product, None  # frees the inner graph with the outer one
+        with torch.enable_grad():
+            found = product(v)
+        return (None, None, None, *found)
+
+
+def descend(w: Tree, g: Tree, velocity: Tree | None, rate: Rate) -> tuple[Tree, Tree]:
+    """Take SGD's step; return the new variable and the new velocity.
+
+    velocity' = momentum * velocity + clip(g) + weight_decay * w;  w' = w - lr * velocity'
+
+    Clipping scales each learner's gradient to norm `clip` where it is longer.
+    """
+    new_w, new_velocity = [], []
+    flat_velocity = iter(leaves(velocity)) if velocity is not None else None
+    learners = zip(w, g, strict=True) if isinstance(w, list) else [(w, g)]
+    for learner, gradient in learners:
+        gradients = leaves(gradient)
+        if rate.clip:
+            # torch.nn.utils.clip_grad_norm_'s own constant, so that real steps are SGD's to the bit
+            scale = (rate.clip / (norm(gradients) + 1e-6)).clamp_max(1.0)
+            gradients = [x * scale for x in gradients]
+        for x, dx in zip(leaves(learner), gradients, strict=True):
+            step = dx + rate.weight_decay * x if rate.weight_decay else dx
+            if flat_velocity is not None:
+                step = rate.momentum * next(flat_velocity) + step
+            new_velocity.append(step)
+            new_w.append(x - rate.lr * step)
+    return rebuild(w, iter(new_w)), rebuild(w, iter(new_velocity))
+
+
+def virtual_step(
+    loss: Callable[[Tree, Tree], Tensor],
+    w: Tree,
+    u: Tree,
+    *,
+    lr: float,
+    via: Via,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    clip: float = 0.0,
+    velocity: Tree | None = None,
+) -> Tree:
+    """Take one SGD step on loss(w, u) in w that is differentiable in w and u, once.
+
+    Args:
+        loss: A scalar function () of two trees.
+        w: The variable that steps.
+        u: What else the loss reads.
+        lr: Learning rate.
+        via: The rule for the derivative of the gradient.
+        momentum: Factor on `velocity` (DARTS' convention; no effect without one).
+        weight_decay: Factor on w, added to the gradient.
+        clip: Largest norm of one learner's gradient; 0: no clipping.
+        velocity: SGD's momentum buffer, a tree like w.
+
+    Returns:
+        w', a tree like w.
+
+    Raises:
+        RuntimeError: When a derivative of the backward pass itself is asked for.
+    """
+    g = pass_gradient(loss, w, u, via)
+    return descend(w, g, velocity, Rate(lr, momentum, weight_decay, clip))[0]
+
+
+def pass_gradient(loss: Callable[[Tree, Tree], Tensor], w: Tree, u: Tree, via: Via) -> Tree:
+    """Return d loss(w, u)/dw, a tree like w, differentiable in w and u by the rule `via`."""
+    flat_w, flat_u = leaves(w), leaves(u)
+
+    def flat_loss(w_: list[Tensor], u_: list[Tensor]) -> Tensor:
+        return loss(rebuild(w, iter(w_)), rebuild(u, iter(u_)))
+
+    return rebuild(w, iter(_PassGradient.apply(flat_loss, via, len(flat_w), *flat_w, *flat_u)))

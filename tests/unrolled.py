@@ -1,0 +1,54 @@
+"""The slow, obvious hypergradient: every step kept in one autograd graph."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+
+from tutelage.virtual import detach, leaves, rebuild
+
+
+def loss_of(level, values, batch):
+    aliases = {
+        alias: detach(values[name]) if name == level.variable else values[name]
+        for alias, name in level.aliases.items()
+    }
+    result = level.loss(SimpleNamespace(**values, **aliases), batch)
+    return result[0] if isinstance(result, tuple) else result
+
+
+def unrolled(levels, variables, batch, rates, velocities=None):
+    """Differentiate the top's loss by unrolling every lower level with create_graph=True."""
+    top = levels[-1].variable
+    values = {
+        name: rebuild(tree, iter([x.detach().clone().requires_grad_() for x in leaves(tree)]))
+        for name, tree in variables.items()
+    }
+    target = leaves(values[top])
+    buffers = {name: leaves(tree) for name, tree in (velocities or {}).items()}
+    for level in (level for level in levels if level.variable != top):
+        if level.variable not in rates:
+            continue
+        lr, momentum, decay, clip = rates[level.variable]
+        for _ in range(level.steps):
+            tree = values[level.variable]
+            w = leaves(tree)
+            g = list(torch.autograd.grad(loss_of(level, values, batch), w, create_graph=True))
+            if clip:
+                start = 0
+                for learner in tree if isinstance(tree, list) else [tree]:
+                    count = len(leaves(learner))
+                    total = sum((x**2).sum() for x in g[start : start + count]) ** 0.5
+                    if total + 1e-6 > clip:
+                        for i in range(start, start + count):
+                            g[i] = g[i] * clip / (total + 1e-6)
+                    start += count
+            old = buffers.get(level.variable, [torch.zeros_like(x) for x in w])
+            step = [momentum * b + (x + decay * y) for b, x, y in zip(old, g, w, strict=True)]
+            buffers[level.variable] = step
+            moved = [y - lr * x for x, y in zip(step, w, strict=True)]
+            values[level.variable] = rebuild(tree, iter(moved))
+    value = sum(loss_of(level, values, batch) for level in levels if level.variable == top)
+    found = torch.autograd.grad(value, target, allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(target, found, strict=True)]
