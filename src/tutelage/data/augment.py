@@ -1,0 +1,133 @@
+"""Augmentation of whole batches, on the device, from draws that are made in numpy.
+
+Order and semantics are the field's (torchvision's RandomCrop and RandomHorizontalFlip on raw
+pixels, normalisation, then the cutout of DARTS): the crop's padding is black, and what is cut out
+is 0 after normalisation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tutelage.config import Data
+from tutelage.data import DataError
+from tutelage.data.images import Labelled
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training images are varied; by default not at all."""
+
+    crop: int = 0
+    """Padding of the random crop, in pixels."""
+    flip: bool = False
+    """Whether half of the images are flipped left to right."""
+    cutout: int = 0
+    """Side of the square that is cut out, in pixels; 0: none."""
+
+
+def augmentation(data: Labelled, settings: Data) -> Augmentation:
+    """Return the set's own augmentation, with what the settings change.
+
+    Raises:
+        DataError: the cutout would hide whole images.
+    """
+    side = min(data.images.shape[1:])
+    if settings.cutout >= side:
+        raise DataError(
+            f"cutout = {settings.cutout}: would hide whole images of {data.name}, "
+            f"whose side is {side} pixels; give less, or 0 for none"
+        )
+    return Augmentation(
+        crop=data.crop if settings.crop is None else settings.crop,
+        flip=data.flip if settings.flip is None else settings.flip,
+        cutout=settings.cutout,
+    )
+
+
+def augment(
+    pixels: Tensor,
+    how: Augmentation,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    random: np.random.Generator,
+) -> Tensor:
+    """Crop, flip, normalise and cut out uint8 (B, C, H, W); return float32, channels-last.
+
+    Every option's numbers are drawn whether or not it is on, so that switching one leaves the
+    draws of the others alone; they are drawn in numpy, so that a CPU and a GPU see one batch.
+    """
+    count, _, height, width = pixels.shape
+    chance = random.random((5, count))
+    scale = np.array([2 * how.crop + 1, 2 * how.crop + 1, 2, height, width])[:, None]
+    top, left, mirrored, row, column = onto(
+        torch.from_numpy((chance * scale).astype(np.int64)), pixels.device
+    )
+    if how.crop or how.flip:
+        pixels = crop_and_flip(pixels, how.crop, top, left, mirrored.bool() & how.flip)
+    x = normalise(pixels, mean, std)
+    return cut_out(x, how.cutout, row, column) if how.cutout else x
+
+
+def crop_and_flip(
+    pixels: Tensor, padding: int, top: Tensor, left: Tensor, mirrored: Tensor
+) -> Tensor:
+    """Cut a window of its own size out of every black-padded image, mirrored where asked.
+
+    Args:
+        pixels: (B, C, H, W).
+        padding: black pixels added on every side, P.
+        top: first row of every window in the padded image, (B,), from 0 to 2 P.
+        left: first column of every window, (B,).
+        mirrored: bool (B,).
+    """
+    count, channels, height, width = pixels.shape
+    along = torch.arange(width, device=pixels.device)
+    rows = top[:, None] + torch.arange(height, device=pixels.device)  # (B, H)
+    columns = left[:, None] + torch.where(mirrored[:, None], width - 1 - along, along)  # (B, W)
+    padded = F.pad(pixels, (padding,) * 4)
+    tall, wide = padded.shape[2:]
+    image = torch.arange(count, device=pixels.device)[:, None, None]
+    at = (image * tall + rows[:, :, None]) * wide + columns[:, None, :]  # (B, H, W)
+    # One row a pixel, so that a single gather moves all channels: 4 times faster than indexing.
+    table = padded.permute(0, 2, 3, 1).reshape(-1, channels)
+    gathered = table.index_select(0, at.flatten())
+    return gathered.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Return (pixels / 255 - mean) / std, float32 (B, C, H, W), channels-last."""
+    count, channels, height, width = pixels.shape
+    statistics = np.array([1 / (255 * np.array(std)), np.array(mean) / std], np.float32)
+    scale, shift = onto(torch.from_numpy(np.tile(statistics, width)), pixels.device)
+    x = pixels.to(torch.float32, memory_format=torch.channels_last)
+    # A row of pixels at a time: broadcasting over three channels would not fill a vector register.
+    x.permute(0, 2, 3, 1).view(count, height, width * channels).mul_(scale).sub_(shift)
+    return x
+
+
+def cut_out(x: Tensor, side: int, row: Tensor, column: Tensor) -> Tensor:
+    """Set a square around (row, column) of every image to 0 in place, clipped at the borders.
+
+    The square covers rows from row - side // 2 to row - side // 2 + side - 1 (DeVries and Taylor
+    2017, as in DARTS, whose squares of an odd side are one pixel smaller).
+    """
+    height, width = x.shape[2:]
+    down = torch.arange(height, device=x.device) - (row[:, None] - side // 2)  # (B, H)
+    across = torch.arange(width, device=x.device) - (column[:, None] - side // 2)  # (B, W)
+    hidden_rows = (down >= 0) & (down < side)
+    hidden_columns = (across >= 0) & (across < side)
+    hidden = hidden_rows[:, None, :, None] & hidden_columns[:, None, None, :]
+    return x.mul_(~hidden)
+
+
+def onto(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to the device without waiting for the work that is queued there."""
+    if device.type == "cuda" and not tensor.is_cuda:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

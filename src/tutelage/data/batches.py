@@ -1,0 +1,89 @@
+"""Batches as a function of (seed, stream, epoch, step): resuming needs no state of a loader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import final
+
+import torch
+from torch import Tensor
+
+from tutelage.data import DataError
+from tutelage.data.augment import Augmentation, augment, normalise, onto
+from tutelage.data.draws import draws
+from tutelage.data.images import Labelled
+from tutelage.problem import Part
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """An endless supply of augmented batches from a subset of a data set."""
+
+    data: Labelled
+    """Where the images come from."""
+    subset: Tensor
+    """Indices of the images to use, int64 (N,)."""
+    batch_size: int
+    """Images of a batch."""
+    seed: int
+    """Seed of the order and the augmentation."""
+    name: str
+    """Name of the stream; streams of different names draw independently."""
+    augmentation: Augmentation
+    """How the images are varied."""
+    device: torch.device
+    """Where batches are wanted."""
+
+    def __post_init__(self) -> None:
+        if self.steps == 0:
+            raise DataError(f"the {self.name} images are {len(self.subset)}: at least 2 are needed")
+
+    @property
+    def steps(self) -> int:
+        """Batches that cover the subset once; a last batch of a single image is left out."""
+        full, rest = divmod(len(self.subset), self.batch_size)
+        return full + (rest > 1)  # batch normalisation has no statistics of one image
+
+    def batch(self, epoch: int, step: int) -> Part:
+        """Return one batch; steps from `steps` on go through a further permutation.
+
+        Images are float32 (B, C, H, W) in channels-last memory, and the index is their position in
+        the subset. The following batch is got ready meanwhile where images are read from disk.
+        """
+        index = self._index(epoch, step)
+        chosen = self.subset[index]
+        pixels = onto(self.data.images.take(chosen), self.device)
+        if (step + 1) % self.steps:
+            self.data.images.expect(self.subset[self._index(epoch, step + 1)])
+        random = draws(self.seed, f"{self.name}/augment", epoch, step)
+        x = augment(pixels, self.augmentation, self.data.mean, self.data.std, random)
+        y = self.data.images.labels[chosen]
+        return Part(x, onto(y, self.device), onto(index, self.device))
+
+    def _index(self, epoch: int, step: int) -> Tensor:
+        """Positions in the subset that a batch holds, int64 (B,)."""
+        turn, place = divmod(step, self.steps)
+        permutation = order(self.seed, self.name, epoch, turn, len(self.subset))
+        return permutation[place * self.batch_size :][: self.batch_size].clone()
+
+
+@lru_cache(maxsize=8)
+def order(seed: int, name: str, epoch: int, turn: int, count: int) -> Tensor:
+    """Return a stream's permutation of range(count) for one turn of an epoch; not to be changed."""
+    return torch.from_numpy(draws(seed, f"{name}/order", epoch, turn).permutation(count))
+
+
+def in_order(
+    data: Labelled, subset: Tensor, batch_size: int, device: torch.device
+) -> Iterator[Part]:
+    """Yield every image of a subset exactly once, in order and not augmented."""
+    parts = torch.arange(len(subset)).split(batch_size)
+    for index, following in zip(parts, (*parts[1:], None), strict=True):
+        pixels = onto(data.images.take(subset[index]), device)
+        if following is not None:
+            data.images.expect(subset[following])
+        x = normalise(pixels, data.mean, data.std)
+        yield Part(x, onto(data.images.labels[subset[index]], device), onto(index, device))

@@ -1,0 +1,208 @@
+"""CIFAR-10 and CIFAR-100 from their official python archives, packed or unpacked."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tutelage.config import Data
+from tutelage.data import DataError
+from tutelage.data.download import fetch
+from tutelage.data.images import InMemory, Labelled
+from tutelage.data.request import PartName, given_root
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Where one of the two sets lies, and how its files are laid out."""
+
+    name: str
+    url: str
+    md5: str
+    """Digest that the set's home page publishes."""
+    folder: str
+    """Folder that the archive unpacks to."""
+    train: tuple[str, ...]
+    """Files of the training part."""
+    test: tuple[str, ...]
+    """Files of the test part."""
+    meta: str
+    """File of the class names."""
+    labels: str
+    """Key of the labels."""
+    names: str
+    """Key of the class names."""
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def file(self) -> str:
+        """Name of the packed file."""
+        return self.url.rpartition("/")[2]
+
+
+# Means and deviations: those of the DARTS code for CIFAR-10, of P-DARTS and PC-DARTS for CIFAR-100.
+CIFAR10 = Archive(
+    name="cifar10",
+    url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    md5="c58f30108f718f92721af3b95e74349a",
+    folder="cifar-10-batches-py",
+    train=tuple(f"data_batch_{k}" for k in range(1, 6)),
+    test=("test_batch",),
+    meta="batches.meta",
+    labels="labels",
+    names="label_names",
+    mean=(0.49139968, 0.48215827, 0.44653124),
+    std=(0.24703233, 0.24348505, 0.26158768),
+)
+CIFAR100 = Archive(
+    name="cifar100",
+    url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+    md5="eb9058c3a382ffc7106e4002c42a8d85",
+    folder="cifar-100-python",
+    train=("train",),
+    test=("test",),
+    meta="meta",
+    labels="fine_labels",
+    names="fine_label_names",
+    mean=(0.5071, 0.4867, 0.4408),
+    std=(0.2675, 0.2565, 0.2761),
+)
+
+
+def read_cifar10(settings: Data, part: PartName) -> Labelled:
+    """Read CIFAR-10 (Krizhevsky 2009)."""
+    return read_archive(CIFAR10, settings, part)
+
+
+def read_cifar100(settings: Data, part: PartName) -> Labelled:
+    """Read CIFAR-100 (Krizhevsky 2009) with its 100 fine classes."""
+    return read_archive(CIFAR100, settings, part)
+
+
+def read_archive(archive: Archive, settings: Data, part: PartName) -> Labelled:
+    """Read a part of either set; a set with fewer rows than the official one is accepted.
+
+    Raises:
+        DataError: files are missing, truncated, or not what they should be.
+    """
+    if settings.download and settings.root:
+        settings.root.mkdir(parents=True, exist_ok=True)
+    root = given_root(settings)
+    batches = archive.train if part == "train" else archive.test
+    contents = find(archive, root, (archive.meta, *batches), download=settings.download)
+    meta = unpickle(contents[archive.meta], archive.meta)
+    classes = tuple(text(name) for name in entry(meta, archive.names, archive.meta))
+    arrays = [rows(unpickle(contents[name], name), archive.labels, name) for name in batches]
+    pixels = torch.from_numpy(np.concatenate([pixels for pixels, _ in arrays]))
+    labels = torch.from_numpy(np.concatenate([labels for _, labels in arrays]))
+    images = InMemory(pixels, labels)
+    return Labelled(archive.name, images, classes, archive.mean, archive.std, crop=4, flip=True)
+
+
+def find(archive: Archive, root: Path, names: Sequence[str], *, download: bool) -> dict[str, bytes]:
+    """Read files of the unpacked folder, of the root itself, or of the packed file."""
+    for folder in (root / archive.folder, root):
+        if (folder / archive.meta).is_file():
+            missing = [name for name in names if not (folder / name).is_file()]
+            if missing:
+                raise DataError(f"{folder} lacks {', '.join(missing)}: unpack {archive.file} again")
+            return {name: (folder / name).read_bytes() for name in names}
+    packed = root / archive.file
+    if download and not packed.is_file():
+        fetch(archive.url, archive.md5, packed)
+    if packed.is_file():
+        return unpack(packed, archive.folder, names)
+    raise DataError(
+        f"{archive.name} is not in {root}: put {archive.folder} or {archive.file} there, "
+        "or fetch it with --download"
+    )
+
+
+def unpack(packed: Path, folder: str, names: Sequence[str]) -> dict[str, bytes]:
+    """Read files out of a packed archive, in one pass and writing nothing."""
+    wanted = {f"{folder}/{name}": name for name in names}
+    contents: dict[str, bytes] = {}
+    try:
+        with tarfile.open(packed, "r|gz") as stream:
+            for member in stream:
+                file = stream.extractfile(member) if member.name in wanted else None
+                if file:
+                    contents[wanted[member.name]] = file.read()
+                if len(contents) == len(names):
+                    return contents
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise DataError(f"{packed} is broken ({error}): remove it and fetch it again") from error
+    missing = ", ".join(name for name in names if name not in contents)
+    raise DataError(f"{packed} lacks {missing}: remove it and fetch it again")
+
+
+def rows(content: dict[str, Any], key: str, file: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images of a batch, uint8 (N, 3, 32, 32), and its labels, int64 (N,)."""
+    data, labels = entry(content, "data", file), entry(content, key, file)
+    if not (isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.ndim == 2):
+        raise DataError(f"{file}: its data are no uint8 table of images")
+    if data.shape[1] != 3 * 32 * 32:
+        raise DataError(f"{file}: its rows have {data.shape[1]} values instead of 3 x 32 x 32")
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu" or labels.shape != data.shape[:1]:
+        raise DataError(f"{file}: it has {len(data)} images, but {key} of shape {labels.shape}")
+    return data.reshape(-1, 3, 32, 32), labels.astype(np.int64)
+
+
+def entry(content: dict[str, Any], key: str, file: str) -> Any:
+    """Return what a batch holds under a key."""
+    if key not in content:
+        raise DataError(f"{file}: it has no {key!r}, only {', '.join(content) or 'nothing'}")
+    return content[key]
+
+
+def text(name: str | bytes) -> str:
+    """Return a string that Python 2 or Python 3 has pickled."""
+    return name.decode() if isinstance(name, bytes) else name
+
+
+def unpickle(content: bytes, file: str) -> dict[str, Any]:
+    """Read a pickled dict that may hold numbers, strings, containers and arrays, nothing else."""
+    try:
+        loaded = ArraysOnly(io.BytesIO(content), encoding="bytes").load()
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from error
+    except Exception as error:  # on broken bytes pickle raises almost anything
+        raise DataError(f"{file} is truncated or not a pickled batch: {error}") from error
+    if not isinstance(loaded, dict):
+        raise DataError(f"{file} holds a {type(loaded).__name__} instead of a dict")
+    return {text(key): value for key, value in loaded.items()}
+
+
+def latin1(characters: str, encoding: str) -> bytes:
+    """Stand in for codecs.encode, with which Python 3 writes bytes under pickle's protocol 2."""
+    return characters.encode("latin1")
+
+
+RECONSTRUCT = np.empty(0).__reduce__()[0]
+HARMLESS: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): RECONSTRUCT,  # where numpy 1 has it
+    ("numpy._core.multiarray", "_reconstruct"): RECONSTRUCT,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): latin1,
+}
+
+
+class ArraysOnly(pickle.Unpickler):
+    """An unpickler that can call nothing but the reconstruction of arrays."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Look a global up among the harmless ones."""
+        if (module, name) not in HARMLESS:
+            raise DataError(f"it asks for {module}.{name}, which no batch of images needs")
+        return HARMLESS[module, name]

@@ -1,0 +1,173 @@
+"""Folders of images: ROOT/train/CLASS with ROOT/test or ROOT/val, ROOT/CLASS, or no classes."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tutelage.config import Data
+from tutelage.data import DataError
+from tutelage.data.images import Images, Labelled, OnDisk, Shape, load, measure
+from tutelage.data.request import PartName, given_root
+from tutelage.data.splits import held_out
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+TEST_SHARE = 0.2  # of every class, where the folder has no test part of its own
+MEMORY = 2 * 2**30  # bytes of pixels up to which a folder is read into memory once
+
+
+class Listing(NamedTuple):
+    """The files of one part of a folder."""
+
+    paths: list[str]
+    labels: Tensor
+    classes: tuple[str, ...]
+
+
+def read_folder(settings: Data, part: PartName) -> Labelled:
+    """Read images by class; mean and deviation are measured on the training part.
+
+    A folder without a train folder is divided class by class: a fifth of the files, chosen by the
+    digests of their names, is the test part.
+
+    Raises:
+        DataError: classes or images are missing, broken, or not alike.
+    """
+    root = given_root(settings)
+    train = listing(root, "train")
+    shape = common_shape(train.paths, settings)
+    if part == "train":
+        images = opened(train.paths, train.labels, shape)
+        mean, std = measure(images)
+    else:
+        mean, std = measure(OnDisk(train.paths, train.labels, shape))
+        images = test_images(root, train.classes, shape, settings)
+    side = min(shape[1:])
+    return Labelled(root.name, images, train.classes, mean, std, crop=side // 8, flip=True)
+
+
+def test_images(root: Path, classes: tuple[str, ...], shape: Shape, settings: Data) -> Images:
+    """Read the test part, which must be of the training part's classes and shape."""
+    test = listing(root, "test")
+    if test.classes != classes:
+        odd = sorted(set(test.classes) ^ set(classes))
+        raise DataError(f"{root}: only one of its parts has the classes {', '.join(odd)}")
+    found = common_shape(test.paths, settings)
+    if found != shape:
+        raise DataError(
+            f"{root}: its test images are {describe(found)}, its training images "
+            f"{describe(shape)}; give --data.colour and --data.resolution"
+        )
+    return opened(test.paths, test.labels, shape)
+
+
+def read_unlabelled_folder(root: Path, shape: Shape) -> Images:
+    """Read every image below ROOT/train, or below ROOT, in a given shape.
+
+    Raises:
+        DataError: there are no images.
+    """
+    below = root / "train" if (root / "train").is_dir() else root
+    paths = files_below(below)
+    if not paths:
+        raise DataError(f"{below} holds no images ({', '.join(SUFFIXES)})")
+    return opened(paths, torch.full((len(paths),), -1), shape)
+
+
+def opened(paths: list[str], labels: Tensor, shape: Shape) -> Images:
+    """Read the files into memory where they fit, else leave them on disk."""
+    images = OnDisk(paths, labels, shape)
+    return load(images) if len(paths) * math.prod(shape) <= MEMORY else images
+
+
+def listing(root: Path, part: PartName) -> Listing:
+    """List the files of a part by class, opening none."""
+    divided = (root / "train").is_dir()
+    top = root / "train" if divided and part == "train" else root
+    if divided and part == "test":
+        top = root / "test" if (root / "test").is_dir() else root / "val"
+        if not top.is_dir():
+            raise DataError(f"{root} has a train folder, but neither test nor val beside it")
+    elif not divided and ((root / "test").is_dir() or (root / "val").is_dir()):
+        raise DataError(f"{root} has a test or val folder, but no train folder beside it")
+    folders = sorted(f for f in top.iterdir() if f.is_dir() and not f.name.startswith("."))
+    if len(folders) < 2:
+        raise DataError(
+            f"{top} has {len(folders)} class folders: a classification needs at least 2"
+        )
+    paths: list[str] = []
+    labels: list[int] = []
+    for label, folder in enumerate(folders):
+        files = files_below(folder)
+        if len(files) < (1 if divided else 2):
+            raise DataError(
+                f"{folder} holds {len(files) or 'no'} images ({', '.join(SUFFIXES)}): "
+                f"every class needs {'one' if divided else 'two, one of them for the test part'}"
+            )
+        if not divided:
+            held = held_out([file.removeprefix(str(root)) for file in files], TEST_SHARE)
+            files = [f for f, out in zip(files, held, strict=True) if out == (part == "test")]
+        paths += files
+        labels += [label] * len(files)
+    return Listing(paths, torch.tensor(labels), tuple(folder.name for folder in folders))
+
+
+def files_below(folder: Path) -> list[str]:
+    """List the image files below a folder, sorted; as text, for a million paths take much room."""
+    return sorted(
+        f"{where}/{name}"
+        for where, _, names in os.walk(folder)
+        for name in names
+        if name.lower().endswith(SUFFIXES)
+    )
+
+
+def common_shape(paths: Sequence[str], settings: Data) -> Shape:
+    """Return the shape that the settings ask for, or else the one that all images share.
+
+    Raises:
+        DataError: the images differ in what the settings leave open.
+    """
+    channels = {"grey": 1, "rgb": 3, "auto": 0}[settings.colour]
+    side = settings.resolution
+    if channels and side:
+        return channels, side, side
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        shapes = list(pool.map(header, paths))
+    first = shapes[0]
+    for path, shape in zip(paths, shapes, strict=True):
+        if not channels and shape[0] != first[0]:
+            grey, colour = sorted([(first[0], paths[0]), (shape[0], path)])
+            raise DataError(
+                f"{grey[1]} is grey and {colour[1]} is RGB: say --data.colour rgb (or grey)"
+            )
+        if not side and shape[1:] != first[1:]:
+            raise DataError(
+                f"{paths[0]} is {describe(first)} and {path} is {describe(shape)}: "
+                "give them one size with --data.resolution"
+            )
+    height, width = (side, side) if side else first[1:]
+    return channels or first[0], height, width
+
+
+def header(path: str) -> Shape:
+    """Read an image's channels, height and width without decoding it."""
+    try:
+        with Image.open(path) as image:
+            return (1 if image.mode in ("1", "L", "LA") else 3), image.height, image.width
+    except Exception as error:  # on a broken file Pillow raises OSError, SyntaxError, IndexError...
+        raise DataError(f"{path} is not a readable image: {error}") from error
+
+
+def describe(shape: Shape) -> str:
+    """Say a shape in words."""
+    channels, height, width = shape
+    return f"{width} x {height} {'grey' if channels == 1 else 'RGB'}"

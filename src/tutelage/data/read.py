@@ -1,0 +1,113 @@
+"""Read a data set by name: the one entry to all readers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tutelage.config import Data
+from tutelage.data import DATA, DataError
+from tutelage.data.cifar import read_cifar10, read_cifar100
+from tutelage.data.digits import read_digits
+from tutelage.data.folder import read_folder, read_unlabelled_folder
+from tutelage.data.images import Images, Labelled, Unlabelled
+from tutelage.data.request import PartName
+
+READERS: dict[str, Callable[[Data, PartName], Labelled]] = {
+    "digits": read_digits,
+    "cifar10": read_cifar10,
+    "cifar100": read_cifar100,
+    "folder": read_folder,
+}
+
+
+def read(settings: Data, part: PartName) -> Labelled:
+    """Read the training or test part of the data set that the settings name.
+
+    The name may also be the path of a folder. The training part is read without opening a file
+    that holds test images.
+
+    Raises:
+        DataError: the set is unknown, missing, or not what it should be.
+    """
+    settings = named(settings)
+    labelled = READERS[settings.name](settings, part)
+    if settings.name != "folder":
+        check_unchanged(settings, labelled)
+    return labelled
+
+
+def read_unlabelled(settings: Data, searched: Labelled, train: Tensor) -> tuple[Labelled, Tensor]:
+    """Read the images to pseudo-label, and say which of them to use.
+
+    They come in the shape of the searched set's images, with its mean, deviation and augmentation,
+    and without labels.
+
+    Args:
+        settings: where `unlabelled` is "train", a data set's name, or a folder with or without
+            classes, of which only the training part is read.
+        searched: the training part of the searched set.
+        train: indices of its images that train weights, (N,).
+
+    Raises:
+        DataError: the set is unknown, missing, or not what it should be.
+    """
+    if settings.unlabelled == "train":
+        images: Images = searched.images
+        index = train
+    else:
+        images = other_images(settings, searched)
+        index = torch.arange(len(images))
+    unlabelled = Unlabelled(images, searched.images.shape)
+    return replace(searched, name=settings.unlabelled, images=unlabelled, classes=()), index
+
+
+def other_images(settings: Data, searched: Labelled) -> Images:
+    """Read the training images of the set or folder that `unlabelled` names."""
+    own = named(settings)
+    other = named(replace(settings, name=settings.unlabelled, resolution=None, colour="auto"))
+    if other.name != "folder":
+        return READERS[other.name](other, "train").images
+    if other.root is None:
+        raise DataError("unlabelled = folder needs a folder: give --data-root DIR or its path")
+    if own.name == "folder" and own.root and own.root.resolve() == other.root.resolve():
+        return searched.images  # without a train folder, all files would take in the test part
+    return read_unlabelled_folder(other.root, searched.images.shape)
+
+
+def named(settings: Data) -> Data:
+    """Resolve the name: that of a data set, or the path of a folder.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if settings.name in READERS:
+        return settings
+    if Path(settings.name).is_dir():
+        return replace(settings, name="folder", root=Path(settings.name))
+    near = get_close_matches(settings.name, DATA, n=1)
+    raise DataError(
+        f"unknown data set {settings.name!r}"
+        + (f", did you mean {near[0]}?" if near else "")
+        + f" There are {', '.join(DATA)}, and any folder of images by its path"
+    )
+
+
+def check_unchanged(settings: Data, labelled: Labelled) -> None:
+    """Refuse a resolution or colour that a set of fixed images does not have."""
+    channels, side, _ = labelled.images.shape
+    if settings.resolution not in (None, side):
+        raise DataError(
+            f"resolution = {settings.resolution}: the images of {settings.name} are "
+            f"{side} x {side}; only a folder's images are resized"
+        )
+    if settings.colour not in ("auto", "grey" if channels == 1 else "rgb"):
+        raise DataError(
+            f"colour = {settings.colour!r}: the images of {settings.name} are "
+            f"{'grey' if channels == 1 else 'RGB'}; only a folder's images are converted"
+        )

@@ -1,0 +1,63 @@
+"""Which images train the weights and which the alphas: a seeded permutation, stored."""
+
+import hashlib
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tutelage.data import DataError
+from tutelage.data.draws import draws
+
+
+def split(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Divide range(count) by a seeded permutation into training and validation indices, int64.
+
+    Raises:
+        DataError: a part would hold fewer than two images, which is no batch.
+    """
+    cut = round(count * fraction)
+    if min(cut, count - cut) < 2:
+        raise DataError(
+            f"train_fraction = {fraction} divides {count} images into {cut} and {count - cut}: "
+            "each part needs at least 2"
+        )
+    order = torch.from_numpy(draws(seed, "split").permutation(count))
+    return order[:cut], order[cut:]
+
+
+def save_split(path: Path, train: Tensor, valid: Tensor) -> None:
+    """Write a split to an .npz file."""
+    np.savez(path, train=train.numpy(), valid=valid.numpy())
+
+
+def load_split(path: Path, count: int) -> tuple[Tensor, Tensor]:
+    """Read the split of a training set of `count` images.
+
+    Raises:
+        DataError: the file is no split, or does not divide that many images.
+    """
+    try:
+        with path.open("rb") as file, np.load(file) as stored:
+            train, valid = stored["train"], stored["valid"]
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is not a stored split: {error}") from error
+    together = np.sort(np.concatenate([train, valid]))
+    if not np.array_equal(together, np.arange(count)):
+        raise DataError(
+            f"{path} divides {len(together):,} images, but the training set has {count:,} now"
+        )
+    return torch.from_numpy(train), torch.from_numpy(valid)
+
+
+def held_out(names: Sequence[str], share: float) -> list[bool]:
+    """Choose a share of the names, at least one: those whose digests come first.
+
+    A file thus keeps its part when others are added or removed, but for a few at the border.
+    """
+    ranked = sorted(names, key=lambda name: hashlib.blake2b(name.encode()).digest())
+    chosen = set(ranked[: max(1, round(share * len(names)))])
+    return [name in chosen for name in names]

@@ -1,0 +1,150 @@
+"""Batched augmentation against plain loops over images, rows and columns."""
+
+import numpy as np
+import pytest
+import torch
+
+from tutelage.config import Data
+from tutelage.data import DataError
+from tutelage.data.augment import (
+    Augmentation,
+    augment,
+    augmentation,
+    crop_and_flip,
+    cut_out,
+    normalise,
+)
+from tutelage.data.draws import draws
+from tutelage.data.images import InMemory, Labelled
+
+MEAN, STD = (0.5, 0.25, 0.4), (0.2, 0.3, 0.25)
+
+
+def pictures(count=6, channels=3, height=7, width=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (count, channels, height, width)
+    return torch.randint(1, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+def slow_crop_and_flip(image, padding, top, left, mirrored):
+    channels, height, width = image.shape
+    padded = np.zeros((channels, height + 2 * padding, width + 2 * padding), np.uint8)
+    padded[:, padding : padding + height, padding : padding + width] = image
+    window = padded[:, top : top + height, left : left + width]
+    return window[:, :, ::-1] if mirrored else window
+
+
+def slow_normalise(image, mean, std):
+    out = np.zeros(image.shape, np.float64)
+    for channel in range(len(mean)):
+        out[channel] = (image[channel] / 255 - mean[channel]) / std[channel]
+    return out
+
+
+def slow_cut_out(image, side, row, column):
+    out = image.copy()
+    for y in range(row - side // 2, row - side // 2 + side):
+        for x in range(column - side // 2, column - side // 2 + side):
+            if 0 <= y < image.shape[1] and 0 <= x < image.shape[2]:
+                out[:, y, x] = 0
+    return out
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("padding", [0, 1, 3])
+def test_crop_and_flip_cuts_the_window_that_a_loop_cuts(channels, padding):
+    pixels = pictures(channels=channels)
+    top = torch.arange(6) % (2 * padding + 1)
+    left = (torch.arange(6) * 2) % (2 * padding + 1)
+    mirrored = torch.tensor([True, False, True, True, False, False])
+    got = crop_and_flip(pixels, padding, top, left, mirrored)
+    for i, image in enumerate(pixels.numpy()):
+        want = slow_crop_and_flip(image, padding, int(top[i]), int(left[i]), bool(mirrored[i]))
+        np.testing.assert_array_equal(got[i].numpy(), want)
+
+
+def test_a_centred_window_that_is_not_mirrored_is_the_image():
+    pixels = pictures()
+    middle = torch.full((6,), 2)
+    assert torch.equal(crop_and_flip(pixels, 2, middle, middle, torch.zeros(6).bool()), pixels)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_normalise_agrees_with_float64(channels, layout):
+    pixels = pictures(channels=channels).contiguous(memory_format=layout)
+    got = normalise(pixels, MEAN[:channels], STD[:channels])
+    assert got.dtype == torch.float32
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    for image, want in zip(got.numpy(), pixels.numpy(), strict=True):
+        np.testing.assert_allclose(
+            image, slow_normalise(want, MEAN[:channels], STD[:channels]), atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 4])
+def test_cut_out_clears_the_square_that_a_loop_clears(side):
+    x = normalise(pictures(), MEAN, STD)
+    row, column = torch.tensor([0, 6, 3, 0, 6, 2]), torch.tensor([0, 4, 2, 4, 0, 1])
+    want = [
+        slow_cut_out(image, side, r, c)
+        for image, r, c in zip(x.numpy(), row.tolist(), column.tolist(), strict=True)
+    ]
+    np.testing.assert_array_equal(cut_out(x, side, row, column).numpy(), np.stack(want))
+
+
+def test_cut_out_hides_a_whole_square_away_from_the_borders_and_a_quarter_in_a_corner():
+    x = torch.ones(2, 1, 9, 9)
+    cut_out(x, 4, torch.tensor([4, 0]), torch.tensor([4, 0]))
+    assert (x == 0).sum((1, 2, 3)).tolist() == [16, 4]
+
+
+def test_augment_composes_the_loops_with_the_draws_of_its_generator():
+    pixels, how = pictures(count=32), Augmentation(crop=2, flip=True, cutout=3)
+    got = augment(pixels, how, MEAN, STD, draws(3, "train", 1, 2))
+    chance = draws(3, "train", 1, 2).random((5, 32))
+    for i, image in enumerate(pixels.numpy()):
+        top, left = int(chance[0, i] * 5), int(chance[1, i] * 5)
+        window = slow_crop_and_flip(image, 2, top, left, chance[2, i] >= 0.5)
+        row, column = int(chance[3, i] * 7), int(chance[4, i] * 5)
+        want = slow_cut_out(slow_normalise(window, MEAN, STD), 3, row, column)
+        np.testing.assert_allclose(got[i].numpy(), want, atol=1e-6)
+
+
+def test_every_shift_and_both_directions_come_up_equally_often():
+    width = 4096
+    pixels = torch.arange(1, 4, dtype=torch.uint8).view(1, 1, 1, 3).expand(width, 1, 1, 3)
+    x = augment(pixels, Augmentation(crop=1, flip=True), (0.0,), (1 / 255,), draws(0, "x"))
+    rows = {tuple(row) for row in x.round().int().view(width, 3).tolist()}
+    flipped = {(3, 2, 1), (0, 3, 2), (2, 1, 0)}
+    assert rows == flipped | {(1, 2, 3), (2, 3, 0), (0, 1, 2), (0, 0, 0)}
+    blank = (x.abs().sum((1, 2, 3)) < 0.5).double().mean()  # two of three vertical shifts
+    assert abs(blank - 2 / 3) < 4 * (2 / 9 / width) ** 0.5
+    seen = x.round().int().view(width, 3)[x.sum((1, 2, 3)) > 0.5].tolist()
+    share = np.mean([tuple(row) in flipped for row in seen])
+    assert abs(share - 1 / 2) < 4 * (1 / 4 / len(seen)) ** 0.5
+
+
+def test_switching_one_option_leaves_the_draws_of_the_others_alone():
+    pixels = pictures()
+    whole = augment(pixels, Augmentation(2, True, 0), MEAN, STD, draws(0, "x"))
+    holed = augment(pixels, Augmentation(2, True, 3), MEAN, STD, draws(0, "x"))
+    assert torch.equal(holed, torch.where(holed == 0, 0.0, whole))
+    assert not torch.equal(holed, whole)
+
+
+def test_augmentation_takes_the_sets_own_treatment_unless_told_otherwise():
+    images = InMemory(pictures(height=8, width=8), torch.zeros(6, dtype=torch.int64))
+    data = Labelled("toys", images, ("a", "b"), MEAN, STD, crop=4, flip=True)
+    assert augmentation(data, Data()) == Augmentation(4, True, 0)
+    assert augmentation(data, Data(crop=0, flip=False, cutout=3)) == Augmentation(0, False, 3)
+    with pytest.raises(DataError, match="cutout = 8: would hide whole images of toys"):
+        augmentation(data, Data(cutout=8))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_gpu_makes_the_same_batch():
+    pixels, how = pictures(count=32), Augmentation(2, True, 3)
+    here = augment(pixels, how, MEAN, STD, draws(0, "x"))
+    there = augment(pixels.cuda(), how, MEAN, STD, draws(0, "x"))
+    assert torch.equal(here, there.cpu())
