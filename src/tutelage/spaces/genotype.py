@@ -223,11 +223,11 @@ def _check_node(state: int, node: Node) -> None:
 def _check_darts(cells: Mapping[str, Cell]) -> None:
     if set(cells) != {"normal", "reduce"}:
         raise ValueError(f"cells = {', '.join(cells)}: DARTS' are exactly normal and reduce")
-    if len({len(cell.nodes) for cell in cells.values()}) > 1:
-        raise ValueError("the normal and the reduce cell differ in length: a node is missing")
     for group, cell in cells.items():
         if cell.inputs != 2:
             raise ValueError(f"cell {group!r}: inputs = {cell.inputs}: DARTS' cells have 2")
+        if len(cell.nodes) != 4:
+            raise ValueError(f"cell {group!r} has {len(cell.nodes)} nodes: DARTS' cells have 4")
         for state, node in enumerate(cell.nodes, start=2):
             if len(node) != 2:
                 raise ValueError(

@@ -1,0 +1,50 @@
+"""The report's page: one self-contained HTML file for one run, or for the comparison of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from tutelage.report.figures import variables
+from tutelage.report.read import read_run
+from tutelage.report.sections import compared, details, summary
+from tutelage.report.tables import HEADER, comparison
+
+
+def write_report(runs: Sequence[Path], out: Path) -> Path:
+    """Write the page of one run, or of several side by side.
+
+    Args:
+        runs: directories of searches, or of retrainings.
+        out: the HTML file to write.
+
+    Returns:
+        The file written.
+
+    Raises:
+        ValueError: there is no run, or a directory is none.
+    """
+    if not runs:
+        raise ValueError("no run to report: give at least one run's directory")
+    records = [read_run(Path(run)) for run in runs]
+    rows = comparison(records) if len(records) > 1 else []
+    environment = Environment(
+        loader=PackageLoader("tutelage.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    html = environment.get_template("page.html.jinja").render(
+        light=variables(dark=False),
+        dark=variables(dark=True),
+        header=HEADER,
+        rows=[row.cells() for row in rows],
+        compared=compared(rows),
+        runs=[summary(record) for record in records],
+        details=details(records[0]) if len(records) == 1 else {},
+    )
+    out.write_text(html, encoding="utf-8")
+    return out

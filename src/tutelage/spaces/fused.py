@@ -1,0 +1,213 @@
+"""Pieces of a fast supernet: the same functions as torch's own, with cheaper derivatives.
+
+Everything here is differentiable any number of times, because hypergradients differentiate
+gradients: every backward pass is written in operations that have derivatives themselves.
+
+Depthwise convolution, its gradient in the input and its gradient in the kernel are one trilinear
+form seen from three sides, so two functions close under differentiation:
+
+    convolve(x, k)[p]  = sum_t k[t] x[p + t]    d/dx: convolve(g, flip k)   d/dk: correlate(x, g)
+    correlate(x, g)[t] = sum_p g[p] x[p + t]    d/dx: convolve(g, flip v)   d/dg: convolve(x, v)
+
+On a CPU, torch's forward kernel is fast for every size and its kernel gradient only for kernels
+at most three columns wide and not XX.
+On other devices torch's own convolution is used as it is.
+
+Normalising y = P z without scale and shift needs only the mean and variance of y, and those are
+P mean(z) and diag(P cov(z) P^T): `moments` reads z once, y is never written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+EPSILON = 1e-5
+
+
+def normalise(x: Tensor) -> Tensor:
+    """Normalise each channel of x (B, C, H, W) by its own batch: no scale, no shift, no memory."""
+    return F.batch_norm(x, None, None, training=True, eps=EPSILON)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Lay x (B, C, H, W) out with its channels innermost."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def depthwise(x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
+    """Convolve each channel of x (B, C, H, W) with its own kernel (C, 1, k, k), k odd, padded."""
+    if stride == dilation == 2:
+        # every tap then falls on an even pixel: an ordinary convolution of a quarter of the image
+        x, stride, dilation = channels_last(x[:, :, ::2, ::2]), 1, 1
+    plain = stride > 1 or kernel.shape[-1] > 5
+    if plain or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        padding = dilation * (kernel.shape[-1] // 2)
+        return F.conv2d(x, kernel, None, stride, padding, dilation, groups=x.shape[1])
+    return _Convolve.apply(x, kernel, dilation)
+
+
+def moments(z: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Mean (groups, C) and second moment (groups, C, C) of z (B, groups * C, H, W)."""
+    return _Moments.apply(z, groups)
+
+
+def fold(z: Tensor, pointwise: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Fold a weighted sum of normalised 1x1 convolutions into one 1x1 convolution.
+
+    With z (B, edges * C, H, W), pointwise (edges * C, C, 1, 1) and weights (edges,), the result
+    (kernel, bias) gives sum_e weights[e] * normalise(pointwise[e] z[e]) = conv2d(z, kernel, bias).
+    The small algebra is done in float64: a variance is a difference of second moments.
+    """
+    edges, channels = len(weights), pointwise.shape[1]
+    mean, second = (moment.double() for moment in moments(z, edges))
+    P = pointwise.view(edges, -1, channels).double()
+    covariance = second - mean.unsqueeze(2) * mean.unsqueeze(1)
+    variance = ((P @ covariance) * P).sum(2).clamp(min=0)
+    scaled = P * (weights.double().unsqueeze(1) * (variance + EPSILON).rsqrt()).unsqueeze(2)
+    kernel = scaled.transpose(0, 1).reshape(-1, edges * channels, 1, 1)
+    bias = -torch.einsum("eoi,ei->o", scaled, mean)
+    return kernel.to(pointwise.dtype), bias.to(pointwise.dtype)
+
+
+def weighted_sum(weights: Tensor, terms: Sequence[Tensor]) -> Tensor:
+    """Sum weights[i] * terms[i], with weights (terms,) and every term (B, C, H, W)."""
+    return _WeightedSum.apply(weights, *terms)
+
+
+def _kernel_gradient(x: Tensor, g: Tensor, size: tuple[int, int], padding: list[int]) -> Tensor:
+    """Torch's gradient in a depthwise kernel (C, 1, *size), stride 1."""
+    kernel = x.new_empty(x.shape[1], 1, *size)
+    ones, mask = [1, 1], [False, True, False]
+    return torch.ops.aten.convolution_backward(
+        g, x, kernel, None, ones, padding, ones, False, [0, 0], x.shape[1], mask
+    )[1]
+
+
+def _phases(x: Tensor) -> Tensor:
+    """Split x (B, C, H, W) into its even and odd rows and columns: (4 B, C, H / 2, W / 2)."""
+    batch, channels, height, width = x.shape
+    x = F.pad(x, (0, width % 2, 0, height % 2))
+    x = x.reshape(batch, channels, (height + 1) // 2, 2, (width + 1) // 2, 2)
+    x = x.permute(3, 5, 0, 1, 2, 4)
+    return channels_last(x.reshape(4 * batch, channels, *x.shape[-2:]))
+
+
+def _correlate(x: Tensor, g: Tensor, size: int, dilation: int) -> Tensor:
+    """Gradient in a kernel (C, 1, size, size) of a padded depthwise convolution of stride 1."""
+    if dilation == 2:
+        x, g = _phases(x), _phases(g)
+    half, parts = size // 2, []
+    for start in range(0, size, 3):
+        columns = min(3, size - start)
+        window = F.pad(x, (half - start, start + columns - 1 - half)) if size > 3 else x
+        padding = [half, 0 if size > 3 else half]
+        parts.append(_kernel_gradient(window, g, (size, columns), padding))
+    return torch.cat(parts, dim=3)
+
+
+def _blocks(z: Tensor, groups: int) -> Tensor:
+    """View z (B, groups * C, H, W) as (groups, B * H * W, C)."""
+    channels = z.shape[1] // groups
+    return z.permute(0, 2, 3, 1).reshape(-1, groups, channels).transpose(0, 1)
+
+
+class _Convolve(Function):
+    """Depthwise convolution of stride 1, kernel 3 or 5, dilation 1 or 2."""
+
+    @staticmethod
+    def forward(x: Tensor, kernel: Tensor, dilation: int) -> Tensor:
+        padding = dilation * (kernel.shape[-1] // 2)
+        return F.conv2d(x, kernel, None, 1, padding, dilation, groups=x.shape[1])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.dilation = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, kernel = ctx.saved_tensors
+        g, dilation = channels_last(g), ctx.dilation
+        wanted = ctx.needs_input_grad
+        dx = _Convolve.apply(g, kernel.flip(2, 3), dilation) if wanted[0] else None
+        dk = _Correlate.apply(x, g, kernel.shape[-1], dilation) if wanted[1] else None
+        return dx, dk, None
+
+
+class _Correlate(Function):
+    """Gradient of a depthwise convolution in its kernel."""
+
+    @staticmethod
+    def forward(x: Tensor, g: Tensor, size: int, dilation: int) -> Tensor:
+        return _correlate(x, g, size, dilation)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int, int], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.dilation = inputs[3]
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, g = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        dx = _Convolve.apply(g, v.flip(2, 3), ctx.dilation) if wanted[0] else None
+        dg = _Convolve.apply(x, v, ctx.dilation) if wanted[1] else None
+        return dx, dg, None, None
+
+
+class _Moments(Function):
+    """First and second moments over batch and space; one product forward, one backward."""
+
+    @staticmethod
+    def forward(z: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+        blocks = _blocks(z, groups)
+        if z.dtype not in (torch.float32, torch.float64):
+            blocks = blocks.float()
+        with torch.autocast(z.device.type, enabled=False):
+            second = torch.bmm(blocks.transpose(1, 2), blocks) / blocks.shape[1]
+        return blocks.mean(1), second
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Any) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.groups = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, mean: Tensor, second: Tensor) -> tuple[Tensor, None]:
+        (z,) = ctx.saved_tensors
+        count = z.numel() // z.shape[1]
+        # d/dz of <second, z^T z> is z (second + second^T): a 1x1 convolution; the mean gives a bias
+        kernel = (second + second.transpose(1, 2)).flatten(0, 1)[..., None, None] / count
+        bias = mean.flatten() / count
+        return F.conv2d(z, kernel.to(z.dtype), bias.to(z.dtype), groups=ctx.groups), None
+
+
+class _WeightedSum(Function):
+    """Sum of scaled maps, accumulated in place."""
+
+    @staticmethod
+    def forward(weights: Tensor, *terms: Tensor) -> Tensor:
+        total = terms[0] * weights[0]
+        for weight, term in zip(weights[1:], terms[1:], strict=True):
+            total.addcmul_(term, weight.to(term.dtype))
+        return total
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        weights, *terms = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        dw = torch.stack([(g * term).sum() for term in terms]) if wanted[0] else None
+        scaled = (
+            g * weight if want else None for weight, want in zip(weights, wanted[1:], strict=True)
+        )
+        return (dw, *scaled)

@@ -1,0 +1,150 @@
+"""The stand-alone network of a genotype of cells, in DARTS' CIFAR and ImageNet forms.
+
+Ordinary modules: BatchNorm has an affine part and running statistics. In training mode the network
+gives (logits, auxiliary logits or None), in evaluation mode logits alone, which is what an export
+wants. `network.drop_path` is a plain number that a trainer may set before each epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tutelage.spaces.base import Form, Size
+from tutelage.spaces.genotype import Cell, Genotype, Node
+from tutelage.spaces.ops import (
+    FactorizedReduce,
+    Place,
+    ReluConvolution,
+    layout,
+    operation,
+    stem,
+)
+
+WINDOWS: dict[Form, tuple[int, int, int]] = {"cifar": (8, 5, 3), "imagenet": (7, 5, 2)}
+"""Side of the map that DARTS' auxiliary head expects; size and stride of its pool's window."""
+
+
+def drop(x: Tensor, probability: float) -> Tensor:
+    """Zero whole samples of x (B, C, H, W) at random and scale up the others (drop-path)."""
+    keep = 1 - probability
+    mask = x.new_empty(len(x), 1, 1, 1).bernoulli_(keep)
+    return x / keep * mask
+
+
+class NodeNetwork(nn.Module):
+    """A node of a genotype's cell: the sum of its operations."""
+
+    def __init__(self, node: Node, place: Place) -> None:
+        """Build the node in a cell at this place."""
+        super().__init__()
+        strides = [place.stride if source < 2 else 1 for _, source in node]
+        pairs = list(zip(node, strides, strict=True))
+        self.sources = [source for _, source in node]
+        self.identity = [name == "skip_connect" and stride == 1 for (name, _), stride in pairs]
+        self.operations = nn.ModuleList(
+            operation(name, place.channels, stride) for (name, _), stride in pairs
+        )
+
+    def forward(self, states: Sequence[Tensor], drop_path: float) -> Tensor:
+        """Sum the operations on the states that they read, dropping paths but identities."""
+        paths = []
+        for module, source, identity in zip(
+            self.operations, self.sources, self.identity, strict=True
+        ):
+            x = module(states[source])
+            paths.append(x if identity or drop_path == 0 else drop(x, drop_path))
+        return sum(paths[1:], start=paths[0])
+
+
+class CellNetwork(nn.Module):
+    """One cell of a genotype."""
+
+    def __init__(self, cell: Cell, place: Place) -> None:
+        """Build the cell at its place."""
+        super().__init__()
+        before, last = place.inputs
+        preprocess = FactorizedReduce if place.reduced else ReluConvolution
+        self.before = preprocess(before, place.channels)
+        self.last = ReluConvolution(last, place.channels)
+        self.nodes = nn.ModuleList(NodeNetwork(node, place) for node in cell.nodes)
+        self.concat = cell.concat
+
+    def forward(self, before: Tensor, last: Tensor, drop_path: float) -> Tensor:
+        """Map two inputs to the concatenated nodes, dropping paths with this probability."""
+        states = [self.before(before), self.last(last)]
+        for node in self.nodes:
+            states.append(node(states, drop_path))
+        return torch.cat([states[state] for state in self.concat], dim=1)
+
+
+class AuxiliaryHead(nn.Module):
+    """A second classifier, on the output of the cell at two thirds of the depth."""
+
+    def __init__(self, channels: int, size: Size) -> None:
+        """Build the head for maps of so many channels."""
+        super().__init__()
+        self.side, self.window, self.stride = WINDOWS[size.form]
+        self.first = nn.Sequential(nn.Conv2d(channels, 128, 1, bias=False), nn.BatchNorm2d(128))
+        self.second = nn.Sequential(nn.Conv2d(128, 768, 2, bias=False))
+        if size.form == "cifar":
+            # DARTS' ImageNet head has no BatchNorm here, and its published figures depend on it
+            self.second.append(nn.BatchNorm2d(768))
+        self.classifier = nn.Linear(768, size.classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, C, H, W) to logits (B, classes)."""
+        x = x.relu()
+        if x.shape[-2:] == (self.side, self.side):
+            x = F.avg_pool2d(x, self.window, self.stride)
+        else:
+            x = F.adaptive_avg_pool2d(x, 2)
+        x = self.second(self.first(x).relu()).relu()
+        return self.classifier(x.flatten(1))
+
+
+class Network(nn.Module):
+    """Stem, cells, classifier."""
+
+    def __init__(
+        self, genotype: Genotype, size: Size, *, auxiliary: bool = False, drop_path: float = 0.0
+    ) -> None:
+        """Build the network, with an auxiliary head if asked for."""
+        super().__init__()
+        self.drop_path = drop_path
+        self.stem = stem(size)
+        widths = {group: len(cell.concat) for group, cell in genotype.cells.items()}
+        plan = layout(size, widths)
+        self.cells = nn.ModuleList(
+            CellNetwork(genotype.cells[place.group], place) for place in plan
+        )
+        self.tap = 2 * size.cells // 3
+        self.auxiliary = AuxiliaryHead(plan[self.tap].outputs, size) if auxiliary else None
+        self.classifier = nn.Linear(plan[-1].outputs, size.classes)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor | None]:
+        """Map images (B, C, H, W) to logits (B, classes), in training with auxiliary logits."""
+        features, tapped = self._run(x)
+        logits = self.classifier(features)
+        if not self.training:
+            return logits
+        return logits, None if self.auxiliary is None else self.auxiliary(tapped)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map images (B, C, H, W) to what the classifier reads (B, D)."""
+        return self._run(x)[0]
+
+    def _run(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        before = last = self.stem[0](x)
+        for part in self.stem[1:]:
+            last = part(before)
+        drop_path = self.drop_path if self.training else 0.0
+        tapped = last
+        for index, cell in enumerate(self.cells):
+            before, last = last, cell(before, last, drop_path)
+            if index == self.tap:
+                tapped = last
+        return last.mean((2, 3)), tapped

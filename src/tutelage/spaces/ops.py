@@ -1,0 +1,188 @@
+"""DARTS' operations: their names, their shapes as data, and each one as a module.
+
+A convolution of the space is a depthwise k x k and a 1x1 convolution between a ReLU and a
+BatchNorm, once (`dil_conv`, dilation 2) or twice (`sep_conv`, the stride in the first). The
+supernet computes the same operations stacked over the edges of a node (`mixed.py`); the modules
+here are what stand-alone networks are made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tutelage.spaces.base import Size
+from tutelage.spaces.genotype import DARTS_OPERATIONS, nearest
+
+CONVOLUTIONS = {
+    "sep_conv_3x3": (3, 1, 2),
+    "sep_conv_5x5": (5, 1, 2),
+    "dil_conv_3x3": (3, 2, 1),
+    "dil_conv_5x5": (5, 2, 1),
+}
+"""Kernel size, dilation and number of repetitions of every convolution."""
+
+
+def max_pool(x: Tensor, stride: int) -> Tensor:
+    """Maximum over 3 x 3 windows of x (B, C, H, W)."""
+    return F.max_pool2d(x, 3, stride, 1)
+
+
+def average_pool(x: Tensor, stride: int) -> Tensor:
+    """Mean over the pixels of 3 x 3 windows of x (B, C, H, W) that lie inside the image."""
+    return F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
+
+
+POOLS = {"max_pool_3x3": max_pool, "avg_pool_3x3": average_pool}
+
+
+def shifted(x: Tensor) -> Tensor:
+    """Move x (B, C, H, W) by one pixel up and left, so that odd pixels land on even places."""
+    height, width = x.shape[-2:]
+    # an odd image gets one row or column of zeros: both halves of the reduction then have one size
+    return F.pad(x, (-1, width % 2, -1, height % 2))
+
+
+def operation(name: str, channels: int, stride: int) -> nn.Module:
+    """Build the stand-alone operation of this name."""
+    if name in CONVOLUTIONS:
+        kernel, dilation, repetitions = CONVOLUTIONS[name]
+        return SeparableConvolution(channels, kernel, stride, dilation, repetitions)
+    if name in POOLS:
+        return Pool(name, stride)
+    if name == "skip_connect":
+        return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels)
+    if name == "none":
+        return Zero(stride)
+    raise ValueError(f"unknown operation {name!r}: {nearest(name, DARTS_OPERATIONS)}")
+
+
+def layout(size: Size, widths: Mapping[str, int]) -> list[Place]:
+    """Say where every cell stands: reductions at one and at two thirds of the depth.
+
+    `widths` holds how many nodes are concatenated to the output of a cell of each group.
+    """
+    places: list[Place] = []
+    channels = size.channels
+    before = last = channels if size.form == "imagenet" else 3 * channels
+    reduced = size.form == "imagenet"
+    for index in range(size.cells):
+        reduction = index in (size.cells // 3, 2 * size.cells // 3)
+        channels *= 2 if reduction else 1
+        group, stride = ("reduce", 2) if reduction else ("normal", 1)
+        outputs = widths[group] * channels
+        places.append(Place(group, (before, last), channels, outputs, stride, reduced))
+        before, last, reduced = last, outputs, reduction
+    return places
+
+
+def stem(size: Size, *, track: bool = True) -> nn.ModuleList:
+    """Build what comes before the cells; its parts run one after the other.
+
+    The first cell reads the outputs of the first and of the last part: of one part, twice the same.
+    `track` keeps running statistics in its BatchNorms.
+    """
+    channels, image = size.channels, size.image_channels
+
+    def convolution(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
+        norm = nn.BatchNorm2d(outputs, track_running_stats=track)
+        return [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), norm]
+
+    if size.form == "cifar":
+        return nn.ModuleList([nn.Sequential(*convolution(image, 3 * channels, 1))])
+    half = max(1, channels // 2)
+    first = [*convolution(image, half, 2), nn.ReLU(), *convolution(half, channels, 2)]
+    second = [nn.ReLU(), *convolution(channels, channels, 2)]
+    return nn.ModuleList([nn.Sequential(*first), nn.Sequential(*second)])
+
+
+@dataclass(frozen=True)
+class Place:
+    """A cell's place in a network."""
+
+    group: str
+    """Whose choices the cell follows: normal or reduce."""
+    inputs: tuple[int, int]
+    """Channels of the cell before the previous one, and of the previous one."""
+    channels: int
+    """Channels of a node."""
+    outputs: int
+    """Channels of the cell's output."""
+    stride: int
+    """Stride of the edges that leave the cell's two inputs."""
+    reduced: bool
+    """Whether the previous cell halved the image."""
+
+
+class ReluConvolution(nn.Sequential):
+    """ReLU, 1x1 convolution, BatchNorm."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(
+            nn.ReLU(), nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+        )
+
+
+class SeparableConvolution(nn.Sequential):
+    """ReLU, depthwise convolution, 1x1 convolution, BatchNorm; once or more."""
+
+    def __init__(
+        self, channels: int, kernel: int, stride: int, dilation: int, repetitions: int
+    ) -> None:
+        padding = dilation * (kernel // 2)
+        layers: list[nn.Module] = []
+        for step in [stride] + [1] * (repetitions - 1):
+            layers += [
+                nn.ReLU(),
+                nn.Conv2d(
+                    channels, channels, kernel, step, padding, dilation, channels, bias=False
+                ),
+                nn.Conv2d(channels, channels, 1, bias=False),
+                nn.BatchNorm2d(channels),
+            ]
+        super().__init__(*layers)
+
+
+class FactorizedReduce(nn.Module):
+    """Halve the image: ReLU, 1x1 convolutions of its even and of its odd pixels, BatchNorm."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        half = outputs // 2
+        self.even = nn.Conv2d(inputs, half, 1, 2, bias=False)
+        self.odd = nn.Conv2d(inputs, outputs - half, 1, 2, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, C, H, W) to (B, outputs, H / 2, W / 2), rounded up."""
+        x = x.relu()
+        return self.norm(torch.cat([self.even(x), self.odd(shifted(x))], dim=1))
+
+
+class Pool(nn.Module):
+    """A 3 x 3 pool."""
+
+    def __init__(self, name: str, stride: int) -> None:
+        super().__init__()
+        self.name = name
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, C, H, W) to (B, C, H / stride, W / stride), rounded up."""
+        return POOLS[self.name](x, self.stride)
+
+
+class Zero(nn.Module):
+    """The operation `none`."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, C, H, W) to zeros (B, C, H / stride, W / stride), rounded up."""
+        return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])

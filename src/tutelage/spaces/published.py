@@ -1,0 +1,78 @@
+"""Published cells by name, and the genotype that a user names in any of its forms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tutelage.spaces.genotype import DARTS_OPERATIONS, Cell, Genotype, nearest
+
+_, MAX, AVG, SKIP, SEP3, SEP5, DIL3, DIL5 = DARTS_OPERATIONS
+
+PAIRS = {
+    # Liu, Simonyan & Yang, "DARTS: differentiable architecture search", first and second order
+    "DARTS_V1": (
+        [(SEP3, 1), (SEP3, 0), (SKIP, 0), (SEP3, 1), (SKIP, 0), (SEP3, 1), (SEP3, 0), (SKIP, 2)],
+        [(MAX, 0), (MAX, 1), (SKIP, 2), (MAX, 0), (MAX, 0), (SKIP, 2), (SKIP, 2), (AVG, 0)],
+    ),
+    "DARTS_V2": (
+        [(SEP3, 0), (SEP3, 1), (SEP3, 0), (SEP3, 1), (SEP3, 1), (SKIP, 0), (SKIP, 0), (DIL3, 2)],
+        [(MAX, 0), (MAX, 1), (SKIP, 2), (MAX, 1), (MAX, 0), (SKIP, 2), (SKIP, 2), (MAX, 1)],
+    ),
+    # Chen, Xie, Wu & Tian, "Progressive DARTS"
+    "PDARTS": (
+        [(SKIP, 0), (DIL3, 1), (SKIP, 0), (SEP3, 1), (SEP3, 1), (SEP3, 3), (SEP3, 0), (DIL5, 4)],
+        [(AVG, 0), (SEP5, 1), (SEP3, 0), (DIL5, 2), (MAX, 0), (DIL3, 1), (DIL3, 1), (DIL5, 3)],
+    ),
+    # Xu et al., "PC-DARTS: partial channel connections", searched on CIFAR-10 and on ImageNet
+    "PC_DARTS_cifar": (
+        [(SEP3, 1), (SKIP, 0), (SEP3, 0), (DIL3, 1), (SEP5, 0), (SEP3, 1), (AVG, 0), (DIL3, 1)],
+        [(SEP5, 1), (MAX, 0), (SEP5, 1), (SEP5, 2), (SEP3, 0), (SEP3, 3), (SEP3, 1), (SEP3, 2)],
+    ),
+    "PC_DARTS_image": (
+        [(SKIP, 1), (SEP3, 0), (SEP3, 0), (SKIP, 1), (SEP3, 1), (SEP3, 3), (SEP3, 1), (DIL5, 4)],
+        [(SEP3, 0), (SKIP, 1), (DIL5, 2), (MAX, 1), (SEP3, 2), (SEP3, 1), (SEP5, 0), (SEP3, 3)],
+    ),
+}
+
+
+def _cell(pairs: Sequence[tuple[str, int]]) -> Cell:
+    nodes = tuple((pairs[i], pairs[i + 1]) for i in range(0, len(pairs), 2))
+    return Cell(nodes, concat=(2, 3, 4, 5))
+
+
+PUBLISHED: Mapping[str, Genotype] = {
+    name: Genotype("darts", {"normal": _cell(normal), "reduce": _cell(reduce)})
+    for name, (normal, reduce) in PAIRS.items()
+}
+"""Cells that papers published, by the names that their repositories use."""
+
+
+def resolve(text_or_path: str | Path) -> Genotype:
+    """Find the genotype that a user names.
+
+    Args:
+        text_or_path: a JSON file, a run's directory, DARTS' tuple text, genotype JSON, or the name
+            of a published cell.
+
+    Raises:
+        ValueError: it is none of these, or what it names is damaged.
+    """
+    text = str(text_or_path).strip()
+    if "Genotype(" in text:
+        return Genotype.from_darts(text)
+    if text.startswith("{"):
+        return Genotype.from_json(text)
+    path = Path(text_or_path)
+    if path.is_dir():
+        if not (path / "genotype.json").is_file():
+            raise ValueError(f"{path}: this directory has no genotype.json (yet)")
+        return Genotype.read(path / "genotype.json")
+    if path.is_file():
+        return Genotype.read(path)
+    for name, genotype in PUBLISHED.items():
+        if name.lower() == text.lower():
+            return genotype
+    if path.suffix or len(path.parts) > 1:
+        raise ValueError(f"{text}: no such file or directory")
+    raise ValueError(f"unknown genotype {text!r}: {nearest(text, PUBLISHED)}, a file or a run")

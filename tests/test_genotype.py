@@ -1,0 +1,337 @@
+"""Genotypes: text forms both ways, every refusal, published cells, and the drawing's geometry."""
+
+import json
+import re
+import subprocess
+import sys
+from itertools import combinations, product
+
+import pytest
+
+from tutelage.report.draw import cell_figure, draw, save_drawing
+from tutelage.report.layout import arrange
+from tutelage.spaces.genotype import DARTS_OPERATIONS, Cell, Genotype
+from tutelage.spaces.published import PUBLISHED, resolve
+
+DARTS_V2 = (
+    "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), "
+    "('sep_conv_3x3', 1), ('sep_conv_3x3', 1), ('skip_connect', 0), ('skip_connect', 0), "
+    "('dil_conv_3x3', 2)], normal_concat=range(2, 6), reduce=[('max_pool_3x3', 0), "
+    "('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 1), ('max_pool_3x3', 0), "
+    "('skip_connect', 2), ('skip_connect', 2), ('max_pool_3x3', 1)], reduce_concat=range(2, 6))"
+)
+
+# The papers' figures in shorthand, a node between dots.
+CELLS = {
+    "DARTS_V1": (
+        "sep3 1, sep3 0 · skip 0, sep3 1 · skip 0, sep3 1 · sep3 0, skip 2",
+        "max 0, max 1 · skip 2, max 0 · max 0, skip 2 · skip 2, avg 0",
+    ),
+    "DARTS_V2": (
+        "sep3 0, sep3 1 · sep3 0, sep3 1 · sep3 1, skip 0 · skip 0, dil3 2",
+        "max 0, max 1 · skip 2, max 1 · max 0, skip 2 · skip 2, max 1",
+    ),
+    "PDARTS": (
+        "skip 0, dil3 1 · skip 0, sep3 1 · sep3 1, sep3 3 · sep3 0, dil5 4",
+        "avg 0, sep5 1 · sep3 0, dil5 2 · max 0, dil3 1 · dil3 1, dil5 3",
+    ),
+    "PC_DARTS_cifar": (
+        "sep3 1, skip 0 · sep3 0, dil3 1 · sep5 0, sep3 1 · avg 0, dil3 1",
+        "sep5 1, max 0 · sep5 1, sep5 2 · sep3 0, sep3 3 · sep3 1, sep3 2",
+    ),
+    "PC_DARTS_image": (
+        "skip 1, sep3 0 · sep3 0, skip 1 · sep3 1, sep3 3 · sep3 1, dil5 4",
+        "sep3 0, skip 1 · dil5 2, max 1 · sep3 2, sep3 1 · sep5 0, sep3 3",
+    ),
+}
+SHORT = {
+    "sep3": "sep_conv_3x3",
+    "sep5": "sep_conv_5x5",
+    "dil3": "dil_conv_3x3",
+    "dil5": "dil_conv_5x5",
+    "max": "max_pool_3x3",
+    "avg": "avg_pool_3x3",
+    "skip": "skip_connect",
+}
+NASBENCH201 = Genotype(
+    "nasbench201",
+    {
+        "cell": Cell(
+            (
+                (("nor_conv_3x3", 0),),
+                (("skip_connect", 0), ("none", 1)),
+                (("avg_pool_3x3", 0), ("nor_conv_1x1", 1), ("nor_conv_3x3", 2)),
+            ),
+            concat=(3,),
+            inputs=1,
+        )
+    },
+)
+SAME_EDGE = Cell(((("sep_conv_3x3", 0), ("skip_connect", 0)),) * 4, concat=(2, 3, 4, 5))
+PRDARTS = Genotype("darts", {"normal": SAME_EDGE, "reduce": SAME_EDGE})
+EVERY = [*PUBLISHED.values(), NASBENCH201, PRDARTS]
+
+
+def changed(**cells):
+    """DARTS_V2's JSON with keys of its normal cell replaced."""
+    data = PUBLISHED["DARTS_V2"].to_dict()
+    data["cells"]["normal"] |= cells
+    return json.dumps(data)
+
+
+def nodes(*, drop=None, **replace):
+    found = PUBLISHED["DARTS_V2"].to_dict()["cells"]["normal"]["nodes"]
+    for place, node in replace.items():
+        found[int(place[1:])] = node
+    return [node for place, node in enumerate(found) if place != drop]
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_published_cells_are_those_of_the_papers(name):
+    for group, text in zip(("normal", "reduce"), CELLS[name], strict=True):
+        wanted = tuple(
+            tuple((SHORT[pair.split()[0]], int(pair.split()[1])) for pair in node.split(", "))
+            for node in text.split(" · ")
+        )
+        assert PUBLISHED[name].cells[group] == Cell(wanted, (2, 3, 4, 5))
+
+
+@pytest.mark.parametrize("genotype", EVERY)
+def test_json_goes_both_ways(genotype):
+    text = genotype.to_json({"learner": 1, "note": "ä [ ] { }"})
+    assert Genotype.from_json(text) == genotype
+    assert json.loads(text)["about"] == {"learner": 1, "note": "ä [ ] { }"}
+    assert "about" not in json.loads(genotype.to_json())
+    assert Genotype.from_dict(json.loads(json.dumps(genotype.to_dict()))) == genotype
+
+
+def test_json_has_one_node_a_line():
+    lines = PUBLISHED["DARTS_V2"].to_json().splitlines()
+    assert '        [["sep_conv_3x3", 0], ["sep_conv_3x3", 1]],' in lines
+
+
+def test_darts_text_goes_both_ways():
+    genotype = PUBLISHED["DARTS_V2"]
+    assert genotype.to_darts() == DARTS_V2
+    for text in (
+        DARTS_V2,
+        f"DARTS_V2 = {DARTS_V2}",
+        f"11/22 02:02:11 AM genotype = {DARTS_V2}\n",
+        DARTS_V2.replace("range(2, 6)", "[2, 3, 4, 5]"),
+        DARTS_V2.replace("normal=", "").replace("normal_concat=", "").replace("reduce=", ""),
+        DARTS_V2.replace(", ", ",\n  "),
+    ):
+        assert Genotype.from_darts(text) == genotype
+    assert Genotype.from_darts(PRDARTS.to_darts()) == PRDARTS
+
+
+def test_a_concat_with_gaps_is_a_list_in_darts_text():
+    cell = Cell(SAME_EDGE.nodes, (2, 4, 5))
+    genotype = Genotype("darts", {"normal": cell, "reduce": cell})
+    assert "normal_concat=[2, 4, 5]" in genotype.to_darts()
+    assert Genotype.from_darts(genotype.to_darts()) == genotype
+
+
+def test_darts_text_is_for_cells_of_its_form():
+    with pytest.raises(ValueError, match="normal and reduce"):
+        NASBENCH201.to_darts()
+
+
+def test_code_in_darts_text_is_not_run(tmp_path):
+    canary = tmp_path / "canary"
+    text = DARTS_V2.replace("range(2, 6)", f"[open({str(canary)!r}, 'w')]")
+    with pytest.raises(ValueError, match="not DARTS' tuple text"):
+        Genotype.from_darts(text)
+    assert not canary.exists()
+
+
+REFUSED = {
+    "unknown operation": (
+        changed(nodes=nodes(_0=[["skip_conect", 0], ["skip_connect", 1]])),
+        "unknown operation 'skip_conect' for the space 'darts': did you mean skip_connect?",
+    ),
+    "missing last node": (changed(nodes=nodes(drop=3)), "a node is missing"),
+    "missing middle node": (changed(nodes=nodes(drop=2)), "a node is missing"),
+    "shorter cell": (changed(nodes=nodes(drop=3), concat=[2, 3, 4]), "cell 'normal' has 3 nodes"),
+    "empty node": (changed(nodes=nodes(_2=[])), "node 4 is missing"),
+    "one operation": (changed(nodes=nodes(_2=[["skip_connect", 0]])), "node 4 sums 1"),
+    "no nodes": (changed(nodes=[]), "the cell is empty"),
+    "reads itself": (
+        changed(nodes=nodes(_1=[["skip_connect", 3], ["skip_connect", 0]])),
+        "node 3 reads state 3: must be an earlier one, 0 to 2",
+    ),
+    "reads before the inputs": (
+        changed(nodes=nodes(_1=[["skip_connect", -1], ["skip_connect", 0]])),
+        "reads state -1",
+    ),
+    "state in words": (changed(nodes=nodes(_1=[["skip_connect", "0"]] * 2)), "must be"),
+    "concat of an absent state": (changed(concat=[2, 3, 4, 6]), "concat names state 6"),
+    "concat of an input": (changed(concat=[1, 2, 3]), "concat names state 1"),
+    "concat empty": (changed(concat=[]), "must name nodes"),
+    "concat twice": (changed(concat=[2, 2]), "each of them once"),
+    "concat nested": (changed(concat=[[2], 3]), "concat names state"),
+    "inputs": (changed(inputs=0), "at least 1"),
+    "three inputs": (changed(inputs=3), "cell 'normal'"),
+    "nodes of something else": (changed(nodes=[1, 2]), "must hold inputs, nodes"),
+    "cells empty": (
+        '{"format": "tutelage genotype", "version": 1, "space": "x", "cells": {}}',
+        "empty",
+    ),
+    "cells a list": (
+        '{"format": "tutelage genotype", "version": 1, "space": "x", "cells": []}',
+        "cells",
+    ),
+    "cell a number": (
+        '{"format": "tutelage genotype", "version": 1, "space": "x", "cells": {"a": 1}}',
+        "cell 'a' must hold",
+    ),
+    "newer": (
+        changed().replace('"version": 1', '"version": 2'),
+        "made by a newer Tutelage: version 2; this one reads 1",
+    ),
+    "version in words": (changed().replace('"version": 1', '"version": "1"'), "must be 1"),
+    "foreign": ('{"name": "resnet"}', '"format" must be "tutelage genotype"'),
+    "a list": ("{}", "not a genotype"),
+    "truncated": (changed()[:-30], "damaged or cut short"),
+    "half a tuple text": (DARTS_V2[:100], "not DARTS' tuple text"),
+    "odd pairs": (DARTS_V2.replace(", ('dil_conv_3x3', 2)", ""), "holds 7 pairs"),
+    "tuple text without reduce": (DARTS_V2.replace("reduce", "reduction"), "lacks reduce"),
+    "tuple text of numbers": ("Genotype(normal=1)", "not DARTS' tuple text"),
+    "tuple text of flat lists": (
+        "Genotype(normal=[1, 2], normal_concat=[2], reduce=[1, 2], reduce_concat=[2])",
+        "must hold inputs, nodes",
+    ),
+    "tuple text of a huge range": (DARTS_V2.replace("2, 6", f"2, {10**30}"), "a node is missing"),
+    "mistyped name": ("DARTS_V3", "unknown genotype 'DARTS_V3': did you mean DARTS_V2?"),
+    "no name at all": ("zebra", "must be one of DARTS_V1, DARTS_V2, PDARTS"),
+    "no such file": ("runs/none/genotype.json", "no such file or directory"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_in_one_sentence(case):
+    text, message = REFUSED[case]
+    with pytest.raises(ValueError) as caught:
+        resolve(text)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_darts_has_a_normal_and_a_reduce_cell():
+    with pytest.raises(ValueError, match="exactly normal and reduce"):
+        Genotype("darts", {"normal": SAME_EDGE})
+
+
+def test_resolve_takes_every_form(tmp_path):
+    genotype = PUBLISHED["PC_DARTS_cifar"]
+    (tmp_path / "genotype.json").write_text(genotype.to_json({"learner": 0}))
+    (tmp_path / "genotype.txt").write_text(f"PC_DARTS = {genotype.to_darts()}\n")
+    for given in (
+        tmp_path,
+        str(tmp_path),
+        tmp_path / "genotype.json",
+        tmp_path / "genotype.txt",
+        genotype.to_json(),
+        genotype.to_darts(),
+        "PC_DARTS_cifar",
+        "pc_darts_CIFAR",
+    ):
+        assert resolve(given) == genotype
+
+
+def test_damaged_files_are_named(tmp_path):
+    path = tmp_path / "genotype.json"
+    with pytest.raises(ValueError, match=r"has no genotype\.json"):
+        resolve(tmp_path)
+    for content in (b"", b"{", b"\xff\xfe\x00", b"[1]"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=re.escape(str(path))):
+            resolve(tmp_path)
+
+
+def test_genotypes_do_not_import_torch():
+    code = "import sys, tutelage.spaces.published; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_operations_of_darts_in_the_order_of_its_alphas():
+    assert DARTS_OPERATIONS[:4] == ("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect")
+    assert DARTS_OPERATIONS[4:] == ("sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
+
+
+def box(slot):
+    return (
+        slot.x - slot.width / 2, slot.x + slot.width / 2,
+        slot.y - slot.height / 2, slot.y + slot.height / 2,
+    )  # fmt: skip
+
+
+def curve_points(wire):
+    """Points on a wire as `draw` bends it, port offsets left out: they only move the far ends."""
+    for before, after in zip(wire.slots, wire.slots[1:], strict=False):
+        x0, x1 = before.x + before.width / 2, after.x - after.width / 2
+        for t in (each / 20 for each in range(21)):
+            y = before.y + (after.y - before.y) * t * t * (3 - 2 * t)
+            middle = (x0 + x1) / 2
+            x = x0 * (1 - t) ** 3 + 3 * middle * t * (1 - t) + x1 * t**3
+            yield x, y
+        yield after.x, after.y
+
+
+@pytest.mark.parametrize("cell", [cell for genotype in EVERY for cell in genotype.cells.values()])
+def test_no_label_is_covered(cell):
+    layout = arrange(cell)
+    drawn = [slot for rank in layout.ranks for slot in rank if slot.kind != "bend"]
+    labels = [slot for slot in drawn if slot.kind == "label"]
+    assert len(labels) == sum(len(node) for node in cell.nodes)
+    for a, b in combinations(drawn, 2):
+        left, right, top, bottom = box(a)
+        left_b, right_b, top_b, bottom_b = box(b)
+        assert right <= left_b or right_b <= left or bottom <= top_b or bottom_b <= top
+    for wire, slot in product(layout.wires, drawn):
+        if slot not in wire.slots:
+            left, right, top, bottom = box(slot)
+            assert not any(left < x < right and top < y < bottom for x, y in curve_points(wire)), (
+                wire.operation,
+                slot.text,
+            )
+
+
+def test_wires_run_from_left_to_right_and_join_what_the_cell_joins():
+    cell = PUBLISHED["DARTS_V2"].cells["normal"]
+    layout = arrange(cell)
+    joined = [(wire.slots[0].text, wire.operation, wire.slots[-1].text) for wire in layout.wires]
+    wanted = [
+        (cell.state_name(read), operation, str(state))
+        for state, node in enumerate(cell.nodes, start=2)
+        for operation, read in node
+    ] + [(str(state), None, "output") for state in cell.concat]
+    assert sorted(joined, key=str) == sorted(wanted, key=str)
+    for wire in layout.wires:
+        places = [slot.x for slot in wire.slots]
+        assert places == sorted(places)
+
+
+@pytest.mark.parametrize("genotype", EVERY)
+def test_svg_keeps_text_as_text(genotype):
+    svg = draw(genotype)
+    assert svg.startswith("<svg") and svg.rstrip().endswith("</svg>")
+    count = sum(len(node) for cell in genotype.cells.values() for node in cell.nodes)
+    labels = re.findall(r">(sep|dil|max|avg|skip|nor|none)\b", svg)
+    assert len(labels) == count
+    assert svg.count(">output<") == len(genotype.cells)
+    assert draw(genotype) == svg
+
+
+def test_drawings_go_to_files_by_their_ending(tmp_path):
+    genotype = PUBLISHED["PDARTS"]
+    save_drawing(genotype, tmp_path / "cell.svg", "normal")
+    assert "normal cell" in (tmp_path / "cell.svg").read_text()
+    assert "reduce cell" not in (tmp_path / "cell.svg").read_text()
+    save_drawing(genotype, tmp_path / "cells.png")
+    assert (tmp_path / "cells.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match=r"\.svg or \.png"):
+        save_drawing(genotype, tmp_path / "cells.pdf")
+    with pytest.raises(ValueError, match="did you mean normal"):
+        draw(genotype, "nromal")
+    assert len(cell_figure(genotype, ["normal", "reduce"]).axes) == 1
