@@ -32,6 +32,7 @@ METHODS = {
     "sgl-no-first-stage": SGL(first_stage="none"),
     "sgl-no-human-labels": SGL(human_labels=False),
     "sgl-printed": SGL(paths="printed"),
+    "sgl-first-order-own-term": SGL(own_term="first-order"),
     "lbt": LBT(pseudo_weight=0.8, student_weight=1.3),
     "lbt-student-only": LBT(teacher_exam=False),
     "lbt-pseudo-labels-only": LBT(human_labels=False),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import nn
 
-from tutelage.problem import Batch, Clock, Net, Part
+from tutelage.problem import Clock, Net, Part
 from tutelage.spaces.base import Mix
 
 INPUTS, CLASSES, EDGES, OPS = 5, 3, 2, 3
@@ -67,9 +69,15 @@ class ToyMake:
         return Net(lambda: ToyStudent().double(), None, self.clock)
 
 
-def toy_batch(images: int = 7) -> Batch:
+class ToyBatch(NamedTuple):
+    train: Part
+    valid: Part
+    unlabelled: Part
+
+
+def toy_batch(images: int = 7) -> ToyBatch:
     def part() -> Part:
         x = torch.randn(images, INPUTS, dtype=torch.float64)
         return Part(x, torch.randint(CLASSES, (images,)), torch.arange(images))
 
-    return Batch(part(), part(), part())
+    return ToyBatch(part(), part(), part())

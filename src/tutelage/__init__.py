@@ -1,1 +1,57 @@
-"""Tutelage: neural architecture search in which models teach one another."""
+"""Tutelage: neural architecture search in which models teach one another.
+
+Spaces say what can be built, searches how choices are relaxed, methods who teaches whom; any three
+of them make a search. `tutelage.search(...)` runs one, `tutelage.load(...)` gives a network.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tutelage.methods.lbt import LBT as LBT
+    from tutelage.methods.sgl import SGL as SGL
+    from tutelage.methods.single import Single as Single
+    from tutelage.multilevel import Level as Level
+    from tutelage.multilevel import hypergradient as hypergradient
+    from tutelage.problem import Learner as Learner
+    from tutelage.problem import Net as Net
+    from tutelage.problem import Problem as Problem
+    from tutelage.run.network import load as load
+    from tutelage.run.search import search as search
+    from tutelage.searches.darts import Darts as Darts
+    from tutelage.searches.random import Random as Random
+    from tutelage.spaces.base import Size as Size
+    from tutelage.spaces.cells import DartsSpace as DartsSpace
+    from tutelage.spaces.genotype import Genotype as Genotype
+    from tutelage.virtual import Exact as Exact
+    from tutelage.virtual import FiniteDifference as FiniteDifference
+    from tutelage.virtual import FirstOrder as FirstOrder
+    from tutelage.virtual import virtual_step as virtual_step
+
+__version__ = version("tutelage")
+
+_HOMES = {
+    "methods.lbt": ("LBT",),
+    "methods.sgl": ("SGL",),
+    "methods.single": ("Single",),
+    "multilevel": ("Level", "hypergradient"),
+    "problem": ("Learner", "Net", "Problem"),
+    "run.network": ("load",),
+    "run.search": ("search",),
+    "searches.darts": ("Darts",),
+    "searches.random": ("Random",),
+    "spaces.base": ("Size",),
+    "spaces.cells": ("DartsSpace",),
+    "spaces.genotype": ("Genotype",),
+    "virtual": ("Exact", "FiniteDifference", "FirstOrder", "virtual_step"),
+}
+_MODULES = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = ["__version__", *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that the command line starts at once."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'tutelage' has no attribute {name!r}")
+    return getattr(import_module(f"tutelage.{_MODULES[name]}"), name)

@@ -21,13 +21,14 @@ class Data:
     """Which images, and how they are augmented."""
 
     name: str = "digits"
-    """Data set: digits, cifar10, cifar100, or a folder of images by class."""
+    """Data set: digits, cifar10, cifar100, or the path of a folder of images by class."""
     root: Path | None = None
     """Folder that holds the data set's files."""
     download: bool = False
     """Fetch the data set into the root where it is missing."""
     unlabelled: str = "train"
-    """Images to pseudo-label: another data set or folder, or train for the training half."""
+    """Images to pseudo-label: another data set (under the same root) or folder, or train for the
+    training half."""
     train_fraction: float = 0.5
     """Share of the training set whose images train weights; the rest trains the alphas."""
     resolution: int | None = None
@@ -97,62 +98,6 @@ class Alphas:
 
 
 @dataclass(frozen=True)
-class Run:
-    """Every setting of a search; written to run.toml verbatim."""
-
-    method: dict[str, Any] = field(default_factory=lambda: {"name": "single"})
-    """Who teaches whom: a name and the method's own settings."""
-    search: dict[str, Any] = field(default_factory=lambda: {"name": "darts"})
-    """How choices are relaxed: a name and the search's own settings."""
-    space: dict[str, Any] = field(default_factory=lambda: {"name": "darts"})
-    """What can be built: a name and the space's own settings."""
-    data: Data = Data()
-    weights: Weights = Weights()
-    alphas: Alphas = Alphas()
-    epochs: int = 50
-    """Epochs of the search."""
-    batch_size: int = 64
-    """Images of a batch, for every stream of data."""
-    limit_batches: int | None = None
-    """Stop every epoch after so many batches."""
-    channels: int = 16
-    """Channels of the supernet's first cell."""
-    cells: int = 8
-    """Cells of the supernet."""
-    form: Literal["cifar", "imagenet"] = "cifar"
-    """Stem: cifar keeps the image's resolution, imagenet divides it by 8."""
-    via: Literal["exact", "finite-difference", "first-order"] = "exact"
-    """How the hypergradient passes a virtual step."""
-    radius: float = 0.01
-    """Length of the finite difference's step in weight space."""
-    virtual: Literal["sgd", "plain"] = "sgd"
-    """The virtual step: SGD's own, with momentum, decay and clipping, or the plain gradient."""
-    seed: int = 0
-    """Seed of every random draw."""
-    device: Device = "auto"
-    """Where to compute; auto: CUDA where there is one."""
-    precision: Precision = "fp32"
-    """Numbers of the forward passes."""
-    log_every: int = 50
-    """Steps between two logged ones."""
-    save_every: float = 5.0
-    """Minutes between two checkpoints; every epoch ends with one."""
-
-    def __post_init__(self) -> None:
-        at_least(1, epochs=self.epochs, batch_size=self.batch_size, log_every=self.log_every)
-        at_least(1, channels=self.channels, cells=self.cells)
-        at_least(0, seed=self.seed, save_every=self.save_every)
-        if self.limit_batches is not None:
-            at_least(1, limit_batches=self.limit_batches)
-        positive(radius=self.radius)
-        one_of(("exact", "finite-difference", "first-order"), via=self.via)
-        one_of(("sgd", "plain"), virtual=self.virtual)
-        one_of(("cifar", "imagenet"), form=self.form)
-        one_of(("fp32", "bf16"), precision=self.precision)
-        one_of(("auto", "cpu", "cuda"), device=self.device)
-
-
-@dataclass(frozen=True)
 class Retrain:
     """Every setting of a retraining; DARTS' evaluation on CIFAR by default."""
 
@@ -206,6 +151,64 @@ class Retrain:
         within(0, 1, momentum=self.momentum, label_smoothing=self.label_smoothing)
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path = {self.drop_path}: must be at least 0 and below 1")
+        one_of(("cifar", "imagenet"), form=self.form)
+        one_of(("fp32", "bf16"), precision=self.precision)
+        one_of(("auto", "cpu", "cuda"), device=self.device)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Every setting of a search; written to run.toml verbatim."""
+
+    method: dict[str, Any] = field(default_factory=lambda: {"name": "single"})
+    """Who teaches whom: a name and the method's own settings."""
+    search: dict[str, Any] = field(default_factory=lambda: {"name": "darts"})
+    """How choices are relaxed: a name and the search's own settings."""
+    space: dict[str, Any] = field(default_factory=lambda: {"name": "darts"})
+    """What can be built: a name and the space's own settings."""
+    data: Data = Data()
+    weights: Weights = Weights()
+    alphas: Alphas = Alphas()
+    epochs: int = 50
+    """Epochs of the search."""
+    batch_size: int = 64
+    """Images of a batch, for every stream of data."""
+    limit_batches: int | None = None
+    """Stop every epoch after so many batches."""
+    channels: int = 16
+    """Channels of the supernet's first cell."""
+    cells: int = 8
+    """Cells of the supernet."""
+    form: Literal["cifar", "imagenet"] = "cifar"
+    """Stem: cifar keeps the image's resolution, imagenet divides it by 8."""
+    via: Literal["exact", "finite-difference", "first-order"] = "exact"
+    """How the hypergradient passes a virtual step."""
+    radius: float = 0.01
+    """Length of the finite difference's step in weight space."""
+    virtual: Literal["sgd", "plain"] = "sgd"
+    """The virtual step: SGD's own, with momentum, decay and clipping, or the plain gradient."""
+    seed: int = 0
+    """Seed of every random draw."""
+    device: Device = "auto"
+    """Where to compute; auto: CUDA where there is one."""
+    precision: Precision = "fp32"
+    """Numbers of the forward passes."""
+    log_every: int = 50
+    """Steps between two logged ones."""
+    save_every: float = 5.0
+    """Minutes between two checkpoints; every epoch ends with one."""
+    retrain: Retrain = Retrain()
+    """How `tutelage retrain` trains what this run finds."""
+
+    def __post_init__(self) -> None:
+        at_least(1, epochs=self.epochs, batch_size=self.batch_size, log_every=self.log_every)
+        at_least(1, channels=self.channels, cells=self.cells)
+        at_least(0, seed=self.seed, save_every=self.save_every)
+        if self.limit_batches is not None:
+            at_least(1, limit_batches=self.limit_batches)
+        positive(radius=self.radius)
+        one_of(("exact", "finite-difference", "first-order"), via=self.via)
+        one_of(("sgd", "plain"), virtual=self.virtual)
         one_of(("cifar", "imagenet"), form=self.form)
         one_of(("fp32", "bf16"), precision=self.precision)
         one_of(("auto", "cpu", "cuda"), device=self.device)

@@ -206,8 +206,8 @@ class Report(NamedTuple):
     """Value () of the loss of every level that was evaluated, by the level's name."""
     notes: list[Notes]
     """What those losses noted."""
-    terms: dict[str, Tensor]
-    """Norms () of the parts of the architecture's gradient; empty where it did not move."""
+    terms: dict[str, dict[str, Tensor]]
+    """For every top loss that the architecture moved by, norms () of its gradient's parts."""
 
 
 def search_step(
@@ -258,7 +258,7 @@ def search_step(
         if order == "levels-first" and not report.notes:
             shared = found.gradients
         report.losses.update(found.losses)
-        report.terms.update(found.terms)
+        report.terms[" + ".join(level.name for level in exam)] = found.terms
         report.notes.extend(found.notes)
         move(exam[0].variable, found.gradient)
     for level, g in zip(lower, shared, strict=True):

@@ -21,16 +21,24 @@ class Part(NamedTuple):
     """Images (B, C, H, W)."""
     y: Tensor
     """Labels (B,); meaningless where the data is unlabelled."""
-    index: Tensor
+    position: Tensor
     """Position (B,) of every image in its split."""
 
 
-class Batch(NamedTuple):
+class Batch(Protocol):
     """What every loss of an iteration may read."""
 
-    train: Part
-    valid: Part
-    unlabelled: Part
+    @property
+    def train(self) -> Part:
+        """Images that train weights."""
+
+    @property
+    def valid(self) -> Part:
+        """Images that train alphas."""
+
+    @property
+    def unlabelled(self) -> Part:
+        """Images without labels."""
 
 
 @dataclass

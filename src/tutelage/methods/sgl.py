@@ -47,6 +47,8 @@ class SGL:
     """Epochs in which only stage I trains."""
     human_labels: bool = True
     """Train W on labelled images too; without: on the peers' labels alone (Eq. 15)."""
+    own_term: Literal["second-order", "first-order"] = "second-order"
+    """Whether A_k is differentiated through its own W_k'; through its labels it always is."""
     paths: Literal["all", "printed"] = "all"
     """All paths of the hypergradient, or those of the paper's expansion."""
     order: Order = "levels-first"
@@ -58,6 +60,7 @@ class SGL:
         one_of(("sum", "mean"), peers=self.peers)
         one_of(("soft", "hard"), labels=self.labels)
         one_of(("joint", "none", "separate"), first_stage=self.first_stage)
+        one_of(("second-order", "first-order"), own_term=self.own_term)
         one_of(("all", "printed"), paths=self.paths)
         one_of(("levels-first", "alphas-first"), order=self.order)
         if self.first_stage == "separate" and not self.pretrain:
@@ -107,11 +110,12 @@ class SGL:
 
         def learn_together(s, batch):  # stage II
             (x, y, _), u = batch.train, batch.unlabelled.x
-            logits = [net(w, a, x) for net, w, a in zip(group, s.W, s.A, strict=True)]
+            own = s.A if self.own_term == "second-order" else detach(s.A)
+            logits = [net(w, a, x) for net, w, a in zip(group, s.W, own, strict=True)]
             loss = sum(cross_entropy(z, y) for z in logits) if self.human_labels else 0.0
             if self.learners > 1:
                 labels = label(s, u)
-                mine = [net(w, a, u) for net, w, a in zip(group, s.W, s.A, strict=True)]
+                mine = [net(w, a, u) for net, w, a in zip(group, s.W, own, strict=True)]
                 for k, j in (
                     (k, j) for k in range(len(group)) for j in range(len(group)) if j != k
                 ):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -11,20 +10,14 @@ from tutelage.spaces.base import Mix, Space
 from tutelage.spaces.genotype import Genotype
 
 
-class Phase(NamedTuple):
-    """A stretch of a search in one supernet."""
-
-    space: Space
-    """What the supernet is built from."""
-    epochs: int
-    """How many epochs it trains."""
-
-
 class Search(Protocol):
     """How choices are relaxed: a frozen dataclass of settings."""
 
-    def phases(self, space: Any, epochs: int) -> Sequence[Phase]:
-        """Divide the search into phases, with what this search needs of the space.
+    trains: ClassVar[bool]
+    """Whether there is anything to train before the architecture is read off."""
+
+    def fit(self, space: Any) -> Space:
+        """Return the space with what this search needs of it.
 
         Raises:
             ValueError: When the space does not fit; says which do.

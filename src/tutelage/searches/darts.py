@@ -8,14 +8,13 @@ is, for every node, the two incoming edges with the strongest operation other th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from tutelage.checks import at_least
-from tutelage.searches.base import Phase
 from tutelage.spaces.base import Mix, Space
 from tutelage.spaces.genotype import Genotype
 
@@ -30,9 +29,11 @@ class Darts:
     def __post_init__(self) -> None:
         at_least(0, init=self.init)
 
-    def phases(self, space: Space, epochs: int) -> Sequence[Phase]:
-        """Search in one phase, in the space as it is."""
-        return [Phase(space, epochs)]
+    trains: ClassVar[bool] = True
+
+    def fit(self, space: Space) -> Space:
+        """Take the space as it is."""
+        return space
 
     def alphas(self, space: Space) -> dict[str, Tensor]:
         """Draw alphas (edges, ops) near zero for every group of choices."""

@@ -6,13 +6,12 @@ arXiv:1902.07638. Without weight sharing: one architecture is drawn, uniformly, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from tutelage.searches.base import Phase
 from tutelage.spaces.base import Mix, Space
 from tutelage.spaces.genotype import Genotype
 
@@ -21,9 +20,11 @@ from tutelage.spaces.genotype import Genotype
 class Random:
     """Draw an architecture, train nothing."""
 
-    def phases(self, space: Space, epochs: int) -> Sequence[Phase]:
-        """Have no phase in which anything would train."""
-        return [Phase(space, 0)]
+    trains: ClassVar[bool] = False
+
+    def fit(self, space: Space) -> Space:
+        """Take the space as it is."""
+        return space
 
     def alphas(self, space: Space) -> dict[str, Tensor]:
         """Draw a score (edges, ops) for every operation."""

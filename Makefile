@@ -1,0 +1,42 @@
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+RUN ?= runs/demo
+
+.PHONY: install demo test test-all check docs-check bench clean
+
+install: $(VENV)/.installed
+
+# uv resolves in seconds; pip is the fallback. A torch that pip is configured to find on disk is
+# offered to uv too: it would else take the registry's build with CUDA.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	( $(BIN)/python -m pip install --quiet uv \
+	  && UV_FIND_LINKS="$$($(BIN)/python -m pip config get global.find-links 2>/dev/null)" \
+	     $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]' ) \
+	|| $(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: install  ## search, retrain and report on the embedded digits
+	$(BIN)/tutelage search --recipe digits-demo --out $(RUN)
+	$(BIN)/tutelage retrain $(RUN)
+	$(BIN)/tutelage report $(RUN)
+
+test: install  ## the default tests, under 5 minutes on 2 cores
+	$(BIN)/python -m pytest
+
+test-all: install  ## the slow ones too
+	$(BIN)/python -m pytest -m 'slow or not slow'
+
+check: install  ## lint, format, types, and the code in the docs
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_docs.py
+
+bench: install  ## cost of the rules and of a search step; see benchmarks/
+	$(BIN)/python benchmarks/rules.py
+	$(BIN)/python benchmarks/search_step.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist build

@@ -1,0 +1,135 @@
+"""Parts by name: from run.toml's tables to methods, searches and spaces, and back.
+
+A name is one of the folder's literal dict, or `module:Class` for a part of the user's own. Nothing
+here imports torch before a part is asked for.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import itertools
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tutelage.methods import METHODS
+from tutelage.searches import SEARCHES
+from tutelage.spaces import SPACES
+from tutelage.spaces.genotype import nearest
+
+PARTS: Mapping[str, Mapping[str, str]] = {"method": METHODS, "search": SEARCHES, "space": SPACES}
+
+
+def part_class(kind: str, name: str) -> type:
+    """Import the class of a method, search or space.
+
+    Raises:
+        ValueError: The name is unknown; says which is near.
+    """
+    names = PARTS[kind]
+    if name not in names and ":" not in name:
+        raise ValueError(f"unknown {kind} {name!r}: {nearest(name, names)}")
+    module, _, attribute = names.get(name, name).partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error
+
+
+def make_part(kind: str, settings: Mapping[str, Any]) -> Any:
+    """Build a method, search or space from its table: a name and its own settings."""
+    given = dict(settings)
+    name = given.pop("name")
+    return from_table(part_class(kind, name), given, f"{kind} {name}")
+
+
+def part_settings(kind: str, part: Any) -> dict[str, Any]:
+    """Return the table that `make_part` would build this part from."""
+    path = f"{type(part).__module__}:{type(part).__qualname__}"
+    name = next((name for name, target in PARTS[kind].items() if target == path), path)
+    return {"name": name} | {f.name: getattr(part, f.name) for f in init_fields(type(part))}
+
+
+def init_fields(of: type) -> list[Field[Any]]:
+    """List a dataclass' settings: the fields that its constructor takes."""
+    return [f for f in fields(of) if f.init] if is_dataclass(of) else []
+
+
+def from_table(of: type, table: Mapping[str, Any], what: str) -> Any:
+    """Build a dataclass, and those inside it, from a table as TOML holds it.
+
+    Raises:
+        ValueError: A setting is unknown, of another type, or refused by the dataclass.
+    """
+    kinds = typing.get_type_hints(of)
+    known = {f.name for f in init_fields(of)}
+    values = {}
+    for name, value in table.items():
+        if name not in known:
+            meant = nearest(name, known) if known else "it has no settings"
+            raise ValueError(f"unknown setting {name!r} of {what}: {meant}")
+        if is_dataclass(kinds[name]) and isinstance(value, Mapping):
+            values[name] = from_table(typing.cast(type, kinds[name]), value, name)
+        else:
+            values[name] = _typed(kinds[name], value, name)
+    return of(**values)
+
+
+def _typed(kind: Any, value: Any, name: str) -> Any:
+    """Check one TOML value against a setting's type, and widen it where that loses nothing."""
+    origin, choices = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        inner = [choice for choice in choices if choice is not type(None)]
+        return None if value is None else _typed(inner[0], value, name)
+    if origin is Literal:
+        if value not in choices:
+            raise ValueError(f"{name} = {value!r}: must be one of {', '.join(map(str, choices))}")
+        return value
+    if origin is dict:
+        return dict(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if not (type(value) is kind or (kind is Path and isinstance(value, Path))):
+        raise ValueError(f"{name} = {value!r}: must be {_TYPE_NAMES.get(kind, str(kind))}")
+    return value
+
+
+_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def default(of: Field[Any]) -> Any:
+    """Return a setting's default; None where it has none."""
+    if of.default is not MISSING:
+        return of.default
+    return of.default_factory() if of.default_factory is not MISSING else None
+
+
+def field_help(of: type) -> dict[str, str]:
+    """Read the docstrings that stand under a dataclass' fields."""
+    body = typing.cast(ast.ClassDef, ast.parse(inspect.getsource(of)).body[0]).body
+    return {
+        named.target.id: inspect.cleandoc(text.value.value)
+        for named, text in itertools.pairwise(body)
+        if isinstance(named, ast.AnnAssign)
+        and isinstance(named.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
+
+
+def summary(target: str) -> str:
+    """Read the first line of a part's module docstring, without importing the module."""
+    spec = importlib.util.find_spec(target.partition(":")[0])
+    if spec is None or spec.origin is None:
+        return ""
+    text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+    return text.partition("\n")[0]

@@ -1,0 +1,38 @@
+"""Recipes: the papers' settings by name, as TOML files in this folder.
+
+A recipe holds any part of a run's settings, and `about`, a line for the listing.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from tutelage.spaces.genotype import nearest
+
+FOLDER = Path(__file__).parent
+
+
+def recipe_names() -> list[str]:
+    """List the recipes of the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def read_recipe(name: str) -> tuple[dict[str, Any], str]:
+    """Read a recipe of the package, or a TOML file of one's own by its path.
+
+    Returns:
+        Its settings, and its line for the listing.
+
+    Raises:
+        ValueError: There is none of this name, or it is not TOML.
+    """
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if not path.is_file():
+        raise ValueError(f"unknown recipe {name!r}: {nearest(name, recipe_names())}")
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"recipe {path} is not TOML: {error}") from error
+    return settings, settings.pop("about", "")

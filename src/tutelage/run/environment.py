@@ -1,0 +1,53 @@
+"""On what a run computes: versions, commit and hardware."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("tutelage", "torch", "numpy")
+
+
+def session(epoch: int, step: int, gpu: str | None) -> dict[str, Any]:
+    """Return the record of a session that begins now at an epoch and a step."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": 0.0,
+        "from_epoch": epoch,
+        "from_step": step,
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in PACKAGES},
+        "commit": git_commit(),
+        "hardware": {"cpu": cpu_name(), "cores": os.cpu_count(), "gpu": gpu},
+        "system": platform.platform(),
+    }
+
+
+def git_commit() -> str | None:
+    """Return the commit that the package runs from, -dirty if changed; None: not a checkout."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(
+            [*command, "--exclude=*"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):  # no git, no commit yet, a foreign owner
+        return None
+    return done.stdout.strip()
+
+
+def cpu_name() -> str:
+    """Return the processor's name as the system gives it."""
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,273 @@
+"""Search an architecture: join a method, a search and a space, and work to the last epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.config import Data, Run
+from tutelage.data.augment import augmentation
+from tutelage.data.batches import Stream, in_order
+from tutelage.data.images import Labelled
+from tutelage.data.read import read, read_unlabelled
+from tutelage.data.splits import load_split, save_split, split
+from tutelage.parts import make_part, part_settings
+from tutelage.problem import Clock, Method, Net, pick
+from tutelage.run.directory import RunDirectory, changed_settings, plain
+from tutelage.run.loop import run
+from tutelage.run.searching import Searching, Streams
+from tutelage.run.training import device_named
+from tutelage.searches.base import Search
+from tutelage.spaces.base import Mix, Size, Space
+from tutelage.spaces.fixed import fixed_network
+from tutelage.spaces.genotype import Genotype
+
+SPLIT = "split.npz"
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """A search bound to the space and the device of one supernet."""
+
+    search: Search
+    space: Space
+    device: torch.device
+
+    def alphas(self) -> dict[str, Tensor]:
+        """Draw initial alphas; on the CPU, so that a seed means the same everywhere."""
+        drawn = self.search.alphas(self.space)
+        return {group: alphas.to(self.device) for group, alphas in drawn.items()}
+
+    def mix(self, alphas: dict[str, Tensor], progress: float) -> Mix:
+        """Turn alphas into a mix."""
+        return self.search.mix(alphas, progress)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Hands a method what it asks for."""
+
+    space: Space
+    search: Search
+    size: Size
+    clock: Clock
+    epochs: int
+    device: torch.device
+    amp: torch.dtype | None
+
+    def supernet(self) -> Net:
+        """Make a fresh learner in the searched space."""
+        relaxed = Relaxed(self.search, self.space, self.device)
+        return Net(
+            lambda: self._placed(self.space.supernet(self.size)), relaxed, self.clock, self.amp
+        )
+
+    def fixed(self, architecture: str) -> Net:
+        """Make a network that is not searched: resnet18, resnet50, or a genotype."""
+        return Net(
+            lambda: self._placed(fixed_network(architecture, self.size)), None, self.clock, self.amp
+        )
+
+    def _placed(self, module: nn.Module) -> nn.Module:
+        placed: Any = module  # nn.Module.to is not typed for memory formats
+        return placed.to(self.device, memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found."""
+
+    genotype: Genotype
+    """The kept learner's architecture."""
+    path: Path
+    """The run directory."""
+    learner: int
+    """Which learner was kept."""
+    marks: list[dict[str, float]]
+    """Loss and accuracy of every learner on the whole validation half."""
+    size: Size
+    """Size of the supernet that searched; `network` takes another."""
+
+    def network(self, size: Size | None = None, *, auxiliary: bool = False) -> nn.Module:
+        """Build the found network, untrained, at the size of the supernet or another."""
+        from tutelage.run.network import build
+
+        return build(self.genotype, size or self.size, auxiliary=auxiliary)
+
+    def draw(self) -> str:
+        """Draw the cells as SVG text."""
+        from tutelage.report.draw import draw
+
+        return draw(self.genotype)
+
+
+def search(
+    method: Method | str = "single",
+    search: Search | str = "darts",
+    space: Space | str = "darts",
+    data: Data | str = "digits",
+    *,
+    out: Path | str,
+    resume: bool = False,
+    **settings: Any,
+) -> Found:
+    """Search an architecture, as `tutelage search` does.
+
+    Args:
+        method: Who teaches whom: a name or an instance.
+        search: How choices are relaxed: a name or an instance.
+        space: What can be built: a name or an instance.
+        data: Which images: a name, a folder, or `Data` for all its settings.
+        out: The run directory.
+        resume: Go on in `out` where an earlier call was stopped.
+        **settings: Further fields of `tutelage.config.Run`.
+
+    Raises:
+        ValueError: A setting, the data or the run directory cannot be used, or a loss is no number.
+        StoppedError: SIGINT or SIGTERM came; everything is saved.
+    """
+
+    def table(kind: str, part: Any) -> dict[str, Any]:
+        return {"name": part} if isinstance(part, str) else part_settings(kind, part)
+
+    run_settings = Run(
+        method=table("method", method),
+        search=table("search", search),
+        space=table("space", space),
+        data=Data(name=data) if isinstance(data, str) else data,
+        **settings,
+    )
+    return search_run(run_settings, Path(out), resume)
+
+
+def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
+    """Search, write the run directory, and return what was found.
+
+    Args:
+        settings: Every setting of the run.
+        out: The run directory.
+        resume: Go on in `out` where an earlier call was stopped.
+
+    Raises:
+        ValueError: A setting, the data or the run directory cannot be used, or a loss is no number.
+        StoppedError: SIGINT or SIGTERM came; everything is saved.
+    """
+    device = device_named(settings.device)
+    search: Search = make_part("search", settings.search)
+    method = make_part("method", settings.method)
+    asked = make_part("space", settings.space)
+    space = search.fit(asked)
+    settings = replace(  # every setting of the parts too, so that later defaults change nothing
+        settings,
+        method=part_settings("method", method),
+        search=part_settings("search", search),
+        space=part_settings("space", asked),
+    )
+    train = read(settings.data, "train")
+    size = Size(
+        channels=settings.channels,
+        cells=settings.cells,
+        classes=len(train.classes),
+        image_channels=train.images.shape[0],
+        form=settings.form,
+    )
+    clock = Clock()
+    amp = torch.bfloat16 if settings.precision == "bf16" else None
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        maker = Maker(space, search, size, clock, settings.epochs, device, amp)
+        problem = method(maker)
+        with _directory(out, plain(settings), resume) as directory:
+            streams = _streams(settings, train, directory.path, device)
+            work = Searching(problem, search, space, streams, clock, settings)
+            run(
+                work,
+                directory,
+                epochs=settings.epochs if search.trains else 0,
+                log_every=settings.log_every,
+                save_every=settings.save_every,
+                title=f"search {out}",
+                go_on=f"tutelage search --resume {out}",
+                gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+            )
+            return _keep(work, directory, size)
+
+
+def _directory(out: Path, given: dict[str, Any], resume: bool) -> RunDirectory:
+    if not resume:
+        return RunDirectory.create(out, given)
+    directory = RunDirectory.open(out, write=True)
+    changed = changed_settings(directory.settings(), given)
+    if changed:
+        directory.close()
+        raise ValueError(
+            f"{out} was begun with other settings: {', '.join(changed)}; go on without them, or "
+            "give another --out"
+        )
+    return directory
+
+
+def _streams(settings: Run, train: Labelled, folder: Path, device: torch.device) -> Streams:
+    """Divide the training images by the run's stored split and make the three streams."""
+    count, fraction = len(train.images), settings.data.train_fraction
+    if not (folder / SPLIT).exists():
+        save_split(folder / SPLIT, *split(count, fraction, settings.seed))
+    first, second = load_split(folder / SPLIT, count)
+    unlabelled, third = read_unlabelled(settings.data, train, first)
+
+    def stream(name: str, data: Labelled, subset: Tensor) -> Stream:
+        return Stream(
+            data=data,
+            subset=subset,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            name=name,
+            augmentation=augmentation(train, settings.data),
+            device=device,
+        )
+
+    return Streams(
+        stream("train", train, first),
+        stream("valid", train, second),
+        stream("unlabelled", unlabelled, third),
+    )
+
+
+def _keep(work: Searching, directory: RunDirectory, size: Size) -> Found:
+    """Keep the learner with the lowest loss on the whole validation half; write genotype.json."""
+    learners = work.problem.learners
+    marks = validate(work) if work.search.trains else [{} for _ in learners]
+    kept = min(range(len(marks)), key=lambda k: marks[k].get("valid_loss", 0.0))
+    genotype = work.genotype(learners[kept])
+    about: Mapping[str, Any] = {"learner": kept, "epoch": work.epoch, **marks[kept]}
+    if not any(row["event"] == "end" for row in directory.rows()):
+        directory.append({"event": "end", "learners": marks, "kept": kept})
+    directory.write_text("genotype.json", genotype.to_json(about))
+    directory.save_session()
+    return Found(genotype, directory.path, kept, marks, size)
+
+
+@torch.no_grad()
+def validate(work: Searching) -> list[dict[str, float]]:
+    """Return loss and accuracy of every learner on the validation half, not augmented.
+
+    Batches are those of the search, since a supernet normalises by the batch.
+    """
+    valid = work.streams.valid
+    subset = valid.subset
+    if work.settings.limit_batches:
+        subset = subset[: work.settings.limit_batches * valid.batch_size]
+    sums = torch.zeros(len(work.problem.learners), 2, dtype=torch.float64)
+    for x, y, _ in in_order(valid.data, subset, valid.batch_size, valid.device):
+        for k, learner in enumerate(work.problem.learners):
+            weights = pick(work.variables, learner.weights)
+            logits = learner.net(weights, pick(work.variables, learner.alphas), x)
+            sums[k, 0] += nn.functional.cross_entropy(logits, y, reduction="sum").item()
+            sums[k, 1] += int((logits.argmax(1) == y).sum())
+    means = (sums / len(subset)).tolist()
+    return [{"valid_loss": loss, "valid_accuracy": accuracy} for loss, accuracy in means]

@@ -1,0 +1,350 @@
+"""A search on its way: its variables, and what one step, one row and one checkpoint are.
+
+Batches and random draws are functions of (seed, epoch, step), so a search that goes on from a
+checkpoint is the uninterrupted one, to the bit.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tutelage.config import Run
+from tutelage.data.batches import Stream
+from tutelage.data.draws import draws
+from tutelage.multilevel import Level, Notes, hypergradient, search_step, tops
+from tutelage.problem import Clock, Learner, Part, Problem, pick
+from tutelage.searches.base import Search
+from tutelage.spaces.base import Space
+from tutelage.spaces.genotype import Genotype
+from tutelage.virtual import Exact, FiniteDifference, FirstOrder, Rate, Tree, Via, leaves, tree_map
+
+SHORT = re.compile(r"_conv|_pool|_connect|x\d|_(?=\d)")
+"""What a progress line leaves out of an operation's name: sep_conv_3x3 is sep3."""
+
+
+@dataclass(frozen=True, eq=False)
+class Streams:
+    """The three supplies of a search."""
+
+    train: Stream
+    valid: Stream
+    unlabelled: Stream
+
+
+@dataclass(frozen=True, eq=False)
+class LazyBatch:
+    """The batches of one step, each made when a loss first reads it."""
+
+    streams: Streams
+    epoch: int
+    step: int
+
+    @cached_property
+    def train(self) -> Part:
+        """Images that train weights."""
+        return self.streams.train.batch(self.epoch, self.step)
+
+    @cached_property
+    def valid(self) -> Part:
+        """Images that train alphas."""
+        return self.streams.valid.batch(self.epoch, self.step)
+
+    @cached_property
+    def unlabelled(self) -> Part:
+        """Images to pseudo-label."""
+        return self.streams.unlabelled.batch(self.epoch, self.step)
+
+
+def rule(settings: Run) -> Via:
+    """Return the rule for the derivative of a virtual step that the settings name."""
+    rules: dict[str, Via] = {
+        "exact": Exact(),
+        "finite-difference": FiniteDifference(settings.radius),
+        "first-order": FirstOrder(),
+    }
+    return rules[settings.via]
+
+
+@final
+class Searching:
+    """A search, and everything that a checkpoint holds of it.
+
+    Attributes:
+        epoch: Epochs done.
+        step: Steps done in the epoch.
+        steps: Steps of an epoch.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        search: Search,
+        space: Space,
+        streams: Streams,
+        clock: Clock,
+        settings: Run,
+    ) -> None:
+        self.problem, self.search, self.space = problem, search, space
+        self.streams, self.clock, self.settings = streams, clock, settings
+        self.device = streams.train.device
+        self.variables = dict(problem.variables)
+        self.velocities: dict[str, Tree] = {}
+        self.optimisers = {
+            name: torch.optim.Adam(
+                leaves(self.variables[name]),
+                lr=settings.alphas.lr,
+                betas=(settings.alphas.beta1, settings.alphas.beta2),
+                weight_decay=settings.alphas.weight_decay,
+            )
+            for name in {x.variable: None for x in problem.levels if x.optimiser == "alphas"}
+        }
+        self.via = rule(settings)
+        self.epoch, self.step = 0, 0
+        self.steps = min(streams.train.steps, settings.limit_batches or streams.train.steps)
+        self._unchecked: list[dict[str, Tensor]] = []
+        self._begin_epoch()
+
+    @property
+    def done(self) -> int:
+        """Steps done in all."""
+        return self.epoch * self.steps + self.step
+
+    def _begin_epoch(self) -> None:
+        self._last: dict[str, float] = {}
+        self._sums: dict[str, float] = defaultdict(float)
+        self._counts: dict[str, int] = defaultdict(int)
+        self._apart: dict[str, dict[str, float]] = {}
+
+    # One step ------------------------------------------------------------------------------
+
+    def levels(self) -> list[Level]:
+        """List the levels that train in this epoch, inner first."""
+        return [level for level in self.problem.levels if level.trains(self.epoch)]
+
+    def rate(self, level: Level) -> Rate:
+        """Return how a level's variable descends in this epoch: a cosine over its epochs."""
+        weights = self.settings.weights
+        lr = weights.lr
+        if level.schedule == "cosine":
+            epochs = level.epochs or range(self.settings.epochs)
+            turned = math.pi * (self.epoch - epochs.start) / len(epochs)
+            lr = weights.lr_min + (lr - weights.lr_min) * (1 + math.cos(turned)) / 2
+        clip = weights.clip if level.clip else 0.0
+        return Rate(lr, weights.momentum, weights.weight_decay, clip)
+
+    def advance(self) -> None:
+        """Take one step; the device may still be at it when this returns."""
+        settings, levels = self.settings, self.levels()
+        self.clock.epoch = self.epoch
+        self.clock.progress = self.done / (self.steps * settings.epochs)
+        seed = draws(settings.seed, "search/draws", self.epoch, self.step).integers(2**63)
+        torch.manual_seed(int(seed))  # for draws inside the losses
+        batch = LazyBatch(self.streams, self.epoch, self.step)
+        rates = {x.variable: self.rate(x) for x in levels if x.optimiser == "weights"}
+        plain = {name: Rate(rate.lr) for name, rate in rates.items()}
+        virtual = rates if settings.virtual == "sgd" else plain
+        if self.step == 0:
+            self._terms_apart(levels, batch, virtual)
+        report = search_step(
+            levels,
+            self.variables,
+            self.velocities,
+            batch,
+            rates=rates,
+            virtual=virtual,
+            via=self.via,
+            order=self.problem.order,
+            move=self._move,
+            joint=self.problem.joint,
+            iteration=self.done,
+        )
+        values = {f"loss/{name}": value for name, value in report.losses.items()}
+        values |= {
+            f"gradient/{exam}/{part}": value
+            for exam, terms in report.terms.items()
+            for part, value in terms.items()
+        }
+        values |= _marks(report.notes, batch)
+        self._unchecked.append({name: x.detach().double() for name, x in values.items()})
+        if self.problem.after_step:
+            self.problem.after_step(self.variables, batch, report.notes)
+        self.step += 1
+
+    def _move(self, name: str, gradient: Tree) -> None:
+        """Let Adam move alphas in place."""
+        tensors, clip = leaves(self.variables[name]), self.settings.alphas.clip
+        for alphas, g in zip(tensors, leaves(gradient), strict=True):
+            alphas.grad = g.clone()
+        if clip:
+            torch.nn.utils.clip_grad_norm_(tensors, clip)
+        self.optimisers[name].step()
+
+    def _terms_apart(
+        self, levels: list[Level], batch: LazyBatch, virtual: Mapping[str, Rate]
+    ) -> None:
+        """Where the top loss is a sum, measure once an epoch what each summand's gradient is."""
+        count = tops(levels) if levels[-1].optimiser == "alphas" else 0
+        if count < 2:
+            return
+        rates = virtual if self.via.unrolls or self.problem.order == "levels-first" else {}
+        for level in levels[-count:]:
+            alone = [*levels[:-count], level]
+            found = hypergradient(alone, self.variables, batch, rates, self.via, self.velocities)
+            self._apart[level.name] = {part: float(x) for part, x in found.terms.items()}
+
+    # Metrics -------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Wait for the device; raise ValueError at the first step whose loss is no number."""
+        first = self.step - len(self._unchecked) + 1
+        for step, values in enumerate(self._unchecked, start=first):
+            numbers = torch.stack(list(values.values())).tolist() if values else []
+            self._last = dict(zip(values, numbers, strict=True))
+            for name, number in self._last.items():
+                if name.startswith("loss/") and not math.isfinite(number):
+                    raise ValueError(
+                        f"the loss of level {name[5:]!r} is {number} at epoch {self.epoch}, step "
+                        f"{step}: the last checkpoint is from before; a lower --weights.lr or "
+                        "--precision fp32 may help"
+                    )
+                self._sums[name] += number
+                self._counts[name] += 1
+        self._unchecked = []
+
+    def check_state(self) -> None:
+        """Raise ValueError where a variable is no number, so that no checkpoint takes it."""
+        for name, tree in self.variables.items():
+            floats = [x for x in leaves(tree) if x.is_floating_point()]
+            if not all(bool(torch.isfinite(x).all()) for x in floats):
+                raise ValueError(
+                    f"variable {name} is no longer finite at epoch {self.epoch}, step "
+                    f"{self.step}: the last checkpoint is from before; a lower --weights.lr may "
+                    "help"
+                )
+
+    def row(self, event: str) -> dict[str, Any]:
+        """Return a row of metrics.jsonl: the last step's values, or an epoch's means."""
+        means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        values = self._last if event == "step" else means
+        row: dict[str, Any] = {"event": event, "epoch": self.epoch, "step": self.step}
+        row["loss"] = {n[5:]: x for n, x in values.items() if n.startswith("loss/")}
+        row["learners"] = _learners(values)
+        gradient: dict[str, dict[str, float]] = {}
+        for name, value in values.items():
+            if name.startswith("gradient/"):
+                _, exam, part = name.split("/")
+                gradient.setdefault(exam, {})[part] = value
+        row["gradient"] = gradient | (self._apart if event == "epoch" else {})
+        row["lr"] = {x.variable: self.rate(x).lr for x in self.levels() if x.optimiser == "weights"}
+        if event == "epoch":
+            row["mix"] = [self.mix(learner) for learner in self.problem.learners]
+            row["genotype"] = [self.genotype(x).to_dict() for x in self.problem.learners]
+        return row
+
+    def fields(self) -> dict[str, str]:
+        """Return what progress shows."""
+        means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        shown = {"epoch": f"{self.epoch + 1}/{self.settings.epochs}"}
+        shown["step"] = f"{self.step}/{self.steps}"
+        for k, marks in enumerate(_learners(means)):
+            name = "learner" if len(self.problem.learners) == 1 else f"learner {k}"
+            shown[name] = ", ".join(
+                f"{half} {marks[f'{half}_loss']:.3f} {100 * marks[f'{half}_accuracy']:.1f} %"
+                for half in ("train", "valid")
+                if f"{half}_loss" in marks
+            )
+        first = self.genotype(self.problem.learners[0])
+        for group, cell in first.cells.items():
+            shown[group] = " ".join(
+                "+".join(f"{SHORT.sub('', op)}({state})" for op, state in node)
+                for node in cell.nodes
+            )
+        return shown
+
+    def mix(self, learner: Learner) -> dict[str, list[list[float]]]:
+        """Return a learner's mix as plain numbers, edges x operations for every group."""
+        mix = learner.net.mix(pick(self.variables, learner.alphas))
+        return {
+            group: [[round(x, 6) for x in row] for row in weights.tolist()]
+            for group, weights in mix.operations.items()
+        }
+
+    def genotype(self, learner: Learner) -> Genotype:
+        """Read a learner's architecture off."""
+        alphas = tree_map(Tensor.cpu, pick(self.variables, learner.alphas))
+        return self.search.derive(self.space, alphas)
+
+    # Checkpoints ---------------------------------------------------------------------------
+
+    def end_epoch(self) -> None:
+        """Go to the next epoch."""
+        if self.problem.after_epoch:
+            self.problem.after_epoch(self.variables, self.epoch)
+        self.epoch, self.step = self.epoch + 1, 0
+        self._begin_epoch()
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "sums": dict(self._sums),
+            "counts": dict(self._counts),
+            "apart": self._apart,
+            "variables": self.variables,
+            "velocities": self.velocities,
+            "optimisers": {name: x.state_dict() for name, x in self.optimisers.items()},
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.epoch, self.step = state["epoch"], state["step"]
+        self._sums.update(state["sums"])
+        self._counts.update(state["counts"])
+        self._apart = state["apart"]
+
+        def placed(x: Tensor) -> Tensor:
+            return x.to(self.device)
+
+        for name, tree in state["variables"].items():
+            if name in self.optimisers:  # Adam holds these very tensors
+                for mine, stored in zip(leaves(self.variables[name]), leaves(tree), strict=True):
+                    mine.copy_(stored)
+            else:
+                self.variables[name] = tree_map(placed, tree)
+        self.velocities = {n: tree_map(placed, x) for n, x in state["velocities"].items()}
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+
+
+def _marks(notes: list[Notes], batch: LazyBatch) -> dict[str, Tensor]:
+    """Loss and accuracy of every learner on the halves that the losses noted logits of."""
+    values = {}
+    for noted in notes:
+        for half, answers in noted.items():
+            y = getattr(batch, half).y
+            for k, logits in enumerate(answers):
+                logits = logits.detach()
+                values[f"learner/{k}/{half}_loss"] = F.cross_entropy(logits, y)
+                values[f"learner/{k}/{half}_accuracy"] = (logits.argmax(1) == y).double().mean()
+    return values
+
+
+def _learners(values: Mapping[str, float]) -> list[dict[str, float]]:
+    """Group the values of learners by their number."""
+    learners: dict[int, dict[str, float]] = {}
+    for name, value in values.items():
+        if name.startswith("learner/"):
+            _, k, mark = name.split("/")
+            learners.setdefault(int(k), {})[mark] = value
+    return [learners[k] for k in sorted(learners)]

@@ -1,0 +1,155 @@
+"""Methods x searches x spaces: what every combination owes.
+
+A method, search or space that is added to its folder's dict is tested here without another line.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from test_search import TINY, run_toml, same_runs
+from tutelage.config import Run
+from tutelage.multilevel import hypergradient, search_step
+from tutelage.parts import PARTS, make_part
+from tutelage.problem import Clock, Part
+from tutelage.run.search import Maker, search_run
+from tutelage.spaces.base import Size
+from tutelage.virtual import Exact, Rate, leaves
+from unrolled import unrolled
+
+SMALL = {"lbt": {"student": "DARTS_V1"}}
+"""Settings that make a part small enough for a test."""
+TRIPLES = list(itertools.product(PARTS["method"], PARTS["search"], PARTS["space"]))
+SIZE = Size(channels=2, cells=3, classes=3, image_channels=1)
+
+
+def refusal(method, search, space):
+    """The sentence that refuses a combination at construction; None where it works."""
+    try:
+        join(method, search, space)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def join(method, search, space, dtype=torch.float64):
+    """A combination at toy size: problem, search."""
+    torch.manual_seed(0)
+    relaxation = make_part("search", {"name": search})
+    fitted = relaxation.fit(make_part("space", {"name": space}))
+    maker = Maker(fitted, relaxation, SIZE, Clock(), 3, torch.device("cpu"), None)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        problem = make_part("method", {"name": method, **SMALL.get(method, {})})(maker)
+    finally:
+        torch.set_default_dtype(before)
+    return problem, relaxation, fitted
+
+
+def batch(images=3):
+    def part():
+        x = torch.randn(images, 1, 8, 8, dtype=torch.float64)
+        return Part(x, torch.randint(3, (images,)), torch.arange(images))
+
+    return SimpleNamespace(train=part(), valid=part(), unlabelled=part())
+
+
+WORKING = [triple for triple in TRIPLES if refusal(*triple) is None]
+TRAINED = [triple for triple in WORKING if make_part("search", {"name": triple[1]}).trains]
+
+
+@pytest.mark.parametrize("triple", TRIPLES, ids="-".join)
+def test_constructs_or_is_refused_in_one_sentence(triple):
+    sentence = refusal(*triple)
+    assert sentence is None or ("\n" not in sentence and len(sentence) > 20)
+
+
+def rates_of(levels):
+    return {x.variable: Rate(0.05, 0.9, 3e-4, 5.0) for x in levels if x.optimiser == "weights"}
+
+
+@pytest.mark.parametrize("triple", TRAINED, ids="-".join)
+def test_hypergradient_equals_the_full_unroll(triple):
+    problem, _, _ = join(*triple)
+    levels = [level for level in problem.levels if level.trains(0)]
+    images = batch()
+    found = hypergradient(levels, problem.variables, images, rates_of(levels), Exact())
+    expected = unrolled(levels, problem.variables, images, rates_of(levels))
+    scale = max(float(x.abs().max()) for x in expected)
+    assert scale > 0
+    for a, b in zip(leaves(found.gradient), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-8 * scale)
+
+
+@pytest.mark.parametrize("triple", TRAINED, ids="-".join)
+def test_one_step_changes_every_optimised_variable_and_nothing_else(triple):
+    problem, _, _ = join(*triple)
+    levels = [level for level in problem.levels if level.trains(0)]
+    variables = dict(problem.variables)
+    before = {name: [x.clone() for x in leaves(tree)] for name, tree in variables.items()}
+
+    def move(name, gradient):
+        for x, g in zip(leaves(variables[name]), leaves(gradient), strict=True):
+            x.sub_(g)
+
+    search_step(
+        levels,
+        variables,
+        {},
+        batch(),
+        rates=rates_of(levels),
+        virtual=rates_of(levels),
+        via=Exact(),
+        order=problem.order,
+        move=move,
+    )
+    owned = {level.variable for level in levels}
+    for name, tree in variables.items():
+        same = [torch.equal(x, y) for x, y in zip(leaves(tree), before[name], strict=True)]
+        assert not all(same) if name in owned else all(same), name
+
+
+@pytest.mark.parametrize("triple", WORKING, ids="-".join)
+def test_reads_off_a_genotype_that_the_space_builds(triple):
+    problem, search, space = join(*triple, dtype=torch.float32)
+    learner = problem.learners[0]
+    alphas = problem.variables
+    for key in learner.alphas:
+        alphas = alphas[key]
+    network = space.network(search.derive(space, alphas), SIZE).eval()
+    assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("triple", WORKING, ids="-".join)
+def test_the_same_seed_gives_the_same_run(triple, tmp_path):
+    method, search, space = triple
+    settings = Run(
+        **{**TINY, "epochs": 1},
+        method={"name": method, **SMALL.get(method, {})},
+        search={"name": search},
+        space={"name": space},
+    )
+    search_run(settings, tmp_path / "one")
+    search_run(settings, tmp_path / "two")
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert (one / "metrics.jsonl").read_bytes() == (two / "metrics.jsonl").read_bytes()
+    if make_part("search", {"name": search}).trains:
+        same_runs(one, two)
+
+
+def test_a_part_of_a_wrong_name_is_refused_with_the_nearest():
+    with pytest.raises(ValueError, match="unknown method 'slg': did you mean sgl"):
+        make_part("method", {"name": "slg"})
+    with pytest.raises(ValueError, match=r"unknown setting 'learner' of method sgl.*learners"):
+        make_part("method", {"name": "sgl", "learner": 3})
+    with pytest.raises(ValueError, match="learners = 'two': must be a whole number"):
+        make_part("method", {"name": "sgl", "learners": "two"})
+    with pytest.raises(ValueError, match="learners = 0"):
+        replace(make_part("method", {"name": "sgl"}), learners=0)
+    assert run_toml().method == {"name": "single"}
