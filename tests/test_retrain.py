@@ -260,8 +260,7 @@ def test_a_signal_saves_first_and_says_how_to_go_on(finished, tmp_path, monkeypa
         with pytest.raises(checkpoint.StoppedError) as caught:
             train(tmp_path / "out")
     assert str(caught.value) == (
-        f"{number.name} came: saved at epoch 1, step 1; "
-        f"go on with tutelage retrain and --out {tmp_path / 'out'}"
+        f"{number.name} came: saved at epoch 1, step 1; go on with the same command"
     )
     stored = checkpoint.load(tmp_path / "out")["work"]
     assert (stored["epoch"], stored["step"]) == (1, 1)
@@ -297,6 +296,18 @@ def test_the_test_set_is_read_once_and_last(tmp_path, monkeypatch):
     monkeypatch.setattr(retrain, "read", record)
     train(tmp_path / "out")
     assert parts == [("train", 0), ("test", 2)]
+
+
+def test_other_classes_in_the_test_set_are_one_sentence(tmp_path, monkeypatch):
+    def renamed(settings, part):
+        data = read(settings, part)
+        return data if part == "train" else replace(data, classes=tuple("abcdefghij"))
+
+    monkeypatch.setattr(retrain, "read", renamed)
+    with pytest.raises(ValueError, match=r"the test images have classes .*, the training images"):
+        train(tmp_path / "out")
+    monkeypatch.setattr(retrain, "read", read)
+    assert train(tmp_path / "out", resume=True)["test_images"] == TEST_IMAGES
 
 
 @pytest.mark.parametrize("save_every", [0.0, 1000.0])

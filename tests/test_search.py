@@ -321,3 +321,11 @@ def test_unlabelled_half_has_its_own_order(tmp_path, monkeypatch):
     assert not set(streams.train.subset.tolist()) & set(streams.valid.subset.tolist())
     first = streams.train.batch(0, 0).position
     assert not torch.equal(first, streams.unlabelled.batch(0, 0).position)
+
+
+def test_bf16_searches_too(tmp_path):
+    search_run(run_toml("sgl", precision="bf16", epochs=1, via="exact"), tmp_path / "run")
+    rows = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 < value < 20 for value in rows[0]["loss"].values())
+    stored = checkpoint.load(tmp_path / "run")["work"]["variables"]
+    assert {x.dtype for x in leaves(stored)} == {torch.float32}

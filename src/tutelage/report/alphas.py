@@ -26,6 +26,12 @@ WIDTH, ROW = 118.0, 8.4
 GAPS = (14.0, 22.0)
 """Room right of and above every panel, in points."""
 
+NARROWEST = 0.02
+"""Least difference of weights from the lightest shade to the darkest."""
+
+Limits = tuple[float, float]
+"""The weights of the lightest and of the darkest shade."""
+
 SHADES = LinearSegmentedColormap.from_list(
     "shades", [to_rgba(LIGHT["blue"], 0.02), to_rgba(LIGHT["blue"])]
 )
@@ -77,18 +83,19 @@ def heat_maps(mix: np.ndarray, group: str, genotype: Genotype | None, last_epoch
     if len(names) != count:
         names = tuple(f"operation {i}" for i in range(count))
     panels = _panels(cell, edges)
-    limit = max(float(np.nanmax(mix)), 2 / count)  # a uniform mix is half as dark as can be
+    low = float(np.nanmin(mix))
+    limits = low, max(float(np.nanmax(mix)), low + NARROWEST)
     width = LEFT + (WIDTH + GAPS[0]) * (1 + max(panel.column for panel in panels))
     height = TOP + (ROW * count + GAPS[1]) * (1 + max(panel.row for panel in panels)) + BOTTOM
     with styled():
         figure, axes = canvas(width, height)
-        _shade(axes, (LEFT, 16), np.linspace(0, limit, 60)[None], limit, 7)
+        _shade(axes, (LEFT, 16), np.linspace(*limits, 60)[None], limits, 7)
         axes.text(LEFT, 12, "weight in the mix", size=8)
-        for part in (0, 0.5, 1):
-            value = f"{part * limit:.2f}"
-            axes.text(LEFT + part * WIDTH, 25, value, size=7, ha="center", va="top")
+        for part, value in enumerate(np.linspace(*limits, 3)):
+            x, text = LEFT + part * WIDTH / 2, f"{value:.3f}"
+            axes.text(x, 25, text, size=7, ha="center", va="top")
         for panel, weights in zip(panels, mix.transpose(1, 2, 0), strict=True):
-            _draw_panel(axes, panel, weights, names, limit)
+            _draw_panel(axes, panel, weights, names, limits)
             if panel.lowest:
                 _draw_epochs(axes, panel, count, range(last_epoch - epochs + 1, last_epoch + 1))
     return figure
@@ -100,10 +107,10 @@ def _corner(panel: Panel, count: int) -> tuple[float, float]:
 
 
 def _draw_panel(
-    axes: Axes, panel: Panel, weights: np.ndarray, names: Sequence[str], limit: float
+    axes: Axes, panel: Panel, weights: np.ndarray, names: Sequence[str], limits: Limits
 ) -> None:
     left, top = _corner(panel, len(names))
-    _shade(axes, (left, top), weights, limit, ROW * len(names))
+    _shade(axes, (left, top), weights, limits, ROW * len(names))
     axes.text(left, top - 4, panel.name, size=8)
     for operation, name in enumerate(names):
         y = top + (operation + 0.5) * ROW
@@ -123,11 +130,11 @@ def _draw_epochs(axes: Axes, panel: Panel, count: int, epochs: range) -> None:
 
 
 def _shade(
-    axes: Axes, corner: tuple[float, float], weights: np.ndarray, limit: float, height: float
+    axes: Axes, corner: tuple[float, float], weights: np.ndarray, limits: Limits, height: float
 ) -> None:
     left, top = corner
     axes.imshow(
-        weights, aspect="auto", interpolation="none", cmap=SHADES, vmin=0, vmax=limit,
+        weights, aspect="auto", interpolation="none", cmap=SHADES, vmin=limits[0], vmax=limits[1],
         extent=(left, left + WIDTH, top + height, top),
     )  # fmt: skip
     axes.add_patch(Rectangle(corner, WIDTH, height, fc="none", ec=LIGHT["line"], lw=0.8))

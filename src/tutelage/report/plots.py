@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -103,8 +104,15 @@ def curves(lines: Sequence[Line], axis: str, *, log: bool = False) -> Figure:
                 marker="o" if few else "", markersize=4,
             )  # fmt: skip
             handles.setdefault(line.label.replace("$", r"\$"), drawn)
-        if log and any(value > 0 for line in lines for value in line.y):
-            axes.set_yscale("log")
+        positive = [value for line in lines for value in line.y if value > 0]
+        if log and positive:
+            decades = math.log10(min(positive)), math.log10(max(positive))
+            low, high = (
+                math.floor(decades[0]),
+                max(math.ceil(decades[1]), math.floor(decades[0]) + 1),
+            )
+            axes.set(yscale="log", ylim=(10.0**low, 10.0**high))
+            axes.minorticks_off()
         axes.set_xlabel(axis)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         axes.margins(x=0.02)

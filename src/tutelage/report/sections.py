@@ -109,10 +109,10 @@ def tiles(record: Record) -> Iterator[Tile]:
         epochs = retraining.result.get("epochs", retraining.epochs_done)
         yield Tile("test error", percent(record.test_error), f"after {epochs} epochs of training")
     if retraining and record.parameters is not None:
-        yield Tile("weights", f"{record.parameters / 1e6:.2f} M", "without auxiliary head")
+        yield Tile("weights", quantity(record.parameters), "without auxiliary head")
     multiply_adds = number(retraining.result.get("multiply_adds")) if retraining else None
     if multiply_adds is not None:
-        yield Tile("multiply-adds", f"{multiply_adds / 1e6:.0f} M", "one image")
+        yield Tile("multiply-adds", quantity(multiply_adds), "one image")
     if record.valid_accuracy is not None:
         remark = (
             "supernet, end of search" if record.kept is None else f"learner {record.kept}, kept"
@@ -128,6 +128,19 @@ def tiles(record: Record) -> Iterator[Tile]:
 def percent(fraction: float) -> str:
     """Write a fraction in percent, two decimals."""
     return f"{100 * fraction:.2f} %"
+
+
+def quantity(count: float) -> str:
+    """Write a large number with three digits or more.
+
+    >>> quantity(3349342), quantity(528e6), quantity(48214), quantity(12)
+    ('3.35 M', '528 M', '48.2 k', '12')
+    """
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            digits = 0 if count >= 100 * size else 1 if count >= 10 * size else 2
+            return f"{count / size:.{digits}f} {unit}"
+    return f"{count:.0f}"
 
 
 def cells(genotype: Genotype | None) -> list[Drawn]:

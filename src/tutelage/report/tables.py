@@ -82,7 +82,7 @@ class Row:
             ", ".join(str(record.seed) for record in self.records if record.seed is not None),
             self.test_error.text(scale=100),
             self.valid_accuracy.text(scale=100),
-            self.parameters.text(scale=1e-6),
+            self.parameters.text(digits=2 if self.parameters.mean >= 1e6 else 4, scale=1e-6),
             self.search_seconds.text(scale=1 / seconds, unit=f" {unit}"),
         )
 

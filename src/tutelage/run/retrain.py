@@ -80,7 +80,7 @@ def retrain(
             log_every=settings.log_every,
             save_every=settings.save_every,
             title=f"retrain {out}",
-            go_on=f"tutelage retrain and --out {out}",
+            go_on="the same command",
             gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         )
         result = training.result() | test(training, data, directory.path)

@@ -18,7 +18,7 @@ from tutelage.data.read import read, read_unlabelled
 from tutelage.data.splits import load_split, save_split, split
 from tutelage.parts import make_part, part_settings
 from tutelage.problem import Clock, Method, Net, pick
-from tutelage.run.directory import RunDirectory, changed_settings, plain
+from tutelage.run.directory import RunDirectory, plain
 from tutelage.run.loop import run
 from tutelage.run.searching import Searching, Streams
 from tutelage.run.training import device_named
@@ -178,11 +178,13 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
     )
     clock = Clock()
     amp = torch.bfloat16 if settings.precision == "bf16" else None
-    with torch.random.fork_rng():
+    opened = RunDirectory.resume if resume else RunDirectory.create
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
         torch.manual_seed(settings.seed)
         maker = Maker(space, search, size, clock, settings.epochs, device, amp)
         problem = method(maker)
-        with _directory(out, plain(settings), resume) as directory:
+        with opened(out, plain(settings)) as directory:
             streams = _streams(settings, train, directory.path, device)
             work = Searching(problem, search, space, streams, clock, settings)
             run(
@@ -196,20 +198,6 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
                 gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
             )
             return _keep(work, directory, size)
-
-
-def _directory(out: Path, given: dict[str, Any], resume: bool) -> RunDirectory:
-    if not resume:
-        return RunDirectory.create(out, given)
-    directory = RunDirectory.open(out, write=True)
-    changed = changed_settings(directory.settings(), given)
-    if changed:
-        directory.close()
-        raise ValueError(
-            f"{out} was begun with other settings: {', '.join(changed)}; go on without them, or "
-            "give another --out"
-        )
-    return directory
 
 
 def _streams(settings: Run, train: Labelled, folder: Path, device: torch.device) -> Streams:

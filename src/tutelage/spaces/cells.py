@@ -18,9 +18,8 @@ from tutelage.spaces.base import Mix, Size
 from tutelage.spaces.genotype import DARTS_OPERATIONS, Cell, Genotype, Node
 from tutelage.spaces.mixed import Supernet
 from tutelage.spaces.network import Network
+from tutelage.spaces.ops import EDGES, NODES
 
-NODES = 4
-EDGES = sum(node + 2 for node in range(NODES))
 GROUPS = ("normal", "reduce")
 
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from tutelage.spaces.base import Size
 from tutelage.spaces.cells import DartsSpace
+from tutelage.spaces.network import Network
 from tutelage.spaces.published import resolve
 from tutelage.spaces.resnet import resnet
 
@@ -15,7 +16,7 @@ RESNETS = {"resnet18": 18, "resnet50": 50}
 class Fixed(nn.Module):
     """A genotype's network as a search uses it: batch statistics, logits and features."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
         for module in network.modules():

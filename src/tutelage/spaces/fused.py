@@ -111,12 +111,6 @@ def _correlate(x: Tensor, g: Tensor, size: int, dilation: int) -> Tensor:
     return torch.cat(parts, dim=3)
 
 
-def _blocks(z: Tensor, groups: int) -> Tensor:
-    """View z (B, groups * C, H, W) as (groups, B * H * W, C)."""
-    channels = z.shape[1] // groups
-    return z.permute(0, 2, 3, 1).reshape(-1, groups, channels).transpose(0, 1)
-
-
 class _Convolve(Function):
     """Depthwise convolution of stride 1, kernel 3 or 5, dilation 1 or 2."""
 
@@ -166,12 +160,13 @@ class _Moments(Function):
 
     @staticmethod
     def forward(z: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-        blocks = _blocks(z, groups)
-        if z.dtype not in (torch.float32, torch.float64):
-            blocks = blocks.float()
+        wide = torch.promote_types(z.dtype, torch.float32)
+        rows = z.permute(0, 2, 3, 1).flatten(1, 2).unflatten(2, (groups, -1)).to(wide)
+        count = rows.shape[0] * rows.shape[1]
         with torch.autocast(z.device.type, enabled=False):
-            second = torch.bmm(blocks.transpose(1, 2), blocks) / blocks.shape[1]
-        return blocks.mean(1), second
+            # a product a sample, then their sum: parallel over samples, and rounding stays small
+            products = [torch.bmm(each.transpose(1, 2), each).sum(0) for each in rows.unbind(2)]
+        return rows.mean((0, 1)), torch.stack(products) / count
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Any) -> None:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from tutelage.spaces.base import Mix, Size
 from tutelage.spaces.fused import channels_last, depthwise, fold, normalise, weighted_sum
-from tutelage.spaces.ops import CONVOLUTIONS, POOLS, Place, layout, shifted, stem
+from tutelage.spaces.ops import CONVOLUTIONS, NODES, POOLS, Place, layout, shifted, stem
 
 Edges = tuple[tuple[str, ...], ...]
 """Operation names of every edge of a cell, edges ordered by node, then by predecessor."""
@@ -39,11 +39,6 @@ def select(parameter: Tensor, rows: Sequence[int], count: int) -> Tensor:
         return parameter
     blocks = parameter.unflatten(0, (count, -1))
     return torch.cat([blocks[row] for row in rows])
-
-
-def nodes(edges: int) -> int:
-    """Count the nodes of a cell in which node i has i + 2 edges."""
-    return next(count for count in range(edges + 1) if count * (count + 3) // 2 >= edges)
 
 
 def uniform(fan_in: int, *shape: int) -> nn.Parameter:
@@ -187,23 +182,23 @@ class MixedNode(nn.Module):
         terms: list[Tensor] = []
         scales: list[Tensor] = []
         stacked: dict[str, list[int]] = {}
-        stacked_scales: dict[str, list[Tensor]] = {}
         for edge, columns in enumerate(chosen):
             for column in columns:
-                name, weight = self.edges[edge][column], weights[edge, column]
+                name = self.edges[edge][column]
                 if name in self.stacks:
                     stacked.setdefault(name, []).append(edge)
-                    stacked_scales.setdefault(name, []).append(weight)
                 elif name != "none":
                     terms.append(self._term(name, edge, states[edge]))
-                    scales.append(weight)
+                    scales.append(weights[edge, column])
         parts = [weighted_sum(torch.stack(scales), terms)] if terms else []
         inputs: dict[tuple[int, ...], list[tuple[Tensor, int]]] = {}
         for name, edges in stacked.items():
-            if tuple(edges) not in inputs:
-                inputs[tuple(edges)] = gather([states[edge] for edge in edges])
-            z, pointwise = self.stacks[name](inputs[tuple(edges)], edges)
-            parts.append(F.conv2d(z, *fold(z, pointwise, torch.stack(stacked_scales[name]))))
+            together = tuple(edges)
+            if together not in inputs:
+                inputs[together] = gather([states[edge] for edge in edges])
+            z, pointwise = self.stacks[name](inputs[together], edges)
+            scale = [weights[edge, self.edges[edge].index(name)] for edge in edges]
+            parts.append(F.conv2d(z, *fold(z, pointwise, torch.stack(scale))))
         return sum(parts[1:], start=parts[0]) if parts else states[0].zeros()
 
     def _term(self, name: str, edge: int, state: State) -> Tensor:
@@ -224,11 +219,11 @@ class MixedCell(nn.Module):
         self.last = Project(last, place.channels)
         self.nodes = nn.ModuleList()
         start = 0
-        while start < len(edges):
-            count = len(self.nodes) + 2
-            strides = [place.stride] * 2 + [1] * (count - 2)
-            self.nodes.append(MixedNode(edges[start : start + count], strides, place.channels))
-            start += count
+        for sources in range(2, 2 + NODES):
+            strides = [place.stride] * 2 + [1] * (sources - 2)
+            node = MixedNode(edges[start : start + sources], strides, place.channels)
+            self.nodes.append(node)
+            start += sources
 
     def forward(
         self, before: Tensor, last: Tensor, weights: Tensor, chosen: Sequence[Sequence[int]]
@@ -253,7 +248,7 @@ class Supernet(nn.Module):
         self.everything = {
             group: [range(len(names)) for names in rows] for group, rows in edges.items()
         }
-        self.plan = layout(size, {group: nodes(len(rows)) for group, rows in edges.items()})
+        self.plan = layout(size, dict.fromkeys(edges, NODES))
         self.cells = nn.ModuleList(MixedCell(edges[place.group], place) for place in self.plan)
         self.classifier = nn.Linear(self.plan[-1].outputs, size.classes)
 

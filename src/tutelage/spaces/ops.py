@@ -18,6 +18,11 @@ from torch import Tensor, nn
 from tutelage.spaces.base import Size
 from tutelage.spaces.genotype import DARTS_OPERATIONS, nearest
 
+NODES = 4
+"""Nodes of a cell; node i reads the cell's two inputs and the i nodes before it."""
+
+EDGES = sum(node + 2 for node in range(NODES))
+
 CONVOLUTIONS = {
     "sep_conv_3x3": (3, 1, 2),
     "sep_conv_5x5": (5, 1, 2),
