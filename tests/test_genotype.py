@@ -202,7 +202,10 @@ REFUSED = {
         "must hold inputs, nodes",
     ),
     "tuple text of a huge range": (DARTS_V2.replace("2, 6", f"2, {10**30}"), "a node is missing"),
-    "mistyped name": ("DARTS_V3", "unknown genotype 'DARTS_V3': did you mean DARTS_V2?"),
+    "mistyped name": (
+        "DARTS_V3",
+        "unknown genotype 'DARTS_V3', and no file or run: did you mean DARTS_V2?",
+    ),
     "no name at all": ("zebra", "must be one of DARTS_V1, DARTS_V2, PDARTS"),
     "no such file": ("runs/none/genotype.json", "no such file or directory"),
 }

@@ -23,9 +23,9 @@ ALLOWED = {
     "spaces": {"spaces", "checks"},
     "searches": {"spaces.base", "spaces.genotype", "searches", "checks"},
     "methods": {"multilevel", "virtual", "problem", "transfer", "checks", "methods"},
-    "data": {"config", "data", "problem"},
-    "report": {"report", "spaces.genotype", "spaces.published"},
-    "recipes": {"spaces.genotype", "recipes"},
+    "data": {"config", "data", "problem", "checks"},
+    "report": {"report", "spaces.genotype", "spaces.published", "checks"},
+    "recipes": {"checks", "recipes"},
 }
 """What every part may import of the package; parts that are not named may import everything."""
 

@@ -166,9 +166,7 @@ def test_the_test_set_is_not_read_during_a_search(tmp_path, monkeypatch):
 
 def test_a_loss_that_is_no_number_stops_with_level_and_step(tmp_path):
     settings = run_toml(weights=Weights(lr=1e30, clip=0.0), epochs=9, save_every=0.0)
-    with pytest.raises(
-        ValueError, match=r"(loss of level 'learn'|variable w).*epoch \d+, step \d+"
-    ):
+    with pytest.raises(ValueError, match=r"(loss of level '\w+'|variable w).*epoch \d+, step \d+"):
         search_run(settings, tmp_path / "run")
     if checkpoint.exists(tmp_path / "run"):
         for tensor in leaves(checkpoint.load(tmp_path / "run")["work"]["variables"]):
@@ -329,3 +327,18 @@ def test_bf16_searches_too(tmp_path):
     assert all(0 < value < 20 for value in rows[0]["loss"].values())
     stored = checkpoint.load(tmp_path / "run")["work"]["variables"]
     assert {x.dtype for x in leaves(stored)} == {torch.float32}
+
+
+def test_alphas_that_no_loss_depends_on_are_refused(tmp_path):
+    """In first order the student's exam knows nothing of the teacher's alphas."""
+    method = {"name": "lbt", "student": "DARTS_V1", "teacher_exam": False}
+    with pytest.raises(ValueError, match="alphas' gradient is zero at epoch 0, step 1"):
+        search_run(replace(run_toml(), method=method), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "via", [{"via": "finite-difference", "sides": 1, "radius": 0.1}, {"recompute": True}]
+)
+def test_rules_take_their_settings(via, tmp_path, monkeypatch):
+    work = work_of({**TINY, "via": "exact", **via}, tmp_path, monkeypatch, Single())
+    assert {k: v for k, v in via.items() if k != "via"}.items() <= vars(work.via).items()

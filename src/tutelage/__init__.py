@@ -9,6 +9,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tutelage.config import Alphas as Alphas
+    from tutelage.config import Data as Data
+    from tutelage.config import Retrain as Retrain
+    from tutelage.config import Weights as Weights
     from tutelage.methods.lbt import LBT as LBT
     from tutelage.methods.sgl import SGL as SGL
     from tutelage.methods.single import Single as Single
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from tutelage.problem import Net as Net
     from tutelage.problem import Problem as Problem
     from tutelage.run.network import load as load
+    from tutelage.run.retrain import retrain as retrain
     from tutelage.run.search import search as search
     from tutelage.searches.darts import Darts as Darts
     from tutelage.searches.random import Random as Random
@@ -32,12 +37,14 @@ if TYPE_CHECKING:
 __version__ = version("tutelage")
 
 _HOMES = {
+    "config": ("Alphas", "Data", "Retrain", "Weights"),
     "methods.lbt": ("LBT",),
     "methods.sgl": ("SGL",),
     "methods.single": ("Single",),
     "multilevel": ("Level", "hypergradient"),
     "problem": ("Learner", "Net", "Problem"),
     "run.network": ("load",),
+    "run.retrain": ("retrain",),
     "run.search": ("search",),
     "searches.darts": ("Darts",),
     "searches.random": ("Random",),

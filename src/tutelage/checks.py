@@ -1,18 +1,22 @@
-"""Refuse a bad setting when it is given: each raises ValueError with one sentence."""
+"""What a user may give: each check raises ValueError with one sentence."""
+
+import difflib
+from collections.abc import Iterable
+from math import isfinite
 
 
 def at_least(minimum: float, **values: float) -> None:
-    """Raise ValueError for the first named value that is below `minimum` or not a number."""
+    """Raise ValueError for the first named value that is below `minimum` or not finite."""
     for name, value in values.items():
-        if not value >= minimum:
-            raise ValueError(f"{name} = {value}: must be at least {minimum}")
+        if not (value >= minimum and isfinite(value)):
+            raise ValueError(f"{name} = {value}: must be a number of at least {minimum}")
 
 
 def positive(**values: float) -> None:
-    """Raise ValueError for the first named value that is not above zero."""
+    """Raise ValueError for the first named value that is not above zero or not finite."""
     for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} = {value}: must be above 0")
+        if not (value > 0 and isfinite(value)):
+            raise ValueError(f"{name} = {value}: must be a number above 0")
 
 
 def within(low: float, high: float, **values: float) -> None:
@@ -27,3 +31,11 @@ def one_of(allowed: tuple[str, ...], **values: str) -> None:
     for name, value in values.items():
         if value not in allowed:
             raise ValueError(f"{name} = {value!r}: must be one of {', '.join(allowed)}")
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Say which allowed name was probably meant, or else all of them."""
+    allowed = list(allowed)
+    close = difflib.get_close_matches(name.lower(), [each.lower() for each in allowed], n=1)
+    meant = [each for each in allowed if each.lower() in close]
+    return f"did you mean {meant[0]}?" if meant else f"must be one of {', '.join(allowed)}"

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,8 +17,18 @@ from cyclopts import App, CycloptsError, Parameter
 
 from tutelage import __version__
 from tutelage.config import Alphas, Data, Retrain, Run, Weights
-from tutelage.flags import Flag, command, flags_of, layered, nested
-from tutelage.parts import PARTS, from_table, init_fields, part_class, summary
+from tutelage.flags import (
+    Flag,
+    Whole,
+    command,
+    distinct,
+    flags_of,
+    heading,
+    layered,
+    nested,
+    sentence,
+)
+from tutelage.parts import PARTS, from_table, part_class, summary
 from tutelage.recipes import read_recipe, recipe_names
 
 DATA_FLAGS = {
@@ -27,6 +38,16 @@ DATA_FLAGS = {
     "unlabelled": "unlabelled",
 }
 """Settings of the data that have a short flag; the others are --data.NAME."""
+ROLES = {
+    "method": "Who teaches whom",
+    "search": "How choices are relaxed",
+    "space": "What can be built",
+}
+SECTIONS = {
+    "weights": (Weights, "Weights, by SGD"),
+    "alphas": (Alphas, "Alphas, by Adam"),
+    "retrain": (Retrain, "Retraining, for `tutelage retrain`"),
+}
 Listing = Literal["methods", "searches", "spaces", "data", "recipes"]
 
 
@@ -36,19 +57,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         application(tokens)(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        sys.exit(_complain(error, 2))
+        sys.exit(_complain(sentence(error), 2))
     except KeyboardInterrupt:
         sys.exit(_complain("interrupted", 130))
     except BrokenPipeError:  # the reader of a pipe left, as `| head` does
         sys.stderr.close()
         sys.exit(1)
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        named = error.filename and error.strerror
+        sys.exit(_complain(f"{error.filename}: {error.strerror}" if named else error, 1))
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        advice = "lower --batch-size or --channels, or give --recompute or --via first-order"
+        sys.exit(_complain(f"the GPU's memory is full: {advice}", 1))
+    except ValueError as error:
         sys.exit(_complain(error, 130 if type(error).__name__ == "StoppedError" else 1))
 
 
 def _complain(error: object, code: int) -> int:
-    sentence = " ".join(str(error).split())
-    print(f"tutelage: {sentence}", file=sys.stderr)
+    print("tutelage:", *str(error).split(), file=sys.stderr)
     return code
 
 
@@ -59,6 +87,7 @@ def application(tokens: Sequence[str]) -> App:
         help="Neural architecture search in which models teach one another.",
         version=__version__,
         help_format="plaintext",
+        suppress_keyboard_interrupt=False,
     )
     verb = next((token for token in tokens if not token.startswith("-")), "")
     flags = search_flags(tokens if verb == "search" else [])
@@ -73,25 +102,28 @@ def application(tokens: Sequence[str]) -> App:
 
     app.command(
         command(search, flags, "search", "Search an architecture; writes a run directory."),
-        help_epilogue="--method, --search and --space add flags of their own: name them to see.",
+        help_epilogue=(
+            "Each method, search and space has flags of its own: `tutelage search --method sgl "
+            "--help` shows SGL's, and with --recipe or --resume the defaults are theirs."
+        ),
     )
     app.command(
         command(retrain, RETRAIN_FLAGS, "retrain", "Train what a run found, and test it once."),
+        help_epilogue="A run brings its own settings and data; these flags lie over them.",
     )
     for verb_function in (report, describe, draw, export, list_names):
         app.command(verb_function, name=verb_function.__name__.partition("_")[0])
     return app
 
 
+RUN = heading("Run", 0)
 Recipe = Annotated[
     str | None,
-    Parameter(
-        help="Settings to start from: a name of `list recipes`, or a TOML file.", group="Run"
-    ),
+    Parameter(help="Settings to start from: a name of `list recipes`, or a TOML file.", group=RUN),
 ]
-Out = Annotated[Path | None, Parameter(help="Directory to write.", group="Run")]
+Out = Annotated[Path | None, Parameter(help="Directory to write.", group=RUN)]
 Resume = Annotated[
-    Path | None, Parameter(help="Go on with the search in this directory.", group="Run")
+    Path | None, Parameter(help="Go on with the search in this directory.", group=RUN)
 ]
 Target = Annotated[str, Parameter(help="A run directory, or a genotype: name, text or file.")]
 
@@ -99,49 +131,58 @@ Target = Annotated[str, Parameter(help="A run directory, or a genotype: name, te
 # Flags ------------------------------------------------------------------------------------------
 
 
-def data_flags(table: dict[str, Any] | None = None) -> list[Flag]:
+def data_flags(table: Mapping[str, Any], leave_out: Sequence[str] = ()) -> list[Flag]:
     """Make the flags of the data: the common ones short, the others with `data.` before them."""
     return [
         replace(flag, name=DATA_FLAGS.get(flag.path[-1], f"data.{flag.name}"))
-        for flag in flags_of(Data, path=("data",), group="Data", table=table)
+        for flag in flags_of(
+            Data, path=("data",), group=heading("Data", 3), table=table, leave_out=leave_out
+        )
     ]
 
 
 def search_flags(tokens: Sequence[str]) -> list[Flag]:
     """Make the flags of a search: the run's own, and those of the parts that the tokens name."""
-    base = read_recipe(named)[0] if (named := _value(tokens, "recipe")) else {}
-    resumed = _value(tokens, "resume")
-    if resumed:
-        from tutelage.run.directory import RunDirectory
-
-        base = layered(base, RunDirectory.open(Path(resumed)).settings())
-    flags = []
+    base = search_base(_value(tokens, "recipe"), _value(tokens, "resume"))
+    flags = flags_of(Run, group=RUN, table=base)
     for kind, names in PARTS.items():
-        chosen = _value(tokens, kind)
-        name = chosen or base.get(kind, {}).get("name") or getattr(Run(), kind)["name"]
-        table = base.get(kind, {}) if name == base.get(kind, {}).get("name") else {}
-        text = f"One of {', '.join(names)}, or module:Class."
-        flags.append(Flag(kind, (kind, "name"), str, name, text, "Parts"))
+        name = _value(tokens, kind) or base[kind]["name"]
+        table = base[kind] if name == base[kind]["name"] else {}
+        text = f"{ROLES[kind]}: {', '.join(names)}, or module:Class."
+        flags.append(Flag(kind, (kind, "name"), str, name, text, heading("Parts", 1)))
         if tokens:
-            own = part_class(kind, name)
-            if init_fields(own):
-                flags += flags_of(own, path=(kind,), group=f"{kind} {name}", table=table)
-    flags += flags_of(Run, group="Run", table=base)
-    flags += data_flags(base.get("data"))
-    for name, of in (("weights", Weights), ("alphas", Alphas), ("retrain", Retrain)):
-        group = {"retrain": "Retraining, for `tutelage retrain`"}.get(name, name.capitalize())
-        flags += flags_of(of, path=(name,), prefix=f"{name}.", group=group, table=base.get(name))
+            own, group = part_class(kind, name), heading(f"Of --{kind} {name}", 2)
+            flags += flags_of(own, path=(kind,), group=group, table=table)
+    flags += data_flags(base["data"])
+    for place, (name, (of, title)) in enumerate(SECTIONS.items(), start=4):
+        group = heading(title, place)
+        flags += flags_of(of, path=(name,), prefix=f"{name}.", group=group, table=base[name])
+    distinct(flags, taken=("recipe", "out", "resume", "help", "version"))
     return flags
 
 
-RETRAIN_FLAGS = [*flags_of(Retrain, path=("retrain",), group="Retraining"), *data_flags()]
+RETRAIN_FLAGS = [
+    *flags_of(Retrain, path=("retrain",), group=RUN),
+    *data_flags({}, leave_out=("unlabelled", "train_fraction", "cutout")),  # it reads none of them
+]
+
+
+def search_base(recipe: str | None, resume: str | None) -> dict[str, Any]:
+    """Read the settings that flags lie over: those of a run to go on with, and of a recipe."""
+    tables = [{kind: getattr(Run(), kind) for kind in PARTS} | {"data": {}}]
+    tables += [{name: {} for name in SECTIONS}]
+    if resume:
+        from tutelage.run.directory import RunDirectory
+
+        tables += [RunDirectory.open(Path(resume)).settings()]
+    return layered(*tables, read_recipe(recipe)[0] if recipe else {})
 
 
 def _value(tokens: Sequence[str], flag: str) -> str | None:
     """Find a flag's value among tokens that are not parsed yet."""
-    for position, token in enumerate(tokens):
+    for token, following in pairwise((*tokens, "--")):
         if token == f"--{flag}":
-            return tokens[position + 1] if position + 1 < len(tokens) else None
+            return None if following.startswith("--") else following
         if token.startswith(f"--{flag}="):
             return token.partition("=")[2]
     return None
@@ -154,15 +195,10 @@ def search_command(
     recipe: str | None, out: Path | None, resume: Path | None, given: dict[str, Any]
 ) -> None:
     """Search, or go on with a search."""
-    base = read_recipe(recipe)[0] if recipe else {}
-    if resume is not None:
-        if out is not None and out != resume:
-            raise ValueError(f"--out {out} with --resume {resume}: a run goes on where it is")
-        from tutelage.run.directory import RunDirectory
-
-        base = layered(RunDirectory.open(resume).settings(), base)
-    parts = {kind: getattr(Run(), kind) for kind in PARTS}
-    settings = from_table(Run, layered(parts, base, given), "a search")
+    if resume and out and out.resolve() != resume.resolve():
+        raise ValueError(f"--out {out} with --resume {resume}: a run goes on where it is")
+    base = search_base(recipe, str(resume) if resume else None)
+    settings = from_table(Run, layered(base, given), "a search")
     target = resume or out
     if target is None:
         raise ValueError("a search needs --out DIR for its run directory, or --resume DIR")
@@ -183,13 +219,15 @@ def search_command(
 
 def retrain_command(run: str, recipe: str | None, out: Path | None, given: dict[str, Any]) -> None:
     """Train the network of a run or a genotype from scratch, and test it once."""
+    from tutelage.spaces.published import resolve
+
+    genotype, folder = resolve(run), Path(run)
     base: dict[str, Any] = read_recipe(recipe)[0] if recipe else {}
-    folder = Path(run)
     if (folder / "run.toml").is_file():
         from tutelage.run.directory import RunDirectory
 
         base = layered(RunDirectory.open(folder).settings(), base)
-        out = out or folder / "retrain"
+        out = out or (folder if "genotype" in base else folder / "retrain")
     if out is None:
         raise ValueError("a genotype that no run found needs --out DIR, and --data for its images")
     table = layered(base, given)
@@ -197,9 +235,8 @@ def retrain_command(run: str, recipe: str | None, out: Path | None, given: dict[
     data = from_table(Data, table.get("data", {}), "the data")
 
     from tutelage.run.retrain import retrain
-    from tutelage.spaces.published import resolve
 
-    retrain(resolve(run), data, settings, out, resume=(out / "run.toml").exists())
+    retrain(genotype, data, settings, out, resume=(out / "run.toml").exists())
 
 
 def report(
@@ -224,13 +261,19 @@ def describe(
     genotype: Annotated[str, Parameter(help="A genotype: JSON file, DARTS' text, name, or a run.")],
     /,
     *,
-    channels: int = 36,
-    cells: int = 20,
-    classes: int = 10,
-    image_channels: int = 3,
-    form: Literal["cifar", "imagenet"] = "cifar",
-    side: Annotated[int | None, Parameter(help="Side of the images, in pixels.")] = None,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    channels: Annotated[Whole, Parameter(help="Channels of the first cell.")] = 36,
+    cells: Annotated[Whole, Parameter(help="Cells of the network.")] = 20,
+    classes: Annotated[Whole, Parameter(help="Classes of the images.")] = 10,
+    image_channels: Annotated[Whole, Parameter(help="1 for grey images, 3 for colour.")] = 3,
+    form: Annotated[
+        Literal["cifar", "imagenet"], Parameter(help="Stem and head, as for `tutelage retrain`.")
+    ] = "cifar",
+    side: Annotated[
+        Whole | None, Parameter(help="Side of the images in pixels; not set: 32, or 224.")
+    ] = None,
+    as_json: Annotated[
+        bool, Parameter(name="--json", negative=(), help="Print JSON instead.")
+    ] = False,
 ) -> None:
     """Print a network's weights, multiply-adds and cells."""
     from tutelage.run.describe import describe as count
@@ -268,7 +311,9 @@ def export(
     export_onnx(run, out)
 
 
-def list_names(what: Annotated[Listing | None, Parameter(show=True)] = None, /) -> None:
+def list_names(
+    what: Annotated[Listing | None, Parameter(help="All, if not given.")] = None, /
+) -> None:
     """List methods, searches, spaces, data and recipes by name."""
     from tutelage.data import DATA
 
@@ -279,9 +324,9 @@ def list_names(what: Annotated[Listing | None, Parameter(show=True)] = None, /) 
         "data": DATA,
         "recipes": {name: read_recipe(name)[1] for name in recipe_names()},
     }
-    for heading, table in tables.items():
-        if what in (None, heading):
+    for kind, table in tables.items():
+        if what in (None, kind):
             width = max(map(len, table))
-            print(heading)
+            print(kind)
             for name, text in table.items():
                 print(f"  {name:{width}}  {text}")

@@ -127,8 +127,9 @@ class Retrain:
     """Weight of the auxiliary head's loss; 0: no such head."""
     drop_path: float = 0.2
     """Probability of dropping a path in the last epoch, growing linearly from 0."""
-    cutout: int = 16
-    """Side of the square that is cut out, in pixels; 0: none."""
+    cutout: int | None = None
+    """Side of the square that is cut out, in pixels; 0: none; not set: 16, and on images below 32
+    pixels half their side."""
     seed: int = 0
     """Seed of every random draw."""
     device: Device = "auto"
@@ -143,7 +144,9 @@ class Retrain:
     def __post_init__(self) -> None:
         at_least(1, epochs=self.epochs, batch_size=self.batch_size, log_every=self.log_every)
         at_least(1, channels=self.channels, cells=self.cells)
-        at_least(0, seed=self.seed, cutout=self.cutout, clip=self.clip, save_every=self.save_every)
+        at_least(0, seed=self.seed, clip=self.clip, save_every=self.save_every)
+        if self.cutout is not None:
+            at_least(0, cutout=self.cutout)
         at_least(0, weight_decay=self.weight_decay, auxiliary=self.auxiliary)
         if self.limit_batches is not None:
             at_least(1, limit_batches=self.limit_batches)
@@ -185,6 +188,10 @@ class Run:
     """How the hypergradient passes a virtual step."""
     radius: float = 0.01
     """Length of the finite difference's step in weight space."""
+    sides: Literal[1, 2] = 2
+    """Finite difference: 2 for a central one; 1 for a forward one, which costs half."""
+    recompute: bool = False
+    """Exact: evaluate losses again for their product; saves memory, costs time."""
     virtual: Literal["sgd", "plain"] = "sgd"
     """The virtual step: SGD's own, with momentum, decay and clipping, or the plain gradient."""
     seed: int = 0
@@ -208,6 +215,8 @@ class Run:
             at_least(1, limit_batches=self.limit_batches)
         positive(radius=self.radius)
         one_of(("exact", "finite-difference", "first-order"), via=self.via)
+        if self.sides not in (1, 2):
+            raise ValueError(f"sides = {self.sides}: must be 1 or 2")
         one_of(("sgd", "plain"), virtual=self.virtual)
         one_of(("cifar", "imagenet"), form=self.form)
         one_of(("fp32", "bf16"), precision=self.precision)

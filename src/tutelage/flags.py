@@ -8,15 +8,35 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import (
+    CoercionError,
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    Parameter,
+    RepeatArgumentError,
+    Token,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
-from tutelage.parts import default, field_help, init_fields
+from tutelage.checks import nearest
+from tutelage.parts import PARTS, default, field_help, init_fields, must_be, part_class
 
 Table = dict[str, Any]
+
+
+def whole(kind: Any, tokens: Sequence[Token]) -> int:
+    """Read a whole number; cyclopts' own reading rounds 1.5 to 2."""
+    return int(tokens[0].value)
+
+
+Whole = Annotated[int, Parameter(converter=whole)]
 
 
 @dataclass(frozen=True)
@@ -33,7 +53,7 @@ class Flag:
     """Shown in the help."""
     help: str
     """One sentence or two."""
-    group: str
+    group: Group
     """Heading in the help."""
 
     @property
@@ -45,7 +65,12 @@ class Flag:
             default=self.default,
             annotation=Annotated[
                 self.kind,
-                Parameter(name=f"--{self.name}", help=self.help, group=self.group),
+                Parameter(
+                    name=f"--{self.name}",
+                    help=self.help,
+                    group=self.group,
+                    converter=whole if int in (self.kind, *typing.get_args(self.kind)) else None,
+                ),
             ],
         )
 
@@ -55,7 +80,7 @@ def flags_of(
     *,
     path: tuple[str, ...] = (),
     prefix: str = "",
-    group: str = "Settings",
+    group: Group,
     table: Mapping[str, Any] | None = None,
     leave_out: Iterable[str] = (),
 ) -> list[Flag]:
@@ -86,6 +111,29 @@ def flags_of(
     ]
 
 
+def distinct(flags: Sequence[Flag], taken: Iterable[str] = ()) -> Sequence[Flag]:
+    """Return the flags as they are.
+
+    Raises:
+        ValueError: A part's setting has the name of another flag, so that one would hide the other.
+    """
+    owners = dict.fromkeys(taken, "the command")
+    for flag in sorted(flags, key=lambda flag: flag.path[0] in PARTS):
+        owner = flag.path[0] if len(flag.path) > 1 else "the run"
+        if flag.name in owners:
+            raise ValueError(
+                f"--{flag.name} would be a flag of {owners[flag.name]} and of {owner}: rename the "
+                f"setting {flag.path[-1]!r}"
+            )
+        owners[flag.name] = owner
+    return flags
+
+
+def heading(name: str, place: int) -> Group:
+    """Make a heading of the help; `place` says where it stands."""
+    return Group(name, sort_key=place)
+
+
 def nested(flags: Iterable[Flag], arguments: Mapping[str, Any]) -> Table:
     """Put the values that were given where they belong."""
     table: Table = {}
@@ -103,6 +151,9 @@ def layered(*tables: Mapping[str, Any]) -> Table:
 
     >>> layered({"method": {"name": "sgl", "learners": 3}, "seed": 5}, {"method": {"name": "lbt"}})
     {'method': {'name': 'lbt'}, 'seed': 5}
+
+    Raises:
+        ValueError: There is a single value where a table was.
     """
     result: Table = {}
     for table in tables:
@@ -113,6 +164,8 @@ def layered(*tables: Mapping[str, Any]) -> Table:
                     "name", below.get("name")
                 ) != below.get("name")
                 result[key] = layered({} if afresh else below, value)
+            elif isinstance(below, Mapping):
+                raise ValueError(f"{key} = {value!r}: must be a table of settings")
             else:
                 result[key] = dict(value) if isinstance(value, Mapping) else value
     return result
@@ -134,3 +187,48 @@ def command(function: Any, flags: Iterable[Flag], name: str, help_text: str) -> 
     call.__annotations__ = {p.name: p.annotation for p in parameters}
     call.__name__, call.__doc__ = name, help_text
     return call
+
+
+# Mistakes ---------------------------------------------------------------------------------------
+
+
+def sentence(error: CycloptsError) -> str:
+    """Say in one sentence what is wrong with a command line."""
+    command = " ".join(error.command_chain or ("tutelage",))
+    see = f"see tutelage {command} --help"
+    match error:
+        case UnknownOptionError():
+            typed = (error.token.keyword or error.token.value).partition("=")[0]
+            known = [name for each in error.argument_collection for name in each.names]
+            return f"unknown flag {typed}: {_meant(typed, known, command) or see}"
+        case UnknownCommandError() if error.app and error.unused_tokens:
+            commands = [name for name in error.app if not name.startswith("-")]
+            typed = error.unused_tokens[0]
+            return f"unknown command {typed}: {nearest(typed, commands)}"
+        case UnusedCliTokensError() if error.unused_tokens:
+            return f"{command} does not take {error.unused_tokens[0]!r}: {see}"
+        case RepeatArgumentError():
+            return f"{error.token.keyword} is given more than once"
+        case MissingArgumentError() if error.argument:
+            if error.keyword or error.argument.tokens:
+                return f"{error.keyword or error.argument.name} needs a value"
+            return f"{command} needs {error.argument.name}: {see}"
+        case CoercionError() if error.token:
+            value, name = error.token.value, error.token.keyword or command
+            return f"{name} {value}: {must_be(error.target_type, value)}"
+    return str(error)
+
+
+def _meant(typed: str, known: Sequence[str], command: str) -> str:
+    """Say which flag was meant, if any: of another part, with a prefix, or the nearest name."""
+    if command == "search":
+        for kind, names in PARTS.items():
+            for name in names:
+                fields = [field.name for field in init_fields(part_class(kind, name))]
+                if typed.lstrip("-").replace("-", "_") in fields:
+                    return f"it belongs to --{kind} {name}"
+    longer = [name for name in known if name.rpartition(".")[2] == typed.lstrip("-")]
+    if longer:
+        return f"did you mean {' or '.join(longer)}?"
+    meant = nearest(typed, known)
+    return meant if meant.startswith("did you mean") else ""

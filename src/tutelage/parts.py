@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import inspect
 import itertools
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -18,10 +19,10 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tutelage.checks import nearest
 from tutelage.methods import METHODS
 from tutelage.searches import SEARCHES
 from tutelage.spaces import SPACES
-from tutelage.spaces.genotype import nearest
 
 PARTS: Mapping[str, Mapping[str, str]] = {"method": METHODS, "search": SEARCHES, "space": SPACES}
 
@@ -32,20 +33,23 @@ def part_class(kind: str, name: str) -> type:
     Raises:
         ValueError: The name is unknown; says which is near.
     """
-    names = PARTS[kind]
+    names, name = PARTS[kind], str(name)  # a file of settings may say anything
     if name not in names and ":" not in name:
         raise ValueError(f"unknown {kind} {name!r}: {nearest(name, names)}")
     module, _, attribute = names.get(name, name).partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error
+    if not (isinstance(found, type) and is_dataclass(found)):
+        raise ValueError(f"{kind} {name!r} is no dataclass: a part is a dataclass of its settings")
+    return found
 
 
 def make_part(kind: str, settings: Mapping[str, Any]) -> Any:
     """Build a method, search or space from its table: a name and its own settings."""
     given = dict(settings)
-    name = given.pop("name")
+    name = given.pop("name", "")
     return from_table(part_class(kind, name), given, f"{kind} {name}")
 
 
@@ -75,7 +79,10 @@ def from_table(of: type, table: Mapping[str, Any], what: str) -> Any:
             meant = nearest(name, known) if known else "it has no settings"
             raise ValueError(f"unknown setting {name!r} of {what}: {meant}")
         if is_dataclass(kinds[name]) and isinstance(value, Mapping):
-            values[name] = from_table(typing.cast(type, kinds[name]), value, name)
+            try:
+                values[name] = from_table(typing.cast(type, kinds[name]), value, name)
+            except ValueError as error:  # weights and alphas both have an lr
+                raise ValueError(f"{name}: {error}") from error
         else:
             values[name] = _typed(kinds[name], value, name)
     return of(**values)
@@ -87,22 +94,36 @@ def _typed(kind: Any, value: Any, name: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         inner = [choice for choice in choices if choice is not type(None)]
         return None if value is None else _typed(inner[0], value, name)
-    if origin is Literal:
-        if value not in choices:
-            raise ValueError(f"{name} = {value!r}: must be one of {', '.join(map(str, choices))}")
-        return value
-    if origin is dict:
+    if origin is dict and isinstance(value, Mapping):
         return dict(value)
     if kind is float and type(value) is int:
         return float(value)
     if kind is Path and isinstance(value, str):
         return Path(value)
-    if not (type(value) is kind or (kind is Path and isinstance(value, Path))):
-        raise ValueError(f"{name} = {value!r}: must be {_TYPE_NAMES.get(kind, str(kind))}")
+    fits = value in choices if origin is Literal else isinstance(value, origin or kind)
+    if not fits or (type(value) is bool and kind is not bool):
+        raise ValueError(f"{name} = {value!r}: {must_be(kind, value)}")
+    if kind is float and not math.isfinite(value):
+        raise ValueError(f"{name} = {value}: must be a finite number")
     return value
 
 
-_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+def must_be(kind: Any, value: Any) -> str:
+    """Say what a value of a setting's type must be, or which choice was probably meant."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        kind = typing.get_args(kind)[0]
+    if typing.get_origin(kind) is Literal:
+        return nearest(str(value), map(str, typing.get_args(kind)))
+    return f"must be {_TYPE_NAMES.get(kind, 'a table')}"
+
+
+_TYPE_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    Path: "a path",
+}
 
 
 def default(of: Field[Any]) -> Any:
@@ -116,7 +137,7 @@ def field_help(of: type) -> dict[str, str]:
     """Read the docstrings that stand under a dataclass' fields."""
     body = typing.cast(ast.ClassDef, ast.parse(inspect.getsource(of)).body[0]).body
     return {
-        named.target.id: inspect.cleandoc(text.value.value)
+        named.target.id: " ".join(text.value.value.split())
         for named, text in itertools.pairwise(body)
         if isinstance(named, ast.AnnAssign)
         and isinstance(named.target, ast.Name)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from tutelage.checks import nearest
 from tutelage.config import Data
 from tutelage.data import DATA, DataError
 from tutelage.data.cifar import read_cifar10, read_cifar100
@@ -90,11 +90,9 @@ def named(settings: Data) -> Data:
         return settings
     if Path(settings.name).is_dir():
         return replace(settings, name="folder", root=Path(settings.name))
-    near = get_close_matches(settings.name, DATA, n=1)
     raise DataError(
-        f"unknown data set {settings.name!r}"
-        + (f", did you mean {near[0]}?" if near else "")
-        + f" There are {', '.join(DATA)}, and any folder of images by its path"
+        f"unknown data set {settings.name!r}, which is no folder of images either: "
+        f"{nearest(settings.name, DATA)}"
     )
 
 

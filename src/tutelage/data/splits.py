@@ -30,8 +30,11 @@ def split(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def save_split(path: Path, train: Tensor, valid: Tensor) -> None:
-    """Write a split to an .npz file."""
-    np.savez(path, train=train.numpy(), valid=valid.numpy())
+    """Write a split to an .npz file, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("wb") as file:
+        np.savez(file, train=train.numpy(), valid=valid.numpy())
+    temporary.replace(path)
 
 
 def load_split(path: Path, count: int) -> tuple[Tensor, Tensor]:

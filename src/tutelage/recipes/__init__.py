@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from tutelage.spaces.genotype import nearest
+from tutelage.checks import nearest
 
 FOLDER = Path(__file__).parent
 
@@ -29,6 +29,8 @@ def read_recipe(name: str) -> tuple[dict[str, Any], str]:
         ValueError: There is none of this name, or it is not TOML.
     """
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if name.endswith(".toml") and not path.is_file():
+        raise ValueError(f"recipe {name}: there is no such file")
     if not path.is_file():
         raise ValueError(f"unknown recipe {name!r}: {nearest(name, recipe_names())}")
     try:

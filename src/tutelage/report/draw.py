@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path as Curve
 
+from tutelage.checks import nearest
 from tutelage.report.figures import LIGHT, canvas, styled, to_png, to_svg
 from tutelage.report.layout import Layout, Slot, Wire, arrange
-from tutelage.spaces.genotype import Genotype, nearest
+from tutelage.spaces.genotype import Genotype
 
 FAMILIES = {
     "sep": LIGHT["blue"],

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from tutelage.run import checkpoint
-from tutelage.run.directory import RunDirectory
+from tutelage.run.directory import RunDirectory, changed_settings
 from tutelage.run.progress import Progress
 
 SECONDS_BETWEEN_CHECKS: Final = 1.0  # each makes a GPU wait for the processor
@@ -82,6 +82,10 @@ def run(
     size = 0
     if checkpoint.exists(directory.path):
         stored = checkpoint.load(directory.path)
+        if changed := changed_settings(stored["settings"], directory.settings()):
+            raise ValueError(
+                f"the checkpoint in {directory.path} is another run's: {', '.join(changed)}"
+            )
         work.restore(stored["work"])
         size = stored["metrics_size"]
     directory.cut_metrics(size)
@@ -89,7 +93,8 @@ def run(
 
     def save() -> None:
         work.check_state()
-        state = {"work": work.state(), "metrics_size": directory.metrics_size()}
+        size = directory.metrics_size()
+        state = {"work": work.state(), "metrics_size": size, "settings": directory.settings()}
         checkpoint.save(directory.path, state)
         directory.save_session()
 

@@ -13,11 +13,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from tutelage.checks import nearest
 from tutelage.parts import make_part
 from tutelage.run.directory import write_bytes
 from tutelage.spaces import SPACES
 from tutelage.spaces.base import Size, Space
-from tutelage.spaces.genotype import Genotype, nearest
+from tutelage.spaces.genotype import Genotype
 
 FILE = "network.safetensors"
 KEY, VERSION = "tutelage", 1

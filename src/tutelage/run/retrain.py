@@ -50,15 +50,12 @@ def retrain(
         StoppedError: SIGINT or SIGTERM came; everything is saved.
     """
     device = device_named(settings.device)
-    data = replace(data, cutout=settings.cutout)
-    given = {
-        "genotype": json.dumps(genotype.to_dict()),
-        "data": plain(data),
-        "retrain": plain(settings),
-    }
     if (out / RESULT).exists():
-        return _finished(out, given)
+        return _finished(out, genotype, data, settings)
     train = read(data, "train")
+    cutout = default_cutout(train) if settings.cutout is None else settings.cutout
+    data, settings = replace(data, cutout=cutout), replace(settings, cutout=cutout)
+    given = _given(genotype, data, settings)
     stream = Stream(
         data=train,
         subset=torch.arange(len(train.images)),
@@ -89,9 +86,26 @@ def retrain(
     return result
 
 
-def _finished(out: Path, given: dict[str, Any]) -> dict[str, Any]:
+def default_cutout(data: Labelled) -> int:
+    """Return DARTS' 16 pixels, which are half of CIFAR's side; half the side of smaller images."""
+    return min(16, *(side // 2 for side in data.images.shape[1:]))
+
+
+def _given(genotype: Genotype, data: Data, settings: Retrain) -> dict[str, Any]:
+    return {
+        "genotype": json.dumps(genotype.to_dict()),
+        "data": plain(data),
+        "retrain": plain(settings),
+    }
+
+
+def _finished(out: Path, genotype: Genotype, data: Data, settings: Retrain) -> dict[str, Any]:
     directory = RunDirectory.open(out)
-    directory.refuse_changes(given)
+    cutout = settings.cutout
+    if cutout is None:
+        cutout = directory.settings()["retrain"]["cutout"]
+    data, settings = replace(data, cutout=cutout), replace(settings, cutout=cutout)
+    directory.refuse_changes(_given(genotype, data, settings))
     result = directory.read_json(RESULT)
     print(f"{out} is finished: test error {100 * result['test_error']:.2f} %")
     return result

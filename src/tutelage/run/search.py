@@ -184,8 +184,13 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
         torch.manual_seed(settings.seed)
         maker = Maker(space, search, size, clock, settings.epochs, device, amp)
         problem = method(maker)
+        # Before there is a directory, so that a mistake in the data leaves none behind.
+        stored = resume and (out / SPLIT).exists()
+        halves = load_split(out / SPLIT, len(train.images)) if stored else _split(settings, train)
+        streams = _streams(settings, train, halves, device)
         with opened(out, plain(settings)) as directory:
-            streams = _streams(settings, train, directory.path, device)
+            if not stored:
+                save_split(out / SPLIT, *halves)
             work = Searching(problem, search, space, streams, clock, settings)
             run(
                 work,
@@ -200,12 +205,16 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
             return _keep(work, directory, size)
 
 
-def _streams(settings: Run, train: Labelled, folder: Path, device: torch.device) -> Streams:
-    """Divide the training images by the run's stored split and make the three streams."""
-    count, fraction = len(train.images), settings.data.train_fraction
-    if not (folder / SPLIT).exists():
-        save_split(folder / SPLIT, *split(count, fraction, settings.seed))
-    first, second = load_split(folder / SPLIT, count)
+def _split(settings: Run, train: Labelled) -> tuple[Tensor, Tensor]:
+    """Divide the training images by the run's seed."""
+    return split(len(train.images), settings.data.train_fraction, settings.seed)
+
+
+def _streams(
+    settings: Run, train: Labelled, halves: tuple[Tensor, Tensor], device: torch.device
+) -> Streams:
+    """Make the three streams; `halves` are the images that train weights, and alphas."""
+    first, second = halves
     unlabelled, third = read_unlabelled(settings.data, train, first)
 
     def stream(name: str, data: Labelled, subset: Tensor) -> Stream:

@@ -68,8 +68,8 @@ class LazyBatch:
 def rule(settings: Run) -> Via:
     """Return the rule for the derivative of a virtual step that the settings name."""
     rules: dict[str, Via] = {
-        "exact": Exact(),
-        "finite-difference": FiniteDifference(settings.radius),
+        "exact": Exact(settings.recompute),
+        "finite-difference": FiniteDifference(settings.radius, settings.sides),
         "first-order": FirstOrder(),
     }
     return rules[settings.via]
@@ -194,7 +194,7 @@ class Searching:
     ) -> None:
         """Where the top loss is a sum, measure once an epoch what each summand's gradient is."""
         count = tops(levels) if levels[-1].optimiser == "alphas" else 0
-        if count < 2:
+        if count < 2 or not self.problem.joint:
             return
         rates = virtual if self.via.unrolls or self.problem.order == "levels-first" else {}
         for level in levels[-count:]:
@@ -219,6 +219,13 @@ class Searching:
                     )
                 self._sums[name] += number
                 self._counts[name] += 1
+            terms = [x for name, x in self._last.items() if name.startswith("gradient/")]
+            if terms and not any(terms):
+                raise ValueError(
+                    f"the alphas' gradient is zero at epoch {self.epoch}, step {step}: with these "
+                    "settings no loss of theirs depends on them; with --via first-order nothing "
+                    "passes a lower level, so use --via exact"
+                )
         self._unchecked = []
 
     def check_state(self) -> None:

@@ -7,12 +7,13 @@ file imports torch.
 from __future__ import annotations
 
 import ast
-import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tutelage.checks import nearest
 
 Node = tuple[tuple[str, int], ...]
 
@@ -33,14 +34,6 @@ DARTS_OPERATIONS = (
 
 OPERATIONS: Mapping[str, tuple[str, ...]] = {"darts": DARTS_OPERATIONS}
 """Operation names of every space whose genotypes are checked for them."""
-
-
-def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Say which allowed name was probably meant, or else all of them."""
-    allowed = list(allowed)
-    close = difflib.get_close_matches(name.lower(), [each.lower() for each in allowed], n=1)
-    meant = [each for each in allowed if each.lower() in close]
-    return f"did you mean {meant[0]}?" if meant else f"must be one of {', '.join(allowed)}"
 
 
 @dataclass(frozen=True)

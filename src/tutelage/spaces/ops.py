@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tutelage.checks import nearest
 from tutelage.spaces.base import Size
-from tutelage.spaces.genotype import DARTS_OPERATIONS, nearest
+from tutelage.spaces.genotype import DARTS_OPERATIONS
 
 NODES = 4
 """Nodes of a cell; node i reads the cell's two inputs and the i nodes before it."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tutelage.spaces.genotype import DARTS_OPERATIONS, Cell, Genotype, nearest
+from tutelage.checks import nearest
+from tutelage.spaces.genotype import DARTS_OPERATIONS, Cell, Genotype
 
 _, MAX, AVG, SKIP, SEP3, SEP5, DIL3, DIL5 = DARTS_OPERATIONS
 
@@ -66,7 +67,7 @@ def resolve(text_or_path: str | Path) -> Genotype:
     path = Path(text_or_path)
     if path.is_dir():
         if not (path / "genotype.json").is_file():
-            raise ValueError(f"{path}: this directory has no genotype.json (yet)")
+            raise ValueError(f"{path} has no genotype.json: a search writes it when it ends")
         return Genotype.read(path / "genotype.json")
     if path.is_file():
         return Genotype.read(path)
@@ -75,4 +76,4 @@ def resolve(text_or_path: str | Path) -> Genotype:
             return genotype
     if path.suffix or len(path.parts) > 1:
         raise ValueError(f"{text}: no such file or directory")
-    raise ValueError(f"unknown genotype {text!r}: {nearest(text, PUBLISHED)}, a file or a run")
+    raise ValueError(f"unknown genotype {text!r}, and no file or run: {nearest(text, PUBLISHED)}")

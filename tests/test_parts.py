@@ -1,0 +1,286 @@
+"""Settings: from dataclasses to flags, from recipes and files to a run, and back."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import tomllib
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from tutelage import cli
+from tutelage.config import Data, Retrain, Run, Weights
+from tutelage.flags import flags_of, heading, layered, nested
+from tutelage.parts import (
+    PARTS,
+    field_help,
+    from_table,
+    init_fields,
+    make_part,
+    part_class,
+    part_settings,
+    summary,
+)
+from tutelage.recipes import read_recipe, recipe_names
+from tutelage.run.directory import plain
+
+TRIPLES = list(itertools.product(*PARTS.values()))
+
+
+@dataclass(frozen=True)
+class Clashing:
+    """A part whose setting has the name of a run's."""
+
+    epochs: int = 3
+    """Not the run's epochs."""
+
+
+@dataclass(frozen=True)
+class Own:
+    """A part of a user's own."""
+
+    depth: int = 2
+    """How deep."""
+    wide: bool = True
+    """Whether it is wide."""
+    inner: float | None = None
+    """None or a number."""
+
+
+@pytest.fixture
+def searched(monkeypatch):
+    """Call `tutelage search`; return the settings that the search would have got."""
+
+    def call(line):
+        caught = []
+
+        class CaughtError(ValueError):
+            pass
+
+        def catch(settings, out, resume):
+            caught.append(settings)
+            raise CaughtError
+
+        monkeypatch.setattr("tutelage.run.search.search_run", catch)
+        with pytest.raises(SystemExit):
+            cli.main(["search", *line.split(), "--out", "nowhere"])
+        assert caught, line
+        return caught[0]
+
+    return call
+
+
+# Flags ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("triple", TRIPLES, ids=" ".join)
+def test_no_two_flags_share_a_name_and_each_has_help(triple):
+    tokens = [x for kind, name in zip(PARTS, triple, strict=True) for x in (f"--{kind}", name)]
+    flags = cli.search_flags(tokens)
+    names = [flag.name for flag in flags] + ["recipe", "out", "resume", "help", "version"]
+    assert len(names) == len(set(names))
+    assert len({flag.path for flag in flags}) == len(flags)
+    for flag in flags:
+        assert re.match(r"[\dA-Z].*\.$", flag.help), (flag.name, flag.help)
+        assert re.fullmatch(r"[a-z0-9.-]+", flag.name)
+
+
+def test_every_setting_of_a_run_has_exactly_one_flag():
+    flags = cli.search_flags(["--method", "sgl"])
+    assert {flag.path[-1] for flag in flags if len(flag.path) == 1} == {
+        f.name for f in fields(Run)
+    } - {"method", "search", "space", "data", "weights", "alphas", "retrain"}
+    for name, of in (("data", Data), ("weights", Weights), ("retrain", Retrain)):
+        mine = [flag.path[1] for flag in flags if flag.path[0] == name]
+        assert mine == [f.name for f in fields(of)]
+    assert [flag.path[1] for flag in flags if flag.path[0] == "method"] == [
+        "name",
+        *(f.name for f in init_fields(part_class("method", "sgl"))),
+    ]
+
+
+def test_a_parts_setting_named_as_a_runs_is_refused(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["search", "--method", f"{__name__}:Clashing", "--out", "x"])
+    assert end.value.code == 1
+    error = capsys.readouterr().err
+    assert "--epochs would be a flag of the run and of method: rename the setting" in error
+
+
+@pytest.mark.parametrize("name", ["out", "resume", "recipe", "help"])
+def test_a_parts_setting_named_as_the_commands_is_refused(name, monkeypatch):
+    monkeypatch.setattr(Own, "__dataclass_fields__", {name: Own.__dataclass_fields__["depth"]})
+    monkeypatch.setattr(Own.__dataclass_fields__[name], "name", name)
+    monkeypatch.setattr(Own, "__annotations__", {name: "int"})
+    with pytest.raises(ValueError, match=f"--{name} would be a flag of the command and of method"):
+        cli.search_flags(["--method", f"{__name__}:Own"])
+
+
+def test_a_part_of_ones_own_has_flags(searched):
+    settings = searched(f"--method {__name__}:Own --depth 5 --no-wide --inner 0.5")
+    assert settings.method == {"name": f"{__name__}:Own", "depth": 5, "wide": False, "inner": 0.5}
+    made = make_part("method", settings.method)
+    assert made == Own(5, False, 0.5)
+    assert part_settings("method", made) == settings.method
+
+
+def test_given_values_go_where_their_flags_say():
+    flags = flags_of(Weights, path=("weights",), prefix="weights.", group=heading("Weights", 0))
+    assert nested(flags, {"weights__lr": 0.5}) == {"weights": {"lr": 0.5}}
+    assert nested(flags, {}) == {}
+
+
+def test_help_is_the_text_under_the_field_on_one_line():
+    texts = field_help(Own)
+    assert texts == {
+        "depth": "How deep.",
+        "wide": "Whether it is wide.",
+        "inner": "None or a number.",
+    }
+    assert "\n" not in "".join(field_help(Data).values())
+
+
+def test_listings_show_each_parts_first_line():
+    for names in PARTS.values():
+        for target in names.values():
+            assert re.match(r"\S.{10,90}\.$", summary(target)), target
+
+
+# Layers -----------------------------------------------------------------------------------------
+
+
+def test_flags_lie_over_a_recipe_and_a_recipe_over_the_defaults(searched):
+    recipe = read_recipe("sgl-darts-cifar10-release")[0]
+    settings = searched("--recipe sgl-darts-cifar10-release --epochs 9 --alphas.clip 2")
+    assert settings.epochs == 9
+    assert settings.alphas.clip == 2.0
+    assert settings.batch_size == recipe["batch_size"] == 50
+    assert settings.method == recipe["method"]
+    assert settings.weights == Weights()
+    settings = searched("--recipe sgl-darts-cifar10-release --peer-weight 0.5")
+    assert settings.method == recipe["method"] | {"peer_weight": 0.5}
+
+
+def test_a_flag_may_give_back_the_default(searched):
+    settings = searched("--recipe sgl-darts-cifar10-release --epochs 50 --batch-size 64")
+    assert settings.batch_size == 64
+
+
+def test_a_part_of_another_name_starts_afresh(searched):
+    settings = searched("--recipe sgl-darts-cifar10 --method lbt --student DARTS_V1")
+    assert settings.method == {"name": "lbt", "student": "DARTS_V1"}
+    assert settings.data.unlabelled == "cifar100"
+    settings = searched("--recipe sgl-darts-cifar10 --method sgl --learners 3")
+    assert settings.method["paths"] == "printed" and settings.method["learners"] == 3
+
+
+def test_layers():
+    low = {"method": {"name": "sgl", "learners": 3}, "weights": {"lr": 1.0, "clip": 2.0}}
+    assert layered(low, {"method": {"learners": 4}}, {"weights": {"lr": 3.0}}) == {
+        "method": {"name": "sgl", "learners": 4},
+        "weights": {"lr": 3.0, "clip": 2.0},
+    }
+    assert layered(low, {"method": {"name": "lbt"}}, {"method": {"name": "sgl"}})["method"] == {
+        "name": "sgl"
+    }
+    assert low["weights"] == {"lr": 1.0, "clip": 2.0}  # nothing is changed in place
+    with pytest.raises(ValueError, match="weights = 3: must be a table"):
+        layered(low, {"weights": 3})
+
+
+# Recipes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_of_the_package_is_valid(name, searched):
+    recipe, about = read_recipe(name)
+    assert about and "\n" not in about and len(about) < 100
+    settings = searched(f"--recipe {name}")
+    for kind in PARTS:
+        make_part(kind, getattr(settings, kind))
+    asked = plain(settings)
+    for key, value in recipe.items():
+        if isinstance(value, dict):
+            assert value.items() <= asked[key].items(), key
+        else:
+            assert asked[key] == value
+
+
+def test_recipes_of_the_package_differ():
+    texts = {name: repr(read_recipe(name)[0]) for name in recipe_names()}
+    assert len(set(texts.values())) == len(texts) >= 10
+
+
+def test_a_recipe_by_path(tmp_path, searched):
+    (tmp_path / "mine.toml").write_text("epochs = 7\n[method]\nname = 'sgl'\n")
+    settings = searched(f"--recipe {tmp_path / 'mine.toml'}")
+    assert (settings.epochs, settings.method) == (7, {"name": "sgl"})
+
+
+# run.toml ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("triple", TRIPLES, ids=" ".join)
+def test_run_toml_holds_every_setting_and_gives_the_same_run(triple):
+    tables = {
+        kind: part_settings(kind, make_part(kind, {"name": name}))
+        for kind, name in zip(PARTS, triple, strict=True)
+    }
+    settings = replace(Run(), **tables, data=Data("folder", Path("images"), crop=2), epochs=7)
+    stored = tomllib.loads(tomli_w.dumps(plain(settings)))
+    for kind, name in zip(PARTS, triple, strict=True):
+        own = {f.name for f in init_fields(part_class(kind, name))}
+        assert set(stored[kind]) == {"name"} | own
+        assert part_settings(kind, make_part(kind, stored[kind])) == tables[kind]
+    assert from_table(Run, stored, "a run") == settings
+
+
+def changed(value):
+    """Another value of the same type as a setting's."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, float):
+        return value / 2 + 0.125
+    if isinstance(value, int):
+        return value - 1 if value > 1 else value + 1
+    return value
+
+
+@pytest.mark.parametrize("of", [Run, Data, Weights, Retrain])
+def test_reading_back_keeps_every_value_that_is_not_the_default(of):
+    default = of(name="folder", root=Path("x"), crop=1, flip=True) if of is Data else of()
+    values = {f.name: changed(getattr(default, f.name)) for f in fields(of)}
+    settings = of(**values)
+    assert from_table(of, tomllib.loads(tomli_w.dumps(plain(settings))), "it") == settings
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ({"epoch": 3}, r"unknown setting 'epoch' of a run: did you mean epochs\?"),
+        ({"epochs": 3.5}, "epochs = 3.5: must be a whole number"),
+        ({"epochs": True}, "epochs = True: must be a whole number"),
+        ({"save_every": "5"}, "save_every = '5': must be a number"),
+        ({"save_every": float("inf")}, "save_every = inf: must be a finite number"),
+        ({"via": "exakt"}, r"via = 'exakt': did you mean exact\?"),
+        ({"limit_batches": "all"}, "limit_batches = 'all': must be a whole number"),
+        ({"data": {"root": 3}}, "data: root = 3: must be a path"),
+        ({"data": {"download": 1}}, "data: download = 1: must be true or false"),
+        ({"alphas": {"lr": -1}}, r"alphas: lr = -1.0: must be .*above 0"),
+        ({"method": "sgl"}, "method = 'sgl': must be a table"),
+        ({"weights": "sgd"}, "weights = 'sgd': must be a table"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(table, sentence):
+    with pytest.raises(ValueError, match=sentence) as caught:
+        from_table(Run, table, "a run")
+    assert "\n" not in str(caught.value)
+
+
+def test_whole_numbers_widen_and_nothing_narrows():
+    settings = from_table(Run, {"save_every": 5, "data": {"root": "here"}}, "a run")
+    assert type(settings.save_every) is float
+    assert settings.data.root == Path("here")
