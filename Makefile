@@ -23,10 +23,10 @@ demo: install  ## search, retrain and report on the embedded digits
 	$(BIN)/tutelage report $(RUN)
 
 test: install  ## the default tests, under 5 minutes on 2 cores
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-all: install  ## the slow ones too
-	$(BIN)/python -m pytest -m 'slow or not slow'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'slow or not slow'
 
 check: install  ## lint, format, types, and the code in the docs
 	$(BIN)/ruff check
