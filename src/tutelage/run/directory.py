@@ -321,6 +321,6 @@ class RunDirectory:
         self.save_session()
 
     def save_session(self) -> None:
-        """Write how long the session has taken; called at every checkpoint and at the end."""
+        """Write how long this process has been at work; called at every checkpoint and the end."""
         self._sessions[-1]["seconds"] = round(time.monotonic() - self._began, 1)
         self.write_json("environment.json", {"sessions": self._sessions})

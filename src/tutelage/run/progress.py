@@ -79,7 +79,7 @@ class Progress:
         self.console.print(Text(text))
 
     def left(self) -> str:
-        """Return the time left at the pace of this session."""
+        """Return the time left at the pace since this process began."""
         steps = self._done - self.first
         if steps == 0:
             return "time left unknown"
