@@ -10,12 +10,9 @@ retrain` on one thread. What is finished is not run again, what was stopped goes
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from runs import search, together, tutelage
 from tutelage.report.read import read_run
 from tutelage.report.tables import as_text, comparison
 
@@ -27,26 +24,13 @@ ROWS = {
 }
 
 
-def tutelage(*words: str) -> None:
-    """Run a command of the package on one thread, its output kept back unless it fails."""
-    command = [sys.executable, "-m", "tutelage", *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(words)}: {done.stderr}")
-
-
 def run(out: Path, row: str, seed: int) -> None:
     """Search and retrain one row with one seed."""
     folder = out / f"{row}-{seed}"
     if (folder / "retrain" / "result.json").exists():
         return
-    if not (folder / "genotype.json").exists():
-        if (folder / "run.toml").exists():
-            tutelage("search", "--resume", str(folder))
-        else:
-            words = ["--recipe", "digits-demo", *ROWS[row], "--seed", str(seed)]
-            tutelage("search", *words, "--retrain.seed", str(seed), "--out", str(folder))
+    seeds = ["--seed", str(seed), "--retrain.seed", str(seed)]
+    search(folder, ["--recipe", "digits-demo", *ROWS[row], *seeds])
     tutelage("retrain", str(folder))
     print(f"{folder}: done", flush=True)
 
@@ -59,9 +43,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     jobs = [(row, seed) for seed in range(options.seeds) for row in ROWS]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for future in [pool.submit(run, options.out, *job) for job in jobs]:
-            future.result()
+    together(run, [(options.out, *job) for job in jobs], options.jobs)
     runs = [read_run(options.out / f"{row}-{seed}") for row, seed in jobs]
     print(as_text(comparison(runs)))
 

@@ -24,13 +24,14 @@ def measure(method: str, rule: str, channels: int, cells: int, batch_size: int) 
     """Run two steps of a method in this process; time the second, take the peak of both."""
     import torch
 
+    from tutelage.clock import Clock
     from tutelage.multilevel import search_step
     from tutelage.parts import make_part
-    from tutelage.problem import Clock, Part
-    from tutelage.run.search import Maker
+    from tutelage.problem import Part
+    from tutelage.run.maker import Maker
     from tutelage.searches.darts import Darts
     from tutelage.spaces.base import Size
-    from tutelage.spaces.cells import DartsSpace
+    from tutelage.spaces.cells import DARTS
     from tutelage.virtual import Exact, FiniteDifference, FirstOrder, Rate
 
     vias = {
@@ -42,7 +43,7 @@ def measure(method: str, rule: str, channels: int, cells: int, batch_size: int) 
     }
     torch.manual_seed(0)
     size = Size(channels, cells, 10, 3)
-    maker = Maker(DartsSpace(), Darts(), size, Clock(), 10, torch.device("cpu"), None)
+    maker = Maker(Darts(), [DARTS], size, Clock(), 10, torch.device("cpu"), None)
     problem = make_part("method", {"name": method})(maker)
 
     class Batch:

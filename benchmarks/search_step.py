@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from tutelage.spaces.base import Mix, Size
-from tutelage.spaces.cells import DartsSpace
+from tutelage.spaces.cells import DARTS
 
 Step = Callable[[Tensor, Tensor], None]
 GROUPS = ("normal", "reduce")
@@ -106,10 +106,8 @@ def assert_identical(folder: Path) -> None:
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
     reference = importlib.import_module("reference")
     size = Size(channels=4, cells=3)
-    net = DartsSpace().supernet(size).double()
-    names = dict(
-        reference.NaiveSupernet(DartsSpace().operations["normal"], size).named_parameters()
-    )
+    net = DARTS.supernet(size).double()
+    names = dict(reference.NaiveSupernet(DARTS.operations["normal"][0], size).named_parameters())
     theirs = load_original(folder, size).double()
     alphas = [(1e-3 * torch.randn(14, 8).double()).requires_grad_() for _ in GROUPS]
 
@@ -156,7 +154,7 @@ def main() -> None:
         reuse_memory()
     size = Size(options.channels, options.cells)
     alphas = [(1e-3 * torch.randn(14, 8)).requires_grad_() for _ in GROUPS]
-    steps = {"ours": ours(DartsSpace().supernet(size), alphas)}
+    steps = {"ours": ours(DARTS.supernet(size), alphas)}
     if options.original:
         assert_identical(options.original)
         steps["original"] = original(load_original(options.original, size))

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 import torch
 
-from tutelage import Darts, DartsSpace, Exact, FiniteDifference, FirstOrder, Single, Size
+from tutelage import DARTS, Darts, Exact, FiniteDifference, FirstOrder, Single, Size
+from tutelage.clock import Clock
 from tutelage.multilevel import hypergradient
-from tutelage.problem import Clock, Part
-from tutelage.run.search import Maker
+from tutelage.problem import Part
+from tutelage.run.maker import Maker
 from tutelage.virtual import Rate, Via, leaves, tree_map
 
 RADII = (0.1, 0.01, 0.001)
@@ -20,7 +21,7 @@ RADII = (0.1, 0.01, 0.001)
 def errors(seed: int) -> list[float]:
     torch.manual_seed(seed)
     size = Size(channels=4, cells=3, image_channels=1)
-    problem = Single()(Maker(DartsSpace(), Darts(), size, Clock(), 1, torch.device("cpu"), None))
+    problem = Single()(Maker(Darts(), [DARTS], size, Clock(), 1, torch.device("cpu"), None))
     variables = {name: tree_map(torch.Tensor.double, x) for name, x in problem.variables.items()}
     x, y = torch.randn(2, 8, 1, 8, 8).double(), torch.randint(10, (2, 8))
     batch = SimpleNamespace(train=Part(x[0], y[0], y[0]), valid=Part(x[1], y[1], y[1]))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.spaces.base import Size
-from tutelage.spaces.mixed import Supernet
+from tutelage.spaces.supernet import Supernet
 
 # The naive supernet: one module per operation per edge, weighted and summed as the paper says.
 

@@ -10,7 +10,13 @@ import pytest
 
 from tutelage.report.draw import cell_figure, draw, save_drawing
 from tutelage.report.layout import arrange
-from tutelage.spaces.genotype import DARTS_OPERATIONS, Cell, Genotype
+from tutelage.spaces.genotype import (
+    DARTS_OPERATIONS,
+    NASBENCH201_OPERATIONS,
+    OPERATIONS,
+    Cell,
+    Genotype,
+)
 from tutelage.spaces.published import PUBLISHED, resolve
 
 DARTS_V2 = (
@@ -66,6 +72,9 @@ NASBENCH201 = Genotype(
             inputs=1,
         )
     },
+)
+NASBENCH201_TEXT = (
+    "|nor_conv_3x3~0|+|skip_connect~0|none~1|+|avg_pool_3x3~0|nor_conv_1x1~1|nor_conv_3x3~2|"
 )
 SAME_EDGE = Cell(((("sep_conv_3x3", 0), ("skip_connect", 0)),) * 4, concat=(2, 3, 4, 5))
 PRDARTS = Genotype("darts", {"normal": SAME_EDGE, "reduce": SAME_EDGE})
@@ -123,6 +132,41 @@ def test_darts_text_goes_both_ways():
     ):
         assert Genotype.from_darts(text) == genotype
     assert Genotype.from_darts(PRDARTS.to_darts()) == PRDARTS
+
+
+def test_all_strings_of_nasbench201_go_both_ways():
+    edges = "|{}~0|+|{}~0|{}~1|+|{}~0|{}~1|{}~2|"
+    texts = [edges.format(*each) for each in product(NASBENCH201_OPERATIONS, repeat=6)]
+    genotypes = [Genotype.from_nasbench201(text) for text in texts]
+    assert [genotype.to_nasbench201() for genotype in genotypes] == texts
+    assert len({str(genotype.cells) for genotype in genotypes}) == 15_625
+
+
+def test_a_string_of_nasbench201_names_its_cell():
+    assert Genotype.from_nasbench201(NASBENCH201_TEXT) == NASBENCH201
+    assert NASBENCH201.to_nasbench201() == NASBENCH201_TEXT
+    assert Genotype.from_json(NASBENCH201.to_json()).to_nasbench201() == NASBENCH201_TEXT
+    with pytest.raises(ValueError, match="has exactly one, cell"):
+        PUBLISHED["DARTS_V2"].to_nasbench201()
+
+
+@pytest.mark.parametrize("space", ["s1", "s2", "s3", "s4"])
+def test_s1_to_s4_have_the_shape_of_darts_and_their_own_operations(space):
+    names = [name for name in OPERATIONS[space] if name != "none"]
+    for first, second in product(names, repeat=2):
+        cell = Cell((((first, 0), (second, 1)),) * 4, concat=(2, 3, 4, 5))
+        genotype = Genotype(space, {"normal": cell, "reduce": cell})
+        assert Genotype.from_json(genotype.to_json()) == genotype
+        assert Genotype.from_darts(genotype.to_darts(), space) == genotype
+    with pytest.raises(ValueError, match=f"unknown operation 'nor_conv_3x3' for the .* '{space}'"):
+        Genotype(space, {"normal": Cell(((("nor_conv_3x3", 0),) * 2,) * 4, (2, 3, 4, 5))})
+    with pytest.raises(ValueError, match="DARTS' cells have 4"):
+        Genotype(space, {"normal": cell, "reduce": Cell(cell.nodes[:3], (2, 3, 4))})
+
+
+def test_noise_is_of_s4_alone():
+    assert [space for space, names in OPERATIONS.items() if "noise" in names] == ["s4"]
+    assert OPERATIONS["s2"] == ("skip_connect", "sep_conv_3x3")
 
 
 def test_a_concat_with_gaps_is_a_list_in_darts_text():
@@ -202,6 +246,34 @@ REFUSED = {
         "must hold inputs, nodes",
     ),
     "tuple text of a huge range": (DARTS_V2.replace("2, 6", f"2, {10**30}"), "a node is missing"),
+    "NAS-Bench-201's of two nodes": (
+        "|none~0|+|none~0|none~1|",
+        "has 1 inputs, 2 nodes and the output 2: NAS-Bench-201's has 1, 3 and the output 3",
+    ),
+    "NAS-Bench-201's with a typing error": (
+        NASBENCH201_TEXT.replace("avg_pool_3x3", "avg_pol_3x3"),
+        "cell 'cell': unknown operation 'avg_pol_3x3' for the space 'nasbench201': did you mean",
+    ),
+    "NAS-Bench-201's with DARTS' operation": (
+        NASBENCH201_TEXT.replace("avg_pool_3x3", "sep_conv_3x3"),
+        "unknown operation 'sep_conv_3x3'",
+    ),
+    "NAS-Bench-201's with an edge twice": (
+        NASBENCH201_TEXT.replace("nor_conv_1x1~1", "nor_conv_1x1~0"),
+        "node 3 reads 0, 0, 2: NAS-Bench-201's reads every earlier state once, in the order 0, 1",
+    ),
+    "NAS-Bench-201's without an edge": (
+        NASBENCH201_TEXT.replace("|nor_conv_1x1~1", ""),
+        "node 3 reads 0, 2",
+    ),
+    "NAS-Bench-201's that reads itself": (
+        NASBENCH201_TEXT.replace("none~1", "none~2"),
+        "node 2 reads state 2: must be an earlier one",
+    ),
+    "NAS-Bench-201's without states": ("|none|+|none|none|", "not NAS-Bench-201's string"),
+    "NAS-Bench-201's cut short": (NASBENCH201_TEXT[:-3], "not NAS-Bench-201's string"),
+    "NAS-Bench-201's with a state in words": ("|none~a|", "not NAS-Bench-201's string"),
+    "a lone bar": ("|", "not NAS-Bench-201's string"),
     "mistyped name": (
         "DARTS_V3",
         "unknown genotype 'DARTS_V3', and no file or run: did you mean DARTS_V2?",
@@ -223,6 +295,17 @@ def test_refused_in_one_sentence(case):
 def test_darts_has_a_normal_and_a_reduce_cell():
     with pytest.raises(ValueError, match="exactly normal and reduce"):
         Genotype("darts", {"normal": SAME_EDGE})
+
+
+def test_resolve_takes_nasbench201s_string(tmp_path):
+    (tmp_path / "found.txt").write_text(f"{NASBENCH201_TEXT}\n")
+    (tmp_path / "genotype.json").write_text(NASBENCH201.to_json())
+    for given in (NASBENCH201_TEXT, f" {NASBENCH201_TEXT} ", tmp_path / "found.txt", tmp_path):
+        assert resolve(given) == NASBENCH201
+    assert Genotype.read(tmp_path / "found.txt") == NASBENCH201
+    with pytest.raises(ValueError, match=r"found\.txt: not NAS-Bench-201's string"):
+        (tmp_path / "found.txt").write_text("|none|")
+        resolve(tmp_path / "found.txt")
 
 
 def test_resolve_takes_every_form(tmp_path):
@@ -253,7 +336,10 @@ def test_damaged_files_are_named(tmp_path):
 
 
 def test_genotypes_do_not_import_torch():
-    code = "import sys, tutelage.spaces.published; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, tutelage.spaces.published, tutelage.benchmark.nats;"
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

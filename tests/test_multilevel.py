@@ -44,6 +44,7 @@ RATES = {
     "plain": Rate(0.3),
     "sgd": Rate(0.3, momentum=0.9, weight_decay=0.03),
     "clipped": Rate(0.3, momentum=0.9, weight_decay=0.03, clip=0.2),
+    "nesterov": Rate(0.3, momentum=0.9, weight_decay=0.03, nesterov=True),
 }
 RULES = {
     "exact": (Exact(), 1e-8),
@@ -253,13 +254,14 @@ def test_a_third_derivative_is_refused(via):
         torch.autograd.grad(stepped, a, create_graph=True)
 
 
-def test_descend_is_torch_sgd_to_the_bit():
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_descend_is_torch_sgd_to_the_bit(nesterov):
     torch.manual_seed(0)
     learners = [nn.Linear(4, 3), nn.Linear(4, 3)]
     w = [dict(m.named_parameters()) for m in learners]
     w = [{k: v.detach().clone() for k, v in learner.items()} for learner in w]
     optimiser = torch.optim.SGD(
-        [p for m in learners for p in m.parameters()], lr=0.1, momentum=0.9, weight_decay=0.01
+        [p for m in learners for p in m.parameters()], 0.1, 0.9, 0, 0.01, nesterov=nesterov
     )
     velocity = None
     for _ in range(4):
@@ -271,7 +273,7 @@ def test_descend_is_torch_sgd_to_the_bit():
         for module in learners:
             nn.utils.clip_grad_norm_(module.parameters(), 5.0)
         optimiser.step()
-        w, velocity = descend(w, g, velocity, Rate(0.1, 0.9, 0.01, clip=5.0))
+        w, velocity = descend(w, g, velocity, Rate(0.1, 0.9, 0.01, clip=5.0, nesterov=nesterov))
     for learner, module in zip(w, learners, strict=True):
         for name, parameter in module.named_parameters():
             torch.testing.assert_close(learner[name], parameter, rtol=1e-6, atol=1e-7)

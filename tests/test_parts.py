@@ -20,7 +20,7 @@ from tutelage.parts import (
     from_table,
     init_fields,
     make_part,
-    part_class,
+    part_named,
     part_settings,
     summary,
 )
@@ -48,6 +48,9 @@ class Own:
     """Whether it is wide."""
     inner: float | None = None
     """None or a number."""
+
+    def __call__(self, make):
+        """Make no problem at all."""
 
 
 @pytest.fixture
@@ -98,7 +101,7 @@ def test_every_setting_of_a_run_has_exactly_one_flag():
         assert mine == [f.name for f in fields(of)]
     assert [flag.path[1] for flag in flags if flag.path[0] == "method"] == [
         "name",
-        *(f.name for f in init_fields(part_class("method", "sgl"))),
+        *(f.name for f in init_fields(part_named("method", "sgl"))),
     ]
 
 
@@ -232,7 +235,7 @@ def test_run_toml_holds_every_setting_and_gives_the_same_run(triple):
     settings = replace(Run(), **tables, data=Data("folder", Path("images"), crop=2), epochs=7)
     stored = tomllib.loads(tomli_w.dumps(plain(settings)))
     for kind, name in zip(PARTS, triple, strict=True):
-        own = {f.name for f in init_fields(part_class(kind, name))}
+        own = {f.name for f in init_fields(part_named(kind, name))}
         assert set(stored[kind]) == {"name"} | own
         assert part_settings(kind, make_part(kind, stored[kind])) == tables[kind]
     assert from_table(Run, stored, "a run") == settings

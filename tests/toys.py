@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from tutelage.problem import Clock, Net, Part
+from tutelage.clock import Clock
+from tutelage.problem import Net, Part
 from tutelage.spaces.base import Mix
 
 INPUTS, CLASSES, EDGES, OPS = 5, 3, 2, 3
@@ -50,7 +51,7 @@ class ToyRelaxation:
     def alphas(self):
         return {"normal": torch.randn(EDGES, OPS, dtype=torch.float64)}
 
-    def mix(self, alphas, progress):
+    def mix(self, alphas, clock):
         return Mix({group: a.softmax(-1) for group, a in alphas.items()})
 
 

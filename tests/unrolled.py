@@ -30,11 +30,16 @@ def unrolled(levels, variables, batch, rates, velocities=None):
     for level in (level for level in levels if level.variable != top):
         if level.variable not in rates:
             continue
-        lr, momentum, decay, clip = rates[level.variable]
+        lr, momentum, decay, clip, nesterov = rates[level.variable]
         for _ in range(level.steps):
             tree = values[level.variable]
             w = leaves(tree)
-            g = list(torch.autograd.grad(loss_of(level, values, batch), w, create_graph=True))
+            loss = loss_of(level, values, batch)
+            g = list(
+                torch.autograd.grad(
+                    loss, w, create_graph=True, allow_unused=True, materialize_grads=True
+                )
+            )
             if clip:
                 start = 0
                 for learner in tree if isinstance(tree, list) else [tree]:
@@ -45,8 +50,11 @@ def unrolled(levels, variables, batch, rates, velocities=None):
                             g[i] = g[i] * clip / (total + 1e-6)
                     start += count
             old = buffers.get(level.variable, [torch.zeros_like(x) for x in w])
-            step = [momentum * b + (x + decay * y) for b, x, y in zip(old, g, w, strict=True)]
+            d = [x + decay * y for x, y in zip(g, w, strict=True)]
+            step = [momentum * b + x for b, x in zip(old, d, strict=True)]
             buffers[level.variable] = step
+            if nesterov:
+                step = [x + momentum * v for x, v in zip(d, step, strict=True)]
             moved = [y - lr * x for x, y in zip(step, w, strict=True)]
             values[level.variable] = rebuild(tree, iter(moved))
     value = sum(loss_of(level, values, batch) for level in levels if level.variable == top)

@@ -25,10 +25,21 @@ if TYPE_CHECKING:
     from tutelage.run.retrain import retrain as retrain
     from tutelage.run.search import search as search
     from tutelage.searches.darts import Darts as Darts
+    from tutelage.searches.darts_minus import DartsMinus as DartsMinus
+    from tutelage.searches.drnas import DrNas as DrNas
+    from tutelage.searches.gdas import Gdas as Gdas
+    from tutelage.searches.pcdarts import PcDarts as PcDarts
+    from tutelage.searches.pdarts import PDarts as PDarts
+    from tutelage.searches.prdarts import PrDarts as PrDarts
     from tutelage.searches.random import Random as Random
     from tutelage.spaces.base import Size as Size
-    from tutelage.spaces.cells import DartsSpace as DartsSpace
+    from tutelage.spaces.cells import DARTS as DARTS
+    from tutelage.spaces.cells import S1 as S1
+    from tutelage.spaces.cells import S2 as S2
+    from tutelage.spaces.cells import S3 as S3
+    from tutelage.spaces.cells import S4 as S4
     from tutelage.spaces.genotype import Genotype as Genotype
+    from tutelage.spaces.nb201 import NASBENCH201 as NASBENCH201
     from tutelage.virtual import Exact as Exact
     from tutelage.virtual import FiniteDifference as FiniteDifference
     from tutelage.virtual import FirstOrder as FirstOrder
@@ -47,10 +58,17 @@ _HOMES = {
     "run.retrain": ("retrain",),
     "run.search": ("search",),
     "searches.darts": ("Darts",),
+    "searches.darts_minus": ("DartsMinus",),
+    "searches.drnas": ("DrNas",),
+    "searches.gdas": ("Gdas",),
+    "searches.pcdarts": ("PcDarts",),
+    "searches.pdarts": ("PDarts",),
+    "searches.prdarts": ("PrDarts",),
     "searches.random": ("Random",),
     "spaces.base": ("Size",),
-    "spaces.cells": ("DartsSpace",),
+    "spaces.cells": ("DARTS", "S1", "S2", "S3", "S4"),
     "spaces.genotype": ("Genotype",),
+    "spaces.nb201": ("NASBENCH201",),
     "virtual": ("Exact", "FiniteDifference", "FirstOrder", "virtual_step"),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}

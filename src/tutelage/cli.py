@@ -1,4 +1,4 @@
-"""The command line: search, retrain, report, describe, export, list.
+"""The command line: search, retrain, report, describe, draw, query, table, export, list.
 
 Nothing here imports torch before a command needs it, so help and listings answer at once.
 """
@@ -28,7 +28,7 @@ from tutelage.flags import (
     nested,
     sentence,
 )
-from tutelage.parts import PARTS, from_table, part_class, summary
+from tutelage.parts import PARTS, from_table, part_named, summary
 from tutelage.recipes import read_recipe, recipe_names
 
 DATA_FLAGS = {
@@ -111,8 +111,11 @@ def application(tokens: Sequence[str]) -> App:
         command(retrain, RETRAIN_FLAGS, "retrain", "Train what a run found, and test it once."),
         help_epilogue="A run brings its own settings and data; these flags lie over them.",
     )
-    for verb_function in (report, describe, draw, export, list_names):
+    for verb_function in (report, describe, draw, query, export, list_names):
         app.command(verb_function, name=verb_function.__name__.partition("_")[0])
+    table = App(name="table", help="Make the table that `tutelage query` reads.")
+    table.command(table_build, name="build")
+    app.command(table)
     return app
 
 
@@ -126,6 +129,7 @@ Resume = Annotated[
     Path | None, Parameter(help="Go on with the search in this directory.", group=RUN)
 ]
 Target = Annotated[str, Parameter(help="A run directory, or a genotype: name, text or file.")]
+AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON instead.")]
 
 
 # Flags ------------------------------------------------------------------------------------------
@@ -151,7 +155,7 @@ def search_flags(tokens: Sequence[str]) -> list[Flag]:
         text = f"{ROLES[kind]}: {', '.join(names)}, or module:Class."
         flags.append(Flag(kind, (kind, "name"), str, name, text, heading("Parts", 1)))
         if tokens:
-            own, group = part_class(kind, name), heading(f"Of --{kind} {name}", 2)
+            own, group = part_named(kind, name), heading(f"Of --{kind} {name}", 2)
             flags += flags_of(own, path=(kind,), group=group, table=table)
     flags += data_flags(base["data"])
     for place, (name, (of, title)) in enumerate(SECTIONS.items(), start=4):
@@ -261,8 +265,12 @@ def describe(
     genotype: Annotated[str, Parameter(help="A genotype: JSON file, DARTS' text, name, or a run.")],
     /,
     *,
-    channels: Annotated[Whole, Parameter(help="Channels of the first cell.")] = 36,
-    cells: Annotated[Whole, Parameter(help="Cells of the network.")] = 20,
+    channels: Annotated[
+        Whole | None, Parameter(help="Channels of the first cell; not set: 36, nasbench201 16.")
+    ] = None,
+    cells: Annotated[
+        Whole | None, Parameter(help="Cells; not set: 20, in nasbench201 5 a stage.")
+    ] = None,
     classes: Annotated[Whole, Parameter(help="Classes of the images.")] = 10,
     image_channels: Annotated[Whole, Parameter(help="1 for grey images, 3 for colour.")] = 3,
     form: Annotated[
@@ -271,17 +279,19 @@ def describe(
     side: Annotated[
         Whole | None, Parameter(help="Side of the images in pixels; not set: 32, or 224.")
     ] = None,
-    as_json: Annotated[
-        bool, Parameter(name="--json", negative=(), help="Print JSON instead.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print a network's weights, multiply-adds and cells."""
     from tutelage.run.describe import describe as count
+    from tutelage.run.network import space_of
     from tutelage.spaces.base import Size
     from tutelage.spaces.published import resolve
 
-    size = Size(channels, cells, classes, image_channels, form)
-    description = count(resolve(genotype), size, side)
+    found = resolve(genotype)
+    sizes = space_of(found).sizes
+    channels = sizes.final_channels if channels is None else channels
+    cells = sizes.final_cells if cells is None else cells
+    description = count(found, Size(channels, cells, classes, image_channels, form), side)
     print(json.dumps(description.as_dict()) if as_json else description.as_text())
 
 
@@ -297,6 +307,54 @@ def draw(
 
     save_drawing(resolve(genotype), out)
     print(f"Drawing: {out}")
+
+
+def query(
+    genotype: Target,
+    /,
+    *,
+    table: Annotated[Path, Parameter(help="The file that `tutelage table build` wrote.")],
+    as_json: AsJson = False,
+) -> None:
+    """Print what NAS-Bench-201 says of a genotype: accuracies, ranks, costs and latencies."""
+    from tutelage.benchmark.nasbench201 import Table
+    from tutelage.spaces.published import resolve
+
+    answer = Table(table).query(resolve(genotype))
+    print(json.dumps(answer.as_dict()) if as_json else answer.as_text())
+
+
+def table_build(
+    *,
+    csv: Annotated[
+        tuple[Path, ...],
+        Parameter(
+            help="CSV files of the benchmark and of latencies, plain or as .xz or .gz.",
+            consume_multiple=True,
+            negative=(),
+            show_default=False,
+        ),
+    ] = (),
+    nats: Annotated[
+        Path | None, Parameter(help="NATS-Bench's topology files, instead of the benchmark's CSV.")
+    ] = None,
+    trust_pickle: Annotated[
+        bool, Parameter(negative=(), help="Unpickle --nats, which runs whatever code is in it.")
+    ] = False,
+    out: Annotated[Path, Parameter(help="File to write.")],
+) -> None:
+    """Make the table of NAS-Bench-201 from CSV files or the official files."""
+    if nats is None and (trust_pickle or not csv):
+        raise ValueError("a table is made from --csv FILE, or from --nats PATH --trust-pickle")
+    if nats is None:
+        from tutelage.benchmark.build import build
+
+        build(csv, out)
+    else:
+        from tutelage.benchmark.nats import build_from_api
+
+        build_from_api(nats, out, trust_pickle=trust_pickle, latency_files=csv)
+    print(f"Table: {out}; ask it with: tutelage query GENOTYPE --table {out}")
 
 
 def export(

@@ -69,11 +69,16 @@ class Weights:
     """Weight decay of SGD."""
     clip: float = 5.0
     """Largest norm of a learner's gradient; 0: no clipping."""
+    nesterov: bool = False
+    """Nesterov's rule for the momentum."""
+    anneal: Literal["epoch", "step"] = "epoch"
+    """When the cosine moves on."""
 
     def __post_init__(self) -> None:
         positive(lr=self.lr)
         at_least(0, lr_min=self.lr_min, weight_decay=self.weight_decay, clip=self.clip)
         within(0, 1, momentum=self.momentum)
+        one_of(("epoch", "step"), anneal=self.anneal)
 
 
 @dataclass(frozen=True)
@@ -107,10 +112,10 @@ class Retrain:
     """Images of a batch."""
     limit_batches: int | None = None
     """Stop every epoch after so many batches."""
-    channels: int = 36
-    """Channels of the first cell."""
-    cells: int = 20
-    """Cells of the network."""
+    channels: int | None = None
+    """Channels of the first cell; not set: the space's own, 36 in darts and 16 in nasbench201."""
+    cells: int | None = None
+    """Cells of the network; not set: the space's own, 20 in darts and 5 a stage in nasbench201."""
     form: Literal["cifar", "imagenet"] = "cifar"
     """Stem and head: cifar keeps the image's resolution, imagenet divides it by 8."""
     lr: float = 0.025
@@ -119,12 +124,15 @@ class Retrain:
     """Momentum of SGD."""
     weight_decay: float = 3e-4
     """Weight decay of SGD."""
+    nesterov: bool = False
+    """Nesterov's rule for the momentum."""
     clip: float = 5.0
     """Largest norm of the gradient; 0: no clipping."""
     label_smoothing: float = 0.0
     """Share of the label spread over all classes."""
-    auxiliary: float = 0.4
-    """Weight of the auxiliary head's loss; 0: no such head."""
+    auxiliary: float | None = None
+    """Weight of the auxiliary head's loss; 0: no such head; not set: 0.4 where the space's networks
+    have one."""
     drop_path: float = 0.2
     """Probability of dropping a path in the last epoch, growing linearly from 0."""
     cutout: int | None = None
@@ -143,13 +151,12 @@ class Retrain:
 
     def __post_init__(self) -> None:
         at_least(1, epochs=self.epochs, batch_size=self.batch_size, log_every=self.log_every)
-        at_least(1, channels=self.channels, cells=self.cells)
         at_least(0, seed=self.seed, clip=self.clip, save_every=self.save_every)
-        if self.cutout is not None:
-            at_least(0, cutout=self.cutout)
-        at_least(0, weight_decay=self.weight_decay, auxiliary=self.auxiliary)
-        if self.limit_batches is not None:
-            at_least(1, limit_batches=self.limit_batches)
+        at_least(0, weight_decay=self.weight_decay)
+        minima = {"channels": 1, "cells": 1, "limit_batches": 1, "cutout": 0, "auxiliary": 0}
+        for name, minimum in minima.items():
+            if (value := getattr(self, name)) is not None:
+                at_least(minimum, **{name: value})
         positive(lr=self.lr)
         within(0, 1, momentum=self.momentum, label_smoothing=self.label_smoothing)
         if not 0 <= self.drop_path < 1:
@@ -178,10 +185,11 @@ class Run:
     """Images of a batch, for every stream of data."""
     limit_batches: int | None = None
     """Stop every epoch after so many batches."""
-    channels: int = 16
-    """Channels of the supernet's first cell."""
-    cells: int = 8
-    """Cells of the supernet."""
+    channels: int | None = None
+    """Channels of the supernet's first cell; not set: the space's own, 16."""
+    cells: int | None = None
+    """Cells of the supernet, in nasbench201 of each of its stages; not set: the search's or the
+    space's own, 8 in darts and 5 in nasbench201."""
     form: Literal["cifar", "imagenet"] = "cifar"
     """Stem: cifar keeps the image's resolution, imagenet divides it by 8."""
     via: Literal["exact", "finite-difference", "first-order"] = "exact"
@@ -209,10 +217,10 @@ class Run:
 
     def __post_init__(self) -> None:
         at_least(1, epochs=self.epochs, batch_size=self.batch_size, log_every=self.log_every)
-        at_least(1, channels=self.channels, cells=self.cells)
         at_least(0, seed=self.seed, save_every=self.save_every)
-        if self.limit_batches is not None:
-            at_least(1, limit_batches=self.limit_batches)
+        for name in ("channels", "cells", "limit_batches"):
+            if (value := getattr(self, name)) is not None:
+                at_least(1, **{name: value})
         positive(radius=self.radius)
         one_of(("exact", "finite-difference", "first-order"), via=self.via)
         if self.sides not in (1, 2):

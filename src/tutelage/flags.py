@@ -26,7 +26,7 @@ from cyclopts import (
 )
 
 from tutelage.checks import nearest
-from tutelage.parts import PARTS, default, field_help, init_fields, must_be, part_class
+from tutelage.parts import PARTS, default, field_help, init_fields, must_be, part_named
 
 Table = dict[str, Any]
 
@@ -76,7 +76,7 @@ class Flag:
 
 
 def flags_of(
-    of: type,
+    of: Any,
     *,
     path: tuple[str, ...] = (),
     prefix: str = "",
@@ -94,6 +94,8 @@ def flags_of(
         table: Values that stand in for the defaults, from a recipe.
         leave_out: Settings that get no flag here.
     """
+    if not init_fields(of):  # a ready part
+        return []
     kinds, texts = typing.get_type_hints(of), field_help(of)
     return [
         Flag(
@@ -224,7 +226,7 @@ def _meant(typed: str, known: Sequence[str], command: str) -> str:
     if command == "search":
         for kind, names in PARTS.items():
             for name in names:
-                fields = [field.name for field in init_fields(part_class(kind, name))]
+                fields = [field.name for field in init_fields(part_named(kind, name))]
                 if typed.lstrip("-").replace("-", "_") in fields:
                     return f"it belongs to --{kind} {name}"
     longer = [name for name in known if name.rpartition(".")[2] == typed.lstrip("-")]

@@ -27,8 +27,8 @@ from tutelage.spaces import SPACES
 PARTS: Mapping[str, Mapping[str, str]] = {"method": METHODS, "search": SEARCHES, "space": SPACES}
 
 
-def part_class(kind: str, name: str) -> type:
-    """Import the class of a method, search or space.
+def part_named(kind: str, name: str) -> Any:
+    """Import a method, search or space: the dataclass of its settings, or a part that has none.
 
     Raises:
         ValueError: The name is unknown; says which is near.
@@ -41,38 +41,60 @@ def part_class(kind: str, name: str) -> type:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error
-    if not (isinstance(found, type) and is_dataclass(found)):
+    if not is_dataclass(found):
         raise ValueError(f"{kind} {name!r} is no dataclass: a part is a dataclass of its settings")
     return found
 
 
 def make_part(kind: str, settings: Mapping[str, Any]) -> Any:
-    """Build a method, search or space from its table: a name and its own settings."""
+    """Build a method, search or space from its table: a name and its own settings.
+
+    Raises:
+        ValueError: A setting is unknown or refused, or the part is of another kind.
+    """
     given = dict(settings)
     name = given.pop("name", "")
-    return from_table(part_class(kind, name), given, f"{kind} {name}")
+    found = part_named(kind, name)
+    if given or isinstance(found, type):
+        found = from_table(found, given, f"{kind} {name}")
+    if not isinstance(found, protocol(kind)):
+        raise ValueError(f"{name!r} is no {kind}: must be one of {', '.join(PARTS[kind])}")
+    return found
+
+
+def protocol(kind: str) -> type:
+    """Import what a method, a search or a space must be able to do."""
+    module, name = {
+        "method": ("tutelage.problem", "Method"),
+        "search": ("tutelage.searches.base", "Search"),
+        "space": ("tutelage.spaces.base", "Space"),
+    }[kind]
+    return typing.cast(type, getattr(importlib.import_module(module), name))
 
 
 def part_settings(kind: str, part: Any) -> dict[str, Any]:
     """Return the table that `make_part` would build this part from."""
+    for name, target in PARTS[kind].items():
+        if target.startswith(f"{type(part).__module__}:") and part_named(kind, name) == part:
+            return {"name": name}
     path = f"{type(part).__module__}:{type(part).__qualname__}"
     name = next((name for name, target in PARTS[kind].items() if target == path), path)
     return {"name": name} | {f.name: getattr(part, f.name) for f in init_fields(type(part))}
 
 
-def init_fields(of: type) -> list[Field[Any]]:
-    """List a dataclass' settings: the fields that its constructor takes."""
-    return [f for f in fields(of) if f.init] if is_dataclass(of) else []
+def init_fields(of: Any) -> list[Field[Any]]:
+    """List a dataclass' settings, the fields that its constructor takes; a ready part has none."""
+    return [f for f in fields(of) if f.init] if isinstance(of, type) and is_dataclass(of) else []
 
 
-def from_table(of: type, table: Mapping[str, Any], what: str) -> Any:
+def from_table(of: Any, table: Mapping[str, Any], what: str) -> Any:
     """Build a dataclass, and those inside it, from a table as TOML holds it.
 
     Raises:
         ValueError: A setting is unknown, of another type, or refused by the dataclass.
     """
-    kinds = typing.get_type_hints(of)
     known = {f.name for f in init_fields(of)}
+    kinds = typing.get_type_hints(of) if known else {}
     values = {}
     for name, value in table.items():
         if name not in known:
@@ -96,6 +118,8 @@ def _typed(kind: Any, value: Any, name: str) -> Any:
         return None if value is None else _typed(inner[0], value, name)
     if origin is dict and isinstance(value, Mapping):
         return dict(value)
+    if origin is tuple and isinstance(value, (list, tuple)) and len(value) == len(choices):
+        return tuple(_typed(each, x, name) for each, x in zip(choices, value, strict=True))
     if kind is float and type(value) is int:
         return float(value)
     if kind is Path and isinstance(value, str):
@@ -114,6 +138,8 @@ def must_be(kind: Any, value: Any) -> str:
         kind = typing.get_args(kind)[0]
     if typing.get_origin(kind) is Literal:
         return nearest(str(value), map(str, typing.get_args(kind)))
+    if typing.get_origin(kind) is tuple:
+        return f"must be {len(typing.get_args(kind))} numbers"
     return f"must be {_TYPE_NAMES.get(kind, 'a table')}"
 
 

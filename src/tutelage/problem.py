@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from tutelage.clock import Clock
 from tutelage.multilevel import Level, Notes, Order
 from tutelage.virtual import Tree
 
@@ -41,23 +41,13 @@ class Batch(Protocol):
         """Images without labels."""
 
 
-@dataclass
-class Clock:
-    """Where the search stands; the loop moves it."""
-
-    epoch: int = 0
-    """Epoch of the current phase, from 0."""
-    progress: float = 0.0
-    """Fraction of the search that is done, in [0, 1]."""
-
-
 class Relaxation(Protocol):
     """The two things that a net asks of a search."""
 
     def alphas(self) -> Tree:
         """Draw initial alphas."""
 
-    def mix(self, alphas: Tree, progress: float) -> Any:
+    def mix(self, alphas: Tree, clock: Clock) -> Any:
         """Turn alphas into the mix that a supernet takes."""
 
 
@@ -106,7 +96,7 @@ class Net:
         """Turn alphas into the mix of this moment of the search."""
         if self.relaxation is None:
             raise ValueError("a fixed network has no mix: it was made without a search")
-        return self.relaxation.mix(alphas, self.clock.progress)
+        return self.relaxation.mix(alphas, self.clock)
 
     def weights(self) -> dict[str, Tensor]:
         """Draw initial weights: name to tensor."""
@@ -124,7 +114,7 @@ class Make(Protocol):
 
     clock: Clock
     epochs: int
-    """Epochs of the whole search."""
+    """Epochs for which the weights train: those of the search, or of its present phase."""
 
     def supernet(self) -> Net:
         """Make a fresh learner in the searched space."""
@@ -141,6 +131,8 @@ class Learner(NamedTuple):
     """Where its weights stand among the variables: ("W", 0) for variables["W"][0]."""
     alphas: tuple[str | int, ...]
     """Where its alphas stand."""
+    drafts: tuple[tuple[str | int, ...], ...] = ()
+    """Where further weights of its net stand: SGL's V."""
 
 
 def pick(variables: Tree, path: tuple[str | int, ...]) -> Tree:
@@ -173,6 +165,7 @@ class Problem(NamedTuple):
     """Called after every epoch."""
 
 
+@runtime_checkable
 class Method(Protocol):
     """Who teaches whom: a frozen dataclass of settings that makes a problem."""
 

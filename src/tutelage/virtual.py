@@ -36,6 +36,8 @@ class Rate(NamedTuple):
     weight_decay: float = 0.0
     clip: float = 0.0
     """Largest norm of one learner's gradient; 0: no clipping."""
+    nesterov: bool = False
+    """Look ahead: step by the gradient plus momentum times the new velocity."""
 
 
 # Trees ------------------------------------------------------------------------------------------
@@ -249,7 +251,8 @@ class _PassGradient(torch.autograd.Function):
 def descend(w: Tree, g: Tree, velocity: Tree | None, rate: Rate) -> tuple[Tree, Tree]:
     """Take SGD's step; return the new variable and the new velocity.
 
-    velocity' = momentum * velocity + clip(g) + weight_decay * w;  w' = w - lr * velocity'
+    d = clip(g) + weight_decay * w;  velocity' = momentum * velocity + d;  w' = w - lr * velocity'
+    or, by Nesterov's rule,  w' = w - lr * (d + momentum * velocity').
 
     Clipping scales each learner's gradient to norm `clip` where it is longer.
     """
@@ -263,10 +266,12 @@ def descend(w: Tree, g: Tree, velocity: Tree | None, rate: Rate) -> tuple[Tree, 
             scale = (rate.clip / (norm(gradients) + 1e-6)).clamp_max(1.0)
             gradients = [x * scale for x in gradients]
         for x, dx in zip(leaves(learner), gradients, strict=True):
-            step = dx + rate.weight_decay * x if rate.weight_decay else dx
+            step = decayed = dx + rate.weight_decay * x if rate.weight_decay else dx
             if flat_velocity is not None:
                 step = rate.momentum * next(flat_velocity) + step
             new_velocity.append(step)
+            if rate.nesterov:
+                step = decayed + rate.momentum * step
             new_w.append(x - rate.lr * step)
     return rebuild(w, iter(new_w)), rebuild(w, iter(new_velocity))
 

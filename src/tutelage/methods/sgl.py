@@ -153,6 +153,9 @@ class SGL:
         return Problem(
             variables,
             levels,
-            learners=[Learner(net, ("W", k), ("A", k)) for k, net in enumerate(group)],
+            learners=[
+                Learner(net, ("W", k), ("A", k), drafts=(("V", k),) if "V" in variables else ())
+                for k, net in enumerate(group)
+            ],
             order=self.order,
         )

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tutelage.run.network import build
+from tutelage.run.network import build, space_of
 from tutelage.spaces.base import Size
 from tutelage.spaces.genotype import Genotype
 
@@ -76,7 +76,8 @@ def describe(genotype: Genotype, size: Size, side: int | None = None) -> Descrip
         raise ValueError(f"side = {side}: must be at least 1 pixel")
     with torch.device("meta"):
         network = build(genotype, size).eval()
-        with_head = build(genotype, size, auxiliary=True)
+        has_head = space_of(genotype).sizes.auxiliary > 0
+        with_head = build(genotype, size, auxiliary=has_head)
     return Description(
         genotype=genotype,
         size=size,

@@ -49,10 +49,19 @@ def build(
     Raises:
         ValueError: the genotype's space is unknown.
     """
+    return space_of(genotype).network(genotype, size, auxiliary=auxiliary, drop_path=drop_path)
+
+
+def space_of(genotype: Genotype) -> Space:
+    """Return the space that a genotype is of.
+
+    Raises:
+        ValueError: it is unknown.
+    """
     if genotype.space not in SPACES:
         raise ValueError(f"unknown space {genotype.space!r}: {nearest(genotype.space, SPACES)}")
     space: Space = make_part("space", {"name": genotype.space})
-    return space.network(genotype, size, auxiliary=auxiliary, drop_path=drop_path)
+    return space
 
 
 def save_network(path: Path, network: nn.Module, details: About) -> None:

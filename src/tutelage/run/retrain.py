@@ -23,7 +23,7 @@ from tutelage.data.images import Labelled
 from tutelage.data.read import read
 from tutelage.run import loop
 from tutelage.run.directory import RunDirectory, plain
-from tutelage.run.network import FILE, save_network
+from tutelage.run.network import FILE, save_network, space_of
 from tutelage.run.training import Training, device_named
 from tutelage.spaces.genotype import Genotype
 
@@ -50,6 +50,13 @@ def retrain(
         StoppedError: SIGINT or SIGTERM came; everything is saved.
     """
     device = device_named(settings.device)
+    sizes = space_of(genotype).sizes
+    settings = replace(
+        settings,
+        channels=settings.channels or sizes.final_channels,
+        cells=settings.cells or sizes.final_cells,
+        auxiliary=sizes.auxiliary if settings.auxiliary is None else settings.auxiliary,
+    )
     if (out / RESULT).exists():
         return _finished(out, genotype, data, settings)
     train = read(data, "train")

@@ -13,69 +13,21 @@ from torch import Tensor, nn
 from tutelage.config import Data, Run
 from tutelage.data.augment import augmentation
 from tutelage.data.batches import Stream, in_order
+from tutelage.data.draws import draws
 from tutelage.data.images import Labelled
 from tutelage.data.read import read, read_unlabelled
 from tutelage.data.splits import load_split, save_split, split
 from tutelage.parts import make_part, part_settings
-from tutelage.problem import Clock, Method, Net, pick
+from tutelage.problem import Method, pick
 from tutelage.run.directory import RunDirectory, plain
 from tutelage.run.loop import run
 from tutelage.run.searching import Searching, Streams
 from tutelage.run.training import device_named
 from tutelage.searches.base import Search
-from tutelage.spaces.base import Mix, Size, Space
-from tutelage.spaces.fixed import fixed_network
+from tutelage.spaces.base import Size, Space
 from tutelage.spaces.genotype import Genotype
 
 SPLIT = "split.npz"
-
-
-@dataclass(frozen=True)
-class Relaxed:
-    """A search bound to the space and the device of one supernet."""
-
-    search: Search
-    space: Space
-    device: torch.device
-
-    def alphas(self) -> dict[str, Tensor]:
-        """Draw initial alphas; on the CPU, so that a seed means the same everywhere."""
-        drawn = self.search.alphas(self.space)
-        return {group: alphas.to(self.device) for group, alphas in drawn.items()}
-
-    def mix(self, alphas: dict[str, Tensor], progress: float) -> Mix:
-        """Turn alphas into a mix."""
-        return self.search.mix(alphas, progress)
-
-
-@dataclass(frozen=True)
-class Maker:
-    """Hands a method what it asks for."""
-
-    space: Space
-    search: Search
-    size: Size
-    clock: Clock
-    epochs: int
-    device: torch.device
-    amp: torch.dtype | None
-
-    def supernet(self) -> Net:
-        """Make a fresh learner in the searched space."""
-        relaxed = Relaxed(self.search, self.space, self.device)
-        return Net(
-            lambda: self._placed(self.space.supernet(self.size)), relaxed, self.clock, self.amp
-        )
-
-    def fixed(self, architecture: str) -> Net:
-        """Make a network that is not searched: resnet18, resnet50, or a genotype."""
-        return Net(
-            lambda: self._placed(fixed_network(architecture, self.size)), None, self.clock, self.amp
-        )
-
-    def _placed(self, module: nn.Module) -> nn.Module:
-        placed: Any = module  # nn.Module.to is not typed for memory formats
-        return placed.to(self.device, memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)
@@ -170,28 +122,24 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
     )
     train = read(settings.data, "train")
     size = Size(
-        channels=settings.channels,
-        cells=settings.cells,
+        channels=settings.channels or space.sizes.channels,
+        cells=settings.cells or search.cells or space.sizes.cells,
         classes=len(train.classes),
         image_channels=train.images.shape[0],
         form=settings.form,
     )
-    clock = Clock()
-    amp = torch.bfloat16 if settings.precision == "bf16" else None
     opened = RunDirectory.resume if resume else RunDirectory.create
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(settings.seed)
-        maker = Maker(space, search, size, clock, settings.epochs, device, amp)
-        problem = method(maker)
-        # Before there is a directory, so that a mistake in the data leaves none behind.
+        # All before there is a directory, so that a mistake leaves none behind.
         stored = resume and (out / SPLIT).exists()
         halves = load_split(out / SPLIT, len(train.images)) if stored else _split(settings, train)
         streams = _streams(settings, train, halves, device)
+        work = Searching(method, search, space, size, streams, settings)
         with opened(out, plain(settings)) as directory:
             if not stored:
                 save_split(out / SPLIT, *halves)
-            work = Searching(problem, search, space, streams, clock, settings)
             run(
                 work,
                 directory,
@@ -238,6 +186,7 @@ def _streams(
 def _keep(work: Searching, directory: RunDirectory, size: Size) -> Found:
     """Keep the learner with the lowest loss on the whole validation half; write genotype.json."""
     learners = work.problem.learners
+    work.set_clock()
     marks = validate(work) if work.search.trains else [{} for _ in learners]
     kept = min(range(len(marks)), key=lambda k: marks[k].get("valid_loss", 0.0))
     genotype = work.genotype(learners[kept])
@@ -259,6 +208,7 @@ def validate(work: Searching) -> list[dict[str, float]]:
     subset = valid.subset
     if work.settings.limit_batches:
         subset = subset[: work.settings.limit_batches * valid.batch_size]
+    torch.manual_seed(int(draws(work.settings.seed, "search/validate").integers(2**63)))
     sums = torch.zeros(len(work.problem.learners), 2, dtype=torch.float64)
     for x, y, _ in in_order(valid.data, subset, valid.batch_size, valid.device):
         for k, learner in enumerate(work.problem.learners):

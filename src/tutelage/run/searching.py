@@ -10,26 +10,41 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, final
+from types import SimpleNamespace
+from typing import Any, Final, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tutelage.clock import Clock
 from tutelage.config import Run
 from tutelage.data.batches import Stream
 from tutelage.data.draws import draws
-from tutelage.multilevel import Level, Notes, hypergradient, search_step, tops
-from tutelage.problem import Clock, Learner, Part, Problem, pick
+from tutelage.multilevel import Level, Notes, evaluate, hypergradient, search_step, tops
+from tutelage.problem import Learner, Method, Part, Problem, pick
+from tutelage.run.maker import Maker
+from tutelage.run.phases import (
+    Kept,
+    Stretch,
+    carried,
+    carry_moments,
+    everything,
+    stretches,
+    strongest,
+)
 from tutelage.searches.base import Search
-from tutelage.spaces.base import Space
+from tutelage.spaces.base import Size, Space
 from tutelage.spaces.genotype import Genotype
 from tutelage.virtual import Exact, FiniteDifference, FirstOrder, Rate, Tree, Via, leaves, tree_map
 
 SHORT = re.compile(r"_conv|_pool|_connect|x\d|_(?=\d)")
 """What a progress line leaves out of an operation's name: sep_conv_3x3 is sep3."""
+
+STILL: Final = 20
+"""Steps with no gradient at all after which a search stops: a sampled path may have none for one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +80,24 @@ class LazyBatch:
         return self.streams.unlabelled.batch(self.epoch, self.step)
 
 
+def with_penalty(problem: Problem) -> Problem:
+    """Add what the learners' mixes ask as a penalty to the last loss of the alphas."""
+    learners, top = problem.learners, problem.levels[-1]
+
+    def penalty(variables: Mapping[str, Tree]) -> list[Tensor]:
+        mixes = [learner.net.mix(pick(variables, learner.alphas)) for learner in learners]
+        return [mix.penalty for mix in mixes if mix.penalty is not None]
+
+    def loss(s: SimpleNamespace, batch: Any) -> tuple[Tensor, Notes]:
+        value, notes = evaluate(top, vars(s), batch)
+        return value + torch.stack(penalty(vars(s))).sum(), notes
+
+    if not penalty(problem.variables):
+        return problem
+    loss.__name__ = top.name
+    return problem._replace(levels=[*problem.levels[:-1], replace(top, loss=loss)])
+
+
 def rule(settings: Run) -> Via:
     """Return the rule for the derivative of a virtual step that the settings name."""
     rules: dict[str, Via] = {
@@ -87,32 +120,96 @@ class Searching:
 
     def __init__(
         self,
-        problem: Problem,
+        method: Method,
         search: Search,
         space: Space,
+        size: Size,
         streams: Streams,
-        clock: Clock,
         settings: Run,
     ) -> None:
-        self.problem, self.search, self.space = problem, search, space
-        self.streams, self.clock, self.settings = streams, clock, settings
+        """Draw the first phase's variables; `space` fits the search."""
+        self.method, self.search, self.space = method, search, space
+        self.size, self.streams, self.settings = size, streams, settings
         self.device = streams.train.device
-        self.variables = dict(problem.variables)
-        self.velocities: dict[str, Tree] = {}
-        self.optimisers = {
-            name: torch.optim.Adam(
-                leaves(self.variables[name]),
-                lr=settings.alphas.lr,
-                betas=(settings.alphas.beta1, settings.alphas.beta2),
-                weight_decay=settings.alphas.weight_decay,
-            )
-            for name in {x.variable: None for x in problem.levels if x.optimiser == "alphas"}
-        }
+        self.stretches = stretches(search.phases(space), settings.epochs)
+        self.clock = Clock()
         self.via = rule(settings)
         self.epoch, self.step = 0, 0
         self.steps = min(streams.train.steps, settings.limit_batches or streams.train.steps)
         self._unchecked: list[dict[str, Tensor]] = []
+        self._still = 0
+        self._enter(0, [everything(space)])
         self._begin_epoch()
+
+    def _enter(self, phase: int, kept: list[Kept]) -> None:
+        """Make the problem of a phase, its variables drawn afresh, and optimisers for it."""
+        self.clock.phase, self.kept = phase, kept
+        stretch = self.stretches[phase]
+        partial = stretch.phase.partial or self.space.variant.partial
+        varied = self.space.varied(partial=partial)
+        self.maker = Maker(
+            search=self.search,
+            spaces=[varied.narrowed(each) for each in kept],
+            size=replace(self.size, cells=self.size.cells + stretch.phase.cells),
+            clock=self.clock,
+            epochs=stretch.span,
+            device=self.device,
+            amp=torch.bfloat16 if self.settings.precision == "bf16" else None,
+        )
+        self.problem = with_penalty(self.method(self.maker))
+        self.variables = dict(self.problem.variables)
+        self.velocities: dict[str, Tree] = {}
+        self.optimisers = self._optimisers()
+
+    def _optimisers(self) -> dict[str, torch.optim.Adam]:
+        alphas = self.settings.alphas
+        return {
+            name: torch.optim.Adam(
+                leaves(self.variables[name]),
+                lr=alphas.lr,
+                betas=(alphas.beta1, alphas.beta2),
+                weight_decay=alphas.weight_decay,
+            )
+            for name in {x.variable: None for x in self.problem.levels if x.optimiser == "alphas"}
+        }
+
+    def _next_phase(self) -> None:
+        """Go to the next phase, with the operations that the alphas favour."""
+        phase = self.clock.phase + 1
+        seed = draws(self.settings.seed, "search/phase", phase).integers(2**63)
+        torch.manual_seed(int(seed))  # for the new weights
+        to = self.stretches[phase].phase
+        before = (self.problem, self.variables, self.velocities, self.optimisers)
+        alphas = [self.alphas(learner) for learner in self.problem.learners]
+        kept, columns = self.kept, []
+        if to.operations:
+            wholes = (kept * len(alphas))[: len(alphas)]  # before the first phase all share one
+            pairs = [
+                strongest(whole, each, to.operations)
+                for whole, each in zip(wholes, alphas, strict=True)
+            ]
+            kept, columns = [left for left, _ in pairs], [chosen for _, chosen in pairs]
+        self._enter(phase, kept)
+        if to.carries:
+            self._carry(*before, columns or [{}] * len(alphas))
+
+    def _carry(
+        self,
+        problem: Problem,
+        variables: dict[str, Tree],
+        velocities: dict[str, Tree],
+        optimisers: Mapping[str, torch.optim.Adam],
+        columns: list[Kept],
+    ) -> None:
+        """Take over what the phase before has learnt."""
+        self.variables, self.velocities = carried(
+            problem, self.problem, variables, velocities, columns
+        )
+        self.optimisers = self._optimisers()
+        for name, optimiser in self.optimisers.items():
+            carry_moments(
+                optimisers[name], optimiser, name, variables[name], problem.learners, columns
+            )
 
     @property
     def done(self) -> int:
@@ -127,26 +224,38 @@ class Searching:
 
     # One step ------------------------------------------------------------------------------
 
+    @property
+    def stretch(self) -> Stretch:
+        """The present phase among the epochs."""
+        return self.stretches[self.clock.phase]
+
     def levels(self) -> list[Level]:
         """List the levels that train in this epoch, inner first."""
-        return [level for level in self.problem.levels if level.trains(self.epoch)]
+        epoch = self.epoch - self.stretch.drawn
+        thawed = self.epoch >= self.stretch.thaw
+        return [
+            level
+            for level in self.problem.levels
+            if level.trains(epoch) and (thawed or level.optimiser != "alphas")
+        ]
 
     def rate(self, level: Level) -> Rate:
-        """Return how a level's variable descends in this epoch: a cosine over its epochs."""
+        """Return how a level's variable descends now: by a cosine over its epochs."""
         weights = self.settings.weights
         lr = weights.lr
         if level.schedule == "cosine":
-            epochs = level.epochs or range(self.settings.epochs)
-            turned = math.pi * (self.epoch - epochs.start) / len(epochs)
+            epochs = level.epochs or range(self.stretch.span)
+            now = float(self.epoch - self.stretch.drawn)
+            now += self.step / self.steps if weights.anneal == "step" else 0
+            turned = math.pi * (now - epochs.start) / len(epochs)
             lr = weights.lr_min + (lr - weights.lr_min) * (1 + math.cos(turned)) / 2
         clip = weights.clip if level.clip else 0.0
-        return Rate(lr, weights.momentum, weights.weight_decay, clip)
+        return Rate(lr, weights.momentum, weights.weight_decay, clip, weights.nesterov)
 
     def advance(self) -> None:
         """Take one step; the device may still be at it when this returns."""
         settings, levels = self.settings, self.levels()
-        self.clock.epoch = self.epoch
-        self.clock.progress = self.done / (self.steps * settings.epochs)
+        self.set_clock()
         seed = draws(settings.seed, "search/draws", self.epoch, self.step).integers(2**63)
         torch.manual_seed(int(seed))  # for draws inside the losses
         batch = LazyBatch(self.streams, self.epoch, self.step)
@@ -179,6 +288,12 @@ class Searching:
         if self.problem.after_step:
             self.problem.after_step(self.variables, batch, report.notes)
         self.step += 1
+
+    def set_clock(self) -> None:
+        """Let the clock show the present epoch and step."""
+        stretch = self.stretch
+        self.clock.epoch, self.clock.epochs = self.epoch - stretch.drawn, stretch.span
+        self.clock.progress = self.done / (self.steps * self.settings.epochs)
 
     def _move(self, name: str, gradient: Tree) -> None:
         """Let Adam move alphas in place."""
@@ -214,17 +329,18 @@ class Searching:
                 if name.startswith("loss/") and not math.isfinite(number):
                     raise ValueError(
                         f"the loss of level {name[5:]!r} is {number} at epoch {self.epoch}, step "
-                        f"{step}: the last checkpoint is from before; a lower --weights.lr or "
-                        "--precision fp32 may help"
+                        f"{step}, and nothing of it is saved; a lower --weights.lr or --precision "
+                        "fp32 may help"
                     )
                 self._sums[name] += number
                 self._counts[name] += 1
             terms = [x for name, x in self._last.items() if name.startswith("gradient/")]
-            if terms and not any(terms):
+            self._still = 0 if not terms or any(terms) else self._still + 1
+            if self._still == STILL:
                 raise ValueError(
-                    f"the alphas' gradient is zero at epoch {self.epoch}, step {step}: with these "
-                    "settings no loss of theirs depends on them; with --via first-order nothing "
-                    "passes a lower level, so use --via exact"
+                    f"the alphas' gradient has been zero for {STILL} steps at epoch {self.epoch}, "
+                    f"step {step}: with these settings no loss of theirs depends on them; with "
+                    "--via first-order nothing passes a lower level, so use --via exact"
                 )
         self._unchecked = []
 
@@ -235,8 +351,7 @@ class Searching:
             if not all(bool(torch.isfinite(x).all()) for x in floats):
                 raise ValueError(
                     f"variable {name} is no longer finite at epoch {self.epoch}, step "
-                    f"{self.step}: the last checkpoint is from before; a lower --weights.lr may "
-                    "help"
+                    f"{self.step}, and is not saved; a lower --weights.lr may help"
                 )
 
     def row(self, event: str) -> dict[str, Any]:
@@ -254,6 +369,8 @@ class Searching:
         row["gradient"] = gradient | (self._apart if event == "epoch" else {})
         row["lr"] = {x.variable: self.rate(x).lr for x in self.levels() if x.optimiser == "weights"}
         if event == "epoch":
+            row["phase"] = self.clock.phase
+            row["operations"] = [self.space_of(x).operations for x in self.problem.learners]
             row["mix"] = [self.mix(learner) for learner in self.problem.learners]
             row["genotype"] = [self.genotype(x).to_dict() for x in self.problem.learners]
         return row
@@ -279,8 +396,8 @@ class Searching:
         return shown
 
     def mix(self, learner: Learner) -> dict[str, list[list[float]]]:
-        """Return a learner's mix as plain numbers, edges x operations for every group."""
-        mix = learner.net.mix(pick(self.variables, learner.alphas))
+        """Return a learner's expected mix as plain numbers, edges x operations for every group."""
+        mix = self.search.expected(self.alphas(learner))
         return {
             group: [[round(x, 6) for x in row] for row in weights.tolist()]
             for group, weights in mix.operations.items()
@@ -288,8 +405,16 @@ class Searching:
 
     def genotype(self, learner: Learner) -> Genotype:
         """Read a learner's architecture off."""
-        alphas = tree_map(Tensor.cpu, pick(self.variables, learner.alphas))
-        return self.search.derive(self.space, alphas)
+        return self.search.derive(self.space_of(learner), self.alphas(learner))
+
+    def alphas(self, learner: Learner) -> Tree:
+        """Return a learner's alphas, on the CPU."""
+        return tree_map(Tensor.cpu, pick(self.variables, learner.alphas))
+
+    def space_of(self, learner: Learner) -> Space:
+        """Return the space of a learner's supernet: what the phases have left of it."""
+        spaces = self.maker.spaces
+        return spaces[min(self.problem.learners.index(learner), len(spaces) - 1)]
 
     # Checkpoints ---------------------------------------------------------------------------
 
@@ -299,6 +424,10 @@ class Searching:
             self.problem.after_epoch(self.variables, self.epoch)
         self.epoch, self.step = self.epoch + 1, 0
         self._begin_epoch()
+        if self.clock.phase + 1 < len(self.stretches) and self.epoch == (
+            self.stretch.start + self.stretch.epochs
+        ):
+            self._next_phase()
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
@@ -308,6 +437,8 @@ class Searching:
             "sums": dict(self._sums),
             "counts": dict(self._counts),
             "apart": self._apart,
+            "phase": self.clock.phase,
+            "kept": self.kept,
             "variables": self.variables,
             "velocities": self.velocities,
             "optimisers": {name: x.state_dict() for name, x in self.optimisers.items()},
@@ -319,6 +450,8 @@ class Searching:
         self._sums.update(state["sums"])
         self._counts.update(state["counts"])
         self._apart = state["apart"]
+        if state["phase"]:
+            self._enter(state["phase"], state["kept"])
 
         def placed(x: Tensor) -> Tensor:
             return x.to(self.device)

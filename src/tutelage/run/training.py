@@ -7,7 +7,7 @@ step), so a training that goes on from a checkpoint is the uninterrupted one.
 from __future__ import annotations
 
 import math
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 import torch.nn.functional as F
@@ -52,21 +52,23 @@ class Training:
 
     def __init__(self, genotype: Genotype, stream: Stream, settings: Retrain) -> None:
         self.settings, self.stream, self.genotype = settings, stream, genotype
+        self.auxiliary = cast(float, settings.auxiliary)
         self.size = Size(
-            channels=settings.channels,
-            cells=settings.cells,
+            channels=cast(int, settings.channels),  # what is not set, `retrain` fills in
+            cells=cast(int, settings.cells),
             classes=len(stream.data.classes),
             image_channels=stream.data.images.shape[0],
             form=settings.form,
         )
         torch.manual_seed(settings.seed)
-        network: Any = build(genotype, self.size, auxiliary=settings.auxiliary > 0)
+        network: Any = build(genotype, self.size, auxiliary=self.auxiliary > 0)
         self.network = network.to(stream.device, memory_format=torch.channels_last)
         self.optimiser = torch.optim.SGD(
             self.network.parameters(),
             lr=settings.lr,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
+            nesterov=settings.nesterov,
         )
         self.epoch, self.step = 0, 0
         self.steps = min(stream.steps, settings.limit_batches or stream.steps)
@@ -104,9 +106,7 @@ class Training:
         with autocast(x.device, settings.precision):
             logits, auxiliary = self.network(x)
             loss = self._loss(logits, y)
-            total = (
-                loss if auxiliary is None else loss + settings.auxiliary * self._loss(auxiliary, y)
-            )
+            total = loss if auxiliary is None else loss + self.auxiliary * self._loss(auxiliary, y)
         self.optimiser.zero_grad()
         total.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip or math.inf)
@@ -129,8 +129,8 @@ class Training:
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise ValueError(
                     f"the loss is {loss} and its gradient's norm {norm} at epoch {self.epoch}, "
-                    f"step {step}: the last checkpoint is from before; a lower lr or "
-                    "precision = 'fp32' may help"
+                    f"step {step}, and nothing of it is saved; a lower lr or precision = 'fp32' "
+                    "may help"
                 )
 
     def check_state(self) -> None:
@@ -138,8 +138,8 @@ class Training:
         finite = torch.stack([weight.isfinite().all() for weight in self.network.parameters()])
         if not finite.all():
             raise ValueError(
-                f"a weight is no number at epoch {self.epoch}, step {self.step}: the last "
-                "checkpoint is from before; a lower lr may help"
+                f"a weight is no number at epoch {self.epoch}, step {self.step}, and is not saved; "
+                "a lower lr may help"
             )
 
     def row(self, event: str) -> dict[str, Any]:

@@ -2,6 +2,12 @@
 
 SEARCHES = {
     "darts": "tutelage.searches.darts:Darts",
+    "pdarts": "tutelage.searches.pdarts:PDarts",
+    "pcdarts": "tutelage.searches.pcdarts:PcDarts",
+    "darts-minus": "tutelage.searches.darts_minus:DartsMinus",
+    "drnas": "tutelage.searches.drnas:DrNas",
+    "prdarts": "tutelage.searches.prdarts:PrDarts",
+    "gdas": "tutelage.searches.gdas:Gdas",
     "random": "tutelage.searches.random:Random",
 }
 """Every search's name on the command line, and its class; a line here makes a search usable."""

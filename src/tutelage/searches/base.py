@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
+from tutelage.checks import within
+from tutelage.clock import Clock
 from tutelage.spaces.base import Mix, Space
 from tutelage.spaces.genotype import Genotype
 
 
+@dataclass(frozen=True)
+class Phase:
+    """A part of a search that has supernets of its own; phases share the epochs out evenly."""
+
+    frozen: float = 0.0
+    """Share of the phase's epochs in which the alphas stand still at first."""
+    cells: int = 0
+    """Cells of the supernet beyond those of the run."""
+    operations: int | None = None
+    """The strongest operations that every edge keeps of the phase before; None: all."""
+    partial: int | None = None
+    """Operations see one in so many of the channels; None: as the space has it."""
+    carries: bool = False
+    """Whether weights, alphas and their schedules go on from the phase before, or start afresh."""
+
+    def __post_init__(self) -> None:
+        within(0, 1, frozen=self.frozen)
+
+
+@runtime_checkable
 class Search(Protocol):
     """How choices are relaxed: a frozen dataclass of settings."""
 
     trains: ClassVar[bool]
     """Whether there is anything to train before the architecture is read off."""
+    cells: ClassVar[int | None]
+    """Cells of its supernet in its paper, where that is not the space's own number."""
 
     def fit(self, space: Any) -> Space:
         """Return the space with what this search needs of it.
@@ -23,11 +50,27 @@ class Search(Protocol):
             ValueError: When the space does not fit; says which do.
         """
 
+    def phases(self, space: Space) -> Sequence[Phase]:
+        """List the phases of a search in a fitted space."""
+
     def alphas(self, space: Space) -> dict[str, Tensor]:
         """Draw initial alphas: for every group of choices (edges, ops)."""
 
-    def mix(self, alphas: dict[str, Tensor], progress: float) -> Mix:
+    def mix(self, alphas: dict[str, Tensor], clock: Clock) -> Mix:
         """Turn alphas into the weights of the operations, differentiably."""
+
+    def expected(self, alphas: dict[str, Tensor]) -> Mix:
+        """Return the mix without noise: what is shown, and what is read off."""
 
     def derive(self, space: Space, alphas: dict[str, Tensor]) -> Genotype:
         """Read off the architecture."""
+
+
+def near_zero(space: Space, deviation: float) -> dict[str, Tensor]:
+    """Draw alphas (edges, ops) near zero for every group of choices."""
+    return {group: deviation * torch.randn(shape) for group, shape in space.choices.items()}
+
+
+def softmax(alphas: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weigh the operations of every edge by the softmax of their alphas."""
+    return {group: a.softmax(-1) for group, a in alphas.items()}

@@ -8,13 +8,15 @@ is, for every node, the two incoming edges with the strongest operation other th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from tutelage.checks import at_least
+from tutelage.clock import Clock
+from tutelage.searches.base import Phase, near_zero, softmax
 from tutelage.spaces.base import Mix, Space
 from tutelage.spaces.genotype import Genotype
 
@@ -30,19 +32,28 @@ class Darts:
         at_least(0, init=self.init)
 
     trains: ClassVar[bool] = True
+    cells: ClassVar[int | None] = None
 
     def fit(self, space: Space) -> Space:
         """Take the space as it is."""
         return space
 
+    def phases(self, space: Space) -> Sequence[Phase]:
+        """Search in one go."""
+        return (Phase(),)
+
     def alphas(self, space: Space) -> dict[str, Tensor]:
         """Draw alphas (edges, ops) near zero for every group of choices."""
-        return {group: self.init * torch.randn(shape) for group, shape in space.choices.items()}
+        return near_zero(space, self.init)
 
-    def mix(self, alphas: dict[str, Tensor], progress: float) -> Mix:
+    def mix(self, alphas: dict[str, Tensor], clock: Clock) -> Mix:
         """Weigh operations by the softmax of their alphas, Eq. 2."""
-        return Mix({group: a.softmax(-1) for group, a in alphas.items()})
+        return self.expected(alphas)
+
+    def expected(self, alphas: dict[str, Tensor]) -> Mix:
+        """Return the mix, which has no noise."""
+        return Mix(softmax(alphas))
 
     def derive(self, space: Space, alphas: dict[str, Tensor]) -> Genotype:
         """Read off the strongest operations and edges, by the space's rule."""
-        return space.genotype(self.mix(alphas, 1.0))
+        return space.genotype(self.expected(alphas))

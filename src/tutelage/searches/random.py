@@ -6,12 +6,15 @@ arXiv:1902.07638. Without weight sharing: one architecture is drawn, uniformly, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from tutelage.clock import Clock
+from tutelage.searches.base import Phase
 from tutelage.spaces.base import Mix, Space
 from tutelage.spaces.genotype import Genotype
 
@@ -21,19 +24,28 @@ class Random:
     """Draw an architecture, train nothing."""
 
     trains: ClassVar[bool] = False
+    cells: ClassVar[int | None] = None
 
     def fit(self, space: Space) -> Space:
         """Take the space as it is."""
         return space
 
+    def phases(self, space: Space) -> Sequence[Phase]:
+        """Search in one go."""
+        return (Phase(),)
+
     def alphas(self, space: Space) -> dict[str, Tensor]:
         """Draw a score (edges, ops) for every operation."""
         return {group: torch.rand(shape) for group, shape in space.choices.items()}
 
-    def mix(self, alphas: dict[str, Tensor], progress: float) -> Mix:
+    def mix(self, alphas: dict[str, Tensor], clock: Clock) -> Mix:
         """Take the scores as weights."""
+        return self.expected(alphas)
+
+    def expected(self, alphas: dict[str, Tensor]) -> Mix:
+        """Return the scores, which nothing changes."""
         return Mix(alphas)
 
     def derive(self, space: Space, alphas: dict[str, Tensor]) -> Genotype:
         """Read off the operations with the highest scores: independent and uniform draws."""
-        return space.genotype(self.mix(alphas, 1.0))
+        return space.genotype(self.expected(alphas))

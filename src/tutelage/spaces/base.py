@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -37,14 +37,26 @@ class Size:
             raise ValueError(f"form = {self.form!r}: must be 'cifar' or 'imagenet'")
 
 
+Edges = tuple[tuple[str, ...], ...]
+"""Operation names of every edge of a cell, edges ordered by node, then by predecessor."""
+
+
 @dataclass(frozen=True)
 class Mix:
     """A relaxed architecture: how much of every operation there is on every edge."""
 
     operations: Mapping[str, Tensor]
     """For every group of choices (normal, reduce), weights (edges, ops)."""
-    chosen: Mapping[str, Sequence[Sequence[int]]] | None = field(default=None)
+    chosen: Mapping[str, Sequence[Sequence[int]]] | None = None
     """For every group and edge, the operations that run, as ints; None: all of them."""
+    edges: Mapping[str, Tensor] | None = None
+    """For every group, a weight (edges,) of each whole edge; None: 1."""
+    auxiliary: float = 0.0
+    """Weight of a skip beside the operations of every edge, in spaces that have it (DARTS-)."""
+    skip_dropout: float = 0.0
+    """Share of the values of identity skips that dropout zeroes (P-DARTS)."""
+    penalty: Tensor | None = None
+    """Added to the loss of the alphas, ()."""
 
     def without_zeros(self) -> Mix:
         """Skip the operations whose weight is exactly zero (reads the values: one device sync)."""
@@ -54,21 +66,70 @@ class Mix:
             ]
             for group, weights in self.operations.items()
         }
-        return Mix(self.operations, chosen)
+        return replace(self, chosen=chosen)
+
+    def products(self) -> dict[str, Tensor]:
+        """Return every operation's weight times its edge's, (edges, ops) for each group."""
+        if self.edges is None:
+            return dict(self.operations)
+        return {g: w * self.edges[g].unsqueeze(1) for g, w in self.operations.items()}
 
 
+@dataclass(frozen=True)
+class Variant:
+    """How a supernet departs from the space's plain one, at a search's wish."""
+
+    partial: int = 1
+    """Operations see the first of so many shares of the channels (PC-DARTS' K)."""
+    auxiliary_skip: bool = False
+    """Whether every edge has a skip beside its operations (DARTS-)."""
+    normalised_pools: bool = True
+    """Whether pools are followed by a BatchNorm, in spaces that do so."""
+    final_norm: bool = False
+    """Whether a BatchNorm and a ReLU come before the global pooling."""
+
+
+PLAIN = Variant()
+
+
+class Sizes(NamedTuple):
+    """Sizes of a space's networks in its papers."""
+
+    channels: int
+    """Channels of the supernet's first cell."""
+    cells: int
+    """Cells of the supernet."""
+    final_channels: int
+    """Channels of the first cell of the network that is trained in the end."""
+    final_cells: int
+    """Its cells."""
+    auxiliary: float
+    """Weight of its auxiliary head's loss; 0: it has none."""
+
+
+@runtime_checkable
 class Space(Protocol):
     """What can be built: a supernet that takes a mix, and the network that a genotype names."""
 
     name: str
+    operations: Mapping[str, Edges]
+    """For every group of choices, the operations of every edge, in the order of the columns."""
+    nodes: tuple[int, ...]
+    """How many edges enter each node of a cell; edges are ordered by node."""
+    variant: Variant
+    """What a search has asked for."""
+    sizes: Sizes
+    """Sizes where the user gives none."""
 
     @property
     def choices(self) -> Mapping[str, tuple[int, int]]:
         """The (edges, ops) of every group of choices."""
 
-    @property
-    def operations(self) -> Mapping[str, Sequence[str]]:
-        """Names of the operations of every group, in the order of the mix's columns."""
+    def varied(self, **changes: Any) -> Space:
+        """Return the space with fields of its variant changed."""
+
+    def narrowed(self, kept: Mapping[str, Sequence[Sequence[int]]]) -> Space:
+        """Return the space with only some operations of every edge, by their columns."""
 
     def supernet(self, size: Size) -> nn.Module:
         """Build the network whose forward (x, mix) gives logits (B, classes), features (B, D)."""
@@ -80,3 +141,39 @@ class Space(Protocol):
         self, genotype: Genotype, size: Size, *, auxiliary: bool = False, drop_path: float = 0.0
     ) -> nn.Module:
         """Build the stand-alone network of a genotype."""
+
+
+def narrow(operations: Mapping[str, Edges], kept: Mapping[str, Sequence[Sequence[int]]]) -> Any:
+    """Keep some columns of every edge's operations."""
+    return {
+        group: tuple(
+            tuple(names[column] for column in columns)
+            for names, columns in zip(edges, kept[group], strict=True)
+        )
+        for group, edges in operations.items()
+    }
+
+
+def check_space(genotype: Genotype, name: str) -> None:
+    """Refuse a genotype of another space.
+
+    Raises:
+        ValueError: It is.
+    """
+    if genotype.space != name:
+        raise ValueError(
+            f"a genotype of the space {genotype.space!r}: the space {name!r} builds only its own"
+        )
+
+
+def check_shares(size: Size, variant: Variant) -> None:
+    """Refuse channels that do not divide into the shares that a variant asks for.
+
+    Raises:
+        ValueError: They do not.
+    """
+    if size.channels % variant.partial:
+        raise ValueError(
+            f"channels = {size.channels}: must be a multiple of {variant.partial}, since "
+            f"operations see one in {variant.partial} of the channels"
+        )

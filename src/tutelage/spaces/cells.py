@@ -1,24 +1,24 @@
-"""DARTS' cell space.
+"""Spaces of DARTS' cells: DARTS' own, and S1 to S4.
 
 Liu, Simonyan, Yang: DARTS: differentiable architecture search. ICLR 2019, arXiv:1806.09055. A cell
 reads the two cells before it and has four nodes; every node reads all states before it, through one
-of eight operations each. Normal and reduction cells are searched apart: two groups of 14 edges.
+operation each. Normal and reduction cells are searched apart: two groups of 14 edges.
+
+Zela et al.: Understanding and robustifying differentiable architecture search. ICLR 2020,
+arXiv:1909.09656: S1 to S4 leave few operations on every edge, where DARTS fails most plainly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
-import torch
-from torch import nn
-
-from tutelage.spaces.base import Mix, Size
+from tutelage.spaces.base import PLAIN, Edges, Mix, Size, Sizes, Variant, check_space, narrow
 from tutelage.spaces.genotype import DARTS_OPERATIONS, Cell, Genotype, Node
-from tutelage.spaces.mixed import Supernet
 from tutelage.spaces.network import Network
 from tutelage.spaces.ops import EDGES, NODES
+from tutelage.spaces.supernet import Supernet
 
 GROUPS = ("normal", "reduce")
 
@@ -48,45 +48,41 @@ def derive(edges: Sequence[Sequence[str]], weights: Sequence[Sequence[float]]) -
 
 
 @dataclass(frozen=True)
-class DartsSpace:
-    """DARTS' space: eight operations on every edge of a normal and of a reduction cell."""
+class CellSpace:
+    """Normal and reduction cells of DARTS' shape, with some operations on every edge."""
 
-    name: ClassVar[str] = "darts"
+    name: str
+    """Name on the command line, and in the genotypes."""
+    operations: Mapping[str, Edges]
+    """For each group, the operations of its 14 edges: by node, then by predecessor."""
+    variant: Variant = PLAIN
+    """What a search has asked of the supernet."""
+    sizes: ClassVar[Sizes] = Sizes(16, 8, 36, 20, auxiliary=0.4)
+    nodes: ClassVar[tuple[int, ...]] = tuple(range(2, 2 + NODES))
 
     @property
     def choices(self) -> Mapping[str, tuple[int, int]]:
         """The (edges, ops) of every group of choices."""
-        return {group: (EDGES, len(names)) for group, names in self.operations.items()}
+        return {group: (EDGES, len(edges[0])) for group, edges in self.operations.items()}
 
-    @property
-    def operations(self) -> Mapping[str, Sequence[str]]:
-        """Names of the operations of every group, in the order of the mix's columns."""
-        return dict.fromkeys(GROUPS, DARTS_OPERATIONS)
+    def varied(self, **changes: Any) -> CellSpace:
+        """Return the space with fields of its variant changed."""
+        return replace(self, variant=replace(self.variant, **changes))
 
-    def supernet(self, size: Size) -> nn.Module:
+    def narrowed(self, kept: Mapping[str, Sequence[Sequence[int]]]) -> CellSpace:
+        """Return the space with only some operations of every edge, by their columns."""
+        return replace(self, operations=narrow(self.operations, kept))
+
+    def supernet(self, size: Size) -> Supernet:
         """Build the network whose forward (x, mix) gives logits (B, classes), features (B, D)."""
-        return Supernet(dict.fromkeys(GROUPS, (DARTS_OPERATIONS,) * EDGES), size)
+        return Supernet(self.operations, size, self.variant)
 
     def genotype(self, mix: Mix) -> Genotype:
-        """Read off the architecture that a mix favours."""
-        edges = (DARTS_OPERATIONS,) * EDGES
-        cells = {group: derive(edges, mix.operations[group].tolist()) for group in GROUPS}
-        return Genotype(self.name, cells)
-
-    def random(self, generator: torch.Generator) -> Genotype:
-        """Draw an architecture uniformly: two distinct predecessors a node, no `none`."""
-        names = DARTS_OPERATIONS[1:]
-
-        def node(count: int) -> Node:
-            sources = torch.randperm(count, generator=generator)[:2].sort().values.tolist()
-            columns = torch.randint(len(names), (2,), generator=generator).tolist()
-            pairs = zip(columns, sources, strict=True)
-            return tuple((names[column], source) for column, source in pairs)
-
-        concat = tuple(range(2, 2 + NODES))
+        """Read off the architecture that a mix favours: operations times the edges' weights."""
+        weights = mix.products()
         cells = {
-            group: Cell(tuple(node(index + 2) for index in range(NODES)), concat)
-            for group in GROUPS
+            group: derive(edges, weights[group].tolist())
+            for group, edges in self.operations.items()
         }
         return Genotype(self.name, cells)
 
@@ -98,9 +94,65 @@ class DartsSpace:
         Raises:
             ValueError: The genotype is of another space.
         """
-        if genotype.space != self.name:
-            raise ValueError(
-                f"a genotype of the space {genotype.space!r}: the space {self.name!r} builds only "
-                "its own"
-            )
+        check_space(genotype, self.name)
         return Network(genotype, size, auxiliary=auxiliary, drop_path=drop_path)
+
+
+def everywhere(*names: str) -> Mapping[str, Edges]:
+    """Put the same operations on all edges of both cells."""
+    return dict.fromkeys(GROUPS, (names,) * EDGES)
+
+
+SKIP, MAX, AVERAGE = "skip_connect", "max_pool_3x3", "avg_pool_3x3"
+SEP3, DIL3, DIL5 = "sep_conv_3x3", "dil_conv_3x3", "dil_conv_5x5"
+
+DARTS = CellSpace("darts", everywhere(*DARTS_OPERATIONS))
+"""DARTS' own space: eight operations on every edge."""
+
+S1 = CellSpace(
+    "s1",
+    {
+        "normal": (
+            (SKIP, DIL3),
+            (SKIP, DIL5),
+            (SKIP, DIL5),
+            (SKIP, SEP3),
+            (SKIP, DIL3),
+            (MAX, SKIP),
+            (SKIP, SEP3),
+            (SKIP, SEP3),
+            (SKIP, DIL3),
+            (SKIP, SEP3),
+            (MAX, SKIP),
+            (SKIP, DIL3),
+            (DIL3, DIL5),
+            (DIL3, DIL5),
+        ),
+        "reduce": (
+            (MAX, AVERAGE),
+            (MAX, DIL3),
+            (MAX, AVERAGE),
+            (MAX, AVERAGE),
+            (SKIP, DIL5),
+            (MAX, AVERAGE),
+            (MAX, SEP3),
+            (SKIP, DIL3),
+            (SKIP, DIL5),
+            (MAX, AVERAGE),
+            (MAX, AVERAGE),
+            (SKIP, DIL5),
+            (SKIP, DIL5),
+            (SKIP, DIL5),
+        ),
+    },
+)
+"""Two operations on every edge, those that DARTS itself kept longest."""
+
+S2 = CellSpace("s2", everywhere(SKIP, SEP3))
+"""A skip or a convolution on every edge."""
+
+S3 = CellSpace("s3", everywhere("none", SKIP, SEP3))
+"""Nothing, a skip or a convolution on every edge."""
+
+S4 = CellSpace("s4", everywhere("noise", SEP3))
+"""Noise or a convolution on every edge."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from tutelage.spaces.base import Size
-from tutelage.spaces.cells import DartsSpace
+from tutelage.spaces.cells import DARTS
 from tutelage.spaces.network import Network
 from tutelage.spaces.published import resolve
 from tutelage.spaces.resnet import resnet
@@ -54,4 +54,4 @@ def fixed_network(architecture: str, size: Size) -> nn.Module:
         raise ValueError(
             f"student {architecture!r}: must be {', '.join(RESNETS)} or a genotype ({error})"
         ) from error
-    return Fixed(DartsSpace().network(genotype, size))
+    return Fixed(DARTS.network(genotype, size))

@@ -9,9 +9,10 @@ form seen from three sides, so two functions close under differentiation:
     convolve(x, k)[p]  = sum_t k[t] x[p + t]    d/dx: convolve(g, flip k)   d/dk: correlate(x, g)
     correlate(x, g)[t] = sum_p g[p] x[p + t]    d/dx: convolve(g, flip v)   d/dg: convolve(x, v)
 
-On a CPU, torch's forward kernel is fast for every size and its kernel gradient only for kernels
-at most three columns wide and not XX.
-On other devices torch's own convolution is used as it is.
+On a CPU, torch's forward kernel is fast for every size and its kernel gradient only for kernels at
+most three columns wide and not dilated: `_correlate` takes a wider one in windows of three columns,
+and a dilated one on the even and odd phases of the image, where its taps are neighbours. On other
+devices torch's own convolution is used as it is.
 
 Normalising y = P z without scale and shift needs only the mean and variance of y, and those are
 P mean(z) and diag(P cov(z) P^T): `moments` reads z once, y is never written.
@@ -91,11 +92,10 @@ def _kernel_gradient(x: Tensor, g: Tensor, size: tuple[int, int], padding: list[
 
 def _phases(x: Tensor) -> Tensor:
     """Split x (B, C, H, W) into its even and odd rows and columns: (4 B, C, H / 2, W / 2)."""
-    batch, channels, height, width = x.shape
-    x = F.pad(x, (0, width % 2, 0, height % 2))
-    x = x.reshape(batch, channels, (height + 1) // 2, 2, (width + 1) // 2, 2)
-    x = x.permute(3, 5, 0, 1, 2, 4)
-    return channels_last(x.reshape(4 * batch, channels, *x.shape[-2:]))
+    x = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
+    x = x.unflatten(2, (-1, 2)).unflatten(4, (-1, 2))
+    # one copy, channels innermost
+    return x.permute(3, 5, 0, 2, 4, 1).flatten(0, 2).permute(0, 3, 1, 2)
 
 
 def _correlate(x: Tensor, g: Tensor, size: int, dilation: int) -> Tensor:

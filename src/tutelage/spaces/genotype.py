@@ -1,19 +1,24 @@
 """Genotypes: what a search finds, as a value that is checked, stored, read and printed.
 
-A genotype travels as versioned JSON or as the tuple text of DARTS' repositories. Nothing in this
-file imports torch.
+A genotype travels as versioned JSON, as the tuple text of DARTS' repositories or as the string of
+NAS-Bench-201. Nothing in this file imports torch.
 """
 
 from __future__ import annotations
 
-import ast
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tutelage.checks import nearest
+from tutelage.spaces.notation import (
+    read_darts,
+    read_nasbench201,
+    write_darts,
+    write_nasbench201,
+)
 
 Node = tuple[tuple[str, int], ...]
 
@@ -32,7 +37,22 @@ DARTS_OPERATIONS = (
 )
 """The operations of DARTS' cells, in the order of the alphas' columns."""
 
-OPERATIONS: Mapping[str, tuple[str, ...]] = {"darts": DARTS_OPERATIONS}
+NASBENCH201_OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+"""The operations of NAS-Bench-201's cell, in the order of the alphas' columns."""
+
+DARTS_SHAPED: Mapping[str, tuple[str, ...]] = {
+    "darts": DARTS_OPERATIONS,
+    "s1": DARTS_OPERATIONS,
+    "s2": ("skip_connect", "sep_conv_3x3"),
+    "s3": ("none", "skip_connect", "sep_conv_3x3"),
+    "s4": ("noise", "sep_conv_3x3"),
+}
+"""Spaces whose cells have the shape of DARTS' cells, and the operations that they may name."""
+
+OPERATIONS: Mapping[str, tuple[str, ...]] = {
+    **DARTS_SHAPED,
+    "nasbench201": NASBENCH201_OPERATIONS,
+}
 """Operation names of every space whose genotypes are checked for them."""
 
 
@@ -80,7 +100,7 @@ class Genotype:
     space: str
     """Name of the space whose operations the cells use."""
     cells: Mapping[str, Cell]
-    """Group name (normal, reduce) to cell."""
+    """Group name (normal and reduce, or cell) to cell."""
 
     def __post_init__(self) -> None:
         if not self.cells:
@@ -93,8 +113,10 @@ class Genotype:
                         f"cell {group!r}: unknown operation {operation!r} for the space "
                         f"{self.space!r}: {nearest(operation, allowed)}"
                     )
-        if self.space == "darts":
+        if self.space in DARTS_SHAPED:
             _check_darts(self.cells)
+        elif self.space == "nasbench201":
+            _check_nasbench201(self.cells)
 
     @classmethod
     def from_dict(cls, data: Any) -> Genotype:
@@ -125,26 +147,33 @@ class Genotype:
         return cls.from_dict(data)
 
     @classmethod
-    def from_darts(cls, text: str) -> Genotype:
+    def from_darts(cls, text: str, space: str = "darts") -> Genotype:
         """Read DARTS' tuple text, `Genotype(normal=[...], normal_concat=range(2, 6), ...)`.
 
         What stands before it, a name or the beginning of a log's line, is skipped.
         """
-        fields = _darts_fields(text)
-        return cls(
-            "darts",
-            {
-                group: _paired(group, fields[group], fields[f"{group}_concat"])
-                for group in ("normal", "reduce")
-            },
-        )
+        cells = read_darts(text)
+        return cls(space, {group: _read_cell(group, cell) for group, cell in cells.items()})
+
+    @classmethod
+    def from_nasbench201(cls, text: str) -> Genotype:
+        """Read NAS-Bench-201's string, `|none~0|+|none~0|none~1|+|none~0|none~1|none~2|`."""
+        nodes = read_nasbench201(text)
+        cell = {"inputs": 1, "nodes": nodes, "concat": [len(nodes)]}
+        return cls("nasbench201", {"cell": _read_cell("cell", cell)})
+
+    @classmethod
+    def from_text(cls, text: str) -> Genotype:
+        """Read a genotype's JSON, DARTS' tuple text or NAS-Bench-201's string."""
+        if "Genotype(" in text:
+            return cls.from_darts(text)
+        return cls.from_nasbench201(text) if text.lstrip()[:1] == "|" else cls.from_json(text)
 
     @classmethod
     def read(cls, path: Path | str) -> Genotype:
-        """Read a file that holds a genotype's JSON or DARTS' tuple text."""
+        """Read a file that holds a genotype in any of the forms of `from_text`."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
-            return cls.from_darts(text) if "Genotype(" in text else cls.from_json(text)
+            return cls.from_text(Path(path).read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
@@ -168,14 +197,12 @@ class Genotype:
     def to_darts(self) -> str:
         """Write DARTS' tuple text; raise ValueError unless every node has two operations."""
         _check_darts(self.cells)
-        fields = []
-        for group in ("normal", "reduce"):
-            cell = self.cells[group]
-            span = range(cell.concat[0], cell.concat[-1] + 1)
-            concat = span if tuple(span) == cell.concat else list(cell.concat)
-            pairs = [tuple(pair) for node in cell.nodes for pair in node]
-            fields += [f"{group}={pairs}", f"{group}_concat={concat}"]
-        return f"Genotype({', '.join(fields)})"
+        return write_darts(self.to_dict()["cells"])
+
+    def to_nasbench201(self) -> str:
+        """Write NAS-Bench-201's string; raise ValueError unless the cell has its shape."""
+        _check_nasbench201(self.cells)
+        return write_nasbench201(self.cells["cell"].nodes)
 
     def as_text(self) -> str:
         """Write the cells for a terminal, one node a line.
@@ -228,6 +255,24 @@ def _check_darts(cells: Mapping[str, Cell]) -> None:
                 )
 
 
+def _check_nasbench201(cells: Mapping[str, Cell]) -> None:
+    if set(cells) != {"cell"}:
+        raise ValueError(f"cells = {', '.join(cells)}: NAS-Bench-201 has exactly one, cell")
+    cell = cells["cell"]
+    if cell.inputs != 1 or len(cell.nodes) != 3 or cell.concat != (3,):
+        raise ValueError(
+            f"cell 'cell' has {cell.inputs} inputs, {len(cell.nodes)} nodes and the output "
+            f"{', '.join(map(str, cell.concat))}: NAS-Bench-201's has 1, 3 and the output 3"
+        )
+    for state, node in enumerate(cell.nodes, start=1):
+        reads = [read for _, read in node]
+        if reads != list(range(state)):
+            raise ValueError(
+                f"cell 'cell': node {state} reads {', '.join(map(str, reads))}: NAS-Bench-201's "
+                f"reads every earlier state once, in the order {', '.join(map(str, range(state)))}"
+            )
+
+
 def _read_cell(group: str, data: Any) -> Cell:
     try:
         nodes = tuple(tuple((name, state) for name, state in node) for node in data["nodes"])
@@ -240,42 +285,6 @@ def _read_cell(group: str, data: Any) -> Cell:
         return Cell(nodes, concat, inputs)
     except ValueError as error:
         raise ValueError(f"cell {group!r}: {error}") from None
-
-
-def _paired(group: str, pairs: Sequence[Any], concat: Sequence[Any]) -> Cell:
-    if len(pairs) % 2:
-        raise ValueError(
-            f"cell {group!r} holds {len(pairs)} pairs: every node needs two, so one is missing"
-        )
-    nodes = [pairs[i : i + 2] for i in range(0, len(pairs), 2)]
-    return _read_cell(group, {"nodes": nodes, "concat": concat, "inputs": 2})
-
-
-def _darts_fields(text: str) -> dict[str, list[Any]]:
-    names = ("normal", "normal_concat", "reduce", "reduce_concat")
-    start, end = text.find("Genotype("), text.rfind(")")
-    try:
-        call = ast.parse(text[start : end + 1], mode="eval").body
-        if not isinstance(call, ast.Call):
-            raise TypeError("not a call")
-        values = [*zip(names, call.args, strict=False)]
-        values += [(each.arg or "", each.value) for each in call.keywords]
-        fields = {name: _literal(value) for name, value in values}
-    except (SyntaxError, ValueError, TypeError, RecursionError):
-        raise ValueError(
-            "not DARTS' tuple text, Genotype(normal=[('sep_conv_3x3', 1), ...], "
-            "normal_concat=range(2, 6), reduce=[...], reduce_concat=range(2, 6))"
-        ) from None
-    missing = [name for name in names if name not in fields]
-    if missing:
-        raise ValueError(f"DARTS' tuple text lacks {' and '.join(missing)}")
-    return fields
-
-
-def _literal(value: ast.expr) -> list[Any]:
-    if isinstance(value, ast.Call) and ast.unparse(value.func) == "range":
-        return list(range(*(ast.literal_eval(each) for each in value.args))[:1000])
-    return list(ast.literal_eval(value))
 
 
 def _lines(value: Any, indent: str = "") -> str:

@@ -1,4 +1,4 @@
-"""The supernet of a cell space: textbook mixed operations, computed by state and by node.
+"""A node of a supernet's cell: textbook mixed operations, computed by state and by node.
 
 A mixed operation is a weighted sum of all candidate operations on one edge. Run as written, it
 does much twice. Here the work is laid out differently, with the same result:
@@ -10,27 +10,60 @@ does much twice. Here the work is laid out differently, with the same result:
 - The last 1x1 convolution of every operation, its normalisation, its weight in the mix and the sum
   over edges are folded into one product (`fused.fold`): no operation's output is ever written.
 - `none` is nothing, and neither is an operation that the mix's `chosen` leaves out.
+- With partial channels the operations see a state's first channels; the others pass by, summed
+  apart, and the shuffle that mixes the two comes once, after the sum.
 
-Tensors are channels-last throughout. Every BatchNorm but the stem's has no affine part, and all
-use the statistics of their batch. Which operations an edge has is data: a tuple of names.
+Tensors are channels-last throughout. No BatchNorm has an affine part, and all use the statistics of
+their batch. Which operations an edge has is data: a tuple of names.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage.spaces.base import Mix, Size
-from tutelage.spaces.fused import channels_last, depthwise, fold, normalise, weighted_sum
-from tutelage.spaces.ops import CONVOLUTIONS, NODES, POOLS, Place, layout, shifted, stem
+from tutelage.spaces.base import Edges, Mix, Variant
+from tutelage.spaces.fused import depthwise, fold, normalise, weighted_sum
+from tutelage.spaces.ops import CONVOLUTIONS, DENSE, POOLS, shifted
 
-Edges = tuple[tuple[str, ...], ...]
-"""Operation names of every edge of a cell, edges ordered by node, then by predecessor."""
+
+class Weights(NamedTuple):
+    """What a mix says of the edges that enter some nodes of one group."""
+
+    operations: Tensor
+    """Weights (edges, ops)."""
+    chosen: Sequence[Sequence[int]]
+    """Columns of the operations that run on every edge."""
+    edges: Tensor | None
+    """Weight (edges,) of each whole edge; None: 1."""
+    auxiliary: float
+    """Weight of the skip beside the operations."""
+    skip_dropout: float
+    """Share of an identity skip's values that are zeroed."""
+
+    def rows(self, start: int, stop: int) -> Weights:
+        """Return those of some of the edges."""
+        edges = None if self.edges is None else self.edges[start:stop]
+        operations, chosen = self.operations[start:stop], self.chosen[start:stop]
+        return Weights(operations, chosen, edges, self.auxiliary, self.skip_dropout)
+
+
+def weights_of(mix: Mix, group: str, edges: Edges) -> Weights:
+    """Return what a mix says of a group, reading its weights once."""
+    everything = [range(len(names)) for names in edges]
+    return Weights(
+        operations=mix.operations[group],
+        chosen=everything if mix.chosen is None else mix.chosen[group],
+        edges=None if mix.edges is None else mix.edges[group],
+        auxiliary=mix.auxiliary,
+        skip_dropout=mix.skip_dropout,
+    )
 
 
 def select(parameter: Tensor, rows: Sequence[int], count: int) -> Tensor:
@@ -52,14 +85,35 @@ def side_by_side(maps: Sequence[Tensor]) -> Tensor:
     return maps[0] if len(maps) == 1 else torch.cat(list(maps), dim=1)
 
 
+def shuffle(x: Tensor, shares: int) -> Tensor:
+    """Deal out the channels of x (B, C, H, W), which lie in equal shares, to each share in turn.
+
+    Channel i of share k comes to place i * shares + k.
+    """
+    dealt = x.permute(0, 2, 3, 1).unflatten(3, (shares, -1)).transpose(3, 4).flatten(3)
+    return dealt.permute(0, 3, 1, 2)
+
+
 class State:
     """What the edges leaving one state share, computed when first asked for."""
 
-    def __init__(self, x: Tensor, stride: int) -> None:
+    def __init__(self, x: Tensor, stride: int, variant: Variant) -> None:
         """Hold x (B, C, H, W), which every edge reads with the same stride."""
-        self.x = x
+        seen = x.shape[1] // variant.partial
+        self.whole = x
+        self.x, self.rest = x[:, :seen], x[:, seen:]
         self.stride = stride
+        self.normalised = variant.normalised_pools
         self._shared: dict[str, Tensor] = {}
+
+    @property
+    def bypass(self) -> Tensor:
+        """The channels that no operation sees."""
+        if self.stride == 1:
+            return self.rest
+        if "bypass" not in self._shared:
+            self._shared["bypass"] = F.max_pool2d(self.rest, 2, 2, ceil_mode=True)
+        return self._shared["bypass"]
 
     @property
     def active(self) -> Tensor:
@@ -69,10 +123,15 @@ class State:
         return self._shared["relu"]
 
     def pooled(self, name: str) -> Tensor:
-        """Return the normalised pool of this name."""
+        """Return the pool of this name."""
         if name not in self._shared:
-            self._shared[name] = normalise(POOLS[name](self.x, self.stride))
+            pool = POOLS[name](self.x, self.stride)
+            self._shared[name] = normalise(pool) if self.normalised else pool
         return self._shared[name]
+
+    def noise(self) -> Tensor:
+        """Draw a map of standard normal values, of a strided map's size."""
+        return torch.randn_like(self.x[:, :, :: self.stride, :: self.stride])
 
     def zeros(self) -> Tensor:
         """Return what `none` gives."""
@@ -156,110 +215,110 @@ class Stack(nn.Module):
         return z, pointwise[-1]
 
 
+class Dense(nn.Module):
+    """One kind of ReLU, convolution and BatchNorm on several edges, side by side as channels."""
+
+    def __init__(self, name: str, edges: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.edges = tuple(edges)
+        self.kernel = DENSE[name]
+        size = self.kernel
+        width = len(edges) * channels
+        self.weight = uniform(channels * size**2, width, channels, size, size)
+
+    def forward(
+        self, inputs: Sequence[tuple[Tensor, int]], edges: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Run for some of the edges, as `Stack` does: what is left to fold may be the identity."""
+        rows = [self.edges.index(edge) for edge in edges]
+        weight = select(self.weight, rows, len(self.edges))
+        z = side_by_side([x for x, _ in inputs])
+        if self.kernel == 1:
+            return z, weight
+        y = F.conv2d(z, weight, padding=self.kernel // 2, groups=len(edges))
+        channels = weight.shape[1]
+        identity = torch.eye(channels, dtype=y.dtype, device=y.device)
+        return y, identity.repeat(len(edges), 1)[..., None, None]
+
+
 class MixedNode(nn.Module):
     """A node: the weighted sum of all operations on all edges that enter it."""
 
-    def __init__(self, edges: Edges, strides: Sequence[int], channels: int) -> None:
+    def __init__(
+        self, edges: Edges, strides: Sequence[int], channels: int, variant: Variant
+    ) -> None:
         super().__init__()
         self.edges = edges
+        self.variant = variant
+        seen = channels // variant.partial
         self.stacks = nn.ModuleDict()
-        for name in CONVOLUTIONS:
+        for name in (*CONVOLUTIONS, *DENSE):
             having = [edge for edge, names in enumerate(edges) if name in names]
             if having:
-                self.stacks[name] = Stack(name, having, channels)
+                kind = Stack if name in CONVOLUTIONS else Dense
+                self.stacks[name] = kind(name, having, seen)
+        halved = [edge for edge, stride in enumerate(strides) if stride == 2]
         self.reductions = nn.ModuleDict(
-            {
-                str(edge): Reduce(channels, channels)
-                for edge, names in enumerate(edges)
-                if strides[edge] == 2 and "skip_connect" in names
-            }
+            {str(edge): Reduce(seen, seen) for edge in halved if "skip_connect" in edges[edge]}
+        )
+        self.auxiliaries = nn.ModuleDict(
+            {str(edge): Reduce(seen, seen) for edge in halved if variant.auxiliary_skip}
         )
 
-    def forward(
-        self, states: Sequence[State], weights: Tensor, chosen: Sequence[Sequence[int]]
-    ) -> Tensor:
-        """Sum weights (edges, ops) times operations over the chosen columns of every edge."""
+    def forward(self, states: Sequence[State], weights: Weights) -> Tensor:
+        """Sum weights times operations over the chosen columns of every edge."""
+        scale = weights.operations
+        if weights.edges is not None:
+            scale = scale * weights.edges.unsqueeze(1)
+        parts = [*self._maps(states, weights, scale), *self._stacked(states, weights, scale)]
+        total = sum(parts[1:], start=parts[0]) if parts else states[0].zeros()
+        if self.variant.partial == 1:
+            return total
+        bypasses = [state.bypass for state in states]
+        edges = scale.new_ones(len(states)) if weights.edges is None else weights.edges
+        passed = weighted_sum(edges, bypasses)
+        return shuffle(torch.cat([total, passed], dim=1), self.variant.partial)
+
+    def _maps(self, states: Sequence[State], weights: Weights, scale: Tensor) -> list[Tensor]:
+        """Sum what is a map before its weight: skips, pools, noise."""
         terms: list[Tensor] = []
         scales: list[Tensor] = []
-        stacked: dict[str, list[int]] = {}
-        for edge, columns in enumerate(chosen):
+        for edge, (state, columns) in enumerate(zip(states, weights.chosen, strict=True)):
             for column in columns:
                 name = self.edges[edge][column]
-                if name in self.stacks:
-                    stacked.setdefault(name, []).append(edge)
-                elif name != "none":
-                    terms.append(self._term(name, edge, states[edge]))
-                    scales.append(weights[edge, column])
-        parts = [weighted_sum(torch.stack(scales), terms)] if terms else []
+                if name in POOLS:
+                    terms.append(state.pooled(name))
+                elif name == "noise":
+                    terms.append(state.noise())
+                elif name == "skip_connect":
+                    terms.append(self._skip(self.reductions, edge, state, weights.skip_dropout))
+                else:
+                    continue
+                scales.append(scale[edge, column])
+            if self.variant.auxiliary_skip and weights.auxiliary:
+                terms.append(self._skip(self.auxiliaries, edge, state, 0.0))
+                scales.append(scale.new_tensor(weights.auxiliary))
+        return [weighted_sum(torch.stack(scales), terms)] if terms else []
+
+    def _skip(self, reductions: nn.ModuleDict, edge: int, state: State, dropout: float) -> Tensor:
+        if state.stride == 2:
+            return reductions[str(edge)](state.active)
+        return F.dropout(state.x, dropout) if dropout else state.x
+
+    def _stacked(self, states: Sequence[State], weights: Weights, scale: Tensor) -> list[Tensor]:
+        """Sum convolutions, those of one kind together."""
+        running: dict[str, list[int]] = {}
+        for edge, columns in enumerate(weights.chosen):
+            for column in columns:
+                if self.edges[edge][column] in self.stacks:
+                    running.setdefault(self.edges[edge][column], []).append(edge)
+        parts = []
         inputs: dict[tuple[int, ...], list[tuple[Tensor, int]]] = {}
-        for name, edges in stacked.items():
+        for name, edges in running.items():
             together = tuple(edges)
             if together not in inputs:
                 inputs[together] = gather([states[edge] for edge in edges])
             z, pointwise = self.stacks[name](inputs[together], edges)
-            scale = [weights[edge, self.edges[edge].index(name)] for edge in edges]
-            parts.append(F.conv2d(z, *fold(z, pointwise, torch.stack(scale))))
-        return sum(parts[1:], start=parts[0]) if parts else states[0].zeros()
-
-    def _term(self, name: str, edge: int, state: State) -> Tensor:
-        if name in POOLS:
-            return state.pooled(name)
-        return state.x if state.stride == 1 else self.reductions[str(edge)](state.active)
-
-
-class MixedCell(nn.Module):
-    """A cell of the supernet: each of its nodes reads all states before it."""
-
-    def __init__(self, edges: Edges, place: Place) -> None:
-        """Build the cell at its place from the operation names of every edge."""
-        super().__init__()
-        self.stride = place.stride
-        before, last = place.inputs
-        self.before = (Reduce if place.reduced else Project)(before, place.channels)
-        self.last = Project(last, place.channels)
-        self.nodes = nn.ModuleList()
-        start = 0
-        for sources in range(2, 2 + NODES):
-            strides = [place.stride] * 2 + [1] * (sources - 2)
-            node = MixedNode(edges[start : start + sources], strides, place.channels)
-            self.nodes.append(node)
-            start += sources
-
-    def forward(
-        self, before: Tensor, last: Tensor, weights: Tensor, chosen: Sequence[Sequence[int]]
-    ) -> Tensor:
-        """Map two activated inputs to the nodes' channels, concatenated."""
-        states = [State(self.before(before), self.stride), State(self.last(last), self.stride)]
-        start = 0
-        for node in self.nodes:
-            rows = slice(start, start + len(states))
-            states.append(State(node(states, weights[rows], chosen[rows]), 1))
-            start = rows.stop
-        return torch.cat([state.x for state in states[2:]], dim=1)
-
-
-class Supernet(nn.Module):
-    """Cells of mixed operations between a stem and a classifier."""
-
-    def __init__(self, edges: Mapping[str, Edges], size: Size) -> None:
-        """Build the network for the operation names of every edge of every group."""
-        super().__init__()
-        self.stem = stem(size, track=False)
-        self.everything = {
-            group: [range(len(names)) for names in rows] for group, rows in edges.items()
-        }
-        self.plan = layout(size, dict.fromkeys(edges, NODES))
-        self.cells = nn.ModuleList(MixedCell(edges[place.group], place) for place in self.plan)
-        self.classifier = nn.Linear(self.plan[-1].outputs, size.classes)
-
-    def forward(self, x: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
-        """Map images (B, C, H, W) to logits (B, classes) and features (B, D)."""
-        chosen = self.everything if mix.chosen is None else mix.chosen
-        before = last = self.stem[0](channels_last(x)).relu()
-        for part in self.stem[1:]:
-            last = part(before).relu()
-        for place, cell in zip(self.plan, self.cells, strict=True):
-            output = cell(before, last, mix.operations[place.group], chosen[place.group])
-            before, last = last, output.relu()
-        features = output.mean((2, 3))
-        return self.classifier(features), features
+            scales = [scale[edge, self.edges[edge].index(name)] for edge in edges]
+            parts.append(F.conv2d(z, *fold(z, pointwise, torch.stack(scales))))
+        return parts

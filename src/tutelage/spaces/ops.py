@@ -33,6 +33,10 @@ CONVOLUTIONS = {
 """Kernel size, dilation and number of repetitions of every convolution."""
 
 
+DENSE = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
+"""Kernel size of every convolution that reads all channels (NAS-Bench-201)."""
+
+
 def max_pool(x: Tensor, stride: int) -> Tensor:
     """Maximum over 3 x 3 windows of x (B, C, H, W)."""
     return F.max_pool2d(x, 3, stride, 1)
@@ -62,9 +66,14 @@ def operation(name: str, channels: int, stride: int) -> nn.Module:
         return Pool(name, stride)
     if name == "skip_connect":
         return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels)
+    if name in DENSE:
+        return ReluConvolution(channels, channels, DENSE[name])
+    if name == "noise":
+        return Noise(stride)
     if name == "none":
         return Zero(stride)
-    raise ValueError(f"unknown operation {name!r}: {nearest(name, DARTS_OPERATIONS)}")
+    known = (*DARTS_OPERATIONS, *DENSE, "noise")
+    raise ValueError(f"unknown operation {name!r}: {nearest(name, known)}")
 
 
 def layout(size: Size, widths: Mapping[str, int]) -> list[Place]:
@@ -125,11 +134,13 @@ class Place:
 
 
 class ReluConvolution(nn.Sequential):
-    """ReLU, 1x1 convolution, BatchNorm."""
+    """ReLU, convolution, BatchNorm."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> None:
         super().__init__(
-            nn.ReLU(), nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+            nn.ReLU(),
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+            nn.BatchNorm2d(outputs),
         )
 
 
@@ -192,3 +203,15 @@ class Zero(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, C, H, W) to zeros (B, C, H / stride, W / stride), rounded up."""
         return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
+
+
+class Noise(nn.Module):
+    """The operation `noise`: standard normal values, whatever comes in (RobustDARTS' S4)."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, C, H, W) to noise (B, C, H / stride, W / stride), rounded up."""
+        return torch.randn_like(x[:, :, :: self.stride, :: self.stride])

@@ -53,17 +53,15 @@ def resolve(text_or_path: str | Path) -> Genotype:
     """Find the genotype that a user names.
 
     Args:
-        text_or_path: a JSON file, a run's directory, DARTS' tuple text, genotype JSON, or the name
-            of a published cell.
+        text_or_path: a file, a run's directory, the name of a published cell, or the genotype
+            itself as JSON, DARTS' tuple text or NAS-Bench-201's string.
 
     Raises:
         ValueError: it is none of these, or what it names is damaged.
     """
     text = str(text_or_path).strip()
-    if "Genotype(" in text:
-        return Genotype.from_darts(text)
-    if text.startswith("{"):
-        return Genotype.from_json(text)
+    if "Genotype(" in text or text.startswith(("{", "|")):
+        return Genotype.from_text(text)
     path = Path(text_or_path)
     if path.is_dir():
         if not (path / "genotype.json").is_file():

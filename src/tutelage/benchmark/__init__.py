@@ -1,0 +1,1 @@
+"""What a benchmark of trained architectures says about a genotype."""

@@ -1,0 +1,64 @@
+"""DARTS-: an auxiliary skip connection.
+
+Chu, Wang, Zhang, Lu, Wei, Yan: DARTS-: robustly stepping out of performance collapse without
+indicators. ICLR 2021, arXiv:2009.01027.
+
+A skip connection helps a supernet train, whatever it is worth as an operation, and so wins. Every
+edge gets a second skip outside the softmax that takes over that part. Its weight beta falls
+linearly to zero, and it is left out when the architecture is read off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from tutelage.checks import at_least
+from tutelage.clock import Clock
+from tutelage.searches.base import Phase, near_zero, softmax
+from tutelage.spaces.base import Mix, Space
+from tutelage.spaces.genotype import Genotype
+
+
+@dataclass(frozen=True)
+class DartsMinus:
+    """Relax as DARTS does, beside a skip that fades."""
+
+    factor: float = 1.0
+    """Initial weight of the auxiliary skip, beta; 0 is DARTS."""
+    init: float = 1e-3
+    """Standard deviation of the initial alphas."""
+
+    def __post_init__(self) -> None:
+        at_least(0, factor=self.factor, init=self.init)
+
+    trains: ClassVar[bool] = True
+    cells: ClassVar[int | None] = None
+
+    def fit(self, space: Space) -> Space:
+        """Ask for the auxiliary skip."""
+        return space.varied(auxiliary_skip=self.factor > 0)
+
+    def phases(self, space: Space) -> Sequence[Phase]:
+        """Search in one go."""
+        return (Phase(),)
+
+    def alphas(self, space: Space) -> dict[str, Tensor]:
+        """Draw alphas (edges, ops) near zero for every group of choices."""
+        return near_zero(space, self.init)
+
+    def mix(self, alphas: dict[str, Tensor], clock: Clock) -> Mix:
+        """Weigh operations by softmax, the auxiliary skip by beta (1 - epoch / epochs)."""
+        beta = self.factor * (1 - clock.epoch / clock.epochs)
+        return Mix(softmax(alphas), auxiliary=beta)
+
+    def expected(self, alphas: dict[str, Tensor]) -> Mix:
+        """Return the mix without the auxiliary skip."""
+        return Mix(softmax(alphas))
+
+    def derive(self, space: Space, alphas: dict[str, Tensor]) -> Genotype:
+        """Read off the strongest operations and edges, without the auxiliary skip."""
+        return space.genotype(self.expected(alphas))

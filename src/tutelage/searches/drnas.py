@@ -1,0 +1,185 @@
+"""DrNAS: Dirichlet neural architecture search.
+
+Chen, Wang, Cheng, Tang, Hsieh. ICLR 2021, arXiv:2006.10355.
+
+The weights of an edge's operations are random, and their distribution is what is searched:
+
+    min_alpha  E_theta[L_val(w*, theta)] + lambda d(beta, 1)
+    theta ~ Dirichlet(beta),   beta = ELU(alpha) + 1
+
+Every forward pass draws afresh, once for all cells of a group, and its gradient passes the draw
+(pathwise derivatives). The distance d from the uniform Dirichlet(1) is the squared norm of the
+alphas, which is Adam's weight decay, or a Kullback-Leibler divergence.
+
+A search of large networks is progressive: in a first phase operations see few of the channels, in a
+second one they see more, of the strongest operations only (`spaces.grow` widens their weights).
+What is left of a Dirichlet sample without some of its entries, rescaled, is a Dirichlet sample of
+the other concentrations, so dropping operations leaves the distribution of the others as it was.
+
+Deviations: the architecture is read off the means of the distributions, as the authors describe
+it; their code ranks edges by softmax(alpha), which is `score = "softmax"`. On one edge both agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributions import Dirichlet, kl_divergence
+
+from tutelage.checks import at_least, one_of, within
+from tutelage.clock import Clock
+from tutelage.searches.base import Phase, near_zero, softmax
+from tutelage.spaces.base import Mix, Space
+from tutelage.spaces.genotype import Genotype
+
+
+class Progress(NamedTuple):
+    """A progressive search, as its paper has it in one space."""
+
+    partial: tuple[int, int]
+    """In either phase, operations see one in so many channels."""
+    operations: int
+    """Operations of an edge in the second phase."""
+    frozen: float
+    """Share of a phase's epochs in which only weights train."""
+
+
+CELLS = Progress(partial=(6, 4), operations=4, frozen=0.4)
+"""For cells of DARTS' shape: alphas wait for 10 of 25 epochs."""
+NASBENCH201 = Progress(partial=(4, 2), operations=3, frozen=0.2)
+"""For the cell of NAS-Bench-201, whose `none` is a choice: alphas wait for 10 of 50 epochs."""
+
+
+def concentrations(alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the parameters of every edge's distribution, ELU(alpha) + 1, (edges, ops)."""
+    return {group: F.elu(a) + 1 for group, a in alphas.items()}
+
+
+def divergence(concentration: Tensor) -> Tensor:
+    """Sum KL(Dirichlet(concentration) || Dirichlet(1)) over edges, ()."""
+    uniform = Dirichlet(torch.ones_like(concentration), validate_args=False)
+    return kl_divergence(Dirichlet(concentration, validate_args=False), uniform).sum()
+
+
+@dataclass(frozen=True)
+class DrNas:
+    """Draw the weights of operations from Dirichlet distributions."""
+
+    progressive: bool | None = None
+    """Whether a second phase has more channels, fewer operations; not set: in the space darts."""
+    partial: int | None = None
+    """Operations see one in so many channels at first, K; not set: 6, in nasbench201 4."""
+    partial_end: int | None = None
+    """The same in the second phase: 4 on CIFAR and 3 on ImageNet; not set: 4, in nasbench201 2."""
+    operations: int | None = None
+    """Operations that every edge keeps in the second phase; not set: 4, in nasbench201 3."""
+    frozen: float | None = None
+    """Share of a phase's epochs in which only weights train; not set: 0.4 in two phases (0.2 in
+    nasbench201), 0 in one."""
+    regulariser: Literal["decay", "kl"] = "decay"
+    """What keeps concentrations near 1: decay, the alphas' own, or kl (then give a decay of 0)."""
+    kl_weight: float = 1e-3
+    """Weight of the divergence from the uniform distribution, lambda; read only with kl."""
+    score: Literal["mean", "softmax"] = "mean"
+    """What ranks edges: the mean of their distribution, or the softmax of alphas (the release)."""
+    init: float = 1e-3
+    """Standard deviation of the initial alphas."""
+
+    def __post_init__(self) -> None:
+        for name in ("partial", "partial_end", "operations"):
+            if getattr(self, name) is not None:
+                at_least(1, **{name: getattr(self, name)})
+        within(0, 1, frozen=self.frozen or 0)
+        one_of(("decay", "kl"), regulariser=self.regulariser)
+        one_of(("mean", "softmax"), score=self.score)
+        at_least(0, kl_weight=self.kl_weight, init=self.init)
+
+    trains: ClassVar[bool] = True
+    cells: ClassVar[int | None] = None
+
+    def fit(self, space: Space) -> Space:
+        """Drop `none`, which DARTS' cells never keep; a benchmark's cell may, so it stays there.
+
+        Raises:
+            ValueError: The space has no second phase of these settings, or they ask for none.
+        """
+        if space.name != "nasbench201":
+            kept = {
+                group: [[c for c, name in enumerate(names) if name != "none"] for names in edges]
+                for group, edges in space.operations.items()
+            }
+            space = space.narrowed(kept)
+        if self._progresses(space):
+            self._check_progress(space)
+        elif self.operations or self.partial_end:
+            raise ValueError(
+                "operations and partial_end are of a second phase, which the space "
+                f"{space.name} does not have by default: give progressive too"
+            )
+        return space
+
+    def phases(self, space: Space) -> Sequence[Phase]:
+        """Search in one go, or the second half with more channels and fewer operations."""
+        if not self._progresses(space):
+            return (Phase(frozen=self.frozen or 0.0, partial=self.partial),)
+        (first, second), operations, frozen = self._progress(space)
+        return (
+            Phase(frozen=frozen, partial=first),
+            Phase(frozen=frozen, operations=operations, partial=second, carries=True),
+        )
+
+    def alphas(self, space: Space) -> dict[str, Tensor]:
+        """Draw alphas (edges, ops) near zero for every group: concentrations near 1."""
+        return near_zero(space, self.init)
+
+    def mix(self, alphas: dict[str, Tensor], clock: Clock) -> Mix:
+        """Draw the weights of every edge's operations, differentiably."""
+        beta = concentrations(alphas)
+        # unchecked: alphas are checked with a step's losses, here every pass would await the device
+        drawn = {g: Dirichlet(b, validate_args=False).rsample() for g, b in beta.items()}
+        if self.regulariser == "decay":
+            return Mix(drawn)
+        divergences = [divergence(b) for b in beta.values()]
+        return Mix(drawn, penalty=self.kl_weight * torch.stack(divergences).sum())
+
+    def expected(self, alphas: dict[str, Tensor]) -> Mix:
+        """Return the means of the distributions, beta / sum(beta), or what the score is."""
+        if self.score == "softmax":
+            return Mix(softmax(alphas))
+        beta = concentrations(alphas)
+        return Mix({group: b / b.sum(-1, keepdim=True) for group, b in beta.items()})
+
+    def derive(self, space: Space, alphas: dict[str, Tensor]) -> Genotype:
+        """Read off the strongest operations and edges, by the space's rule."""
+        return space.genotype(self.expected(alphas))
+
+    def _progresses(self, space: Space) -> bool:
+        return space.name == "darts" if self.progressive is None else self.progressive
+
+    def _check_progress(self, space: Space) -> None:
+        (first, second), operations, _ = self._progress(space)
+        least = min(ops for _, ops in space.choices.values())
+        if least <= operations:
+            raise ValueError(
+                f"progressive: edges of the space {space.name} have {least} operations and keep "
+                f"{operations} in the second phase: leave progressive out, or search in darts"
+            )
+        if second > first:
+            raise ValueError(
+                f"partial_end = {second}: must be at most partial = {first}, since the second "
+                "phase sees as many channels or more"
+            )
+
+    def _progress(self, space: Space) -> Progress:
+        usual = NASBENCH201 if space.name == "nasbench201" else CELLS
+        first, second = usual.partial
+        return Progress(
+            partial=(self.partial or first, self.partial_end or second),
+            operations=self.operations or usual.operations,
+            frozen=usual.frozen if self.frozen is None else self.frozen,
+        )

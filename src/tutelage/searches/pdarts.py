@@ -1,0 +1,142 @@
+"""P-DARTS: progressively deeper supernets.
+
+Chen, Xie, Wu, Tian: Progressive differentiable architecture search: bridging the depth gap between
+search and evaluation. ICCV 2019, arXiv:1904.12760.
+
+A cell is searched in shallow networks and used in deep ones. Here the supernet grows over three
+phases, from 5 to 11 and 17 cells, while every edge keeps its strongest 5 and 3 of 8 operations;
+weights and alphas start afresh each time. Skip connections, which shallow networks favour, are held
+back twice: dropout on them that fades over a phase, and a limit on those in the normal cell.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import ClassVar
+
+from torch import Tensor
+
+from tutelage.checks import at_least, within
+from tutelage.clock import Clock
+from tutelage.searches.base import Phase, near_zero, softmax
+from tutelage.spaces.base import Mix, Space
+from tutelage.spaces.genotype import Cell, Genotype
+
+SKIP = "skip_connect"
+
+
+def skips(space: Space, cell: Cell) -> list[tuple[int, int]]:
+    """List the (edge, column) of every skip that a normal cell keeps."""
+    starts = accumulate(space.nodes, initial=0)
+    edges = [
+        start + source
+        for start, node in zip(starts, cell.nodes, strict=False)
+        for name, source in node
+        if name == SKIP
+    ]
+    return [(edge, space.operations["normal"][edge].index(SKIP)) for edge in edges]
+
+
+def limit(space: Space, weights: dict[str, Tensor], most: int) -> Genotype:
+    """Read off an architecture with at most so many skips in its normal cell.
+
+    While there are more, the weakest of them (of equals, that on the lower edge) loses its weight,
+    and the architecture is read off again: the edge then stands for its next best operation, and
+    its node may prefer another edge. No skip loses its weight twice, which ends the loop; one on an
+    edge that has nothing else to offer may stay, though the spaces that P-DARTS takes have none.
+    """
+    normal = weights["normal"].detach().clone()
+    while True:
+        genotype = space.genotype(Mix(weights | {"normal": normal}))
+        kept = skips(space, genotype.cells["normal"])
+        weighed = [place for place in kept if normal[place] >= 0]
+        if len(kept) <= most or not weighed:
+            return genotype
+        weakest = min(weighed, key=lambda place: float(normal[place]))
+        normal[weakest] = -1.0  # below the others even where these are zero
+
+
+@dataclass(frozen=True)
+class PDarts:
+    """Relax as DARTS does, in deeper and deeper supernets of fewer and fewer operations."""
+
+    frozen: float = 0.4
+    """Share of each phase's epochs in which only weights train: 10 of 25."""
+    skip_dropout: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Initial dropout rate of skip connections in each of the three phases."""
+    max_skips: int = 2
+    """Largest number of skip connections in the normal cell, M; 8: no limit."""
+    deeper: tuple[int, int] = (6, 12)
+    """Cells that the second and the third phase have beyond the first."""
+    init: float = 1e-3
+    """Standard deviation of the initial alphas."""
+
+    def __post_init__(self) -> None:
+        if len(self.deeper) != 2:
+            raise ValueError(f"deeper = {self.deeper}: must be two numbers of cells")
+        for cells in self.deeper:
+            at_least(0, deeper=cells)
+        within(0, 1, frozen=self.frozen)
+        if len(self.skip_dropout) != 3:
+            raise ValueError(
+                f"skip_dropout = {self.skip_dropout}: must be three rates, one a phase"
+            )
+        for rate in self.skip_dropout:
+            within(0, 1, skip_dropout=rate)
+        at_least(0, max_skips=self.max_skips, init=self.init)
+
+    trains: ClassVar[bool] = True
+    cells: ClassVar[int | None] = 5
+
+    def fit(self, space: Space) -> Space:
+        """Take spaces of normal and reduction cells with operations to spare.
+
+        Raises:
+            ValueError: The space has other cells, or too few operations to narrow them twice.
+        """
+        if set(space.operations) != {"normal", "reduce"}:
+            raise ValueError(
+                f"space {space.name!r}: P-DARTS deepens networks of normal and reduction cells: "
+                "use the space darts"
+            )
+        fewest = min(len(names) for edges in space.operations.values() for names in edges)
+        if fewest <= 5:
+            raise ValueError(
+                f"space {space.name!r} has edges of {fewest} operations: P-DARTS narrows them to 5 "
+                "and then 3, so that it needs 6 at least: use the space darts"
+            )
+        return space
+
+    def phases(self, space: Space) -> Sequence[Phase]:
+        """Search in three depths, each time weights alone at first."""
+        return (
+            Phase(frozen=self.frozen),
+            Phase(frozen=self.frozen, cells=self.deeper[0], operations=5),
+            Phase(frozen=self.frozen, cells=self.deeper[1], operations=3),
+        )
+
+    def alphas(self, space: Space) -> dict[str, Tensor]:
+        """Draw alphas (edges, ops) near zero for every group of choices."""
+        return near_zero(space, self.init)
+
+    def mix(self, alphas: dict[str, Tensor], clock: Clock) -> Mix:
+        """Weigh operations by softmax; drop values of skips."""
+        return Mix(softmax(alphas), skip_dropout=self.dropout(clock))
+
+    def dropout(self, clock: Clock) -> float:
+        """Return the rate of skips: falling linearly while alphas are frozen, then as exp(-t/5)."""
+        rate, thaw = self.skip_dropout[clock.phase], round(self.frozen * clock.epochs)
+        if clock.epoch < thaw:
+            return rate * (clock.epochs - clock.epoch - 1) / clock.epochs
+        return rate * math.exp(-0.2 * (clock.epoch - thaw))
+
+    def expected(self, alphas: dict[str, Tensor]) -> Mix:
+        """Return the mix without dropout."""
+        return Mix(softmax(alphas))
+
+    def derive(self, space: Space, alphas: dict[str, Tensor]) -> Genotype:
+        """Read off by the space's rule, with a limit to the normal cell's skips."""
+        return limit(space, softmax(alphas), self.max_skips)

@@ -1,0 +1,207 @@
+"""PR-DARTS: sparse gates in groups, and a reward for depth.
+
+Zhou, Xiong, Socher, Hoi: Theory-inspired path-regularized differential network architecture search.
+NeurIPS 2020, arXiv:2006.16537.
+
+Skips make a supernet converge faster, whatever the network is worth that they leave, and so win.
+Here operations do not compete in a softmax: every one has a stochastic gate of its own, a logistic
+variable g stretched to (a, b) and clamped, so that it is often exactly 0 or 1:
+
+    z = clamp(a + (b - a) sigmoid((alpha + g) / tau), 0, 1)
+
+Every edge keeps the k operations with the largest gates, after a share of all gates was set back by
+1 to give others their turn. They run with weight 1, and backward the gradient is that of z. The
+chance that a gate is open at all,
+
+    Theta = P(z > 0) = sigmoid(alpha - tau ln(-a / b)),
+
+is held down among skips (group 1), and among convolutions and pools (group 2), and is held up along
+the deepest path, through the edges that join each node to the state just before it:
+
+    lambda_1 L_skip + lambda_2 (L_convolution + L_pool) - lambda_3 L_path
+
+Deviations: the paper descends the weights before the alphas, by a cosine over steps and with
+Nesterov's momentum; here those are settings of the run, and the recipes give them. L_path is the
+mean over the two cells, as the other terms are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from tutelage.checks import at_least, positive, within
+from tutelage.clock import Clock
+from tutelage.searches.base import Phase, near_zero, softmax
+from tutelage.spaces.base import Mix, Space
+from tutelage.spaces.genotype import DARTS_OPERATIONS, Cell, Genotype
+
+NODES = (2, 3, 4, 5)
+"""Edges that enter the nodes of DARTS' cell."""
+EDGES = (DARTS_OPERATIONS,) * sum(NODES)
+"""What every edge must offer, since columns stand for operations here."""
+CHAIN = [edge - 1 for edge in accumulate(NODES)]
+"""The last edge into every node: it comes from the state just before."""
+
+
+def columns(*kinds: str) -> list[int]:
+    """List the columns of the operations whose names begin so."""
+    return [column for column, name in enumerate(DARTS_OPERATIONS) if name.startswith(kinds)]
+
+
+SKIPS, POOLS = columns("skip"), columns("max_pool", "avg_pool")
+CONVOLUTIONS = columns("sep_conv", "dil_conv")
+GROUPS = (SKIPS, [*columns("none"), *CONVOLUTIONS], POOLS)
+"""Whose openness is held down, each on its own; `none` counts among the convolutions."""
+
+
+def mean_of_kept(theta: Tensor, kept: Tensor) -> Tensor:
+    """Average over the last dimension of theta (..., n) where kept (..., n) is 1; 0 if nowhere."""
+    return (theta * kept).sum(-1) / kept.sum(-1).clamp(min=1)
+
+
+def group_terms(theta: Tensor, kept: Tensor) -> Tensor:
+    """Average theta (edges, ops) over what is kept of skips, convolutions and pools: (3,)."""
+    return torch.stack(
+        [mean_of_kept(theta[:, group].flatten(), kept[:, group].flatten()) for group in GROUPS]
+    )
+
+
+def path_term(theta: Tensor, kept: Tensor) -> Tensor:
+    """Multiply, over the chain's edges that keep a convolution, the mean theta of theirs: ()."""
+    theta, kept = theta[CHAIN][:, CONVOLUTIONS], kept[CHAIN][:, CONVOLUTIONS]
+    means = mean_of_kept(theta, kept)
+    return torch.where(kept.any(-1), means, torch.ones_like(means)).prod()
+
+
+def strongest(nodes: Sequence[int], weights: Sequence[Sequence[float]]) -> Cell:
+    """Read a cell off weights (edges, ops): every node keeps its two best operations but `none`.
+
+    Both may lie on one edge. Ties go to the lower predecessor, then to the lower column.
+    """
+    kept, rows = [], iter(weights)
+    for count in nodes:
+        pairs = [
+            (weight, name, source)
+            for source in range(count)
+            for weight, name in zip(next(rows), DARTS_OPERATIONS, strict=True)
+            if name != "none"
+        ]
+        pairs.sort(key=lambda each: -each[0])
+        kept.append(tuple((name, source) for _, name, source in pairs[:2]))
+    return Cell(tuple(kept), concat=tuple(range(2, 2 + len(nodes))))
+
+
+@dataclass(frozen=True)
+class PrDarts:
+    """Give every operation a gate; keep the most open ones; reward depth."""
+
+    tau: float = 1.0
+    """Temperature of the gates at the beginning."""
+    tau_end: float = 0.1
+    """Temperature at the end."""
+    kept: int = 2
+    """Operations that run on every edge, k."""
+    gate_dropout: float = 0.4
+    """Share of the gates that are set back when the most open ones are chosen."""
+    gate_low: float = -0.1
+    """Lower end of the stretched gates, a: below 0."""
+    gate_high: float = 1.1
+    """Upper end of the stretched gates, b: above 1."""
+    skip_weight: float = 0.01
+    """Weight of the term that closes skips, lambda_1."""
+    other_weight: float = 0.005
+    """Weight of the terms that close convolutions and pools, lambda_2."""
+    path_weight: float = 0.005
+    """Weight of the term that opens convolutions on the deepest path, lambda_3."""
+    threshold: float = 0.2
+    """Openness of a group up to which it costs nothing."""
+    init: float = 1e-3
+    """Standard deviation of the initial alphas."""
+
+    def __post_init__(self) -> None:
+        positive(tau=self.tau, tau_end=self.tau_end)
+        within(1, len(DARTS_OPERATIONS), kept=self.kept)
+        within(0, 1, gate_dropout=self.gate_dropout, threshold=self.threshold)
+        if not (-math.inf < self.gate_low < 0 and 1 < self.gate_high < math.inf):
+            raise ValueError(
+                f"gate_low = {self.gate_low}, gate_high = {self.gate_high}: gates are stretched "
+                "beyond [0, 1], from a number below 0 to one above 1"
+            )
+        at_least(0, skip_weight=self.skip_weight, other_weight=self.other_weight)
+        at_least(0, path_weight=self.path_weight, init=self.init)
+
+    trains: ClassVar[bool] = True
+    cells: ClassVar[int | None] = 6
+
+    def fit(self, space: Space) -> Space:
+        """Ask for a normalisation before the classifier.
+
+        Raises:
+            ValueError: The space is not that of DARTS.
+        """
+        if space.operations != {"normal": EDGES, "reduce": EDGES}:
+            raise ValueError(
+                f"space {space.name!r}: PR-DARTS weighs groups of DARTS' eight operations, which "
+                "every edge must have: use the space darts"
+            )
+        return space.varied(final_norm=True)
+
+    def phases(self, space: Space) -> Sequence[Phase]:
+        """Search in one go."""
+        return (Phase(),)
+
+    def alphas(self, space: Space) -> dict[str, Tensor]:
+        """Draw alphas (edges, ops) near zero for every group of choices."""
+        return near_zero(space, self.init)
+
+    def mix(self, alphas: dict[str, Tensor], clock: Clock) -> Mix:
+        """Open k gates an edge, with the gradient of all of them; weigh the groups and the path."""
+        tau = self.tau + (self.tau_end - self.tau) * clock.progress
+        operations, chosen, groups, paths = {}, {}, [], []
+        for name, a in alphas.items():
+            gates = self.gates(a, tau)
+            most_open = self.choose(gates.detach())
+            kept = torch.zeros_like(gates).scatter_(-1, most_open, 1.0)
+            operations[name] = kept - gates.detach() + gates
+            chosen[name] = most_open.tolist()
+            theta = (a - tau * math.log(-self.gate_low / self.gate_high)).sigmoid()
+            groups.append(group_terms(theta, kept))
+            paths.append(path_term(theta, kept))
+        excess = (torch.stack(groups).mean(0) - self.threshold).relu()
+        skip, convolution, pool = excess.unbind()
+        penalty = self.skip_weight * skip + self.other_weight * (convolution + pool)
+        penalty = penalty - self.path_weight * torch.stack(paths).mean()
+        return Mix(operations, chosen, penalty=penalty)
+
+    def gates(self, a: Tensor, tau: float) -> Tensor:
+        """Draw the gates z (edges, ops) of alphas (edges, ops)."""
+        noise = torch.rand_like(a).logit()
+        gates = ((a + noise) / tau).sigmoid()
+        return (self.gate_low + (self.gate_high - self.gate_low) * gates).clamp(0, 1)
+
+    def choose(self, gates: Tensor) -> Tensor:
+        """Return the columns (edges, k) of the most open gates, of which a share was set back."""
+        scores = gates - torch.empty_like(gates).bernoulli_(self.gate_dropout)
+        # gates of exactly 0 or 1 tie often: a random order of the operations decides
+        order = torch.randperm(gates.shape[-1], device=gates.device)
+        ranks = scores[:, order].argsort(dim=-1, descending=True, stable=True)
+        return order[ranks[:, : self.kept]]
+
+    def expected(self, alphas: dict[str, Tensor]) -> Mix:
+        """Return the softmax of the alphas, which is what operations are read off by."""
+        return Mix(softmax(alphas))
+
+    def derive(self, space: Space, alphas: dict[str, Tensor]) -> Genotype:
+        """Read off every node's two most probable operations, by the softmax of their alphas."""
+        cells = {
+            group: strongest(space.nodes, weights.tolist())
+            for group, weights in self.expected(alphas).operations.items()
+        }
+        return Genotype(space.name, cells)

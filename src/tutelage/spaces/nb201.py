@@ -1,0 +1,232 @@
+"""NAS-Bench-201's space: one cell of six edges, repeated at three resolutions.
+
+Dong, Yang: NAS-Bench-201: extending the scope of reproducible neural architecture search. ICLR
+2020, arXiv:2001.00326. A cell has an input and three nodes; every node sums one operation of five
+on each state before it: 5^6 = 15,625 cells. Three stages of N cells, each stage twice as wide as
+the one before and joined to it by a residual block of stride 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tutelage.spaces.base import (
+    Edges,
+    Mix,
+    Size,
+    Sizes,
+    Variant,
+    check_shares,
+    check_space,
+    narrow,
+)
+from tutelage.spaces.fused import channels_last
+from tutelage.spaces.genotype import NASBENCH201_OPERATIONS, Cell, Genotype
+from tutelage.spaces.mixed import MixedNode, State, Weights, weights_of
+from tutelage.spaces.network import drop
+from tutelage.spaces.ops import ReluConvolution, operation
+
+GROUP = "cell"
+PLAIN_201 = Variant(normalised_pools=False)
+NODES = 3
+"""Nodes of a cell; node i reads the cell's input and the i nodes before it."""
+EDGES = sum(node + 1 for node in range(NODES))
+
+
+class Halve(nn.Module):
+    """A residual block of stride 2 that doubles the channels."""
+
+    def __init__(self, channels: int, *, affine: bool, track: bool) -> None:
+        super().__init__()
+        self.first = ReluConvolution(channels, 2 * channels, 3, 2)
+        self.second = ReluConvolution(2 * channels, 2 * channels, 3)
+        self.shortcut = nn.Conv2d(channels, 2 * channels, 1, bias=False)
+        for block in (self.first, self.second):
+            block[2] = nn.BatchNorm2d(2 * channels, affine=affine, track_running_stats=track)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, C, H, W) to (B, 2 C, H / 2, W / 2), rounded up."""
+        return self.shortcut(F.avg_pool2d(x, 2, 2, ceil_mode=True)) + self.second(self.first(x))
+
+
+class CellNetwork(nn.Module):
+    """The cell of a genotype: every node sums one operation on each state before it."""
+
+    def __init__(self, cell: Cell, channels: int) -> None:
+        super().__init__()
+        self.nodes = cell.nodes
+        self.operations = nn.ModuleDict(
+            {
+                f"{source}-{node}": operation(name, channels, 1)
+                for node, pairs in enumerate(cell.nodes, start=1)
+                for name, source in pairs
+            }
+        )
+
+    def forward(self, x: Tensor, drop_path: float) -> Tensor:
+        """Map x (B, C, H, W) to the last node, dropping paths but identities."""
+        states = [x]
+        for node, pairs in enumerate(self.nodes, start=1):
+            total: Any = 0
+            for name, source in pairs:
+                y = self.operations[f"{source}-{node}"](states[source])
+                whole = name == "skip_connect" or drop_path == 0
+                total = total + (y if whole else drop(y, drop_path))
+            states.append(total)
+        return states[-1]
+
+
+class MixedCell(nn.Module):
+    """A cell of the supernet."""
+
+    def __init__(self, edges: Edges, channels: int, variant: Variant) -> None:
+        super().__init__()
+        self.variant = variant
+        self.nodes = nn.ModuleList()
+        start = 0
+        for sources in range(1, 1 + NODES):
+            rows = edges[start : start + sources]
+            self.nodes.append(MixedNode(rows, [1] * sources, channels, variant))
+            start += sources
+
+    def forward(self, x: Tensor, weights: Weights) -> Tensor:
+        """Map x (B, C, H, W) to the last node."""
+        states = [State(x, 1, self.variant)]
+        start = 0
+        for node in self.nodes:
+            stop = start + len(states)
+            states.append(State(node(states, weights.rows(start, stop)), 1, self.variant))
+            start = stop
+        return states[-1].whole
+
+
+class Skeleton(nn.Module):
+    """What surrounds the cells: stem, stages of cells joined by halving blocks, classifier."""
+
+    def __init__(self, cell: Callable[[int], nn.Module], size: Size, *, track: bool) -> None:
+        """Build it, with cells made from their channels; `track` is for stand-alone networks.
+
+        Raises:
+            ValueError: The form is not cifar.
+        """
+        super().__init__()
+        if size.form != "cifar":
+            raise ValueError(f"form = {size.form!r}: networks of nasbench201 have only 'cifar'")
+        channels = size.channels
+        convolution = nn.Conv2d(size.image_channels, channels, 3, padding=1, bias=False)
+        norm = nn.BatchNorm2d(channels, track_running_stats=track)
+        self.stem = nn.Sequential(convolution, norm)
+        widths = [channels, 2 * channels, 4 * channels]
+        self.cells = nn.ModuleList(cell(width) for width in widths for _ in range(size.cells))
+        self.halves = nn.ModuleList(Halve(width, affine=track, track=track) for width in widths[:2])
+        self.per_stage = size.cells
+        self.norm = nn.BatchNorm2d(widths[-1], track_running_stats=track)
+        self.classifier = nn.Linear(widths[-1], size.classes)
+
+    def features(self, x: Tensor, through: Any) -> Tensor:
+        """Map images (B, C, H, W) to what the classifier reads (B, D), cells given `through`."""
+        x = self.stem(x)
+        for index, cell in enumerate(self.cells):
+            stage, place = divmod(index, self.per_stage)
+            if stage and not place:
+                x = self.halves[stage - 1](x)
+            x = cell(x, through())
+        return self.norm(x).relu().mean((2, 3))
+
+
+class Network(nn.Module):
+    """The stand-alone network of a genotype; in training mode it gives (logits, None)."""
+
+    def __init__(self, cell: Cell, size: Size, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.drop_path = drop_path
+        self.skeleton = Skeleton(lambda channels: CellNetwork(cell, channels), size, track=True)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, None]:
+        """Map images (B, C, H, W) to logits (B, classes), in training with None."""
+        drop_path = self.drop_path if self.training else 0.0
+        logits = self.skeleton.classifier(self.skeleton.features(x, lambda: drop_path))
+        return (logits, None) if self.training else logits
+
+
+class Supernet(nn.Module):
+    """Stages of mixed cells between a stem and a classifier."""
+
+    def __init__(self, edges: Edges, size: Size, variant: Variant) -> None:
+        super().__init__()
+        check_shares(size, variant)
+        self.edges = edges
+        self.skeleton = Skeleton(
+            lambda channels: MixedCell(edges, channels, variant), size, track=False
+        )
+
+    def forward(self, x: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
+        """Map images (B, C, H, W) to logits (B, classes) and features (B, D)."""
+        features = self.skeleton.features(
+            channels_last(x), lambda: weights_of(mix, GROUP, self.edges)
+        )
+        return self.skeleton.classifier(features), features
+
+
+@dataclass(frozen=True)
+class NasBench201:
+    """NAS-Bench-201's space."""
+
+    name: ClassVar[str] = "nasbench201"
+    operations: Mapping[str, Edges]
+    """The operations of the six edges: by node, then by predecessor."""
+    variant: Variant = PLAIN_201
+    """What a search has asked of the supernet."""
+    sizes: ClassVar[Sizes] = Sizes(16, 5, 16, 5, auxiliary=0.0)
+    """Cells are counted for each of the three stages."""
+    nodes: ClassVar[tuple[int, ...]] = tuple(range(1, 1 + NODES))
+
+    @property
+    def choices(self) -> Mapping[str, tuple[int, int]]:
+        """The (edges, ops) of the cell."""
+        return {GROUP: (EDGES, len(self.operations[GROUP][0]))}
+
+    def varied(self, **changes: Any) -> NasBench201:
+        """Return the space with fields of its variant changed."""
+        return replace(self, variant=replace(self.variant, **changes))
+
+    def narrowed(self, kept: Mapping[str, Sequence[Sequence[int]]]) -> NasBench201:
+        """Return the space with only some operations of every edge, by their columns."""
+        return replace(self, operations=narrow(self.operations, kept))
+
+    def supernet(self, size: Size) -> Supernet:
+        """Build the network whose forward (x, mix) gives logits (B, classes), features (B, D)."""
+        return Supernet(self.operations[GROUP], size, self.variant)
+
+    def genotype(self, mix: Mix) -> Genotype:
+        """Read off the strongest operation of every edge, `none` among them."""
+        columns = mix.products()[GROUP].argmax(-1).tolist()
+        names = iter(
+            edge[column] for edge, column in zip(self.operations[GROUP], columns, strict=True)
+        )
+        nodes = tuple(
+            tuple((next(names), source) for source in range(node + 1)) for node in range(NODES)
+        )
+        return Genotype(self.name, {GROUP: Cell(nodes, concat=(NODES,), inputs=1)})
+
+    def network(
+        self, genotype: Genotype, size: Size, *, auxiliary: bool = False, drop_path: float = 0.0
+    ) -> Network:
+        """Build the stand-alone network of a genotype.
+
+        Raises:
+            ValueError: The genotype is of another space, or an auxiliary head is asked for.
+        """
+        check_space(genotype, self.name)
+        if auxiliary:
+            raise ValueError("networks of nasbench201 have no auxiliary head: give --auxiliary 0")
+        return Network(genotype.cells[GROUP], size, drop_path)
+
+
+NASBENCH201 = NasBench201({GROUP: (NASBENCH201_OPERATIONS,) * EDGES})
+"""The space with its five operations on every edge."""

@@ -1,0 +1,108 @@
+"""The texts in which other repositories print cells: DARTS' tuple and NAS-Bench-201's string.
+
+Both directions work on plain (operation, state) pairs; `tutelage.spaces.genotype` checks them.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+DARTS_GROUPS = ("normal", "reduce")
+
+
+def read_darts(text: str) -> dict[str, dict[str, Any]]:
+    """Read DARTS' tuple text as nodes and concat of every group; runs none of it.
+
+    Raises:
+        ValueError: the text is something else, or an operation of a node is missing.
+    """
+    fields = _darts_fields(text)
+    return {
+        group: {
+            "inputs": 2,
+            "nodes": _paired(group, fields[group]),
+            "concat": fields[f"{group}_concat"],
+        }
+        for group in DARTS_GROUPS
+    }
+
+
+def write_darts(cells: Mapping[str, Mapping[str, Any]]) -> str:
+    """Write nodes and concat of every group as DARTS' tuple text."""
+    fields = []
+    for group in DARTS_GROUPS:
+        concat = cells[group]["concat"]
+        span = range(concat[0], concat[-1] + 1)
+        pairs = [tuple(pair) for node in cells[group]["nodes"] for pair in node]
+        fields += [f"{group}={pairs}"]
+        fields += [f"{group}_concat={span if list(span) == concat else concat}"]
+    return f"Genotype({', '.join(fields)})"
+
+
+def read_nasbench201(text: str) -> list[list[tuple[str, int]]]:
+    """Read NAS-Bench-201's string as the (operation, state) pairs of every node.
+
+    Raises:
+        ValueError: the text is something else.
+
+    >>> read_nasbench201("|none~0|+|skip_connect~0|nor_conv_3x3~1|")
+    [[('none', 0)], [('skip_connect', 0), ('nor_conv_3x3', 1)]]
+    """
+    nodes = []
+    for node in text.strip().split("+"):
+        pairs = [term.partition("~") for term in node[1:-1].split("|")]
+        framed = len(node) > 1 and node[0] == node[-1] == "|"
+        if not framed or not all(state.isdecimal() and len(state) < 4 for _, _, state in pairs):
+            raise ValueError(
+                "not NAS-Bench-201's string, |nor_conv_3x3~0|+|none~0|skip_connect~1|+"
+                "|avg_pool_3x3~0|none~1|nor_conv_1x1~2|"
+            )
+        nodes.append([(operation, int(state)) for operation, _, state in pairs])
+    return nodes
+
+
+def write_nasbench201(nodes: Sequence[Sequence[tuple[str, int]]]) -> str:
+    """Write the (operation, state) pairs of every node as NAS-Bench-201's string.
+
+    >>> write_nasbench201([[("none", 0)], [("skip_connect", 0), ("nor_conv_3x3", 1)]])
+    '|none~0|+|skip_connect~0|nor_conv_3x3~1|'
+    """
+    texts = ([f"{operation}~{state}" for operation, state in node] for node in nodes)
+    return "+".join(f"|{'|'.join(terms)}|" for terms in texts)
+
+
+def _paired(group: str, pairs: Sequence[Any]) -> list[Sequence[Any]]:
+    if len(pairs) % 2:
+        raise ValueError(
+            f"cell {group!r} holds {len(pairs)} pairs: every node needs two, so one is missing"
+        )
+    return [pairs[i : i + 2] for i in range(0, len(pairs), 2)]
+
+
+def _darts_fields(text: str) -> dict[str, list[Any]]:
+    names = [name for group in DARTS_GROUPS for name in (group, f"{group}_concat")]
+    start, end = text.find("Genotype("), text.rfind(")")
+    try:
+        call = ast.parse(text[start : end + 1], mode="eval").body
+        if not isinstance(call, ast.Call):
+            raise TypeError("not a call")
+        values = [*zip(names, call.args, strict=False)]
+        values += [(each.arg or "", each.value) for each in call.keywords]
+        fields = {name: _literal(value) for name, value in values}
+    except (SyntaxError, ValueError, TypeError, RecursionError):
+        raise ValueError(
+            "not DARTS' tuple text, Genotype(normal=[('sep_conv_3x3', 1), ...], "
+            "normal_concat=range(2, 6), reduce=[...], reduce_concat=range(2, 6))"
+        ) from None
+    missing = [name for name in names if name not in fields]
+    if missing:
+        raise ValueError(f"DARTS' tuple text lacks {' and '.join(missing)}")
+    return fields
+
+
+def _literal(value: ast.expr) -> list[Any]:
+    if isinstance(value, ast.Call) and ast.unparse(value.func) == "range":
+        return list(range(*(ast.literal_eval(each) for each in value.args))[:1000])
+    return list(ast.literal_eval(value))

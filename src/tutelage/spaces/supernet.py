@@ -1,0 +1,80 @@
+"""The supernet of DARTS' cells: mixed nodes in cells, cells between a stem and a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.spaces.base import PLAIN, Edges, Mix, Size, Variant, check_shares
+from tutelage.spaces.fused import channels_last
+from tutelage.spaces.mixed import MixedNode, Project, Reduce, State, Weights, weights_of
+from tutelage.spaces.ops import NODES, Place, layout, stem
+
+
+class MixedCell(nn.Module):
+    """A cell of the supernet: each of its nodes reads all states before it."""
+
+    def __init__(self, edges: Edges, place: Place, variant: Variant) -> None:
+        """Build the cell at its place from the operation names of every edge."""
+        super().__init__()
+        self.stride = place.stride
+        self.variant = variant
+        before, last = place.inputs
+        self.before = (Reduce if place.reduced else Project)(before, place.channels)
+        self.last = Project(last, place.channels)
+        self.nodes = nn.ModuleList()
+        start = 0
+        for sources in range(2, 2 + NODES):
+            strides = [place.stride] * 2 + [1] * (sources - 2)
+            rows = edges[start : start + sources]
+            self.nodes.append(MixedNode(rows, strides, place.channels, variant))
+            start += sources
+
+    def forward(self, before: Tensor, last: Tensor, weights: Weights) -> Tensor:
+        """Map two activated inputs to the nodes' channels, concatenated."""
+        inputs = (self.before(before), self.last(last))
+        states = [State(x, self.stride, self.variant) for x in inputs]
+        start = 0
+        for node in self.nodes:
+            stop = start + len(states)
+            states.append(State(node(states, weights.rows(start, stop)), 1, self.variant))
+            start = stop
+        return torch.cat([state.whole for state in states[2:]], dim=1)
+
+
+class Supernet(nn.Module):
+    """Cells of mixed operations between a stem and a classifier."""
+
+    def __init__(self, edges: Mapping[str, Edges], size: Size, variant: Variant = PLAIN) -> None:
+        """Build the network for the operation names of every edge of every group.
+
+        Raises:
+            ValueError: The channels cannot be shared out as the variant asks.
+        """
+        super().__init__()
+        check_shares(size, variant)
+        self.edges = edges
+        self.stem = stem(size, track=False)
+        self.plan = layout(size, dict.fromkeys(edges, NODES))
+        self.cells = nn.ModuleList(
+            MixedCell(edges[place.group], place, variant) for place in self.plan
+        )
+        width = self.plan[-1].outputs
+        norm = nn.BatchNorm2d(width, track_running_stats=False)
+        self.norm = norm if variant.final_norm else nn.Identity()
+        self.classifier = nn.Linear(width, size.classes)
+        self.final_norm = variant.final_norm
+
+    def forward(self, x: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
+        """Map images (B, C, H, W) to logits (B, classes) and features (B, D)."""
+        before = last = self.stem[0](channels_last(x)).relu()
+        for part in self.stem[1:]:
+            last = part(before).relu()
+        output = last
+        for place, cell in zip(self.plan, self.cells, strict=True):
+            output = cell(before, last, weights_of(mix, place.group, self.edges[place.group]))
+            before, last = last, output.relu()
+        features = (self.norm(output).relu() if self.final_norm else output).mean((2, 3))
+        return self.classifier(features), features

@@ -1,0 +1,542 @@
+"""The table of NAS-Bench-201: what is built is what is answered, and every bad file is refused."""
+
+import csv
+import gzip
+import json
+import lzma
+import os
+import random
+import re
+import statistics
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from tutelage.benchmark.build import CORE, build, write_table
+from tutelage.benchmark.nasbench201 import ACCURACIES, COUNT, MAGIC, Table, position
+from tutelage.benchmark.nats import build_from_api, own_cost, read_rows
+from tutelage.spaces.genotype import NASBENCH201_OPERATIONS, Genotype
+from tutelage.spaces.published import PUBLISHED
+
+TABLES = os.environ.get("TUTELAGE_TEST_TABLES", "")
+real_data = pytest.mark.skipif(
+    not TABLES, reason="TUTELAGE_TEST_TABLES names no folder with NAS-Bench-201's CSV files"
+)
+EDGES = "|{}~0|+|{}~0|{}~1|+|{}~0|{}~1|{}~2|"
+STRINGS = [EDGES.format(*operations) for operations in product(NASBENCH201_OPERATIONS, repeat=6)]
+SKIPS = EDGES.format(*["skip_connect"] * 6)
+COLUMNS = {  # the CSV's columns by the names of the answers, written out
+    "cifar10_valid_12": "c10_valid_12",
+    "cifar10_valid_200": "c10_valid_200",
+    "cifar10_test_12": "c10_test_12",
+    "cifar10_test_200": "c10_test_200",
+    "cifar100_valid_12": "c100_valid_12",
+    "cifar100_valid_200": "c100_valid_200",
+    "cifar100_test_12": "c100_test_12",
+    "cifar100_test_200": "c100_test_200",
+    "imagenet16_valid_12": "in16_valid_12",
+    "imagenet16_valid_200": "in16_valid_200",
+    "imagenet16_test_12": "in16_test_12",
+    "imagenet16_test_200": "in16_test_200",
+}
+
+
+def synthetic():
+    """Rows for every architecture in a shuffled order of indices, with ties."""
+    draw = random.Random(201)
+    order = STRINGS[:]
+    draw.shuffle(order)
+    rows = []
+    for index, text in enumerate(order):
+        row = dict.fromkeys(CORE, 0) | {"index": index, "arch": text, "n_seeds": 2 + index % 2}
+        row |= {column: round(draw.uniform(10, 95), 1) for column in COLUMNS.values()}
+        row |= {"params_M": 0.129306, "flops_M": 15.64737, "flops_M_in16": 3.91948}
+        row |= {"params_M_arch": 0.157306, "flops_M_arch": 19.57953}
+        row |= {f"train_s_{name}_200": draw.random() for name in ("c10valid", "c100", "in16")}
+        rows.append(row)
+    return rows
+
+
+def write_csv(path, rows):
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def read_csv(path):
+    with lzma.open(path, "rt") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return synthetic()
+
+
+@pytest.fixture(scope="module")
+def latencies():
+    return [{"index": i, "phone": i / 8, "gpu_32": 1.5} for i in reversed(range(COUNT))]
+
+
+@pytest.fixture(scope="module")
+def files(rows, latencies, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("csv")
+    return [
+        write_csv(folder / "core.csv", rows),
+        write_csv(folder / "latency.csv", latencies),
+    ]
+
+
+@pytest.fixture(scope="module")
+def made(files, tmp_path_factory):
+    """A table of synthetic figures; not to be written to."""
+    path = tmp_path_factory.mktemp("made") / "made.table"
+    build(files, path)
+    return path
+
+
+def fails(call, *words):
+    with pytest.raises(ValueError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+# What a table answers ---------------------------------------------------------------------------
+
+
+def test_every_row_of_the_files_comes_back(made, rows, latencies):
+    table, milliseconds = Table(made), {row["index"]: row["phone"] for row in latencies}
+    assert table.devices == ("phone", "gpu_32")
+    assert table.sources == ("core.csv", "latency.csv")
+    for row in rows:
+        answer = table.query(Genotype.from_nasbench201(row["arch"]))
+        assert answer.architecture == row["arch"]
+        assert (answer.index, answer.seeds) == (row["index"], row["n_seeds"])
+        assert answer.accuracy == {name: row[column] for name, column in COLUMNS.items()}
+        assert answer.latency == {"phone": milliseconds[row["index"]], "gpu_32": 1.5}
+        assert answer.seconds == {
+            "cifar10": row["train_s_c10valid_200"],
+            "cifar100": row["train_s_c100_200"],
+            "imagenet16": row["train_s_in16_200"],
+        }
+        assert (answer.parameters, answer.parameters_reported) == (157_306, 129_306)
+        assert (answer.flops, answer.flops_reported) == (19_579_530, 15_647_370)
+        assert answer.flops_imagenet16_reported == 3_919_480
+
+
+@pytest.mark.parametrize("name", ACCURACIES)
+def test_ranks_are_places_in_a_sorted_list(made, rows, name):
+    table = Table(made)
+    falling = sorted((row[COLUMNS[name]] for row in rows), reverse=True)
+    assert len(set(falling)) < COUNT / 10
+    for row in rows[::97]:
+        answer = table.query(Genotype.from_nasbench201(row["arch"]))
+        assert answer.rank[name] == falling.index(row[COLUMNS[name]]) + 1
+
+
+def test_positions_count_all_architectures_in_order():
+    assert [position(Genotype.from_nasbench201(text)) for text in STRINGS] == [*range(COUNT)]
+
+
+def test_a_table_needs_no_latencies_and_takes_compressed_files(files, made, tmp_path):
+    content = files[0].read_bytes()
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(content, 1))
+    (tmp_path / "a.csv.xz").write_bytes(lzma.compress(content, preset=0))
+    build([tmp_path / "a.csv.gz"], tmp_path / "new" / "gz.table")
+    build([tmp_path / "a.csv.xz"], tmp_path / "xz.table")
+    skips = Genotype.from_nasbench201(SKIPS)
+    answers = [Table(tmp_path / each).query(skips) for each in ("new/gz.table", "xz.table")]
+    assert answers[0] == answers[1]
+    assert answers[0].latency == {}
+    assert answers[0].accuracy == Table(made).query(skips).accuracy
+    assert "latency" not in answers[0].as_text()
+
+
+def test_the_text_shows_percent_ranks_and_both_costs(made, rows):
+    answer = Table(made).query(Genotype.from_nasbench201(SKIPS))
+    text = answer.as_text()
+    row = next(row for row in rows if row["arch"] == SKIPS)
+    line = next(line for line in text.splitlines() if line.startswith("CIFAR-100"))
+    wanted = [f"{row[column]:.2f}" for column in ("c100_valid_12", "c100_valid_200")]
+    assert re.findall(r"(\d+\.\d+) %", line) == wanted
+    assert line.split()[-1] == f"{answer.rank['cifar100_valid_200']:,}"
+    assert "parameters  157,306 (the benchmark reports 129,306)" in text
+    assert max(map(len, text.splitlines())) < 100
+    assert json.loads(json.dumps(answer.as_dict()))["rank"] == answer.rank
+
+
+def test_a_query_takes_milliseconds_and_megabytes_and_no_torch(made):
+    code = f"""
+import resource, sys, time
+from tutelage.benchmark.nasbench201 import Table
+from tutelage.spaces.genotype import Genotype
+def used():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before = used()
+genotype = Genotype.from_nasbench201({SKIPS!r})
+times = []
+for _ in range(20):
+    start = time.perf_counter()
+    Table({str(made)!r}).query(genotype)
+    times.append(time.perf_counter() - start)
+print(sorted(times)[10], used() - before, "torch" in sys.modules)
+"""
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    seconds, megabytes, torch = output.stdout.split()
+    assert float(seconds) < 0.02
+    assert float(megabytes) < 10
+    assert torch == "False"
+    assert made.stat().st_size < 4e6
+
+
+# Bad tables -------------------------------------------------------------------------------------
+
+
+def header_changed(made, **values):
+    line, _, records = made.read_bytes().partition(b"\n")
+    changed = json.dumps(json.loads(line) | values).encode()
+    return changed.ljust(len(line)) + b"\n" + records
+
+
+TABLE_CASES = {
+    "cut short": (lambda made: made.read_bytes()[:-1000], "cut short"),
+    "cut in its header": (lambda made: made.read_bytes()[:50], "cut short"),
+    "too long": (lambda made: made.read_bytes() + b"\0", "asks for"),
+    "empty": (lambda made: b"", "is no table of NAS-Bench-201"),
+    "foreign": (lambda made: b"index,arch\n0,x\n", "is no table of NAS-Bench-201"),
+    "without devices": (lambda made: MAGIC + b', "version": 1}\n', "cut short or damaged"),
+    "newer": (lambda made: header_changed(made, version=2), "read it with the newer one"),
+    "older": (lambda made: header_changed(made, version=0), "make it again with `tutelage table"),
+    "version in words": (lambda made: header_changed(made, version="1"), "version '1'"),
+}
+
+
+@pytest.mark.parametrize("case", TABLE_CASES)
+def test_bad_tables_are_refused_in_one_sentence(made, tmp_path, case):
+    content, message = TABLE_CASES[case]
+    path = tmp_path / "bad.table"
+    path.write_bytes(content(made))
+    fails(lambda: Table(path), str(path), message)
+
+
+def test_a_missing_table_and_another_space_are_refused(made, tmp_path):
+    fails(lambda: Table(tmp_path / "none"), "is no file: make it with `tutelage table build`")
+    fails(lambda: Table(tmp_path), "is no file")
+    fails(lambda: Table(made).query(PUBLISHED["DARTS_V2"]), "'darts'", "nasbench201's cells")
+
+
+# Bad CSV files ----------------------------------------------------------------------------------
+
+
+def without(rows, column):
+    return [{key: value for key, value in row.items() if key != column} for row in rows]
+
+
+def with_first(rows, **values):
+    return [rows[0] | values, *rows[1:]]
+
+
+CSV_CASES = {
+    "missing column": (lambda r: without(r, "c10_test_12"), "lacks the columns c10_test_12"),
+    "missing architectures": (lambda r: without(r, "arch"), "lacks the columns arch"),
+    "missing index": (lambda r: without(r, "index"), "lacks the columns index"),
+    "missing row": (lambda r: r[:-1], "15,624 of 15,625 architectures: index 15624 is missing"),
+    "doubled row": (lambda r: [*r, r[5]], "has the index 5 twice"),
+    "doubled architecture": (lambda r: with_first(r, arch=r[1]["arch"]), "twice"),
+    "index too high": (lambda r: with_first(r, index=COUNT), "index 15625: must be 0 to 15,624"),
+    "index between": (lambda r: with_first(r, index=0.5), "index 0.5: must be 0 to 15,624"),
+    "index in words": (lambda r: with_first(r, index="a"), "index = 'a' must be a number"),
+    "no number": (lambda r: with_first(r, c10_test_12="-"), "index 0: c10_test_12 = '-'"),
+    "not finite": (lambda r: with_first(r, c10_test_12="nan"), "c10_test_12 = 'nan' must be"),
+    "foreign operation": (
+        lambda r: with_first(r, arch=SKIPS.replace("skip_connect~2", "skip_conect~2")),
+        "index 0: cell 'cell': unknown operation 'skip_conect'",
+    ),
+    "foreign string": (lambda r: with_first(r, arch="resnet"), "not NAS-Bench-201's string"),
+}
+
+
+@pytest.mark.parametrize("case", CSV_CASES)
+def test_bad_rows_are_refused_in_one_sentence(rows, tmp_path, case):
+    change, message = CSV_CASES[case]
+    core, out = Path("core.csv"), tmp_path / "out.table"
+    fails(lambda: write_table(out, core, change(rows), {}), "core.csv", message)
+    assert not any(tmp_path.iterdir())
+
+
+def test_bad_files_are_refused_in_one_sentence(files, tmp_path):
+    core, latency = files
+    out, path = tmp_path / "out.table", tmp_path / "bad.csv"
+    whole = core.read_bytes()
+    for name, content in {
+        "cut.csv": whole[: len(whole) // 2 - 9],
+        "cut.csv.xz": lzma.compress(whole, preset=0)[:-999],
+        "cut.csv.gz": gzip.compress(whole, 1)[:-999],
+        "damaged.csv.gz": gzip.compress(whole, 1)[:500] + b"x" * 500,
+        "plain.csv.xz": whole,
+        "plain.csv.gz": whole,
+        "bytes.csv": b"\xff\xfe\x00",
+        "quote.csv": b'index,arch\n0,"',
+    }.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        fails(lambda path=path: build([path], out), str(path), "cut short")
+    for content in (b"", b"index,arch\n", b"arch,c10_test_12\nx,1\n", b"index\n1\n"):
+        path.write_bytes(content)
+        fails(lambda: build([path], out), "no rows of architectures with the official `index`")
+    with pytest.raises(FileNotFoundError, match=r"none\.csv"):
+        build([tmp_path / "none.csv"], out)
+    fails(lambda: build([latency], out), "none of the CSV files have")
+    again = tmp_path / "again.csv"
+    again.write_bytes(whole)
+    fails(lambda: build([core, again], out), "2 of the CSV files have")
+    again.write_bytes(latency.read_bytes())
+    fails(lambda: build([core, latency, again], out), str(again), "both give gpu_32")
+    assert not out.exists()
+
+
+def test_only_a_table_is_replaced_and_only_whole(made, files, tmp_path, monkeypatch):
+    foreign = tmp_path / "results.csv"
+    foreign.write_text("mine")
+    fails(lambda: build(files, foreign), "exists and is no table: give another --out")
+    assert foreign.read_text() == "mine"
+    old = tmp_path / "old.table"
+    old.write_bytes(made.read_bytes()[:-1])
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        fails(lambda: build(files, old), "no room for")
+    assert old.read_bytes() == made.read_bytes()[:-1]
+    build(files, old)
+    assert old.read_bytes() == made.read_bytes()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["old.table", "results.csv"]
+
+
+# The official files -----------------------------------------------------------------------------
+
+
+def test_pickles_are_not_opened_without_leave(tmp_path):
+    path, canary = tmp_path / "NATS.pickle.pbz2", tmp_path / "canary"
+    path.write_bytes(b"cposix\nsystem\n(S'touch %b'\ntR." % str(canary).encode())
+    call = lambda: build_from_api(path, tmp_path / "out")  # noqa: E731
+    fails(call, "is a pickle", "runs whatever code", "--trust-pickle", "CSV")
+    assert not canary.exists()
+
+
+def test_the_missing_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nats_bench", None)
+    call = lambda: build_from_api(tmp_path, tmp_path / "out", trust_pickle=True)  # noqa: E731
+    fails(call, "pip install 'tutelage[bench]'")
+
+
+NATS_EPOCHS = 3  # of 12 and 200, which only the keys name
+NATS_SETS = {
+    "cifar10-valid": ("x-valid", "ori-test"),
+    "cifar10": ("ori-test",),
+    "cifar100": ("x-valid", "x-test", "ori-test"),
+    "ImageNet16-120": ("x-valid", "x-test", "ori-test"),
+}
+
+
+def nats_results(nats_bench, index, text, hp):
+    """An architecture's results in the package's own classes, with figures that tell all apart."""
+    results = nats_bench.ArchResults(index, text)
+    for place, (name, tested) in enumerate(NATS_SETS.items()):
+        for seed in (777, 888) if hp == "200" else (777,):
+            one = nats_bench.ResultsCount(
+                name, None, {}, {}, 0.1 + index, 10.0 + index + place, {}, seed, NATS_EPOCHS, None
+            )
+            accuracies = {
+                f"{each}@{epoch}": figure(index, place, each, hp, seed) + 5 * (epoch - 2)
+                for each in tested
+                for epoch in range(NATS_EPOCHS)
+            }
+            times = dict.fromkeys(accuracies, 1.0)
+            one.update_train_info({}, {}, {}, dict.fromkeys(range(NATS_EPOCHS), 2.0 + place))
+            one.update_eval(accuracies, dict(accuracies), times)
+            results.update(name, seed, one)
+    return results.state_dict()
+
+
+def figure(index, place, tested, hp, seed):
+    return 20 + index + place * 7 + len(tested) + int(hp) / 100 + seed / 1000
+
+
+@pytest.fixture
+def nats(tmp_path):
+    """A miniature of the official archive, of four architectures, in both of its forms."""
+    nats_bench = pytest.importorskip("nats_bench", reason="the extra `bench` is not installed")
+    texts = [STRINGS[7], SKIPS, STRINGS[-1], STRINGS[4321]]
+    results = [
+        {hp: nats_results(nats_bench, index, text, hp) for hp in ("12", "200")}
+        for index, text in enumerate(texts)
+    ]
+    folder = tmp_path / "NATS-tss-simple"
+    folder.mkdir()
+    save = nats_bench.pickle_save
+    save({"meta_archs": texts, "evaluated_indexes": range(4)}, folder / "meta.pickle")
+    for index, each in enumerate(results):
+        save(each, folder / f"{index:06d}.pickle")
+    whole = {"meta_archs": texts, "evaluated_indexes": [0, 1, 2, 3]}
+    save(whole | {"arch2infos": dict(enumerate(results))}, tmp_path / "NATS-tss.pickle")
+    return texts, folder, tmp_path / "NATS-tss.pickle.pbz2"
+
+
+def test_the_official_package_gives_every_column(nats):
+    from nats_bench import create
+
+    texts, folder, file = nats
+    for path in (folder, file):
+        rows = list(read_rows(create(str(path), "tss", fast_mode=path.is_dir(), verbose=False)))
+        assert [row["arch"] for row in rows] == texts
+        for index, row in enumerate(rows):
+            assert set(row) == set(CORE)
+            for name, place, tested in (
+                ("c10_valid", 0, "x-valid"),
+                ("c10_test", 1, "ori-test"),
+                ("c100_valid", 2, "x-valid"),
+                ("c100_test", 2, "x-test"),
+                ("in16_valid", 3, "x-valid"),
+                ("in16_test", 3, "x-test"),
+            ):
+                mean = statistics.fmean(
+                    figure(index, place, tested, "200", seed) for seed in (777, 888)
+                )
+                assert row[f"{name}_200"] == pytest.approx(mean)
+                assert row[f"{name}_12"] == figure(index, place, tested, "12", 777)
+            assert (row["index"], row["n_seeds"]) == (index, 2)
+            assert (row["params_M"], row["flops_M"]) == (0.1 + index, 11 + index)
+            assert row["flops_M_in16"] == 13 + index
+            assert row["train_s_c10valid_200"] == 2 * NATS_EPOCHS
+            assert row["train_s_c100_200"] == 4 * NATS_EPOCHS
+            assert row["train_s_in16_200"] == 5 * NATS_EPOCHS
+            assert {key: row[key] for key in own_cost(texts[index])} == own_cost(texts[index])
+
+
+def test_official_files_that_are_not_whole_are_refused(nats, files, tmp_path):
+    _, folder, file = nats
+    out = tmp_path / "out.table"
+
+    def call(path, **more):
+        return lambda: build_from_api(path, out, trust_pickle=True, **more)
+
+    fails(call(file), str(file), "4 of 15,625 architectures: index 4 is missing")
+    fails(call(folder, latency_files=files[:1]), "has architectures", "only latencies")
+    (folder / "000002.pickle.pbz2").unlink()
+    fails(call(folder), "does not hold NATS-Bench's topology files")
+    file.write_bytes(file.read_bytes()[:-99])
+    fails(call(file), "does not hold NATS-Bench's topology files")
+    fails(call(tmp_path / "none"), "does not hold NATS-Bench's topology files")
+    assert not out.exists()
+
+
+# The command line -------------------------------------------------------------------------------
+
+
+def test_the_commands_make_and_ask_a_table(tutelage, here, files, made):
+    core, latency = files
+    for given in (f"--csv {core} --csv {latency}", f"--csv {latency} {core}"):
+        code, output, _ = tutelage(f"table build {given} --out nb.table")
+        assert (code, output.split()[:2]) == (0, ["Table:", "nb.table;"])
+        assert (here / "nb.table").read_bytes() == made.read_bytes()
+    genotype = Genotype.from_nasbench201(SKIPS)
+    (here / "run").mkdir()
+    (here / "run" / "genotype.json").write_text(genotype.to_json())
+    answer = Table(made).query(genotype)
+    for given in (SKIPS, "run"):
+        assert tutelage(f"query {given} --table nb.table") == (0, answer.as_text() + "\n", "")
+        _, output, _ = tutelage(f"query {given} --table nb.table --json")
+        assert json.loads(output) == answer.as_dict()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("query DARTS_V2 --table {made}", "the genotype is of the space 'darts'"),
+        ("query |a~0| --table {made}", "unknown operation 'a'"),
+        ("query DARTS_V2 --table none", "none is no file: make it with"),
+        ("query DARTS_V2", "--table"),
+        ("table build --out t", "--csv FILE, or from --nats PATH --trust-pickle"),
+        ("table build --csv x.csv --trust-pickle --out t", "--nats PATH --trust-pickle"),
+        ("table build --csv x.csv --out t", "x.csv: No such file"),
+        ("table build --nats x --out t", "give --trust-pickle if you trust"),
+        ("table bild", "did you mean build"),
+    ],
+)
+def test_mistakes_are_one_sentence(refused, made, line, message):
+    refused(line.format(made=made), re.escape(message))
+
+
+def test_a_query_on_the_command_line_needs_no_torch(made):
+    code = (
+        "import sys; from tutelage.cli import main; "
+        f"sys.exit = lambda code: None; main(['query', {SKIPS!r}, '--table', {str(made)!r}]); "
+        "print('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.endswith("\nFalse\n")
+
+
+# The real benchmark -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    path = tmp_path_factory.mktemp("real") / "nasbench201.table"
+    build([Path(TABLES, f"nb201_{name}.csv.xz") for name in ("core", "latency_ms")], path)
+    return Table(path)
+
+
+@real_data
+def test_the_benchmark_answers_its_published_figures(real):
+    answer = real.query(Genotype.from_nasbench201(SKIPS))
+    shown = [f"{answer.accuracy[name]:.2f}" for name in ACCURACIES if name.endswith("200")]
+    assert shown == ["39.77", "54.30", "15.03", "15.61", "16.43", "16.32"]
+    assert (answer.parameters, answer.flops) == (73_306, 7_783_050)
+    best = {}
+    for text in STRINGS:
+        answer = real.query(Genotype.from_nasbench201(text))
+        best |= {name: answer.accuracy[name] for name in ACCURACIES if answer.rank[name] == 1}
+    shown = [f"{best[name]:.2f}" for name in ACCURACIES if name.endswith("200")]
+    assert shown == ["91.61", "94.37", "73.49", "73.51", "46.73", "47.31"]
+
+
+@real_data
+def test_the_benchmark_is_all_of_its_files(real):
+    rows = read_csv(Path(TABLES, "nb201_core.csv.xz"))
+    timed = read_csv(Path(TABLES, "nb201_latency_ms.csv.xz"))
+    values = {
+        name: sorted((float(row[column]) for row in rows), reverse=True)
+        for name, column in COLUMNS.items()
+    }
+    different = 0
+    for row, times in zip(rows, timed, strict=True):
+        genotype = Genotype.from_nasbench201(row["arch"])
+        assert genotype.to_nasbench201() == row["arch"]
+        answer = real.query(genotype)
+        assert answer.index == int(row["index"]) == int(times.pop("index"))
+        assert answer.seeds == int(row["n_seeds"])
+        assert answer.accuracy == {name: float(row[COLUMNS[name]]) for name in ACCURACIES}
+        assert answer.latency == {device: float(value) for device, value in times.items()}
+        assert len(answer.latency) == 27
+        for own, column in (("parameters", "params_M"), ("flops", "flops_M")):
+            assert getattr(answer, own) / 1e6 == pytest.approx(float(row[f"{column}_arch"]))
+            assert getattr(answer, f"{own}_reported") / 1e6 == pytest.approx(float(row[column]))
+        assert own_cost(row["arch"]) == {
+            key: pytest.approx(float(row[key])) for key in ("params_M_arch", "flops_M_arch")
+        }
+        different += answer.parameters != answer.parameters_reported
+        if answer.index % 500 == 0:
+            for name in ACCURACIES:
+                assert answer.rank[name] == values[name].index(answer.accuracy[name]) + 1
+    assert different == 150
