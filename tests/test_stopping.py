@@ -77,9 +77,9 @@ def release(values: list[float]) -> int | None:
     return None
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.02, 0.03, 0.05, 0.2])
-def test_eigenvalue_with_the_settings_of_the_release(rate):
-    values = [math.exp(rate * i) * (1 + 0.1 * math.sin(i)) for i in range(25)]
+@pytest.mark.parametrize("onset", [0, 8, 12, 17, 25])
+def test_eigenvalue_with_the_settings_of_the_release(onset):
+    values = [math.exp(0.2 * max(0, i - onset)) * (1 + 0.1 * math.sin(i)) for i in range(25)]
     history = [x for value in values for x in (value, None)]
     settings = {"back": 4, "ratio": 1 / 1.3, "start": 10}
     answers = (by_eigenvalue(history[:done], **settings) for done in range(1, 51))

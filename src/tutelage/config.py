@@ -212,6 +212,15 @@ class Run:
     """Steps between two logged ones."""
     save_every: float = 5.0
     """Minutes between two checkpoints; every epoch ends with one."""
+    table: Path | None = None
+    """File of NAS-Bench-201's results, asked after every epoch in that space; never for selection.
+    """
+    eigenvalue_every: int = 0
+    """Epochs between two measurements of the dominant eigenvalue of the validation loss's Hessian
+    in the alphas; 0: never."""
+    stop: Literal["never", "eigenvalue", "skips"] = "never"
+    """When to stop early: as the eigenvalue grows (R-DARTS), or at two skip connections in the
+    normal cell (DARTS+)."""
     retrain: Retrain = Retrain()
     """How `tutelage retrain` trains what this run finds."""
 
@@ -221,6 +230,13 @@ class Run:
         for name in ("channels", "cells", "limit_batches"):
             if (value := getattr(self, name)) is not None:
                 at_least(1, **{name: value})
+        at_least(0, eigenvalue_every=self.eigenvalue_every)
+        one_of(("never", "eigenvalue", "skips"), stop=self.stop)
+        if self.stop == "eigenvalue" and not self.eigenvalue_every:
+            raise ValueError(
+                "stop = 'eigenvalue' with eigenvalue_every = 0: it is never measured, give "
+                "--eigenvalue-every 1"
+            )
         positive(radius=self.radius)
         one_of(("exact", "finite-difference", "first-order"), via=self.via)
         if self.sides not in (1, 2):

@@ -79,7 +79,9 @@ def part_settings(kind: str, part: Any) -> dict[str, Any]:
             return {"name": name}
     path = f"{type(part).__module__}:{type(part).__qualname__}"
     name = next((name for name, target in PARTS[kind].items() if target == path), path)
-    return {"name": name} | {f.name: getattr(part, f.name) for f in init_fields(type(part))}
+    values = {f.name: getattr(part, f.name) for f in init_fields(type(part))}
+    lists = {field: list(x) for field, x in values.items() if isinstance(x, tuple)}  # as in TOML
+    return {"name": name} | values | lists
 
 
 def init_fields(of: Any) -> list[Field[Any]]:

@@ -53,8 +53,8 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         if error.errno in FULL:
             raise ValueError(
-                f"no room for {path} ({len(content):,} bytes, {error.strerror}): what was "
-                "written before is safe: free some space and try again"
+                f"no room for {path} ({len(content):,} bytes, {error.strerror}): everything "
+                "written before is safe, free some space and try again"
             ) from error
         raise
 

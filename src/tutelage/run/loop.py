@@ -22,6 +22,8 @@ class Work(Protocol):
     """Steps done in the epoch."""
     steps: int
     """Steps of an epoch."""
+    epochs: int
+    """When the work ends; a search that stops early lowers it."""
 
     @property
     def done(self) -> int:
@@ -37,13 +39,13 @@ class Work(Protocol):
         """Raise ValueError where the state is no number, so that no checkpoint takes it."""
 
     def row(self, event: str) -> dict[str, Any]:
-        """Return a row of metrics.jsonl for `step` or `epoch`."""
+        """Return a row of metrics.jsonl about the last step, or the epoch so far."""
 
     def fields(self) -> Mapping[str, str]:
         """Return what progress shows."""
 
-    def end_epoch(self) -> None:
-        """Go to the next epoch."""
+    def end_epoch(self) -> dict[str, Any]:
+        """Return the epoch's row of metrics.jsonl, and go to the next epoch."""
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
@@ -56,7 +58,6 @@ def run(
     work: Work,
     directory: RunDirectory,
     *,
-    epochs: int,
     log_every: int,
     save_every: float,
     title: str,
@@ -68,7 +69,6 @@ def run(
     Args:
         work: Restored from the directory's checkpoint, where there is one.
         directory: Where rows and checkpoints go.
-        epochs: When to stop.
         log_every: Steps between two logged ones.
         save_every: Minutes between two checkpoints; every epoch ends with one.
         title: What progress calls the work.
@@ -102,9 +102,9 @@ def run(
     fields: Mapping[str, str] = {}
     with (
         checkpoint.Interrupts() as signals,
-        Progress(epochs * work.steps, work.done, title) as progress,
+        Progress(work.epochs * work.steps, work.done, title) as progress,
     ):
-        while work.epoch < epochs:
+        while work.epoch < work.epochs:
             work.advance()
             now = time.monotonic()
             ended = work.step == work.steps
@@ -117,13 +117,15 @@ def run(
             if logged:
                 directory.append(work.row("step"))
             if ended:
-                directory.append(work.row("epoch"))
                 progress.note(" | ".join(f"{name} {value}" for name, value in fields.items()))
-                work.end_epoch()
+                row = work.end_epoch()
+                directory.append(row)
+                for sentence in row.get("warnings", ()):
+                    progress.note(f"warning: {sentence}")
             if saving:
                 save()
                 saved = time.monotonic()
-            if signals.received and work.epoch < epochs:
+            if signals.received and work.epoch < work.epochs:
                 raise checkpoint.StoppedError(
                     f"{signals.received} came: saved at epoch {work.epoch}, step {work.step}; "
                     f"go on with {go_on}"

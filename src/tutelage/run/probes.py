@@ -89,8 +89,8 @@ def dominant_eigenvalue(
     Zela et al., ICLR 2020, arXiv:1909.09656, section 4: that of the validation loss, at fixed
     weights, rises with the test error of the architectures found. Lanczos' method needs only
     products of the Hessian with vectors. The loss is evaluated once: its gradient's graph is kept
-    for all products, so they see the same random draws, in the memory of one `Exact` step. The
-    caller's generators are left as they were.
+    for all products, so they see the same random draws; that takes about the memory of an `Exact`
+    step. The caller's generators are left as they were.
 
     Deviations: "dominant" is the algebraically largest, the paper's lambda_max, as in the release
     (automl/RobustDARTS), so that its growth can be told; the largest in magnitude can be negative
@@ -109,11 +109,7 @@ def dominant_eigenvalue(
         The eigenvalue; nan where the method has not converged or the loss is no finite number,
         since a guess of unknown error would mislead a rule that stops searches.
     """
-    from scipy.sparse.linalg import (  # type: ignore[import-untyped]  # slow to import
-        ArpackNoConvergence,
-        LinearOperator,
-        eigsh,
-    )
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh  # slow to import
 
     product = hessian(loss, alphas)
     size = sum(x.numel() for x in leaves(alphas))

@@ -80,7 +80,6 @@ def retrain(
         loop.run(
             training,
             directory,
-            epochs=settings.epochs,
             log_every=settings.log_every,
             save_every=settings.save_every,
             title=f"retrain {out}",

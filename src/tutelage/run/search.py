@@ -143,7 +143,6 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
             run(
                 work,
                 directory,
-                epochs=settings.epochs if search.trains else 0,
                 log_every=settings.log_every,
                 save_every=settings.save_every,
                 title=f"search {out}",
@@ -190,6 +189,9 @@ def _keep(work: Searching, directory: RunDirectory, size: Size) -> Found:
     marks = validate(work) if work.search.trains else [{} for _ in learners]
     kept = min(range(len(marks)), key=lambda k: marks[k].get("valid_loss", 0.0))
     genotype = work.genotype(learners[kept])
+    if work.stopped:
+        before = work.history[work.stopped["epoch"]][kept]["genotype"]
+        genotype = Genotype.from_dict(before)
     about: Mapping[str, Any] = {"learner": kept, "epoch": work.epoch, **marks[kept]}
     if not any(row["event"] == "end" for row in directory.rows()):
         directory.append({"event": "end", "learners": marks, "kept": kept})

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import SimpleNamespace
-from typing import Any, Final, final
+from typing import Any, final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from tutelage.benchmark.nasbench201 import Table
 from tutelage.clock import Clock
 from tutelage.config import Run
 from tutelage.data.batches import Stream
@@ -26,6 +25,8 @@ from tutelage.data.draws import draws
 from tutelage.multilevel import Level, Notes, evaluate, hypergradient, search_step, tops
 from tutelage.problem import Learner, Method, Part, Problem, pick
 from tutelage.run.maker import Maker
+from tutelage.run.meter import Meter, entries
+from tutelage.run.meter import learners as marks_of
 from tutelage.run.phases import (
     Kept,
     Stretch,
@@ -35,6 +36,8 @@ from tutelage.run.phases import (
     stretches,
     strongest,
 )
+from tutelage.run.probes import signs
+from tutelage.run.watch import column, looked_up, stop_now, watched
 from tutelage.searches.base import Search
 from tutelage.spaces.base import Size, Space
 from tutelage.spaces.genotype import Genotype
@@ -42,9 +45,6 @@ from tutelage.virtual import Exact, FiniteDifference, FirstOrder, Rate, Tree, Vi
 
 SHORT = re.compile(r"_conv|_pool|_connect|x\d|_(?=\d)")
 """What a progress line leaves out of an operation's name: sep_conv_3x3 is sep3."""
-
-STILL: Final = 20
-"""Steps with no gradient at all after which a search stops: a sampled path may have none for one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +98,11 @@ def with_penalty(problem: Problem) -> Problem:
     return problem._replace(levels=[*problem.levels[:-1], replace(top, loss=loss)])
 
 
+def names(space: Space) -> dict[str, Any]:
+    """Return the operations of every group: of all edges at once where they are the same."""
+    return {g: e[0] if len(set(e)) == 1 else e for g, e in space.operations.items()}
+
+
 def rule(settings: Run) -> Via:
     """Return the rule for the derivative of a virtual step that the settings name."""
     rules: dict[str, Via] = {
@@ -116,6 +121,7 @@ class Searching:
         epoch: Epochs done.
         step: Steps done in the epoch.
         steps: Steps of an epoch.
+        epochs: Epochs of the whole search; fewer once it has stopped early.
     """
 
     def __init__(
@@ -136,10 +142,15 @@ class Searching:
         self.via = rule(settings)
         self.epoch, self.step = 0, 0
         self.steps = min(streams.train.steps, settings.limit_batches or streams.train.steps)
-        self._unchecked: list[dict[str, Tensor]] = []
-        self._still = 0
+        self.epochs = settings.epochs if search.trains else 0
+        self.meter = Meter()
+        self.history: list[list[dict[str, Any]]] = []
+        self.stopped: dict[str, Any] | None = None
+        self.table = Table(settings.table) if settings.table else None
+        if self.table and space.name != "nasbench201":
+            raise ValueError(f"--table with --space {space.name}: a table is of nasbench201")
+        self._apart: dict[str, dict[str, float]] = {}
         self._enter(0, [everything(space)])
-        self._begin_epoch()
 
     def _enter(self, phase: int, kept: list[Kept]) -> None:
         """Make the problem of a phase, its variables drawn afresh, and optimisers for it."""
@@ -216,12 +227,6 @@ class Searching:
         """Steps done in all."""
         return self.epoch * self.steps + self.step
 
-    def _begin_epoch(self) -> None:
-        self._last: dict[str, float] = {}
-        self._sums: dict[str, float] = defaultdict(float)
-        self._counts: dict[str, int] = defaultdict(int)
-        self._apart: dict[str, dict[str, float]] = {}
-
     # One step ------------------------------------------------------------------------------
 
     @property
@@ -277,14 +282,7 @@ class Searching:
             joint=self.problem.joint,
             iteration=self.done,
         )
-        values = {f"loss/{name}": value for name, value in report.losses.items()}
-        values |= {
-            f"gradient/{exam}/{part}": value
-            for exam, terms in report.terms.items()
-            for part, value in terms.items()
-        }
-        values |= _marks(report.notes, batch)
-        self._unchecked.append({name: x.detach().double() for name, x in values.items()})
+        self.meter.add(report, batch)
         if self.problem.after_step:
             self.problem.after_step(self.variables, batch, report.notes)
         self.step += 1
@@ -321,28 +319,7 @@ class Searching:
 
     def check(self) -> None:
         """Wait for the device; raise ValueError at the first step whose loss is no number."""
-        first = self.step - len(self._unchecked) + 1
-        for step, values in enumerate(self._unchecked, start=first):
-            numbers = torch.stack(list(values.values())).tolist() if values else []
-            self._last = dict(zip(values, numbers, strict=True))
-            for name, number in self._last.items():
-                if name.startswith("loss/") and not math.isfinite(number):
-                    raise ValueError(
-                        f"the loss of level {name[5:]!r} is {number} at epoch {self.epoch}, step "
-                        f"{step}, and nothing of it is saved; a lower --weights.lr or --precision "
-                        "fp32 may help"
-                    )
-                self._sums[name] += number
-                self._counts[name] += 1
-            terms = [x for name, x in self._last.items() if name.startswith("gradient/")]
-            self._still = 0 if not terms or any(terms) else self._still + 1
-            if self._still == STILL:
-                raise ValueError(
-                    f"the alphas' gradient has been zero for {STILL} steps at epoch {self.epoch}, "
-                    f"step {step}: with these settings no loss of theirs depends on them; with "
-                    "--via first-order nothing passes a lower level, so use --via exact"
-                )
-        self._unchecked = []
+        self.meter.check(self.epoch, self.step)
 
     def check_state(self) -> None:
         """Raise ValueError where a variable is no number, so that no checkpoint takes it."""
@@ -356,31 +333,24 @@ class Searching:
 
     def row(self, event: str) -> dict[str, Any]:
         """Return a row of metrics.jsonl: the last step's values, or an epoch's means."""
-        means = {name: total / self._counts[name] for name, total in self._sums.items()}
-        values = self._last if event == "step" else means
+        values = self.meter.last if event == "step" else self.meter.means
         row: dict[str, Any] = {"event": event, "epoch": self.epoch, "step": self.step}
-        row["loss"] = {n[5:]: x for n, x in values.items() if n.startswith("loss/")}
-        row["learners"] = _learners(values)
-        gradient: dict[str, dict[str, float]] = {}
-        for name, value in values.items():
-            if name.startswith("gradient/"):
-                _, exam, part = name.split("/")
-                gradient.setdefault(exam, {})[part] = value
-        row["gradient"] = gradient | (self._apart if event == "epoch" else {})
+        row |= entries(values)
         row["lr"] = {x.variable: self.rate(x).lr for x in self.levels() if x.optimiser == "weights"}
         if event == "epoch":
+            learners = self.problem.learners
+            row["gradient"] |= self._apart
             row["phase"] = self.clock.phase
-            row["operations"] = [self.space_of(x).operations for x in self.problem.learners]
-            row["mix"] = [self.mix(learner) for learner in self.problem.learners]
-            row["genotype"] = [self.genotype(x).to_dict() for x in self.problem.learners]
+            row["operations"] = [names(self.space_of(x)) for x in learners]
+            row["mix"] = [self.mix(learner) for learner in learners]
+            row["genotype"] = [self.genotype(x).to_dict() for x in learners]
         return row
 
     def fields(self) -> dict[str, str]:
         """Return what progress shows."""
-        means = {name: total / self._counts[name] for name, total in self._sums.items()}
-        shown = {"epoch": f"{self.epoch + 1}/{self.settings.epochs}"}
+        shown = {"epoch": f"{self.epoch + 1}/{self.epochs}"}
         shown["step"] = f"{self.step}/{self.steps}"
-        for k, marks in enumerate(_learners(means)):
+        for k, marks in enumerate(marks_of(self.meter.means)):
             name = "learner" if len(self.problem.learners) == 1 else f"learner {k}"
             shown[name] = ", ".join(
                 f"{half} {marks[f'{half}_loss']:.3f} {100 * marks[f'{half}_accuracy']:.1f} %"
@@ -418,25 +388,65 @@ class Searching:
 
     # Checkpoints ---------------------------------------------------------------------------
 
-    def end_epoch(self) -> None:
-        """Go to the next epoch."""
+    def end_epoch(self) -> dict[str, Any]:
+        """Return the epoch's row of metrics.jsonl, and go to the next epoch."""
+        row = self.row("epoch") | self._watch()
         if self.problem.after_epoch:
             self.problem.after_epoch(self.variables, self.epoch)
         self.epoch, self.step = self.epoch + 1, 0
-        self._begin_epoch()
-        if self.clock.phase + 1 < len(self.stretches) and self.epoch == (
-            self.stretch.start + self.stretch.epochs
-        ):
+        self.meter.clear()
+        self._apart = {}
+        if self.stopped:
+            self.epochs = self.epoch
+        elif self.epoch < self.epochs and self.epoch == self.stretch.start + self.stretch.epochs:
             self._next_phase()
+        return row
+
+    def _watch(self) -> dict[str, Any]:
+        """Measure signs of collapse, and decide whether the search stops."""
+        settings, learners = self.settings, self.problem.learners
+        every = settings.eigenvalue_every
+        valid = self.streams.valid.batch(self.epoch, 0)
+        genotypes = [self.genotype(learner) for learner in learners]
+        measured = [
+            watched(
+                learner,
+                self.search,
+                self.variables,
+                genotype,
+                valid,
+                eigenvalue=bool(every) and (self.epoch + 1) % every == 0,
+            )
+            for learner, genotype in zip(learners, genotypes, strict=True)
+        ]
+        self.history.append(
+            [
+                {**each, "genotype": genotype.to_dict()}
+                for each, genotype in zip(measured, genotypes, strict=True)
+            ]
+        )
+        row: dict[str, Any] = {"collapse": measured}
+        row["warnings"] = [
+            f"learner {k}: {sign}" if len(learners) > 1 else sign
+            for k, each in enumerate(measured)
+            for sign in signs(each["skips"], column(self.history, k, "eigenvalue"))
+        ]
+        if self.table:
+            row["table"] = [looked_up(self.table, genotype) for genotype in genotypes]
+        stop = stop_now(self.history, settings.stop)
+        if stop:
+            self.stopped = row["stopped"] = {"reason": stop.reason, "epoch": stop.epoch}
+        return row
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
         return {
             "epoch": self.epoch,
             "step": self.step,
-            "sums": dict(self._sums),
-            "counts": dict(self._counts),
+            "meter": self.meter.state(),
             "apart": self._apart,
+            "history": self.history,
+            "stopped": self.stopped,
             "phase": self.clock.phase,
             "kept": self.kept,
             "variables": self.variables,
@@ -447,9 +457,11 @@ class Searching:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.epoch, self.step = state["epoch"], state["step"]
-        self._sums.update(state["sums"])
-        self._counts.update(state["counts"])
-        self._apart = state["apart"]
+        self.meter.restore(state["meter"])
+        self._apart, self.history = state["apart"], state["history"]
+        self.stopped = state["stopped"]
+        if self.stopped:
+            self.epochs = self.epoch
         if state["phase"]:
             self._enter(state["phase"], state["kept"])
 
@@ -465,26 +477,3 @@ class Searching:
         self.velocities = {n: tree_map(placed, x) for n, x in state["velocities"].items()}
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
-
-
-def _marks(notes: list[Notes], batch: LazyBatch) -> dict[str, Tensor]:
-    """Loss and accuracy of every learner on the halves that the losses noted logits of."""
-    values = {}
-    for noted in notes:
-        for half, answers in noted.items():
-            y = getattr(batch, half).y
-            for k, logits in enumerate(answers):
-                logits = logits.detach()
-                values[f"learner/{k}/{half}_loss"] = F.cross_entropy(logits, y)
-                values[f"learner/{k}/{half}_accuracy"] = (logits.argmax(1) == y).double().mean()
-    return values
-
-
-def _learners(values: Mapping[str, float]) -> list[dict[str, float]]:
-    """Group the values of learners by their number."""
-    learners: dict[int, dict[str, float]] = {}
-    for name, value in values.items():
-        if name.startswith("learner/"):
-            _, k, mark = name.split("/")
-            learners.setdefault(int(k), {})[mark] = value
-    return [learners[k] for k in sorted(learners)]

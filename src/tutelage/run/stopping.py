@@ -43,9 +43,8 @@ def by_eigenvalue(
     have no meaningful ratio and stop nothing.
 
     Deviations: the release (automl/RobustDARTS) has ratio = 1 / 1.3, back = 4 and one value every
-    2 epochs, and keeps no architecture from before epoch 10. The last is not in the paper, and
-    without it the growth from alphas near zero would stop most searches at once: it is the default
-    here. `start=0` leaves it out.
+    2 epochs, and keeps no architecture from before epoch 10. Only the last is the default here:
+    from alphas near zero the eigenvalue may grow by itself. `start=0` leaves it out.
 
     Args:
         history: The eigenvalue after every epoch; None where it was not measured.

@@ -48,6 +48,7 @@ class Training:
         epoch: Epochs done.
         step: Steps done in the epoch.
         steps: Steps of an epoch.
+        epochs: When the training ends.
     """
 
     def __init__(self, genotype: Genotype, stream: Stream, settings: Retrain) -> None:
@@ -70,7 +71,7 @@ class Training:
             weight_decay=settings.weight_decay,
             nesterov=settings.nesterov,
         )
-        self.epoch, self.step = 0, 0
+        self.epoch, self.step, self.epochs = 0, 0, settings.epochs
         self.steps = min(stream.steps, settings.limit_batches or stream.steps)
         self._unchecked: list[Tensor] = []
         self._begin_epoch()
@@ -165,10 +166,12 @@ class Training:
             "accuracy": f"{100 * row['train_accuracy']:.2f} %",
         }
 
-    def end_epoch(self) -> None:
-        """Go to the next epoch."""
+    def end_epoch(self) -> dict[str, Any]:
+        """Return the epoch's row of metrics.jsonl, and go to the next epoch."""
+        row = self.row("epoch")
         self.epoch, self.step = self.epoch + 1, 0
         self._begin_epoch()
+        return row
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""

@@ -1,0 +1,97 @@
+"""What a search is watched for, epoch by epoch: signs of collapse, and what a table knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import isfinite
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call
+
+from tutelage.benchmark.nasbench201 import Table
+from tutelage.problem import Learner, Part, pick
+from tutelage.run.probes import cell_gradients, dominant_eigenvalue, entropy, layer_alignment, skips
+from tutelage.run.stopping import Stop, by_eigenvalue, by_skips
+from tutelage.searches.base import Search
+from tutelage.spaces.base import Mix
+from tutelage.spaces.genotype import Genotype
+from tutelage.virtual import Tree
+
+
+def watched(
+    learner: Learner,
+    search: Search,
+    variables: Mapping[str, Tree],
+    genotype: Genotype,
+    valid: Part,
+    eigenvalue: bool,
+) -> dict[str, Any]:
+    """Measure one learner on a batch of validation data.
+
+    The network is probed at the expected mix: noise of a sampled one would be measured as well.
+
+    Args:
+        learner: Who is measured.
+        search: How its alphas make a mix.
+        variables: All variables of the search.
+        genotype: What is read off now.
+        valid: The batch.
+        eigenvalue: Whether to measure the dominant eigenvalue too, the price of some twenty steps.
+
+    Returns:
+        Of each cell: `skips`, `entropy`, `alignment`; and `eigenvalue`, None where not measured.
+    """
+    net, alphas = learner.net, pick(variables, learner.alphas)
+    weights = pick(variables, learner.weights)
+    auxiliary = net.mix(alphas).auxiliary
+
+    def expected(alphas: Tree) -> Mix:
+        return replace(search.expected(alphas), auxiliary=auxiliary)
+
+    def loss(mix: Mix) -> Tensor:
+        logits, _ = functional_call(net.module, weights, (valid.x, mix))
+        return F.cross_entropy(logits, valid.y)
+
+    mix = expected(alphas)
+    gradients = cell_gradients(loss, mix)
+    value = dominant_eigenvalue(lambda a: loss(expected(a)), alphas) if eigenvalue else None
+    return {
+        "skips": skips(genotype),
+        "entropy": entropy(mix.operations),
+        "alignment": {group: layer_alignment(g) for group, g in gradients.items() if g},
+        "eigenvalue": value if value is not None and isfinite(value) else None,
+    }
+
+
+def looked_up(table: Table, genotype: Genotype) -> dict[str, Any]:
+    """Return what the table says of an architecture: percent, and its rank on CIFAR-10's test."""
+    answer = table.query(genotype)
+    return {**answer.accuracy, "rank": answer.rank["cifar10_test_200"]}
+
+
+def stop_now(history: list[list[dict[str, Any]]], rule: str) -> Stop | None:
+    """Apply a rule of early stopping to every learner; the first that it stops, stops the search.
+
+    Args:
+        history: What was measured after every epoch, of every learner.
+        rule: never, eigenvalue or skips.
+    """
+    for learner in range(len(history[-1])):
+        if rule == "eigenvalue":
+            stop = by_eigenvalue(column(history, learner, "eigenvalue"))
+        elif rule == "skips":
+            counts = [skips.get("normal", 0) for skips in column(history, learner, "skips")]
+            stop = by_skips(counts)
+        else:
+            stop = None
+        if stop:
+            return stop
+    return None
+
+
+def column(history: list[list[dict[str, Any]]], learner: int, name: str) -> list[Any]:
+    """Return one learner's value after every epoch."""
+    return [epoch[learner][name] for epoch in history]
