@@ -197,21 +197,23 @@ def whole(alphas: dict[str, Any]) -> list[Tensor]:
 def plain(net: nn.Module, space: Space, size: Size) -> list[Tensor]:
     """Return our weights edge by edge, in the order of the original's."""
     reference = import_from(Path(__file__).parent.parent / "tests", "reference")
+    kind = {"darts": reference.NaiveCells, "nasbench201": reference.NaiveBenchmark}[space.name]
+    names = dict(kind(space.operations, size, space.variant).named_parameters())
+    outside = {"stem": -1, "norm": 1000, "classifier": 1001}
+
+    def place(name: str) -> tuple[int, bool]:
+        part, *rest = name.split(".")
+        if part in outside:
+            return outside[part], False
+        index = int(rest[0])
+        if part == "halves":
+            return (index + 1) * (size.cells + 1) - 1, False
+        if space.name == "nasbench201":
+            index += index // size.cells
+        return index, rest[1] == "edges"
+
     renamed = reference.unstack(net, dict(net.named_parameters()))
-    cells = size.cells
-    if space.name == "darts":
-        naive = reference.NaiveCells(space.operations, size, space.variant)
-        return [renamed[name] for name, _ in naive.named_parameters()]
-
-    def place(name: str) -> int:
-        part, number, *_ = name.split(".")
-        places = {"stem": -1, "norm": 3 * cells + 2, "classifier": 3 * cells + 3}
-        if part == "cells":
-            return int(number) + int(number) // cells
-        return (int(number) + 1) * (cells + 1) - 1 if part == "halves" else places[part]
-
-    naive = reference.NaiveBenchmark(space.operations, size, space.variant)
-    return [renamed[name] for name in sorted(dict(naive.named_parameters()), key=place)]
+    return [renamed[name] for name in sorted(names, key=place)]
 
 
 def assert_identical(pair: Pair, folder: Path) -> None:

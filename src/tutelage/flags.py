@@ -31,9 +31,14 @@ from tutelage.parts import PARTS, default, field_help, init_fields, must_be, par
 Table = dict[str, Any]
 
 
-def whole(kind: Any, tokens: Sequence[Token]) -> int:
-    """Read a whole number; cyclopts' own reading rounds 1.5 to 2."""
-    return int(tokens[0].value)
+def whole(kind: Any, tokens: Sequence[Token]) -> int | tuple[int, ...]:
+    """Read a whole number or several; cyclopts' own reading rounds 1.5 to 2."""
+    try:
+        numbers = tuple(int(token.value) for token in tokens)
+    except ValueError:
+        given = " ".join(token.value for token in tokens)
+        raise ValueError(f"{tokens[0].keyword} {given}: must be whole numbers") from None
+    return numbers if typing.get_origin(kind) is tuple else numbers[0]
 
 
 Whole = Annotated[int, Parameter(converter=whole)]
@@ -69,6 +74,7 @@ class Flag:
                     name=f"--{self.name}",
                     help=self.help,
                     group=self.group,
+                    negative=() if typing.get_origin(self.kind) is tuple else None,
                     converter=whole if int in (self.kind, *typing.get_args(self.kind)) else None,
                 ),
             ],
@@ -213,7 +219,9 @@ def sentence(error: CycloptsError) -> str:
             return f"{error.token.keyword} is given more than once"
         case MissingArgumentError() if error.argument:
             if error.keyword or error.argument.tokens:
-                return f"{error.keyword or error.argument.name} needs a value"
+                count = len(typing.get_args(error.argument.hint)) or 1
+                values = "a value" if count == 1 else f"{count} values"
+                return f"{error.keyword or error.argument.name} needs {values}"
             return f"{command} needs {error.argument.name}: {see}"
         case CoercionError() if error.token:
             value, name = error.token.value, error.token.keyword or command

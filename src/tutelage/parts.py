@@ -31,7 +31,7 @@ def part_named(kind: str, name: str) -> Any:
     """Import a method, search or space: the dataclass of its settings, or a part that has none.
 
     Raises:
-        ValueError: The name is unknown; says which is near.
+        ValueError: The name is unknown, which is near is said; or it is no such part.
     """
     names, name = PARTS[kind], str(name)  # a file of settings may say anything
     if name not in names and ":" not in name:
@@ -43,6 +43,12 @@ def part_named(kind: str, name: str) -> Any:
         raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error
     if not is_dataclass(found):
         raise ValueError(f"{kind} {name!r} is no dataclass: a part is a dataclass of its settings")
+    able = {ability for ability, value in vars(protocol(kind)).items() if callable(value)}
+    if missing := sorted(able - set(dir(found)) - {"__init__", "__subclasshook__"}):
+        raise ValueError(
+            f"{name} is no {kind}, since it lacks {', '.join(missing)}: must be one of "
+            f"{', '.join(PARTS[kind])}, or a dataclass that can do what they can"
+        )
     return found
 
 
@@ -50,15 +56,13 @@ def make_part(kind: str, settings: Mapping[str, Any]) -> Any:
     """Build a method, search or space from its table: a name and its own settings.
 
     Raises:
-        ValueError: A setting is unknown or refused, or the part is of another kind.
+        ValueError: A setting is unknown or refused.
     """
     given = dict(settings)
     name = given.pop("name", "")
     found = part_named(kind, name)
     if given or isinstance(found, type):
-        found = from_table(found, given, f"{kind} {name}")
-    if not isinstance(found, protocol(kind)):
-        raise ValueError(f"{name!r} is no {kind}: must be one of {', '.join(PARTS[kind])}")
+        return from_table(found, given, f"{kind} {name}")
     return found
 
 
@@ -73,15 +77,16 @@ def protocol(kind: str) -> type:
 
 
 def part_settings(kind: str, part: Any) -> dict[str, Any]:
-    """Return the table that `make_part` would build this part from."""
+    """Return the table that `make_part` would build this part from: TOML, without what is None."""
     for name, target in PARTS[kind].items():
         if target.startswith(f"{type(part).__module__}:") and part_named(kind, name) == part:
             return {"name": name}
     path = f"{type(part).__module__}:{type(part).__qualname__}"
     name = next((name for name, target in PARTS[kind].items() if target == path), path)
     values = {f.name: getattr(part, f.name) for f in init_fields(type(part))}
-    lists = {field: list(x) for field, x in values.items() if isinstance(x, tuple)}  # as in TOML
-    return {"name": name} | values | lists
+    given = {field: x for field, x in values.items() if x is not None}
+    lists = {field: list(x) for field, x in given.items() if isinstance(x, tuple)}
+    return {"name": name} | given | lists
 
 
 def init_fields(of: Any) -> list[Field[Any]]:

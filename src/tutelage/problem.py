@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -165,7 +165,6 @@ class Problem(NamedTuple):
     """Called after every epoch."""
 
 
-@runtime_checkable
 class Method(Protocol):
     """Who teaches whom: a frozen dataclass of settings that makes a problem."""
 

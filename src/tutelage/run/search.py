@@ -121,9 +121,10 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
         space=part_settings("space", asked),
     )
     train = read(settings.data, "train")
+    channels, cells = search.size(space)
     size = Size(
-        channels=settings.channels or space.sizes.channels,
-        cells=settings.cells or search.cells or space.sizes.cells,
+        channels=settings.channels or channels,
+        cells=settings.cells or cells,
         classes=len(train.classes),
         image_channels=train.images.shape[0],
         form=settings.form,

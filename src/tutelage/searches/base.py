@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -34,14 +34,11 @@ class Phase:
         within(0, 1, frozen=self.frozen)
 
 
-@runtime_checkable
 class Search(Protocol):
     """How choices are relaxed: a frozen dataclass of settings."""
 
     trains: ClassVar[bool]
     """Whether there is anything to train before the architecture is read off."""
-    cells: ClassVar[int | None]
-    """Cells of its supernet in its paper, where that is not the space's own number."""
 
     def fit(self, space: Any) -> Space:
         """Return the space with what this search needs of it.
@@ -49,6 +46,9 @@ class Search(Protocol):
         Raises:
             ValueError: When the space does not fit; says which do.
         """
+
+    def size(self, space: Space) -> tuple[int, int]:
+        """Return the channels and cells of its supernet where the user gives none."""
 
     def phases(self, space: Space) -> Sequence[Phase]:
         """List the phases of a search in a fitted space."""

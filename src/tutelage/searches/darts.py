@@ -32,11 +32,14 @@ class Darts:
         at_least(0, init=self.init)
 
     trains: ClassVar[bool] = True
-    cells: ClassVar[int | None] = None
 
     def fit(self, space: Space) -> Space:
         """Take the space as it is."""
         return space
+
+    def size(self, space: Space) -> tuple[int, int]:
+        """Have the space's own size."""
+        return space.sizes[:2]
 
     def phases(self, space: Space) -> Sequence[Phase]:
         """Search in one go."""

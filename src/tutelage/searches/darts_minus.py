@@ -36,11 +36,14 @@ class DartsMinus:
         at_least(0, factor=self.factor, init=self.init)
 
     trains: ClassVar[bool] = True
-    cells: ClassVar[int | None] = None
 
     def fit(self, space: Space) -> Space:
         """Ask for the auxiliary skip."""
         return space.varied(auxiliary_skip=self.factor > 0)
+
+    def size(self, space: Space) -> tuple[int, int]:
+        """Have the space's own size."""
+        return space.sizes[:2]
 
     def phases(self, space: Space) -> Sequence[Phase]:
         """Search in one go."""

@@ -100,7 +100,6 @@ class DrNas:
         at_least(0, kl_weight=self.kl_weight, init=self.init)
 
     trains: ClassVar[bool] = True
-    cells: ClassVar[int | None] = None
 
     def fit(self, space: Space) -> Space:
         """Drop `none`, which DARTS' cells never keep; a benchmark's cell may, so it stays there.
@@ -122,6 +121,11 @@ class DrNas:
                 f"{space.name} does not have by default: give progressive too"
             )
         return space
+
+    def size(self, space: Space) -> tuple[int, int]:
+        """Have 36 channels and 20 cells where operations see few of them, in darts."""
+        sizes = space.sizes
+        return (36, 20) if len(self.phases(space)) > 1 and space.name == "darts" else sizes[:2]
 
     def phases(self, space: Space) -> Sequence[Phase]:
         """Search in one go, or the second half with more channels and fewer operations."""

@@ -89,7 +89,6 @@ class PDarts:
         at_least(0, max_skips=self.max_skips, init=self.init)
 
     trains: ClassVar[bool] = True
-    cells: ClassVar[int | None] = 5
 
     def fit(self, space: Space) -> Space:
         """Take spaces of normal and reduction cells with operations to spare.
@@ -109,6 +108,10 @@ class PDarts:
                 "and then 3, so that it needs 6 at least: use the space darts"
             )
         return space
+
+    def size(self, space: Space) -> tuple[int, int]:
+        """Begin with 5 cells."""
+        return space.sizes.channels, 5
 
     def phases(self, space: Space) -> Sequence[Phase]:
         """Search in three depths, each time weights alone at first."""

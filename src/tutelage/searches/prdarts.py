@@ -138,7 +138,6 @@ class PrDarts:
         at_least(0, path_weight=self.path_weight, init=self.init)
 
     trains: ClassVar[bool] = True
-    cells: ClassVar[int | None] = 6
 
     def fit(self, space: Space) -> Space:
         """Ask for a normalisation before the classifier.
@@ -152,6 +151,10 @@ class PrDarts:
                 "every edge must have: use the space darts"
             )
         return space.varied(final_norm=True)
+
+    def size(self, space: Space) -> tuple[int, int]:
+        """Have 6 cells."""
+        return space.sizes.channels, 6
 
     def phases(self, space: Space) -> Sequence[Phase]:
         """Search in one go."""

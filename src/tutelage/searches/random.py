@@ -24,11 +24,14 @@ class Random:
     """Draw an architecture, train nothing."""
 
     trains: ClassVar[bool] = False
-    cells: ClassVar[int | None] = None
 
     def fit(self, space: Space) -> Space:
         """Take the space as it is."""
         return space
+
+    def size(self, space: Space) -> tuple[int, int]:
+        """Have the space's own size."""
+        return space.sizes[:2]
 
     def phases(self, space: Space) -> Sequence[Phase]:
         """Search in one go."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -107,7 +107,6 @@ class Sizes(NamedTuple):
     """Weight of its auxiliary head's loss; 0: it has none."""
 
 
-@runtime_checkable
 class Space(Protocol):
     """What can be built: a supernet that takes a mix, and the network that a genotype names."""
 
