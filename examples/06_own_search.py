@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 import tutelage
+from tutelage.searches.base import Phase, near_zero, softmax
 from tutelage.spaces.base import Mix
 
 
@@ -22,17 +21,29 @@ class Cooling:
         """Take any space of mixed operations."""
         return space
 
+    def size(self, space):
+        """Have the space's own channels and cells where the user gives none."""
+        return space.sizes[:2]
+
+    def phases(self, space):
+        """Search in one go."""
+        return (Phase(),)
+
     def alphas(self, space):
         """Draw alphas (edges, ops) near zero for every group of choices."""
-        return {group: 1e-3 * torch.randn(shape) for group, shape in space.choices.items()}
+        return near_zero(space, 1e-3)
 
-    def mix(self, alphas, progress):
-        """Turn alphas into weights; progress goes from 0 to 1."""
-        return Mix({g: (a / self.end**progress).softmax(-1) for g, a in alphas.items()})
+    def mix(self, alphas, clock):
+        """Turn alphas into weights; the clock's progress goes from 0 to 1."""
+        return Mix(softmax({group: a / self.end**clock.progress for group, a in alphas.items()}))
+
+    def expected(self, alphas):
+        """Return the mix that the search ends with."""
+        return Mix(softmax({group: a / self.end for group, a in alphas.items()}))
 
     def derive(self, space, alphas):
         """Read off the strongest operations, by the space's rule."""
-        return space.genotype(self.mix(alphas, 1.0))
+        return space.genotype(self.expected(alphas))
 
 
 if __name__ == "__main__":

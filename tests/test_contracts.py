@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from test_search import TINY, run_toml, same_runs
+from test_search import TINY, KilledError, killed_at, run_toml, same_runs
 from tutelage.clock import Clock
 from tutelage.config import Run
 from tutelage.multilevel import hypergradient, search_step
@@ -74,6 +74,20 @@ def batch(images=3):
     return SimpleNamespace(train=part(), valid=part(), unlabelled=part())
 
 
+def default(triples):
+    """Leave to the slow run what differs from another triple in the operations of its edges."""
+    return [
+        pytest.param(
+            triple,
+            id="-".join(triple),
+            marks=pytest.mark.slow
+            if triple[0] != "single" and triple[2] in ("s1", "s2", "s3", "s4")
+            else (),
+        )
+        for triple in triples
+    ]
+
+
 WORKING = [triple for triple in TRIPLES if refusal(*triple) is None]
 TRAINED = [triple for triple in WORKING if make_part("search", {"name": triple[1]}).trains]
 
@@ -88,7 +102,7 @@ def rates_of(levels):
     return {x.variable: Rate(0.05, 0.9, 3e-4, 5.0) for x in levels if x.optimiser == "weights"}
 
 
-@pytest.mark.parametrize("triple", TRAINED, ids="-".join)
+@pytest.mark.parametrize("triple", default(TRAINED))
 def test_hypergradient_equals_the_full_unroll(triple):
     problem, _, _ = join(*triple)
     levels = [level for level in problem.levels if level.trains(0)]
@@ -106,7 +120,7 @@ def test_hypergradient_equals_the_full_unroll(triple):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-8 * scale)
 
 
-@pytest.mark.parametrize("triple", TRAINED, ids="-".join)
+@pytest.mark.parametrize("triple", default(TRAINED))
 def test_one_step_changes_every_optimised_variable_and_nothing_else(triple):
     problem, _, _ = join(*triple)
     levels = [level for level in problem.levels if level.trains(0)]
@@ -134,7 +148,7 @@ def test_one_step_changes_every_optimised_variable_and_nothing_else(triple):
         assert not all(same) if name in owned else all(same), name
 
 
-@pytest.mark.parametrize("triple", WORKING, ids="-".join)
+@pytest.mark.parametrize("triple", default(WORKING))
 def test_reads_off_a_genotype_that_the_space_builds(triple):
     problem, search, space = join(*triple, dtype=torch.float32)
     learner = problem.learners[0]
@@ -145,8 +159,8 @@ def test_reads_off_a_genotype_that_the_space_builds(triple):
     assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
 
 
-@pytest.mark.parametrize("triple", WORKING, ids="-".join)
-def test_the_same_seed_gives_the_same_run(triple, tmp_path):
+@pytest.mark.parametrize("triple", default(WORKING))
+def test_killed_and_resumed_is_the_run_left_alone(triple, tmp_path, monkeypatch):
     method, search, space = triple
     settings = Run(
         **{
@@ -157,13 +171,19 @@ def test_the_same_seed_gives_the_same_run(triple, tmp_path):
         method={"name": method, **SMALL.get(method, {})},
         search={"name": search, **SMALL.get(search, {})},
         space={"name": space},
+        save_every=0.0,
     )
-    search_run(settings, tmp_path / "one")
-    search_run(settings, tmp_path / "two")
-    one, two = tmp_path / "one", tmp_path / "two"
-    assert (one / "metrics.jsonl").read_bytes() == (two / "metrics.jsonl").read_bytes()
-    if make_part("search", {"name": search}).trains:
-        same_runs(one, two)
+    search_run(settings, tmp_path / "whole")
+    if make_part("search", settings.search).trains:
+        with monkeypatch.context() as patch, pytest.raises(KilledError):
+            killed_at(patch, 1)  # in mid-epoch
+            search_run(settings, tmp_path / "killed")
+        search_run(settings, tmp_path / "killed", resume=True)
+        same_runs(tmp_path / "whole", tmp_path / "killed")
+    else:
+        search_run(settings, tmp_path / "killed")
+        one, two = tmp_path / "whole", tmp_path / "killed"
+        assert (one / "genotype.json").read_bytes() == (two / "genotype.json").read_bytes()
 
 
 def test_a_part_of_a_wrong_name_is_refused_with_the_nearest():

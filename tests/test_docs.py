@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
 import pytest
 
 from tutelage.cli import application
+from tutelage.parts import PARTS
+from tutelage.recipes import recipe_names
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -44,3 +47,34 @@ def test_links_between_pages_hold(page):
     for target in LINK.findall(page.read_text(encoding="utf-8")):
         if "://" not in target and not target.startswith("mailto:"):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_table_of_searches_and_spaces_is_what_the_code_does():
+    pairs = runpy.run_path(str(ROOT / "docs" / "pairs.py"))
+    page = (ROOT / "docs" / "searches.md").read_text(encoding="utf-8")
+    written = page.partition(pairs["BEGIN"])[2].partition(pairs["END"])[0]
+    assert written == pairs["text"](), "write it again with: python docs/pairs.py"
+
+
+def test_every_part_has_its_place_in_the_docs():
+    """A section or a page, and a row in the README."""
+    readme, index = (
+        (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/index.md")
+    )
+    for kind, page in (("search", "searches.md"), ("space", "spaces.md")):
+        text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+        for name in PARTS[kind]:
+            assert f"`{name}`" in text and f"`{name}`" in readme
+    for name in PARTS["search"]:
+        assert f"\n## {name}\n" in (ROOT / "docs" / "searches.md").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "index.md" or f"({page.name})" in index, page
+
+
+def test_every_recipe_is_told_of():
+    text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    written = set(re.findall(r"`([\w-]+)`", text))
+    told = written | {
+        name.replace("DATA", data) for name in written for data in ("cifar10", "cifar100")
+    }
+    assert set(recipe_names()) <= told

@@ -184,6 +184,23 @@ def test_images_of_odd_sides():
     assert NASBENCH201.network(genotype([3] * 6), size).eval()(x).shape == (2, 5)
 
 
+def test_drop_path_spares_identities_and_evaluation():
+    size, x = Size(channels=4, cells=1, classes=5), torch.randn(8, 3, 8, 8)
+    skips = NASBENCH201.network(genotype([1] * 6), size, drop_path=0.9)
+    assert torch.equal(skips(x)[0], skips(x)[0])
+    network = NASBENCH201.network(genotype([1, 1, 1, 1, 1, 4]), size, drop_path=0.9)
+    cell, states = network.skeleton.cells[0], torch.randn(400, 4, 8, 8)
+    cell_of_skips = skips.skeleton.cells[0]
+    pooled = cell.operations["2-3"](2 * states)  # nodes 1 and 2 are x and 2 x
+    gained = cell(states, 0.75) - (cell_of_skips(states, 0.75) - 2 * states)
+    kept = (gained.abs() > 1e-3).flatten(1).any(1)
+    assert 60 < kept.sum() < 140  # a quarter of 400, within five standard deviations
+    torch.testing.assert_close(gained[kept], 4 * pooled[kept], rtol=1e-4, atol=1e-4)
+    assert not torch.equal(network(x)[0], network(x)[0])
+    network.eval()
+    assert torch.equal(network(x), network(x))
+
+
 # Reading off ------------------------------------------------------------------------------------
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import tomli_w
+import torch
 
 from tutelage import cli
+from tutelage.clock import Clock
 from tutelage.config import Data, Retrain, Run, Weights
 from tutelage.flags import flags_of, heading, layered, nested
 from tutelage.parts import (
@@ -26,6 +28,9 @@ from tutelage.parts import (
 )
 from tutelage.recipes import read_recipe, recipe_names
 from tutelage.run.directory import plain
+from tutelage.run.maker import Maker
+from tutelage.run.phases import stretches
+from tutelage.spaces.base import Mix, Size
 
 TRIPLES = list(itertools.product(*PARTS.values()))
 
@@ -36,6 +41,9 @@ class Clashing:
 
     epochs: int = 3
     """Not the run's epochs."""
+
+    def __call__(self, make):
+        """Make no problem at all."""
 
 
 @dataclass(frozen=True)
@@ -212,9 +220,62 @@ def test_every_recipe_of_the_package_is_valid(name, searched):
             assert asked[key] == value
 
 
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_joins_its_parts_in_every_phase(name, searched):
+    """In networks of the recipe's channels with one cell, or one a stage."""
+    settings = searched(f"--recipe {name}")
+    search, method = make_part("search", settings.search), make_part("method", settings.method)
+    space = search.fit(make_part("space", settings.space))
+    for stretch in stretches(search.phases(space), settings.epochs):
+        assert stretch.epochs == settings.epochs / len(search.phases(space))  # evenly, to the epoch
+        varied = space.varied(partial=stretch.phase.partial or 1)
+        if count := stretch.phase.operations:
+            first = {g: [list(range(count))] * edges for g, (edges, _) in space.choices.items()}
+            varied = varied.narrowed(first)
+        size = Size(settings.channels or search.size(space)[0], cells=1, form=settings.form)
+        cpu = torch.device("cpu")
+        problem = method(Maker(search, [varied], size, Clock(), stretch.span, cpu, amp=None))
+        assert problem.levels[-1].optimiser == "alphas"
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_retrains_what_its_space_builds(name, searched):
+    settings = searched(f"--recipe {name}")
+    space, asked = make_part("space", settings.space), settings.retrain
+    size = Size(channels=4, cells=3, form=asked.form)
+    auxiliary = space.sizes.auxiliary if asked.auxiliary is None else asked.auxiliary
+    mix = Mix({group: torch.rand(shape) for group, shape in space.choices.items()})
+    network = space.network(space.genotype(mix), size, auxiliary=auxiliary > 0)
+    side = 64 if asked.form == "imagenet" else 32
+    logits, other = network.train()(torch.zeros(2, 3, side, side))
+    assert logits.shape == (2, 10)
+    assert (other is not None) == (auxiliary > 0)
+
+
 def test_recipes_of_the_package_differ():
     texts = {name: repr(read_recipe(name)[0]) for name in recipe_names()}
-    assert len(set(texts.values())) == len(texts) >= 10
+    assert len(set(texts.values())) == len(texts) >= 40
+
+
+def test_there_is_a_recipe_for_every_search_and_for_those_of_the_papers():
+    """Every search that trains, on both CIFARs and in NAS-Bench-201 where it works there."""
+    names = set(recipe_names())
+    for search in PARTS["search"]:
+        own = part_named("search", search)()
+        stems = {"darts": ["darts1", "darts2"]}.get(search, [search])
+        for stem in stems if own.trains else []:
+            assert {f"{stem}-cifar10", f"{stem}-cifar100"} <= names
+            try:
+                own.fit(make_part("space", {"name": "nasbench201"}))
+            except ValueError:
+                assert f"{stem}-nasbench201" not in names
+            else:
+                assert f"{stem}-nasbench201" in names
+    for data in ("cifar10", "cifar100"):
+        for on in ("darts", "darts-minus", "pdarts", "pcdarts"):
+            assert f"sgl-{on}-{data}" in names
+        for on in ("darts1", "darts2", "pdarts", "pcdarts"):
+            assert f"lbt-{on}-{data}" in names
 
 
 def test_a_recipe_by_path(tmp_path, searched):

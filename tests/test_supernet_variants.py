@@ -83,13 +83,12 @@ def alphas_of(case: Case) -> dict[str, Any]:
 
 
 def some(case: Case) -> dict[str, list[list[int]]] | None:
-    """Columns that run, in half of the cases an operation; sometimes none of an edge."""
+    """Columns that run: of three edges, or columns, in a row two."""
     if not case.chosen:
         return None
-    drawn = {group: torch.rand(shape) < 0.5 for group, shape in case.space.choices.items()}
     return {
-        group: [torch.nonzero(row).flatten().tolist() for row in mask]
-        for group, mask in drawn.items()
+        group: [[op for op in range(ops) if (edge + op) % 3] for edge in range(edges)]
+        for group, (edges, ops) in case.space.choices.items()
     }
 
 

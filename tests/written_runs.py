@@ -6,9 +6,25 @@ import math
 import numpy as np
 import tomli_w
 
+from tutelage.spaces.genotype import DARTS_OPERATIONS, NASBENCH201_OPERATIONS, Genotype
 from tutelage.spaces.published import PUBLISHED
 
 EPOCHS = 50
+
+SPACES = {
+    "darts": ({"normal": 14, "reduce": 14}, DARTS_OPERATIONS),
+    "nasbench201": ({"cell": 6}, NASBENCH201_OPERATIONS),
+}
+"""Edges of every cell, and the operations on them."""
+
+NASBENCH201 = (
+    "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_1x1~1|+|skip_connect~0|none~1|avg_pool_3x3~2|",
+    "|skip_connect~0|+|skip_connect~0|nor_conv_1x1~1|+|skip_connect~0|none~1|avg_pool_3x3~2|",
+)
+"""What a search in nasbench201 finds in even and in odd epochs."""
+
+NARROWED = (8, 5, 3)
+"""Operations of an edge in the phases of a progressive search."""
 
 
 def softmax(values):
@@ -16,12 +32,70 @@ def softmax(values):
     return weights / weights.sum(-1, keepdims=True)
 
 
-def rows(epochs, learners, seed):
+def found(space, epoch, learners):
+    """The genotype of every learner after an epoch."""
+    if space == "nasbench201":
+        return [Genotype.from_nasbench201(NASBENCH201[(epoch + k) % 2]) for k in range(learners)]
+    return [PUBLISHED[name] for name in ("PDARTS", "DARTS_V2")][:learners]
+
+
+def operations(space, phase, learner):
+    """Names of every group: of all edges in the first phase, of each edge later."""
+    edges, names = SPACES[space]
+    if phase == 0:
+        return {group: list(names) for group in edges}
+    draw = np.random.default_rng([phase, learner])
+    return {
+        group: [
+            [names[i] for i in sorted(draw.choice(len(names), NARROWED[phase], replace=False))]
+            for _ in range(count)
+        ]
+        for group, count in edges.items()
+    }
+
+
+def watch(space, epoch, learners, seed):
+    """What is measured after every epoch; the eigenvalue in every second one."""
+    collapse = [
+        {
+            "skips": {group: epoch // 10 + place for place, group in enumerate(SPACES[space][0])},
+            "entropy": dict.fromkeys(SPACES[space][0], 1 - epoch / 100),
+            "alignment": {group: 0.2 * math.cos(epoch + k) for group in SPACES[space][0]},
+            "eigenvalue": 0.1 + epoch**2 / 1000 + k / 10 if epoch % 2 else None,
+        }
+        for k in range(learners)
+    ]
+    name = "learner 1: " if learners > 1 else ""
+    group, skips = next(iter(collapse[-1]["skips"].items()))
+    sentence = f"{name}the {group} cell has {skips} skip connections, more than 2"
+    row = {"collapse": collapse, "warnings": [sentence] if skips > 2 else []}
+    if space == "nasbench201":
+        row["table"] = [answer(epoch, k, seed) for k in range(learners)]
+    return row
+
+
+def answer(epoch, learner, seed):
+    """What a table says: figures that can be told from each other by hand."""
+    return {
+        "cifar10_valid_200": 50.0,
+        "cifar10_test_200": 90 + epoch / 10 + learner + seed / 2,
+        "cifar100_test_200": 70 + epoch / 10 + learner + seed,
+        "imagenet16_test_200": 40 + epoch / 10 + learner + seed,
+        "rank": 5000 - 100 * epoch + learner + 10 * seed,
+    }
+
+
+def rows(epochs, learners, seed, space, phases):
     """A search's metrics with curves as real searches have them."""
     generator = np.random.default_rng(seed)
-    drift = generator.normal(size=(learners, 2, 14, 8)) * 0.05
+    edges, names = SPACES[space]
+    drift = {
+        group: generator.normal(size=(learners, count, len(names))) * 0.05
+        for group, count in edges.items()
+    }
     for epoch in range(epochs):
         progress = (epoch + 1) / EPOCHS
+        phase = epoch * phases // epochs
         states = []
         for learner in range(learners):
             loss = 0.35 + 1.7 * math.exp(-4 * progress) + 0.05 * learner + generator.normal() * 0.02
@@ -33,23 +107,38 @@ def rows(epochs, learners, seed):
                     "valid_accuracy": 0.98 - 0.35 * loss - 0.05 * progress,
                 }
             )
-        mix = softmax(drift * (epoch + 1))
+        width = NARROWED[phase] if phases > 1 else len(names)
+        mix = [
+            {group: softmax(x[k, :, :width] * (epoch + 1)).tolist() for group, x in drift.items()}
+            for k in range(learners)
+        ]
         norm = 1e-2 * math.exp(-progress)
         common = {
             "epoch": epoch,
             "loss": {"V": 2.3 - progress, "W": 3.1 - progress, "A": 2 - progress},
         }
         yield common | {"event": "step", "step": 50, "learners": states}
-        yield common | {
-            "event": "epoch",
-            "step": 391,
-            "learners": states,
-            "mix": [{"normal": m[0].tolist(), "reduce": m[1].tolist()} for m in mix],
-            "genotype": [PUBLISHED[name].to_dict() for name in ("PDARTS", "DARTS_V2")][:learners],
-            "gradient": {
-                "validate": {"direct": norm, "V": norm / 80, "W": norm / 3, "W labels": norm / 40}
-            },
-        }
+        yield (
+            common
+            | {
+                "event": "epoch",
+                "step": 391,
+                "learners": states,
+                "phase": phase,
+                "operations": [operations(space, phase, k) for k in range(learners)],
+                "mix": mix,
+                "genotype": [each.to_dict() for each in found(space, epoch, learners)],
+                "gradient": {
+                    "validate": {
+                        "direct": norm,
+                        "V": norm / 80,
+                        "W": norm / 3,
+                        "W labels": norm / 40,
+                    }
+                },
+            }
+            | watch(space, epoch, learners, seed)
+        )
 
 
 def session(seconds):
@@ -65,13 +154,24 @@ def session(seconds):
 
 
 def write_search(
-    path, *, seed=0, method="sgl", epochs=EPOCHS, learners=2, end=True, seconds=5000.0, **changed
+    path,
+    *,
+    seed=0,
+    method="sgl",
+    space="darts",
+    epochs=EPOCHS,
+    learners=2,
+    phases=1,
+    stopped=None,
+    end=True,
+    seconds=5000.0,
+    **changed,
 ):
     path.mkdir(parents=True)
     settings = {
         "method": {"name": method, "learners": learners, "peer_weight": 1.0},
         "search": {"name": "pcdarts"},
-        "space": {"name": "darts"},
+        "space": {"name": space},
         "data": {"name": "cifar10", "root": f"/data/{seed}", "train_fraction": 0.5},
         "weights": {"lr": 0.1, "lr_min": 0.0, "momentum": 0.9, "weight_decay": 3e-4, "clip": 5.0},
         "alphas": {"lr": 6e-4, "beta1": 0.5, "beta2": 0.999, "weight_decay": 1e-3},
@@ -82,14 +182,35 @@ def write_search(
         "retrain": {"epochs": 600, "seed": seed},
     }
     (path / "run.toml").write_text(tomli_w.dumps(settings | changed))
-    found = list(rows(epochs, learners, seed))
+    written = list(rows(epochs, learners, seed, space, phases))
+    last = epochs - 1
+    if stopped:
+        written[-1]["stopped"] = stopped
+        last = stopped["epoch"]
     if end:
-        found.append({"event": "end", "learners": found[-1]["learners"], "kept": learners - 1})
-    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
+        written.append({"event": "end", "learners": written[-1]["learners"], "kept": learners - 1})
+    write_rows(path, written)
     sessions = {"sessions": [session(seconds - 1000), session(1000.0)]}
     (path / "environment.json").write_text(json.dumps(sessions))
-    about = found[-1]["learners"][-1] | {"learner": learners - 1, "epoch": epochs - 1}
-    (path / "genotype.json").write_text(PUBLISHED["DARTS_V2"].to_json(about))
+    about = written[-1]["learners"][-1] | {"learner": learners - 1, "epoch": epochs}
+    (path / "genotype.json").write_text(found(space, last, learners)[-1].to_json(about))
+    return path
+
+
+def read_rows(path):
+    """The rows of a run's metrics.jsonl."""
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def write_rows(path, written):
+    """Write a run's metrics.jsonl."""
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written))
+
+
+def as_before(path):
+    """Make a run's metrics those of the first release, without what later ones log."""
+    later = ("phase", "operations", "collapse", "warnings", "table", "stopped")
+    write_rows(path, [{k: x for k, x in row.items() if k not in later} for row in read_rows(path)])
     return path
 
 
@@ -104,7 +225,7 @@ def write_retraining(path, *, error=0.0265, seed=0, epochs=40, done=True, parame
     (path / "run.toml").write_text(tomli_w.dumps(settings))
     (path / "genotype.json").write_text(genotype.to_json())
     (path / "environment.json").write_text(json.dumps({"sessions": [session(7200.0)]}))
-    found = [
+    written = [
         {
             "event": "epoch",
             "epoch": epoch,
@@ -116,7 +237,7 @@ def write_retraining(path, *, error=0.0265, seed=0, epochs=40, done=True, parame
         }
         for epoch in range(epochs if done else epochs // 2)
     ]
-    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
+    write_rows(path, written)
     if done:
         result = {
             "test_error": error,

@@ -93,9 +93,14 @@ def application(tokens: Sequence[str]) -> App:
     flags = search_flags(tokens if verb == "search" else [])
 
     def search(
-        *, recipe: Recipe = None, out: Out = None, resume: Resume = None, **given: Any
+        *,
+        recipe: Recipe = None,
+        out: Out = None,
+        resume: Resume = None,
+        dry_run: DryRun = False,
+        **given: Any,
     ) -> None:
-        search_command(recipe, out, resume, nested(flags, given))
+        search_command(recipe, out, resume, dry_run, nested(flags, given))
 
     def retrain(run: Target, /, *, recipe: Recipe = None, out: Out = None, **given: Any) -> None:
         retrain_command(run, recipe, out, nested(RETRAIN_FLAGS, given))
@@ -127,6 +132,14 @@ Recipe = Annotated[
 Out = Annotated[Path | None, Parameter(help="Directory to write.", group=RUN)]
 Resume = Annotated[
     Path | None, Parameter(help="Go on with the search in this directory.", group=RUN)
+]
+DryRun = Annotated[
+    bool,
+    Parameter(
+        negative=(),
+        help="Measure a few steps, print weights, time and memory, and write nothing.",
+        group=RUN,
+    ),
 ]
 Target = Annotated[str, Parameter(help="A run directory, or a genotype: name, text or file.")]
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON instead.")]
@@ -161,7 +174,7 @@ def search_flags(tokens: Sequence[str]) -> list[Flag]:
     for place, (name, (of, title)) in enumerate(SECTIONS.items(), start=4):
         group = heading(title, place)
         flags += flags_of(of, path=(name,), prefix=f"{name}.", group=group, table=base[name])
-    distinct(flags, taken=("recipe", "out", "resume", "help", "version"))
+    distinct(flags, taken=("recipe", "out", "resume", "dry-run", "help", "version"))
     return flags
 
 
@@ -196,13 +209,22 @@ def _value(tokens: Sequence[str], flag: str) -> str | None:
 
 
 def search_command(
-    recipe: str | None, out: Path | None, resume: Path | None, given: dict[str, Any]
+    recipe: str | None,
+    out: Path | None,
+    resume: Path | None,
+    dry_run: bool,
+    given: dict[str, Any],
 ) -> None:
-    """Search, or go on with a search."""
+    """Search, or go on with a search, or only say what it would cost."""
     if resume and out and out.resolve() != resume.resolve():
         raise ValueError(f"--out {out} with --resume {resume}: a run goes on where it is")
     base = search_base(recipe, str(resume) if resume else None)
     settings = from_table(Run, layered(base, given), "a search")
+    if dry_run:
+        from tutelage.run.dry import dry_run as measured
+
+        print(measured(settings).as_text())
+        return
     target = resume or out
     if target is None:
         raise ValueError("a search needs --out DIR for its run directory, or --resume DIR")

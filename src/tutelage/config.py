@@ -202,6 +202,14 @@ class Run:
     """Exact: evaluate losses again for their product; saves memory, costs time."""
     virtual: Literal["sgd", "plain"] = "sgd"
     """The virtual step: SGD's own, with momentum, decay and clipping, or the plain gradient."""
+    max_params: float | None = None
+    """Most weights that the final network may have, in millions, without an auxiliary head."""
+    max_flops: float | None = None
+    """Most multiply-adds of the final network on one image, in millions; most papers call them
+    FLOPs."""
+    budget_weight: float = 1.0
+    """Weight, in the loss of the alphas, of the share by which an expected cost exceeds its limit
+    (max-params, max-flops); 0: limits act only where the architecture is read off."""
     seed: int = 0
     """Seed of every random draw."""
     device: Device = "auto"
@@ -237,6 +245,10 @@ class Run:
                 "stop = 'eigenvalue' with eigenvalue_every = 0: it is never measured, give "
                 "--eigenvalue-every 1"
             )
+        for name in ("max_params", "max_flops"):
+            if (value := getattr(self, name)) is not None:
+                positive(**{name: value})
+        at_least(0, budget_weight=self.budget_weight)
         positive(radius=self.radius)
         one_of(("exact", "finite-difference", "first-order"), via=self.via)
         if self.sides not in (1, 2):

@@ -133,6 +133,8 @@ class Learner(NamedTuple):
     """Where its alphas stand."""
     drafts: tuple[tuple[str | int, ...], ...] = ()
     """Where further weights of its net stand: SGL's V."""
+    rehearsals: tuple[tuple[str | int, ...], ...] = ()
+    """Where further alphas of its net stand: SGL's B."""
 
 
 def pick(variables: Tree, path: tuple[str | int, ...]) -> Tree:

@@ -154,7 +154,13 @@ class SGL:
             variables,
             levels,
             learners=[
-                Learner(net, ("W", k), ("A", k), drafts=(("V", k),) if "V" in variables else ())
+                Learner(
+                    net,
+                    ("W", k),
+                    ("A", k),
+                    drafts=(("V", k),) if "V" in variables else (),
+                    rehearsals=(("B", k),) if "B" in variables else (),
+                )
                 for k, net in enumerate(group)
             ],
             order=self.order,

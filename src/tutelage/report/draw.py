@@ -13,7 +13,7 @@ from matplotlib.path import Path as Curve
 
 from tutelage.checks import nearest
 from tutelage.report.figures import LIGHT, canvas, styled, to_png, to_svg
-from tutelage.report.layout import Layout, Slot, Wire, arrange
+from tutelage.report.layout import Layout, Slot, Wire, arrange, cell_name
 from tutelage.spaces.genotype import Genotype
 
 FAMILIES = {
@@ -22,6 +22,7 @@ FAMILIES = {
     "pool": LIGHT["green"],
     "skip": LIGHT["purple"],
     "conv": LIGHT["amber"],
+    "none": LIGHT["muted"],
 }
 """Part of an operation's name to the colour of its family; the first that fits counts."""
 
@@ -30,7 +31,7 @@ MARGIN, TITLE = 10.0, 26.0
 
 
 def family_colour(operation: str) -> str:
-    """Give the colour of an operation's family: separable, dilated, pooling, skip, convolution."""
+    """Give the colour of an operation's family: separable, dilated, pooling, skip and so on."""
     found = (colour for part, colour in FAMILIES.items() if part in operation)
     return next(found, LIGHT["slate"])
 
@@ -38,7 +39,7 @@ def family_colour(operation: str) -> str:
 def draw(genotype: Genotype, group: str | None = None) -> str:
     """Draw the cell of one group, or all cells one below the other, as SVG text."""
     groups = [group] if group else list(genotype.cells)
-    return to_svg(cell_figure(genotype, groups), f"{' and '.join(groups)} cell")
+    return to_svg(cell_figure(genotype, groups), " and ".join(map(cell_name, groups)))
 
 
 def save_drawing(genotype: Genotype, path: Path | str, group: str | None = None) -> None:
@@ -72,7 +73,7 @@ def _figure(groups: Sequence[str], layouts: Sequence[Layout]) -> Figure:
     figure, axes = canvas(width, height)
     top = 0.0
     for group, layout in zip(groups, layouts, strict=True):
-        axes.text(MARGIN, top + MARGIN, f"{group} cell", va="top", weight="bold", size=10)
+        axes.text(MARGIN, top + MARGIN, cell_name(group), va="top", weight="bold", size=10)
         _draw_cell(axes, layout, MARGIN, top + TITLE + MARGIN)
         top += layout.height + TITLE + 2 * MARGIN
     return figure
@@ -110,9 +111,14 @@ def _draw_box(axes: Axes, slot: Slot, left: float, top: float, colour: str) -> N
 
 
 def _draw_wire(axes: Axes, layout: Layout, wire: Wire, left: float, top: float) -> None:
-    """Draw smooth curves between a wire's slots, straight lines through them, an arrow's head."""
-    colour = family_colour(wire.operation) if wire.operation else LIGHT["muted"]
-    line, alpha = (1.5, 0.9) if wire.operation else (0.9, 0.7)
+    """Draw smooth curves between a wire's slots, straight lines through them, an arrow's head.
+
+    What no operation runs on is fainter, and dashed where that is a choice.
+    """
+    operation = wire.operation or "none"
+    colour = family_colour(operation)
+    line, alpha = (0.9, 0.7) if operation == "none" else (1.5, 0.9)
+    style = (0, (3, 3)) if wire.operation == "none" else "-"
     leave, arrive = _port(layout, wire, 0), _port(layout, wire, -1)
     for before, after in pairwise(wire.slots):
         x0, x1 = left + before.x + before.width / 2, left + after.x - after.width / 2
@@ -127,9 +133,10 @@ def _draw_wire(axes: Axes, layout: Layout, wire: Wire, left: float, top: float) 
             codes.append(Curve.LINETO)
         axes.add_patch(
             PathPatch(
-                Curve(points, codes), fc="none", ec=colour, lw=line, alpha=alpha, clip_on=False
+                Curve(points, codes), fc="none", ec=colour, lw=line, ls=style, alpha=alpha,
+                clip_on=False,
             )
-        )
+        )  # fmt: skip
     head = [(x1, y1), (x1 - 6.5, y1 - 3), (x1 - 6.5, y1 + 3)]
     axes.add_patch(Polygon(head, fc=colour, ec="none", alpha=alpha, clip_on=False))
 

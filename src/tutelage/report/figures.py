@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -45,6 +46,7 @@ STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.formatter.use_mathtext": True,
+    "axes.formatter.useoffset": False,
     "grid.color": LIGHT["line"],
     "grid.linewidth": 0.6,
     "xtick.color": LIGHT["line"],
@@ -57,6 +59,16 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "tutelage",
 }
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure of the page."""
+
+    caption: str
+    svg: str
+    width: float
+    """Natural width in points."""
 
 
 def variables(dark: bool) -> str:
@@ -100,6 +112,11 @@ def to_svg(figure: Figure, label: str) -> str:
     dark = f"<style>@media (prefers-color-scheme:dark){{svg{{{variables(dark=True)}}}}}</style>"
     text = text.replace("<defs>", dark + "<defs>", 1)
     return text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)
+
+
+def drawn(caption: str, figure: Figure, label: str) -> Drawn:
+    """Make a figure one of the page's; `label` says what it shows to those who cannot see it."""
+    return Drawn(caption, to_svg(figure, label), 72 * figure.get_figwidth())
 
 
 def to_png(figure: Figure, scale: float = 2.0) -> bytes:

@@ -69,6 +69,15 @@ def short_name(operation: str) -> str:
     return words.replace("_", " ").replace("3x3", "3×3").replace("5x5", "5×5").replace("1x1", "1×1")
 
 
+def cell_name(group: str) -> str:
+    """Name the cell of a group.
+
+    >>> cell_name("normal"), cell_name("cell")
+    ('normal cell', 'cell')
+    """
+    return group if group == "cell" else f"{group} cell"
+
+
 def arrange(cell: Cell) -> Layout:
     """Lay out a cell: inputs left, output right, every wire through slots of its own."""
     layout = _ranked(cell)

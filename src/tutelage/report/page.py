@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from tutelage.report.figures import variables
 from tutelage.report.read import read_run
 from tutelage.report.sections import compared, details, summary
-from tutelage.report.tables import HEADER, comparison
+from tutelage.report.tables import as_table, comparison
 
 
 def write_report(runs: Sequence[Path], out: Path) -> Path:
@@ -30,6 +30,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
         raise ValueError("no run to report: give at least one run's directory")
     records = [read_run(Path(run)) for run in runs]
     rows = comparison(records) if len(records) > 1 else []
+    header, *table = as_table(rows) if rows else [()]
     environment = Environment(
         loader=PackageLoader("tutelage.report", "."),
         autoescape=True,
@@ -40,8 +41,8 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     html = environment.get_template("page.html.jinja").render(
         light=variables(dark=False),
         dark=variables(dark=True),
-        header=HEADER,
-        rows=[row.cells() for row in rows],
+        header=header,
+        rows=table,
         compared=compared(rows),
         runs=[summary(record) for record in records],
         details=details(records[0]) if len(records) == 1 else {},

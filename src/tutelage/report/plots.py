@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from tutelage.report.figures import SERIES, new_figure, styled
+from tutelage.report.figures import LIGHT, SERIES, Drawn, drawn, new_figure, styled
 from tutelage.report.read import Stage, number
 
 
@@ -27,17 +29,40 @@ class Line:
     dashed: bool = False
 
 
-def timeline(stage: Stage) -> tuple[str, list[float], list[dict[str, Any]]]:
+@dataclass(frozen=True)
+class Mark:
+    """An event: a vertical line with a word above it."""
+
+    x: float
+    text: str
+    colour: str
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What curves run over, and what happened there."""
+
+    name: str
+    marks: tuple[Mark, ...] = ()
+
+
+def by_epoch(stage: Stage) -> tuple[Axis, list[float], list[dict[str, Any]]]:
+    """Give the axis of epochs, the places on it, and their rows of metrics.jsonl."""
+    rows = stage.of("epoch")
+    return Axis("epoch", events(stage)), [row.get("epoch", i) for i, row in enumerate(rows)], rows
+
+
+def timeline(stage: Stage) -> tuple[Axis, list[float], list[dict[str, Any]]]:
     """Choose what curves run over: epochs, or steps where fewer than two epochs have ended.
 
     Returns:
-        The axis' name, the places on it, and the rows of metrics.jsonl at those places.
+        The axis, the places on it, and the rows of metrics.jsonl at those places.
     """
     epochs, steps = stage.of("epoch"), stage.of("step")
     if len(epochs) > 1 or len(steps) < 2:
-        return "epoch", [row.get("epoch", i) for i, row in enumerate(epochs)], epochs
+        return by_epoch(stage)
     length = max(row.get("step", 0) for row in epochs + steps)
-    return "step", [row.get("epoch", 0) * length + row.get("step", 0) for row in steps], steps
+    return Axis("step"), [row.get("epoch", 0) * length + row.get("step", 0) for row in steps], steps
 
 
 def values(rows: Sequence[Any], *keys: str | int) -> list[float]:
@@ -84,39 +109,66 @@ def keyed_lines(stage: Stage, *keys: str) -> list[Line]:
     ]
 
 
-def curves(lines: Sequence[Line], axis: str, *, log: bool = False) -> Figure:
-    """Plot curves under a legend that names curves of the same label once."""
+def events(stage: Stage) -> tuple[Mark, ...]:
+    """Mark where phases begin, where a search stopped early, and whose architecture counts."""
+    epochs = [row for row in stage.of("epoch") if "epoch" in row]
+    marks = [
+        Mark(row["epoch"] - 0.5, f"phase {row['phase'] + 1}", LIGHT["muted"])
+        for before, row in pairwise(epochs)
+        if number(row.get("phase")) != number(before.get("phase")) and "phase" in row
+    ]
+    if stage.stopped and epochs:
+        last, kept = epochs[-1]["epoch"], stage.last["epoch"]
+        texts = {last: "stopped"} | {kept: "kept" if kept < last else "stopped, kept"}
+        marks += [Mark(epoch, text, LIGHT["ink"]) for epoch, text in texts.items()]
+    return tuple(marks)
+
+
+def plot(
+    caption: str,
+    lines: Sequence[Line],
+    axis: Axis,
+    *,
+    log: bool = False,
+    shown: tuple[float, float] | None = None,
+) -> Iterator[Drawn]:
+    """Give the plot of the lines, or nothing where no line holds a number."""
+    lines = [line for line in lines if np.isfinite(line.y).any()]
+    if lines:
+        yield drawn(caption, curves(lines, axis, log=log, shown=shown), caption)
+
+
+def curves(
+    lines: Sequence[Line],
+    axis: Axis,
+    *,
+    log: bool = False,
+    shown: tuple[float, float] | None = None,
+) -> Figure:
+    """Plot curves under a legend that names curves of the same label once.
+
+    Args:
+        lines: what to plot; at least one number among it.
+        axis: what it runs over.
+        log: whether heights are logarithmic.
+        shown: heights that are in the plot even where no line is; if logarithmic, its very ends.
+    """
+    labels = {line.label for line in lines}
+    columns = len(labels) if len(labels) < 4 else min(3, (len(labels) + 1) // 2)
+    if max(map(len, labels)) > 30:
+        columns = 1
+    legend = 14.0 * -(-len(labels) // columns) + 8 if len(labels) > 1 else 0.0
+    width, height = 400.0, 210 + legend + (12 if axis.marks else 0)
     with styled():
-        labels = {line.label for line in lines}
-        columns = len(labels) if len(labels) < 4 else min(3, (len(labels) + 1) // 2)
-        if max(map(len, labels)) > 30:
-            columns = 1
-        legend = 14.0 * -(-len(labels) // columns) + 8 if len(labels) > 1 else 0.0
-        width, height = 400.0, 210 + legend
         figure = new_figure(width, height)
         axes = figure.add_axes((42 / width, 34 / height, (width - 54) / width, 170 / height))
-        handles: dict[str, Line2D] = {}
-        for line in lines:
-            few = np.isfinite(line.y).sum() < 3
-            (drawn,) = axes.plot(
-                line.x, line.y, color=line.colour,
-                linestyle="--" if line.dashed else "-", linewidth=1.1 if line.dashed else 1.7,
-                marker="o" if few else "", markersize=4,
-            )  # fmt: skip
-            handles.setdefault(line.label.replace("$", r"\$"), drawn)
-        positive = [value for line in lines for value in line.y if value > 0]
-        if log and positive:
-            decades = math.log10(min(positive)), math.log10(max(positive))
-            low, high = (
-                math.floor(decades[0]),
-                max(math.ceil(decades[1]), math.floor(decades[0]) + 1),
-            )
-            axes.set(yscale="log", ylim=(10.0**low, 10.0**high))
-            axes.minorticks_off()
-        axes.set_xlabel(axis)
+        handles = {line.label.replace("$", r"\$"): _draw_line(axes, line) for line in lines}
+        _scale(axes, [y for line in lines for y in line.y if math.isfinite(y)], log, shown)
+        axes.set_xlabel(axis.name)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         axes.margins(x=0.02)
         axes.tick_params(length=0)
+        _draw_marks(axes, axis.marks)
         if legend:
             figure.legend(
                 list(handles.values()), list(handles), loc="upper left", ncols=columns,
@@ -124,3 +176,47 @@ def curves(lines: Sequence[Line], axis: str, *, log: bool = False) -> Figure:
                 borderaxespad=0.2,
             )  # fmt: skip
     return figure
+
+
+def _draw_line(axes: Axes, line: Line) -> Line2D:
+    few = np.isfinite(line.y).sum() < 3
+    (curve,) = axes.plot(
+        line.x, line.y, color=line.colour,
+        linestyle="--" if line.dashed else "-", linewidth=1.1 if line.dashed else 1.7,
+        marker="o" if few else "", markersize=4,
+    )  # fmt: skip
+    return curve
+
+
+def _scale(
+    axes: Axes, heights: Sequence[float], log: bool, shown: tuple[float, float] | None
+) -> None:
+    positive = [height for height in heights if height > 0]
+    if log and positive:
+        low, high = shown or _decades(positive)
+        axes.set(yscale="log", ylim=(low, high))
+        axes.minorticks_off()
+    elif shown:
+        low, high = min(*heights, shown[0]), max(*heights, shown[1])
+        axes.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
+        if all(height.is_integer() for height in heights):
+            axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
+def _decades(heights: Sequence[float]) -> tuple[float, float]:
+    """Round down and up to powers of ten."""
+    low = math.floor(math.log10(min(heights)))
+    high = max(math.ceil(math.log10(max(heights))), low + 1)
+    return 10.0**low, 10.0**high
+
+
+def _draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
+    """Draw vertical lines, each with its word above, to that side of it that has more room."""
+    left, right = axes.get_xlim()
+    for mark in marks:
+        axes.axvline(mark.x, color=mark.colour, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
+        side = "right" if mark.x > (left + right) / 2 else "left"
+        axes.annotate(
+            mark.text, (mark.x, 1), (0, 3), xycoords=("data", "axes fraction"), ha=side,
+            textcoords="offset points", fontsize=8, color=mark.colour, annotation_clip=False,
+        )  # fmt: skip

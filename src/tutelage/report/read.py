@@ -19,6 +19,17 @@ AXES = ("method", "search", "space", "data")
 """The tables whose names make a run's title."""
 
 
+TESTS = {
+    "cifar10_test_200": "CIFAR-10",
+    "cifar100_test_200": "CIFAR-100",
+    "imagenet16_test_200": "ImageNet16-120",
+}
+"""Keys of `table` in metrics.jsonl and the data sets on whose test images they are."""
+
+COUNT = 15_625
+"""Architectures of NAS-Bench-201."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """What one directory holds: a search, or a retraining."""
@@ -53,6 +64,27 @@ class Stage:
     def epochs_done(self) -> int:
         """How many epochs have ended."""
         return len(self.of("epoch"))
+
+    @property
+    def stopped(self) -> Mapping[str, Any]:
+        """Why the search stopped early, and the epoch whose architecture counts; or nothing."""
+        found = [row["stopped"] for row in self.of("epoch") if row.get("stopped")]
+        return found[-1] if found else {}
+
+    @property
+    def last(self) -> Mapping[str, Any]:
+        """The row of the epoch whose architectures count: the last, unless the search stopped.
+
+        A search without epochs, at random, has its end alone.
+        """
+        rows = self.of("epoch") or self.of("end") or [{}]
+        wanted = self.stopped.get("epoch", rows[-1].get("epoch"))
+        return next((row for row in rows if row.get("epoch") == wanted), rows[-1])
+
+    @property
+    def kept_earlier(self) -> bool:
+        """Whether the architecture of an epoch before the last is kept."""
+        return bool(self.stopped) and self.last is not self.of("epoch")[-1]
 
     def setting(self, *names: str) -> Any:
         """Look a setting up by the names of its tables and its own; None where it is not set."""
@@ -127,6 +159,14 @@ class Record:
             if self.kept is not None and self.kept < len(learners):
                 found = learners[self.kept].get("valid_accuracy", found)
         return number(found)
+
+    @property
+    def benchmark(self) -> Mapping[str, Any]:
+        """What NAS-Bench-201 says of the kept architecture; empty where not asked, or not yet."""
+        if self.search is None or self.kept is None:
+            return {}
+        found = self.search.last.get("table") or []
+        return found[self.kept] if self.kept < len(found) else {}
 
 
 def read_run(path: Path) -> Record:

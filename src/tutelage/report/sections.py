@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from tutelage.report.alphas import heat_maps, mixes
-from tutelage.report.draw import cell_figure
-from tutelage.report.figures import SERIES, to_svg
+from tutelage.report.figures import SERIES, Drawn
+from tutelage.report.learners import cells, learners
 from tutelage.report.plots import (
+    Axis,
     Line,
-    curves,
     keyed_lines,
     learner_lines,
+    plot,
     timeline,
     values,
 )
-from tutelage.report.read import Record, Stage, number
+from tutelage.report.read import TESTS, Record, Stage, number
 from tutelage.report.tables import Row, dotted, duration
+from tutelage.report.watched import (
+    collapse,
+    figure,
+    rank,
+    table_plots,
+    table_rows,
+    warnings,
+)
 from tutelage.spaces.genotype import Genotype
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A figure of the page."""
-
-    caption: str
-    svg: str
-    width: float
-    """Natural width in points."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +37,8 @@ class Tile:
     name: str
     value: str
     remark: str
-
-
-@dataclass(frozen=True)
-class Learner:
-    """What one learner's alphas did, and the cells that they give now."""
-
-    title: str
-    open: bool
-    """Shown at first sight."""
-    cells: list[Drawn]
-    heat_maps: list[Drawn]
+    result: bool = False
+    """Whether it is what the run was for."""
 
 
 def summary(record: Record) -> dict[str, Any]:
@@ -65,7 +52,7 @@ def summary(record: Record) -> dict[str, Any]:
         "tiles": list(tiles(record)),
         "cells": cells(record.genotype),
         "genotype": record.genotype,
-        "genotype_darts": darts_text(record.genotype),
+        "texts": list(texts(record.genotype)),
     }
 
 
@@ -76,7 +63,14 @@ def details(record: Record) -> dict[str, Any]:
         "stages": [name for name, _ in record.stages],
         "provenance": provenance(record),
         "learning": list(learning(search)) if search else [],
+        "kept_earlier": search is not None and search.kept_earlier,
         "learners": list(learners(search, record.kept)) if search else [],
+        "collapse": list(collapse(search)) if search else [],
+        "warnings": warnings(search) if search else [],
+        "stopped": stopped(search) if search else "",
+        "table": table_rows(search, record.kept) if search else [],
+        "table_header": ("architecture", *TESTS.values(), "rank by CIFAR-10"),
+        "table_plots": list(table_plots(search)) if search else [],
         "gradients": list(gradients(search)) if search else [],
         "retraining": list(retrained(retraining)) if retraining else [],
         "settings": [(name, settings(stage)) for name, stage in record.stages],
@@ -90,7 +84,13 @@ def status(record: Record) -> str:
     if record.search:
         done, total = record.search.epochs_done, record.search.setting("epochs")
         ended = record.search.of("end") or done == total
-        parts.append(f"Search {'finished' if ended else 'in progress'}, {_of(done, total)}")
+        state = "finished" if ended else "in progress"
+        if record.search.stopped:
+            parts.append(f"Search stopped early after {_of(done, total)}")
+        elif ended and not done:
+            parts.append("Search finished without training")
+        else:
+            parts.append(f"Search {state}, {_of(done, total)}")
     if record.retraining is None:
         parts.append("not retrained yet, so there is no test error")
     elif record.test_error is None:
@@ -102,12 +102,29 @@ def status(record: Record) -> str:
     return sentence[0].upper() + sentence[1:]
 
 
+def stopped(stage: Stage) -> str:
+    """Say why a search stopped early and what it keeps; nothing where it did not."""
+    if not stage.stopped:
+        return ""
+    reason, kept = stage.stopped.get("reason", "no reason is recorded"), stage.last.get("epoch")
+    last = f", not that of the last epoch, {stage.of('epoch')[-1].get('epoch')}"
+    rest = last if stage.kept_earlier else ", the last"
+    return f"Stopped early: {reason}. The architecture of epoch {kept} is kept{rest}."
+
+
 def tiles(record: Record) -> Iterator[Tile]:
     """Give the numbers that matter, as far as they are known."""
     retraining = record.retraining
     if retraining and record.test_error is not None:
         epochs = retraining.result.get("epochs", retraining.epochs_done)
-        yield Tile("test error", percent(record.test_error), f"after {epochs} epochs of training")
+        yield Tile(
+            "test error", percent(record.test_error), f"after {epochs} epochs of training", True
+        )
+    answer = record.benchmark
+    for key, data in TESTS.items() if answer else ():
+        ranked = key == "cifar10_test_200"
+        remark = f"rank {rank(answer)}" if ranked else "of NAS-Bench-201"
+        yield Tile(f"{data} test", figure(answer, key), remark, result=ranked)
     if retraining and record.parameters is not None:
         yield Tile("weights", quantity(record.parameters), "without auxiliary head")
     multiply_adds = number(retraining.result.get("multiply_adds")) if retraining else None
@@ -143,35 +160,27 @@ def quantity(count: float) -> str:
     return f"{count:.0f}"
 
 
-def cells(genotype: Genotype | None) -> list[Drawn]:
-    """Draw every cell by itself."""
-    if genotype is None:
-        return []
-    return [_drawn("", cell_figure(genotype, [group]), f"{group} cell") for group in genotype.cells]
-
-
 def provenance(record: Record) -> str:
-    """Say where the genotype comes from."""
+    """Say where the genotype comes from, and how the supernet did when the search ended."""
     about = record.search.about if record.search else {}
-    parts = []
-    if "learner" in about:
-        parts.append(f"learner {about['learner']}")
-    if "epoch" in about:
-        parts.append(f"epoch {about['epoch']}")
+    if record.search is None or "learner" not in about:
+        return ""
+    origin = f"learner {about['learner']}"
+    if record.search.epochs_done:
+        origin += f" after epoch {record.search.last.get('epoch', '?')}"
     loss, accuracy = number(about.get("valid_loss")), number(about.get("valid_accuracy"))
-    if loss is not None:
-        parts.append(f"validation loss {loss:.4f}")
-    if accuracy is not None:
-        parts.append(f"validation accuracy {percent(accuracy)}")
-    return ", ".join(parts)
+    if loss is None or accuracy is None:
+        return origin
+    marks = f"validation loss {loss:.4f}, validation accuracy {percent(accuracy)}"
+    return f"{origin}, whose supernet ended with {marks}"
 
 
 def learning(stage: Stage) -> Iterator[Drawn]:
     """Plot losses and accuracies of all learners, and the losses of the levels."""
     axis = timeline(stage)[0]
-    yield from _plot("Loss of every learner", learner_lines(stage, "loss"), axis)
-    yield from _plot("Accuracy of every learner (%)", learner_lines(stage, "accuracy", 100), axis)
-    yield from _plot("Loss of every level", keyed_lines(stage, "loss"), axis)
+    yield from plot("Loss of every learner", learner_lines(stage, "loss"), axis)
+    yield from plot("Accuracy of every learner (%)", learner_lines(stage, "accuracy", 100), axis)
+    yield from plot("Loss of every level", keyed_lines(stage, "loss"), axis)
 
 
 def gradients(stage: Stage) -> Iterator[Drawn]:
@@ -181,7 +190,7 @@ def gradients(stage: Stage) -> Iterator[Drawn]:
         levels |= dict.fromkeys(row.get("gradient") or {})
     for level in levels:
         lines = keyed_lines(stage, "gradient", level)
-        yield from _plot(f"Norms of the terms, level {level}", lines, timeline(stage)[0], log=True)
+        yield from plot(f"Norms of the terms, level {level}", lines, timeline(stage)[0], log=True)
 
 
 def retrained(stage: Stage) -> Iterator[Drawn]:
@@ -189,30 +198,8 @@ def retrained(stage: Stage) -> Iterator[Drawn]:
     axis, x, rows = timeline(stage)
     accuracy = [100 * value for value in values(rows, "train_accuracy")]
     loss = values(rows, "train_loss")
-    yield from _plot("Training loss", [Line("train", x, loss, SERIES[0])], axis)
-    yield from _plot("Training accuracy (%)", [Line("train", x, accuracy, SERIES[0])], axis)
-
-
-def learners(stage: Stage, kept: int | None) -> Iterator[Learner]:
-    """Give every learner's heat maps, and its cells unless they head the page, kept one first."""
-    history = mixes(stage)
-    epochs = stage.of("epoch")
-    last = epochs[-1] if epochs else {}
-    found = sorted({learner for learner, _ in history}, key=lambda each: (each != kept, each))
-    for learner in found:
-        genotype = _genotype(last, learner) or (stage.genotype if len(found) == 1 else None)
-        maps = [
-            _drawn(
-                f"{group} cell",
-                heat_maps(mix, group, genotype, last.get("epoch", 0)),
-                f"weights of the operations of the {group} cell over epochs",
-            )
-            for (each, group), mix in history.items()
-            if each == learner
-        ]
-        on_top = stage.genotype is not None and (learner == kept or len(found) == 1)
-        title = f"Learner {learner}" + (", kept" if learner == kept else "")
-        yield Learner(title, kept in (None, learner), [] if on_top else cells(genotype), maps)
+    yield from plot("Training loss", [Line("train", x, loss, SERIES[0])], axis)
+    yield from plot("Training accuracy (%)", [Line("train", x, accuracy, SERIES[0])], axis)
 
 
 def settings(stage: Stage) -> list[tuple[str, str]]:
@@ -237,45 +224,46 @@ def sessions(stage: Stage) -> Iterator[dict[str, str]]:
         }
 
 
-def darts_text(genotype: Genotype | None) -> str:
-    """Write DARTS' tuple text; nothing where a cell is not of that form."""
-    try:
-        return genotype.to_darts() if genotype else ""
-    except ValueError:
-        return ""
+def texts(genotype: Genotype | None) -> Iterator[tuple[str, str]]:
+    """Write the genotype in the notations of others that it has a form in, each with its name."""
+    if genotype is None:
+        return
+    notations = (
+        ("NAS-Bench-201’s string", genotype.to_nasbench201),
+        ("DARTS’ tuple text", genotype.to_darts),
+    )
+    for name, write in notations:
+        try:
+            yield name, write()
+        except ValueError:  # cells of another shape
+            continue
 
 
 def compared(rows: Sequence[Row]) -> list[Drawn]:
     """Plot the runs of a comparison over each other, one colour a row of the table."""
-    accuracy, loss, training = [], [], []
+    accuracy, loss, table, training = [], [], [], []
     for place, row in enumerate(rows):
         colour = SERIES[place % len(SERIES)]
         for record in row.records:
             if record.search:
-                kept = ("learners", record.kept or 0)
+                kept = record.kept or 0
                 _, x, found = timeline(record.search)
-                y = [100 * value for value in values(found, *kept, "valid_accuracy")]
+                y = [100 * value for value in values(found, "learners", kept, "valid_accuracy")]
                 accuracy.append(Line(row.label, x, y, colour))
-                loss.append(Line(row.label, x, values(found, *kept, "valid_loss"), colour))
+                y = values(found, "learners", kept, "valid_loss")
+                loss.append(Line(row.label, x, y, colour))
+                y = values(found, "table", kept, "cifar10_test_200")
+                table.append(Line(row.label, x, y, colour))
             if record.retraining:
                 _, x, found = timeline(record.retraining)
                 training.append(Line(row.label, x, values(found, "train_loss"), colour))
+    axis = Axis("epoch")
     return [
-        *_plot("Search: validation accuracy of the kept learner (%)", accuracy, "epoch"),
-        *_plot("Search: validation loss of the kept learner", loss, "epoch"),
-        *_plot("Retraining: training loss", training, "epoch"),
+        *plot("Search: validation accuracy of the kept learner (%)", accuracy, axis),
+        *plot("Search: validation loss of the kept learner", loss, axis),
+        *plot("NAS-Bench-201: CIFAR-10 test accuracy of the kept learner (%)", table, axis),
+        *plot("Retraining: training loss", training, axis),
     ]
-
-
-def _plot(caption: str, lines: Sequence[Line], axis: str, *, log: bool = False) -> Iterator[Drawn]:
-    """Give the plot of the lines, or nothing where no line holds a number."""
-    lines = [line for line in lines if any(value == value for value in line.y)]
-    if lines:
-        yield _drawn(caption, curves(lines, axis, log=log), caption)
-
-
-def _drawn(caption: str, figure: Figure, label: str) -> Drawn:
-    return Drawn(caption, to_svg(figure, label), 72 * figure.get_figwidth())
 
 
 def _of(done: int, total: Any) -> str:
@@ -284,10 +272,3 @@ def _of(done: int, total: Any) -> str:
 
 def _part(name: str, value: Any) -> str:
     return str(value) if isinstance(value, str) else f"{value} {name}"
-
-
-def _genotype(row: Mapping[str, Any], learner: int) -> Genotype | None:
-    try:
-        return Genotype.from_dict(row["genotype"][learner])
-    except (KeyError, IndexError, ValueError):
-        return None

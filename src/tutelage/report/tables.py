@@ -8,12 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tutelage.report.read import Record
+from tutelage.report.read import COUNT, TESTS, Record, number
 
-IMMATERIAL = ("seed", "device", "root", "download", "save_every", "log_every")
+IMMATERIAL = ("seed", "device", "root", "download", "save_every", "log_every", "table")
 """Settings by which runs may differ and still be repetitions of one experiment."""
 
-HEADER = ("runs", "seeds", "test error %", "valid accuracy %", "weights (M)", "search time")
+
+NOTHING = "–"
+"""Stands where no run has the figure."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Statistic:
         '2.60 ± 0.14 (n = 2)'
         """
         if not self.values:
-            return "–"
+            return NOTHING
         text = f"{scale * self.mean:.{digits}f}"
         if self.deviation is not None:
             text += f" ± {scale * self.deviation:.{digits}f}"
@@ -74,17 +76,27 @@ class Row:
         """How long the searches took."""
         return _statistic(record.search.seconds for record in self.records if record.search)
 
-    def cells(self) -> tuple[str, ...]:
-        """Write the row under HEADER."""
+    def benchmark(self, key: str) -> Statistic:
+        """Figures of NAS-Bench-201's table for the architectures that were kept."""
+        return _statistic(number(record.benchmark.get(key)) for record in self.records)
+
+    def cells(self) -> dict[str, str]:
+        """Write the row, column by column; what no run has is a dash."""
         unit, seconds = time_unit(self.search_seconds.mean)
-        return (
-            self.label,
-            ", ".join(str(record.seed) for record in self.records if record.seed is not None),
-            self.test_error.text(scale=100),
-            self.valid_accuracy.text(scale=100),
-            self.parameters.text(digits=2 if self.parameters.mean >= 1e6 else 4, scale=1e-6),
-            self.search_seconds.text(scale=1 / seconds, unit=f" {unit}"),
-        )
+        seeds = (str(record.seed) for record in self.records if record.seed is not None)
+        tested = {f"{data} test %": self.benchmark(key).text() for key, data in TESTS.items()}
+        return {
+            "runs": self.label,
+            "seeds": ", ".join(seeds),
+            "test error %": self.test_error.text(scale=100),
+            **tested,
+            f"rank of {COUNT:,}": self.benchmark("rank").text(digits=0),
+            "valid accuracy %": self.valid_accuracy.text(scale=100),
+            "weights (M)": self.parameters.text(
+                digits=2 if self.parameters.mean >= 1e6 else 4, scale=1e-6
+            ),
+            "search time": self.search_seconds.text(scale=1 / seconds, unit=f" {unit}"),
+        }
 
 
 def comparison(records: Sequence[Record]) -> list[Row]:
@@ -106,10 +118,17 @@ def comparison(records: Sequence[Record]) -> list[Row]:
     return [Row(label, tuple(group)) for label, group in zip(labels, found, strict=True)]
 
 
+def as_table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Write a comparison as a header and a line a row, without columns that no run has."""
+    written = [row.cells() for row in rows]
+    shown = [name for name in written[0] if any(cells[name] != NOTHING for cells in written)]
+    return [tuple(shown), *(tuple(cells[name] for name in shown) for cells in written)]
+
+
 def as_text(rows: Sequence[Row]) -> str:
     """Write a comparison as aligned columns for a terminal."""
-    table = [HEADER, *(row.cells() for row in rows)]
-    widths = [max(len(cells[column]) for cells in table) for column in range(len(HEADER))]
+    table = as_table(rows)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
@@ -131,7 +150,7 @@ def duration(seconds: float | None) -> str:
     ('42 s', '10 min 0 s', '1 h 23 min')
     """
     if seconds is None:
-        return "–"
+        return NOTHING
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

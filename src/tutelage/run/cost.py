@@ -1,4 +1,4 @@
-"""What the final network costs, choice by choice, and a budget for it.
+"""What the final network costs, choice by choice.
 
 The final network is the one that `tutelage retrain` trains, without an auxiliary head. Its weights
 and its multiply-adds are sums: a fixed part (stem, the cells' preprocessing, classifier), and a
@@ -19,7 +19,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from math import inf
 from typing import Any, NamedTuple
 
 import torch
@@ -27,19 +26,13 @@ from torch import Tensor
 
 from tutelage.config import Run
 from tutelage.run.describe import multiply_adds, weights
-from tutelage.run.phases import everything, strongest
-from tutelage.searches.base import Search
 from tutelage.spaces.base import Mix, Size, Space
 from tutelage.spaces.cells import GROUPS
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.nb201 import GROUP
 from tutelage.spaces.ops import NODES, layout, operation
-from tutelage.virtual import Tree
 
 Image = tuple[int, int]  # height, width
-Choice = tuple[str, int, int]
-"""An operation of a space: its group, edge and column."""
-MILLION = 1e6
 
 
 class Cost(NamedTuple):
@@ -53,8 +46,7 @@ class Cost(NamedTuple):
 
 def added(costs: Iterable[Cost]) -> Cost:
     """Add costs up."""
-    weights, multiply_adds = zip(*costs, strict=True)
-    return Cost(sum(weights), sum(multiply_adds))
+    return Cost(*(sum(parts) for parts in zip(*costs, strict=True)))
 
 
 # Prices -----------------------------------------------------------------------------------------
@@ -89,6 +81,17 @@ def cells(space: Space, size: Size, image: Image) -> Iterator[tuple[str, int, in
         )
 
 
+def final_size(settings: Run, space: Space, classes: int, image_channels: int) -> Size:
+    """Return the size of the network that a retraining by these settings trains."""
+    return Size(
+        channels=settings.retrain.channels or space.sizes.final_channels,
+        cells=settings.retrain.cells or space.sizes.final_cells,
+        classes=classes,
+        image_channels=image_channels,
+        form=settings.retrain.form,
+    )
+
+
 @lru_cache(maxsize=1024)
 def price(name: str, channels: int, stride: int, image: Image) -> Cost:
     """Count an operation at one place."""
@@ -97,24 +100,18 @@ def price(name: str, channels: int, stride: int, image: Image) -> Cost:
     return Cost(weights(module), multiply_adds(module, (channels, *image)))
 
 
-def nodes(
-    space: Space, genotype: Genotype
-) -> Iterator[tuple[str, range, list[tuple[int, int]]]]:
-    """Yield group, entering edges and kept (edge, column)s of every node of a genotype."""
+def nodes(genotype: Genotype) -> Iterator[tuple[str, range, list[tuple[int, str]]]]:
+    """Yield group, entering edges and kept (edge, operation)s of every node of a genotype."""
     for group, cell in genotype.cells.items():
-        starts = accumulate(space.nodes, initial=0)
-        for start, entering, node in zip(starts, space.nodes, cell.nodes, strict=False):
-            edges = [start + source for _, source in node]
-            names = [name for name, _ in node]
-            columns = [
-                space.operations[group][edge].index(name)
-                for edge, name in zip(edges, names, strict=True)
-            ]
-            yield group, range(start, start + entering), list(zip(edges, columns, strict=True))
+        start = 0
+        for entering, node in zip(range(cell.inputs, cell.states), cell.nodes, strict=True):
+            rows = range(start, start + entering)
+            yield group, rows, [(start + source, name) for name, source in node]
+            start = rows.stop
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class PriceTable:
     """Prices as tensors, for the operations of a space's mixes."""
 
     fixed: Tensor
@@ -131,9 +128,9 @@ class Table:
         total = self.fixed
         for group, prices in self.operations.items():
             stay = self.can_stay[group] * mix.operations[group]
-            stay = stay / stay.sum(-1, keepdim=True).clamp(min=1e-30)
-            shares = self._shares(None if mix.edges is None else mix.edges[group])
-            total = total + torch.einsum("e,eo,eoc->c", shares.to(prices), stay, prices)
+            stay = stay / stay.sum(-1, keepdim=True).clamp(min=1e-30)  # softmax may underflow
+            shares = self._shares(None if mix.edges is None else mix.edges[group].to(prices))
+            total = total + torch.einsum("e,eo,eoc->c", shares, stay, prices)
         return total
 
     def _shares(self, edges: Tensor | None) -> Tensor:
@@ -157,25 +154,34 @@ class Prices:
     """What every network has."""
     operations: Mapping[str, Sequence[Mapping[str, Cost]]]
     """For every group and edge, operations and their prices."""
-    kept: tuple[int, ...]
-    """How many operations each node keeps."""
+    nodes: Sequence[tuple[int, int]]
+    """How many edges enter each node, and how many operations it keeps."""
+
+    @property
+    def keeps_none(self) -> bool:
+        """Tell whether `none` can be read off: where nodes keep all their edges."""
+        return all(entering == kept for entering, kept in self.nodes)
 
     def of(self, genotype: Genotype) -> Cost:
         """Add up what an architecture costs."""
-        parts = [self.operations[group][edge][name] for group, edge, name in choices(genotype)]
+        parts = [
+            self.operations[group][edge][name]
+            for group, _, kept in nodes(genotype)
+            for edge, name in kept
+        ]
         return added([self.fixed, *parts])
 
-    def can_stay(self, space: Space, name: str) -> bool:
-        """Tell whether an operation can be read off: `none` where a node keeps all its edges."""
-        return name != "none" or self.kept == space.nodes
+    def can_stay(self, name: str) -> bool:
+        """Tell whether an operation can be read off."""
+        return name != "none" or self.keeps_none
 
-    def table(self, space: Space, device: torch.device | None = None) -> Table:
+    def table(self, space: Space, device: torch.device | None = None) -> PriceTable:
         """Lay the prices out as a space, which may be narrowed, has its operations."""
 
         def tensor(value: Any) -> Tensor:
             return torch.tensor(value, dtype=torch.float64, device=device)
 
-        return Table(
+        return PriceTable(
             fixed=tensor(self.fixed),
             operations={
                 group: tensor(
@@ -187,10 +193,10 @@ class Prices:
                 for group, edges in space.operations.items()
             },
             can_stay={
-                group: tensor([[self.can_stay(space, name) for name in names] for names in edges])
+                group: tensor([[self.can_stay(name) for name in names] for names in edges])
                 for group, edges in space.operations.items()
             },
-            nodes=list(zip(space.nodes, self.kept, strict=True)),
+            nodes=self.nodes,
         )
 
 
@@ -220,213 +226,11 @@ def prices_of(space: Space, size: Size, image: Image) -> Prices:
     some = space.genotype(Mix({g: torch.zeros(shape) for g, shape in space.choices.items()}))
     with torch.device("meta"):
         network = space.network(some, size).eval()
-    kept = tuple(len(node) for node in next(iter(some.cells.values())).nodes)
+    cell = next(iter(some.cells.values()))
+    kept = list(zip(space.nodes, map(len, cell.nodes), strict=True))
     chosen = Prices(Cost(0, 0), operations, kept).of(some)
     fixed = Cost(
         weights(network) - chosen.weights,
         multiply_adds(network, (size.image_channels, *image)) - chosen.multiply_adds,
     )
     return Prices(fixed, operations, kept)
-
-
-# Budgets ----------------------------------------------------------------------------------------
-
-
-class Masked:
-    """A space in which some operations come last when an architecture is read off a mix."""
-
-    def __init__(self, space: Space, out: Mapping[str, Tensor]) -> None:
-        """Take a space, and for every group which operations are out, (edges, ops)."""
-        self.space, self.out = space, out
-
-    def __getattr__(self, name: str) -> Any:
-        """Be the space in all else."""
-        return getattr(self.space, name)
-
-    def genotype(self, mix: Mix) -> Genotype:
-        """Read off the architecture that a mix favours, of what is not out if possible."""
-        masked = {g: w.masked_fill(self.out[g], -1.0) for g, w in mix.operations.items()}
-        return self.space.genotype(Mix(masked, edges=mix.edges))
-
-
-def silenced(space: Space, alphas: Tree, out: Mapping[str, Tensor]) -> Tree:
-    """Hand over to `none` what its edge's softmax gives to operations that are out.
-
-    For a rule that reads alphas past the space (PR-DARTS'): what is out then weighs nothing, and
-    all else what it did. Edges without `none` stay as they are.
-    """
-    changed = {group: alphas[group].detach().clone() for group in out}
-    for group, masks in out.items():
-        for row, names, mask in zip(changed[group], space.operations[group], masks, strict=True):
-            if "none" in names:
-                none = torch.tensor([name == "none" for name in names])
-                total = row[mask | none].logsumexp(0)
-                row[mask] = -inf
-                row[none] = total
-    return {**alphas, **changed}
-
-
-@dataclass(frozen=True, eq=False)
-class Budget:
-    """Limits to what the final network of a search may cost."""
-
-    search: Search
-    prices: Prices
-    limits: tuple[float, float]
-    """Largest cost: weights, multiply-adds; inf: no limit."""
-    weight: float
-    """Weight of the penalty on an expected cost above a limit."""
-
-    def penalty(self, table: Table, alphas: Tree) -> Tensor:
-        """Return weight * sum relu(E[cost] / limit - 1), (), differentiable in the alphas.
-
-        The expectation is the cost of the search's expected mix, since costs are linear in a mix.
-        """
-        mix = self.search.expected(alphas)
-        expected = table.expected(mix)
-        excess = (expected / expected.new_tensor(self.limits) - 1).relu().sum()
-        return self.weight * excess.to(next(iter(mix.operations.values())).dtype)
-
-    def within(self, cost: Cost) -> bool:
-        """Tell whether a network may cost so much."""
-        return all(paid <= limit for paid, limit in zip(cost, self.limits, strict=True))
-
-    def loads(self, space: Space, limits: Sequence[float]) -> dict[str, list[list[float]]]:
-        """Return each operation's price as a share of these limits, summed, (edges, ops)."""
-        return {
-            group: [
-                [sum(map(truediv, prices[name], limits)) for name in names]
-                for names, prices in zip(edges, self.prices.operations[group], strict=True)
-            ]
-            for group, edges in space.operations.items()
-        }
-
-    def cheapest(self, space: Space) -> Genotype:
-        """Return the architecture with the lowest cost in shares of the limits."""
-        loads = self.loads(space, self.limits)
-        return space.genotype(Mix({group: -torch.tensor(load) for group, load in loads.items()}))
-
-    def check(self, space: Space) -> None:
-        """Refuse limits below what the space's cheapest architecture costs.
-
-        Raises:
-            ValueError: They are.
-        """
-        cost = self.prices.of(self.cheapest(space))
-        for name, paid, limit in zip(("params", "flops"), cost, self.limits, strict=True):
-            if paid > limit:
-                raise ValueError(
-                    f"max_{name} = {limit / MILLION:g}: the cheapest architecture of the space "
-                    f"{space.name} has {paid / MILLION:.4g} million; raise the limit, or lower "
-                    "retrain.channels or retrain.cells"
-                )
-
-    def read(self, space: Space, alphas: Tree) -> Genotype:
-        """Read off an architecture within the limits, losing little of the mix's weight.
-
-        While it costs too much, one operation is left out, and the architecture read off again:
-        that whose replacement loses the least weight for the cost it saves. With it go all of its
-        node that cost as much, but on the edges that the node keeps besides. Where a search has
-        rules that never get below the limits (P-DARTS' on skips), the cheapest architecture is
-        returned.
-        """
-        weights = {g: w.tolist() for g, w in self.search.expected(alphas).products().items()}
-        out = {g: torch.zeros(shape, dtype=torch.bool) for g, shape in space.choices.items()}
-        while True:
-            left = alphas if self.prices.keeps_none else silenced(space, alphas, out)
-            genotype = self.search.derive(cast(Space, Masked(space, out)), left)
-            cost = self.prices.of(genotype)
-            if self.within(cost):
-                return genotype
-            exceeded = [
-                limit if paid > limit else inf
-                for paid, limit in zip(cost, self.limits, strict=True)
-            ]
-            loads = self.loads(space, exceeded)
-            options = list(self._options(space, genotype, weights, loads, out))
-            if not options:
-                return self.cheapest(space)
-            _, group, leave = min(options, key=lambda option: option[0])
-            for place in leave:
-                out[group][place] = True
-
-    def _options(
-        self,
-        space: Space,
-        genotype: Genotype,
-        weights: Mapping[str, list[list[float]]],
-        loads: Mapping[str, list[list[float]]],
-        out: Mapping[str, Tensor],
-    ) -> Iterator[tuple[float, str, list[tuple[int, int]]]]:
-        """Yield what may be left out: weight lost for the cost saved, group, (edge, column)s."""
-        for group, rows, kept in nodes(space, genotype):
-            weight, load = weights[group], loads[group]
-            staying = [
-                (edge, column)
-                for edge in rows
-                for column, name in enumerate(space.operations[group][edge])
-                if self.prices.can_stay(name) and not out[group][edge, column]
-            ]
-            for edge, column in set(kept) & set(staying):
-                others = {e for e, c in kept if (e, c) != (edge, column)}
-                price = load[edge][column]
-                rivals = [(e, c) for e, c in staying if e not in others]
-                cheaper = [(e, c) for e, c in rivals if load[e][c] < price]
-                if cheaper:
-                    e, c = max(cheaper, key=lambda rival: weight[rival[0]][rival[1]])
-                    lost = weight[edge][column] - weight[e][c]
-                    leave = [(e, c) for e, c in rivals if load[e][c] >= price]
-                    yield lost / (price - load[e][c]), group, [*leave, (edge, column)]
-
-    def spared(self, space: Space, alphas: Tree, count: int) -> Tree:
-        """Return alphas by whose order every edge can keep so many operations and no more.
-
-        They are the alphas as they are, where what they leave has an architecture within the
-        limits; else every edge's cheapest operation comes first.
-        """
-        columns = strongest(everything(space), alphas, count)[1]
-        if self.within(self.prices.of(self.cheapest(space.narrowed(columns)))):
-            return alphas
-        raised = {group: alphas[group].clone() for group in columns}
-        for group, edges in self.loads(space, self.limits).items():
-            for row, names, load in zip(
-                raised[group], space.operations[group], edges, strict=True
-            ):
-                able = [c for c, name in enumerate(names) if self.prices.can_stay(name)]
-                row[min(able, key=load.__getitem__)] = inf
-        return {**alphas, **raised}
-
-
-def budget_of(
-    settings: Run, search: Search, space: Space, classes: int, shape: tuple[int, int, int]
-) -> Budget | None:
-    """Make the budget that the settings ask for; None: there is no limit.
-
-    Args:
-        settings: Those of the search.
-        search: How choices are relaxed.
-        space: What can be built, fitted to the search.
-        classes: Classes of the data.
-        shape: Channels, height and width of the images.
-
-    Raises:
-        ValueError: The space's cheapest architecture costs more, or its costs are not known.
-    """
-    limits = [limit and limit * MILLION for limit in (settings.max_params, settings.max_flops)]
-    if limits == [None, None]:
-        return None
-    prices = prices_of(space, final_size(settings, space, classes, shape[0]), shape[1:])
-    budget = Budget(search, prices, (limits[0] or inf, limits[1] or inf), settings.budget_weight)
-    budget.check(space)
-    return budget
-
-
-def final_size(settings: Run, space: Space, classes: int, image_channels: int) -> Size:
-    """Return the size of the network that a retraining by these settings trains."""
-    return Size(
-        channels=settings.retrain.channels or space.sizes.final_channels,
-        cells=settings.retrain.cells or space.sizes.final_cells,
-        classes=classes,
-        image_channels=image_channels,
-        form=settings.retrain.form,
-    )

@@ -46,12 +46,14 @@ class Description:
     def as_text(self) -> str:
         """Return what `describe` prints."""
         size, side = self.size, self.side
+        head = f"  with auxiliary{self.weights_with_auxiliary:>15,}"
+        has_head = self.weights_with_auxiliary > self.weights
         return "\n".join(
             [
                 f"{self.genotype.space}, {size.form} form: {size.channels} channels, "
                 f"{size.cells} cells, {size.classes} classes",
                 f"weights         {self.weights:>15,}",
-                f"  with auxiliary{self.weights_with_auxiliary:>15,}",
+                *([head] if has_head else []),
                 f"multiply-adds   {self.multiply_adds:>15,}  "
                 f"on one {size.image_channels} x {side} x {side} image",
                 "",

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-ELSEWHERE = ("device", "root", "download", "save_every")
-"""Settings that may change when a run goes on: they say where to compute, and not what."""
+ELSEWHERE = ("device", "root", "download", "save_every", "table")
+"""Settings that may change when a run goes on: they say where things are, not what is done."""
 
 
 def write_bytes(path: Path, content: bytes) -> None:

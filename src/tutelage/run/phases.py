@@ -108,7 +108,9 @@ def carried(
     velocities: dict[str, Tree],
     columns: Sequence[Kept],
 ) -> tuple[dict[str, Tree], dict[str, Tree]]:
-    """Bring every learner's weights, momentum and alphas over to the problem of the next phase.
+    """Bring variables and momentum over to the problem of the next phase.
+
+    Learners' weights grow and their alphas lose columns; what is no learner's goes on as it is.
 
     Args:
         before: The problem of the phase that ends.
@@ -120,10 +122,11 @@ def carried(
     Returns:
         Variables and velocities of the latter.
     """
-    new, moving = dict(after.variables), dict(velocities)
+    new, moving = dict(variables), dict(velocities)
     pairs = list(zip(before.learners, after.learners, columns, strict=True))
     for old, learner, kept in pairs:
-        new = placed(new, learner.alphas, narrowed(pick(variables, old.alphas), kept))
+        for path in (learner.alphas, *learner.rehearsals):
+            new = placed(new, path, narrowed(pick(variables, path), kept))
         copies = grow(old.net.module, learner.net.module)
         for path in (learner.weights, *learner.drafts):
             new = placed(new, path, copies(pick(variables, path)))
@@ -157,7 +160,9 @@ def carry_moments(
     for key in ("exp_avg", "exp_avg_sq"):
         tree = {name: rebuild(variable, iter([state[key] for state in states]))}
         for learner, kept in zip(learners, columns, strict=True):
-            tree = placed(tree, learner.alphas, narrowed(pick(tree, learner.alphas), kept))
+            for path in (learner.alphas, *learner.rehearsals):
+                if path[0] == name:
+                    tree = placed(tree, path, narrowed(pick(tree, path), kept))
         moments[key] = leaves(tree[name])
     targets = after.param_groups[0]["params"]
     for x, state, mean, square in zip(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import SimpleNamespace
@@ -24,6 +24,7 @@ from tutelage.data.batches import Stream
 from tutelage.data.draws import draws
 from tutelage.multilevel import Level, Notes, evaluate, hypergradient, search_step, tops
 from tutelage.problem import Learner, Method, Part, Problem, pick
+from tutelage.run.budget import budget_of
 from tutelage.run.maker import Maker
 from tutelage.run.meter import Meter, entries
 from tutelage.run.meter import learners as marks_of
@@ -80,13 +81,18 @@ class LazyBatch:
         return self.streams.unlabelled.batch(self.epoch, self.step)
 
 
-def with_penalty(problem: Problem) -> Problem:
-    """Add what the learners' mixes ask as a penalty to the last loss of the alphas."""
+def with_penalty(problem: Problem, budgets: Sequence[Callable[[Tree], Tensor]] = ()) -> Problem:
+    """Add penalties to the last loss of the alphas: those that mixes ask for, and budgets'.
+
+    `budgets` maps every learner's alphas to its penalty, ().
+    """
     learners, top = problem.learners, problem.levels[-1]
 
     def penalty(variables: Mapping[str, Tree]) -> list[Tensor]:
-        mixes = [learner.net.mix(pick(variables, learner.alphas)) for learner in learners]
-        return [mix.penalty for mix in mixes if mix.penalty is not None]
+        alphas = [pick(variables, learner.alphas) for learner in learners]
+        mixes = [x.net.mix(each) for x, each in zip(learners, alphas, strict=True)]
+        asked = [mix.penalty for mix in mixes if mix.penalty is not None]
+        return asked + [budget(each) for budget, each in zip(budgets, alphas, strict=False)]
 
     def loss(s: SimpleNamespace, batch: Any) -> tuple[Tensor, Notes]:
         value, notes = evaluate(top, vars(s), batch)
@@ -150,6 +156,8 @@ class Searching:
         if self.table and space.name != "nasbench201":
             raise ValueError(f"--table with --space {space.name}: a table is of nasbench201")
         self._apart: dict[str, dict[str, float]] = {}
+        shape = streams.train.data.images.shape
+        self.budget = budget_of(settings, search, space, size.classes, shape)
         self._enter(0, [everything(space)])
 
     def _enter(self, phase: int, kept: list[Kept]) -> None:
@@ -167,7 +175,10 @@ class Searching:
             device=self.device,
             amp=torch.bfloat16 if self.settings.precision == "bf16" else None,
         )
-        self.problem = with_penalty(self.method(self.maker))
+        problem, spaces = self.method(self.maker), self.maker.spaces
+        count = len(problem.learners)
+        budgets = self.budget.penalties(spaces, count, self.device) if self.budget else []
+        self.problem = with_penalty(problem, budgets)
         self.variables = dict(self.problem.variables)
         self.velocities: dict[str, Tree] = {}
         self.optimisers = self._optimisers()
@@ -184,7 +195,7 @@ class Searching:
             for name in {x.variable: None for x in self.problem.levels if x.optimiser == "alphas"}
         }
 
-    def _next_phase(self) -> None:
+    def next_phase(self) -> None:
         """Go to the next phase, with the operations that the alphas favour."""
         phase = self.clock.phase + 1
         seed = draws(self.settings.seed, "search/phase", phase).integers(2**63)
@@ -195,9 +206,14 @@ class Searching:
         kept, columns = self.kept, []
         if to.operations:
             wholes = (kept * len(alphas))[: len(alphas)]  # before the first phase all share one
+            ranked = alphas
+            if self.budget:
+                spaces = [self.space_of(learner) for learner in self.problem.learners]
+                each = zip(spaces, alphas, strict=True)
+                ranked = [self.budget.spared(*pair, to.operations) for pair in each]
             pairs = [
                 strongest(whole, each, to.operations)
-                for whole, each in zip(wholes, alphas, strict=True)
+                for whole, each in zip(wholes, ranked, strict=True)
             ]
             kept, columns = [left for left, _ in pairs], [chosen for _, chosen in pairs]
         self._enter(phase, kept)
@@ -344,6 +360,9 @@ class Searching:
             row["operations"] = [names(self.space_of(x)) for x in learners]
             row["mix"] = [self.mix(learner) for learner in learners]
             row["genotype"] = [self.genotype(x).to_dict() for x in learners]
+            if self.budget:
+                pairs = [(self.space_of(x), self.alphas(x)) for x in learners]
+                row["cost"] = [self.budget.costs(*pair) for pair in pairs]
         return row
 
     def fields(self) -> dict[str, str]:
@@ -375,7 +394,8 @@ class Searching:
 
     def genotype(self, learner: Learner) -> Genotype:
         """Read a learner's architecture off."""
-        return self.search.derive(self.space_of(learner), self.alphas(learner))
+        space, alphas = self.space_of(learner), self.alphas(learner)
+        return (self.budget.read if self.budget else self.search.derive)(space, alphas)
 
     def alphas(self, learner: Learner) -> Tree:
         """Return a learner's alphas, on the CPU."""
@@ -399,7 +419,7 @@ class Searching:
         if self.stopped:
             self.epochs = self.epoch
         elif self.epoch < self.epochs and self.epoch == self.stretch.start + self.stretch.epochs:
-            self._next_phase()
+            self.next_phase()
         return row
 
     def _watch(self) -> dict[str, Any]:

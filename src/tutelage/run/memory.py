@@ -1,0 +1,55 @@
+"""How much memory a process takes, and how much it may."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+PROCESS = Path("/proc/self")
+LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Where a container's limit stands, by version of control groups."""
+
+
+def available(device: torch.device) -> int:
+    """Return how many bytes this process may take in all on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    free = _kilobytes(Path("/proc/meminfo"), "MemAvailable")
+    if free is None:  # no Linux: all that the machine has
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limits = [path.read_text().strip() for path in map(Path, LIMITS) if path.is_file()]
+    mine = _kilobytes(PROCESS / "status", "VmRSS") or 0
+    return min(free + mine, *(int(limit) for limit in limits if limit.isdigit()))
+
+
+def reset_peak(device: torch.device) -> None:
+    """Begin to look for the peak afresh, where the system can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif (PROCESS / "clear_refs").exists():
+        (PROCESS / "clear_refs").write_text("5")  # 5: the resident set's high-water mark
+
+
+def peak(device: torch.device) -> int:
+    """Return the most bytes that this process has held on a device since the last reset."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    mark = _kilobytes(PROCESS / "status", "VmHWM")
+    if mark is not None:
+        return mark
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _kilobytes(path: Path, name: str) -> int | None:
+    """Read one entry of a file of Linux, in bytes; None: there is none."""
+    if not path.is_file():
+        return None
+    for line in path.read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return None

@@ -1,0 +1,188 @@
+"""The dry run: what it counts, what it measures, and that it writes nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from commands import BRIEF
+from test_search import run_toml
+from tutelage.config import Retrain
+from tutelage.parts import make_part
+from tutelage.run import dry, searching
+from tutelage.run.cost import Cost
+from tutelage.run.describe import describe, weights
+from tutelage.run.dry import STEPS, Dry, batches, dry_run
+from tutelage.run.measure import Measured, Section
+from tutelage.run.memory import available, peak, reset_peak
+from tutelage.spaces.base import Mix, Size
+
+FINAL = Retrain(channels=4, cells=3)
+
+
+def settings(method="single", **changed):
+    return run_toml(method, retrain=FINAL, **{"batch_size": 16, **changed})
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Batch sizes of all steps that are taken."""
+    taken, advance = [], searching.Searching.advance
+
+    def counted(self):
+        taken.append(self.streams.train.batch_size)
+        advance(self)
+
+    monkeypatch.setattr(searching.Searching, "advance", counted)
+    return taken
+
+
+def test_few_steps_at_three_batches(steps):
+    found = dry_run(settings())
+    assert steps == [2] * 2 + [4] * 2 + [16] * (1 + STEPS)
+    assert [each.batch for each in found.measured] == batches(16) == [2, 4, 16]
+    assert found.fits and found.batch == 16 and found.steps == 2  # --limit-batches 2
+    assert found.seconds == pytest.approx(found.sections[0].seconds * 2 * 2)
+
+
+def test_the_command_prints_and_writes_nothing(tutelage, here):
+    code, out, error = tutelage(f"search {BRIEF} --dry-run --retrain.channels 4 --retrain.cells 3")
+    assert code == 0 and not error
+    assert not list(here.iterdir())
+    for shown in ("final network: 4 channels, 3 cells", "1 x 8 x 8 image", "a step", "GiB"):
+        assert shown in out
+
+
+def test_the_final_networks_are_those_that_describe_counts():
+    found = dry_run(settings())
+    space = make_part("space", {"name": "darts"})
+    by_columns = torch.arange(8.0).expand(14, 8)  # max pools are free, the last is dil_conv_5x5
+
+    def counted(columns):
+        genotype = space.genotype(Mix(dict.fromkeys(space.choices, columns)))
+        each = describe(genotype, Size(4, 3, 10, 1), 8)
+        return Cost(each.weights, each.multiply_adds)
+
+    low, even, high = found.costs
+    assert low == counted(-by_columns)
+    assert high == counted(-(by_columns - 5).abs())  # sep_conv_5x5
+    assert all(a < b < c for a, b, c in zip(low, even, high, strict=True))
+
+
+@pytest.mark.parametrize(("method", "learners"), [("single", 1), ("sgl", 2)])
+def test_weights_are_those_of_the_supernets(method, learners):
+    own = settings(method, space={"name": "s2"}, batch_size=2, limit_batches=1)
+    section = dry_run(own).sections[0]
+    supernet = make_part("space", {"name": "s2"}).supernet(Size(2, 3, 10, 1))
+    copies = 2 * learners if method == "sgl" else learners  # SGL trains V and W
+    assert section.weights == weights(supernet)
+    assert section.trained == copies * weights(supernet)
+
+
+def test_every_phase_and_frozen_stretch_is_measured(steps, monkeypatch):
+    monkeypatch.setattr(dry, "STEPS", 1)
+    search = {"name": "pdarts", "deeper": (0, 1), "frozen": 0.5}
+    found = dry_run(settings(search=search, epochs=6, limit_batches=1, batch_size=2))
+    assert [each.epochs for each in found.sections] == [range(e, e + 1) for e in range(6)]
+    assert [each.levels for each in found.sections] == [("learn",), ("learn", "validate")] * 3
+    assert steps == [2] * 6 * 2 + [3] * 6 * 2
+    first, _, second, _, third, _ = (each.weights for each in found.sections)
+    assert second < first  # five operations an edge instead of eight
+    whole = make_part("space", {"name": "darts"})
+    kept = {g: [[0, 1, 2]] * 14 for g in whole.choices}
+    assert third > weights(whole.narrowed(kept).supernet(Size(2, 4, 10, 1)))
+    assert found.seconds == pytest.approx(sum(each.seconds for each in found.sections))
+
+
+def test_a_search_that_trains_nothing_is_not_measured(steps):
+    found = dry_run(settings(search={"name": "random"}))
+    assert not steps and not found.measured
+    assert "nothing trains" in found.as_text()
+
+
+def test_too_large_a_batch_is_answered_without_running_it(steps, monkeypatch):
+    monkeypatch.setattr(dry, "predicted", lambda measured, batch: 10**15)
+    found = dry_run(settings())
+    assert 16 not in steps and not found.fits
+    assert found.largest < 16
+    assert "a batch of 16 does not fit" in found.as_text()
+    assert "about" in found.as_text()
+
+
+def test_memory_that_runs_out_is_answered(monkeypatch):
+    measure = dry.measure
+
+    def failing(work, steps):
+        if work.streams.train.batch_size == 16:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return measure(work, steps)
+
+    monkeypatch.setattr(dry, "measure", failing)
+    assert "a batch of 16 does not fit" in dry_run(settings()).as_text()
+
+
+def test_another_error_is_no_lack_of_memory(monkeypatch):
+    def failing(work, steps):
+        raise RuntimeError("shapes do not agree")
+
+    monkeypatch.setattr(dry, "measure", failing)
+    with pytest.raises(RuntimeError, match="shapes"):
+        dry_run(settings())
+
+
+def measured(batch, seconds, peak):
+    return Measured(batch, [Section(range(2), ("learn",), 1, 1, 1, seconds)], peak)
+
+
+def report(*sizes, asked=64, images=1000, memory=10_000):
+    costs = (Cost(1, 1), Cost(2, 2), Cost(3, 3))
+    return Dry(Size(), (3, 32, 32), costs, asked, images, 10, sizes, memory)
+
+
+def test_the_largest_batch_by_hand():
+    low, high = measured(16, 1.0, 1160), measured(64, 4.0, 1640)  # 1,000 and 10 an image
+    assert report(low, high).largest == 800  # 9,000 bytes: (9,000 - 1,000) / 10
+    assert report(low, high, memory=9_990).largest == 792  # 799.1, rounded down
+    assert report(low, high, images=700).largest == 700
+    assert report(low, high, memory=1_100).largest == 0
+    assert report(low, measured(64, 4.0, 1160)).largest == 1000  # nothing grows
+    small = report(measured(8, 0.5, 1080), measured(16, 1.0, 1160), asked=200, memory=2_000)
+    assert small.largest == 80
+    assert small.peak == 3000 and not small.fits
+    assert small.sections[0].seconds == pytest.approx(12.5)
+    assert small.seconds == pytest.approx(12.5 * 10 * 2)
+
+
+def test_peaks_are_those_of_what_is_held():
+    cpu = torch.device("cpu")
+    reset_peak(cpu)
+    before = peak(cpu)
+    held = torch.ones(64 * 2**20)  # 256 MiB
+    assert 200 * 2**20 < peak(cpu) - before < 400 * 2**20
+    assert available(cpu) > held.nbytes
+
+
+PREDICT = """
+import json, sys
+from tutelage.config import Run
+from tutelage.run.dry import dry_run, predicted
+asked = int(sys.argv[1])
+found = dry_run(Run(channels=16, cells=8, batch_size=asked, limit_batches=2, via="first-order"))
+print(json.dumps([predicted(found.measured, 384), found.peak]))
+"""
+
+
+@pytest.mark.slow
+def test_the_estimate_is_near_what_a_larger_batch_takes():
+    def run(batch):
+        done = subprocess.run(
+            [sys.executable, "-c", PREDICT, str(batch)], capture_output=True, check=True, text=True
+        )
+        return json.loads(done.stdout)
+
+    estimate, taken = run(96)[0], run(384)[1]
+    assert 0.75 < estimate / taken < 1.35

@@ -1,0 +1,206 @@
+"""GDAS: what runs, which gradient comes back, and how often what is drawn."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+
+from tutelage.clock import Clock
+from tutelage.searches.gdas import Gdas
+from tutelage.spaces import mixed
+from tutelage.spaces.base import Mix, Size
+from tutelage.spaces.cells import DARTS, S1, S3
+from tutelage.spaces.mixed import Dense, Reduce, Stack
+from tutelage.spaces.nb201 import NASBENCH201
+from tutelage.spaces.ops import CONVOLUTIONS, DENSE, POOLS
+
+SPACES = [DARTS, S1, S3, NASBENCH201]
+
+
+def sample(space, progress=0.0):
+    """Draw a mix; return it and its alphas."""
+    alphas = {
+        group: torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        for group, shape in space.choices.items()
+    }
+    return Gdas().mix(alphas, Clock(progress=progress)), alphas
+
+
+def soft_of(alphas, tau):
+    """The relaxation of one group's draw, from numbers that the seed gives again."""
+    gumbel = -torch.empty_like(alphas).exponential_().log()
+    return ((alphas.log_softmax(-1) + gumbel) / tau).softmax(-1)
+
+
+# What runs --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
+def test_one_operation_an_edge_is_chosen_and_weighs_one(space):
+    mix, _ = sample(space)
+    for group, weights in mix.operations.items():
+        assert all(len(columns) == 1 for columns in mix.chosen[group])
+        columns = torch.tensor(mix.chosen[group])
+        expected = torch.zeros_like(weights).scatter_(1, columns, 1.0)
+        torch.testing.assert_close(weights.detach(), expected, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
+def test_one_operation_an_edge_runs(space, monkeypatch):
+    """Hooks on what has weights, counters on pools: in every cell just what was drawn."""
+    net = space.supernet(Size(channels=4, cells=3)).double()
+    mix, _ = sample(space)
+    ran = Counter()
+
+    def count(name, edges):
+        def hook(_, args, output):
+            ran[name] += len(args[1]) if edges else 1
+
+        return hook
+
+    for module in net.modules():
+        if isinstance(module, mixed.MixedNode):
+            for name, stack in module.stacks.items():
+                assert isinstance(stack, Stack | Dense)
+                stack.register_forward_hook(count(name, edges=True))
+            for each in module.reductions.values():
+                assert isinstance(each, Reduce)
+                each.register_forward_hook(count("reduction", edges=False))
+    for name, pool in POOLS.items():
+
+        def counted(x, stride, name=name, pool=pool):
+            ran[name] += 1
+            return pool(x, stride)
+
+        monkeypatch.setitem(POOLS, name, counted)
+    net(torch.randn(2, 3, 8, 8, dtype=torch.float64), mix)
+    assert ran == +sum((expected_of(space, mix, group) for group in groups_of(net)), Counter())
+
+
+def groups_of(net):
+    """List the group of every cell."""
+    plan = getattr(net, "plan", None)
+    return [place.group for place in plan] if plan else ["cell"] * len(net.skeleton.cells)
+
+
+def expected_of(space, mix, group) -> Counter:
+    """Count what one cell has to run: a pool once a state, however many edges ask."""
+    ran, pools = Counter(), set()
+    edge = 0
+    for entering in space.nodes:
+        for source in range(entering):
+            (column,) = mix.chosen[group][edge]
+            name = space.operations[group][edge][column]
+            if name in CONVOLUTIONS or name in DENSE:
+                ran[name] += 1
+            elif name in POOLS:
+                pools.add((name, source))
+            elif name == "skip_connect" and group == "reduce" and source < 2:
+                ran["reduction"] += 1
+            edge += 1
+    return ran + Counter(name for name, _ in pools)
+
+
+@pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
+def test_what_runs_is_what_the_same_weights_of_all_operations_give(space):
+    net = space.supernet(Size(channels=4, cells=3)).double()
+    mix, _ = sample(space)
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    for one, other in zip(net(x, mix), net(x, Mix(mix.operations)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+# Gradients --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("progress", "tau"), [(0.0, 10.0), (0.25, 7.525), (0.5, 5.05), (1.0, 0.1)])
+def test_the_gradient_is_the_relaxations_at_the_temperature_of_the_moment(progress, tau):
+    """The temperature falls linearly from 10 to 0.1."""
+    alphas = torch.randn(14, 8, dtype=torch.float64, requires_grad=True)
+    direction = torch.randn(14, 8, dtype=torch.float64)
+    torch.manual_seed(5)
+    weights = Gdas().mix({"normal": alphas}, Clock(progress=progress)).operations["normal"]
+    torch.manual_seed(5)
+    soft = soft_of(alphas, tau)
+    assert torch.equal(weights.argmax(1), soft.argmax(1))
+    assert not torch.allclose(weights, soft, atol=1e-3)
+    ours, theirs = (torch.autograd.grad((w * direction).sum(), alphas)[0] for w in (weights, soft))
+    assert theirs.abs().max() > 1e-6
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+    # by hand on the first edge: d soft_c / d alpha_k = soft_c (1[c = k] - soft_k) / tau
+    s, v = soft[0].detach(), direction[0]
+    by_hand = [sum(v[c] * s[c] * (float(c == k) - s[k]) for c in range(8)) / tau for k in range(8)]
+    torch.testing.assert_close(ours[0], torch.stack(by_hand), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("space", [DARTS, NASBENCH201], ids=lambda space: space.name)
+def test_through_a_supernet_it_is_that_of_the_chosen_columns(space):
+    """Only the chosen operation ran, so that only its weight's gradient can come back."""
+    net = space.supernet(Size(channels=2, cells=3)).double()
+    x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    alphas = {
+        group: torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        for group, shape in space.choices.items()
+    }
+    torch.manual_seed(5)
+    mix = Gdas().mix(alphas, Clock(progress=0.5))
+    torch.manual_seed(5)
+    soft = {group: soft_of(a, 5.05) for group, a in alphas.items()}
+    hard = {g: w.detach().round().requires_grad_() for g, w in mix.operations.items()}
+    slopes = torch.autograd.grad(
+        net(x, Mix(hard, mix.chosen))[0].square().sum(), list(hard.values())
+    )
+    products = 0.0
+    for (group, s), slope in zip(soft.items(), slopes, strict=True):
+        columns = torch.tensor(mix.chosen[group])
+        # nothing for the columns that did not run
+        assert (slope.scatter(1, columns, 0.0) == 0).all()
+        products = products + (s.gather(1, columns) * slope.gather(1, columns)).sum()
+    expected = torch.autograd.grad(products, list(alphas.values()))
+    found = torch.autograd.grad(net(x, mix)[0].square().sum(), list(alphas.values()))
+    for one, other in zip(found, expected, strict=True):
+        assert other.abs().max() > 1e-6
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+# Draws ------------------------------------------------------------------------------------------
+
+
+def test_operations_are_drawn_as_often_as_their_softmax_says():
+    """Whatever the temperature; within five standard deviations of a binomial."""
+    alphas = torch.tensor([1.5, -1.0, 0.3, 0.0, 2.0], dtype=torch.float64)
+    probabilities, count = alphas.softmax(0), 50_000
+    for progress in (0.0, 1.0):
+        mix = Gdas().mix({"cell": alphas.expand(count, 5)}, Clock(progress=progress))
+        columns = torch.tensor(mix.chosen["cell"]).flatten()
+        found = columns.bincount(minlength=5) / count
+        bound = 5 * (probabilities * (1 - probabilities) / count).sqrt()
+        assert ((found - probabilities).abs() < bound).all()
+
+
+def test_every_pass_draws_afresh_and_the_seed_repeats_it():
+    alphas = {group: torch.zeros(shape) for group, shape in DARTS.choices.items()}
+    torch.manual_seed(1)
+    first, second = Gdas().mix(alphas, Clock()), Gdas().mix(alphas, Clock())
+    torch.manual_seed(1)
+    again = Gdas().mix(alphas, Clock())
+    assert first.chosen == again.chosen != second.chosen
+    assert first.chosen["normal"] != first.chosen["reduce"]
+
+
+def test_what_is_shown_and_read_off_are_the_probabilities():
+    alphas = {group: torch.randn(shape) for group, shape in DARTS.choices.items()}
+    shown = Gdas().expected(alphas)
+    assert shown.chosen is None
+    for group, weights in shown.operations.items():
+        torch.testing.assert_close(weights, alphas[group].softmax(1))
+    assert Gdas().derive(DARTS, alphas) == DARTS.genotype(shown)
+
+
+@pytest.mark.parametrize("settings", [{"tau": 0.0}, {"tau_end": -1.0}, {"init": -1.0}])
+def test_refuses_bad_settings(settings):
+    ((name, value),) = settings.items()
+    with pytest.raises(ValueError, match=f"{name} = {value}"):
+        Gdas(**settings)
