@@ -16,8 +16,8 @@ from tutelage.parts import PARTS, make_part
 from tutelage.run.budget import Budget, Masked, budget_of
 from tutelage.run.cost import Cost, nodes, prices_of
 from tutelage.run.describe import describe, multiply_adds, weights
+from tutelage.run.penalty import with_penalty
 from tutelage.run.search import search_run
-from tutelage.run.searching import with_penalty
 from tutelage.spaces.base import Mix, Size
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.published import PUBLISHED

@@ -75,9 +75,7 @@ def test_one_run_shows_its_numbers(whole):
     assert "weights.weight_decay 0.0003" in page.text
     assert "A Processor With a Long Name @ 2.20GHz, 2 cores" in page.text
     assert PUBLISHED["DARTS_V2"].to_darts() in page.text
-    assert (
-        "Found by learner 1 after epoch 49, whose supernet ended with validation loss" in page.text
-    )
+    assert "Found by learner 1 after epoch 49, whose supernet ended with" in page.text
 
 
 def test_the_page_needs_nothing_from_elsewhere(whole):

@@ -189,6 +189,10 @@ def test_a_search_without_epochs_takes_its_figures_from_its_end(tmp_path):
     assert record.benchmark["cifar10_test_200"] == 90
     text = report(tmp_path, run).text
     assert "CIFAR-10 test 90.00 % rank 5,000 of 15,625" in text
+    assert "learner 0, kept 90.00 % 70.00 % 40.00 % 5,000 of 15,625" in text
+    assert not any(
+        word in text for word in ("Alphas", "Signs of collapse", "No epoch", "No losses")
+    )
 
 
 def test_a_search_in_progress_has_curves_and_no_result_of_the_table(tmp_path):

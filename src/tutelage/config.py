@@ -229,6 +229,8 @@ class Run:
     stop: Literal["never", "eigenvalue", "skips"] = "never"
     """When to stop early: as the eigenvalue grows (R-DARTS), or at two skip connections in the
     normal cell (DARTS+)."""
+    stop_from: int = 10
+    """First epoch whose architecture may be kept by an early stop: fresh alphas say little."""
     retrain: Retrain = Retrain()
     """How `tutelage retrain` trains what this run finds."""
 
@@ -238,7 +240,7 @@ class Run:
         for name in ("channels", "cells", "limit_batches"):
             if (value := getattr(self, name)) is not None:
                 at_least(1, **{name: value})
-        at_least(0, eigenvalue_every=self.eigenvalue_every)
+        at_least(0, eigenvalue_every=self.eigenvalue_every, stop_from=self.stop_from)
         one_of(("never", "eigenvalue", "skips"), stop=self.stop)
         if self.stop == "eigenvalue" and not self.eigenvalue_every:
             raise ValueError(

@@ -66,6 +66,11 @@ class Stage:
         return len(self.of("epoch"))
 
     @property
+    def trainless(self) -> bool:
+        """Whether this is a search that has ended without any epoch, one at random."""
+        return bool(self.of("end")) and not self.epochs_done
+
+    @property
     def stopped(self) -> Mapping[str, Any]:
         """Why the search stopped early, and the epoch whose architecture counts; or nothing."""
         found = [row["stopped"] for row in self.of("epoch") if row.get("stopped")]
@@ -75,7 +80,7 @@ class Stage:
     def last(self) -> Mapping[str, Any]:
         """The row of the epoch whose architectures count: the last, unless the search stopped.
 
-        A search without epochs, at random, has its end alone.
+        A search without epochs has its end alone.
         """
         rows = self.of("epoch") or self.of("end") or [{}]
         wanted = self.stopped.get("epoch", rows[-1].get("epoch"))

@@ -61,6 +61,7 @@ def details(record: Record) -> dict[str, Any]:
     search, retraining = record.search, record.retraining
     return {
         "stages": [name for name, _ in record.stages],
+        "trained": search is not None and not search.trainless,
         "provenance": provenance(record),
         "learning": list(learning(search)) if search else [],
         "kept_earlier": search is not None and search.kept_earlier,
@@ -87,7 +88,7 @@ def status(record: Record) -> str:
         state = "finished" if ended else "in progress"
         if record.search.stopped:
             parts.append(f"Search stopped early after {_of(done, total)}")
-        elif ended and not done:
+        elif record.search.trainless:
             parts.append("Search finished without training")
         else:
             parts.append(f"Search {state}, {_of(done, total)}")

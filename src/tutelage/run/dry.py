@@ -12,15 +12,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from tutelage.config import Run
-from tutelage.data.read import read
-from tutelage.parts import make_part
 from tutelage.run.cost import Cost, Prices, final_size, prices_of
+from tutelage.run.joined import joined
 from tutelage.run.measure import Measured, Section, measure
 from tutelage.run.memory import available
-from tutelage.run.search import _split, _streams
-from tutelage.run.searching import Searching, Streams
-from tutelage.run.training import device_named
-from tutelage.searches.base import Search
+from tutelage.run.searching import Searching
+from tutelage.run.streams import Streams, halves_of, streams_of
 from tutelage.spaces.base import Mix, Size, Space
 
 STEPS = 4
@@ -184,17 +181,9 @@ def dry_run(settings: Run) -> Dry:
     Raises:
         ValueError: As a search does.
     """
-    device = device_named(settings.device)
-    search: Search = make_part("search", settings.search)
-    method = make_part("method", settings.method)
-    space = search.fit(make_part("space", settings.space))
-    train = read(settings.data, "train")
+    settings, method, search, space, size, train, device = joined(settings)
     classes, shape = len(train.classes), train.images.shape
-    channels, cells = search.size(space)
-    size = Size(
-        settings.channels or channels, settings.cells or cells, classes, shape[0], settings.form
-    )
-    streams = _streams(settings, train, _split(settings, train), device)
+    streams = streams_of(settings, train, halves_of(settings, train), device)
     images = len(streams.train.subset)
     asked = min(settings.batch_size, images)
     memory = available(device)

@@ -65,7 +65,8 @@ def signs(skips: Mapping[str, int], eigenvalues: Sequence[float | None]) -> list
         eigenvalues: The dominant eigenvalue after every epoch; None where it was not measured.
     """
     found = [
-        f"the {group} cell has {count} skip connections, more than {MOST_SKIPS}"
+        f"the {f'{group} cell'.replace('cell cell', 'cell')} has {count} skip connections, more "
+        f"than {MOST_SKIPS}"
         for group, count in skips.items()
         if count > MOST_SKIPS and group != "reduce"
     ]

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tutelage.config import Data, Run
-from tutelage.data.augment import augmentation
-from tutelage.data.batches import Stream, in_order
+from tutelage.data.batches import in_order
 from tutelage.data.draws import draws
-from tutelage.data.images import Labelled
-from tutelage.data.read import read, read_unlabelled
-from tutelage.data.splits import load_split, save_split, split
-from tutelage.parts import make_part, part_settings
+from tutelage.data.splits import load_split, save_split
+from tutelage.parts import part_settings
 from tutelage.problem import Method, pick
 from tutelage.run.directory import RunDirectory, plain
+from tutelage.run.joined import joined
 from tutelage.run.loop import run
-from tutelage.run.searching import Searching, Streams
-from tutelage.run.training import device_named
+from tutelage.run.searching import Searching
+from tutelage.run.streams import halves_of, streams_of
+from tutelage.run.watch import looked_up
 from tutelage.searches.base import Search
 from tutelage.spaces.base import Size, Space
 from tutelage.spaces.genotype import Genotype
@@ -109,34 +108,17 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
         ValueError: A setting, the data or the run directory cannot be used, or a loss is no number.
         StoppedError: SIGINT or SIGTERM came; everything is saved.
     """
-    device = device_named(settings.device)
-    search: Search = make_part("search", settings.search)
-    method = make_part("method", settings.method)
-    asked = make_part("space", settings.space)
-    space = search.fit(asked)
-    settings = replace(  # every setting of the parts too, so that later defaults change nothing
-        settings,
-        method=part_settings("method", method),
-        search=part_settings("search", search),
-        space=part_settings("space", asked),
-    )
-    train = read(settings.data, "train")
-    channels, cells = search.size(space)
-    size = Size(
-        channels=settings.channels or channels,
-        cells=settings.cells or cells,
-        classes=len(train.classes),
-        image_channels=train.images.shape[0],
-        form=settings.form,
-    )
+    settings, method, search, space, size, train, device = joined(settings)
     opened = RunDirectory.resume if resume else RunDirectory.create
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(settings.seed)
         # All before there is a directory, so that a mistake leaves none behind.
         stored = resume and (out / SPLIT).exists()
-        halves = load_split(out / SPLIT, len(train.images)) if stored else _split(settings, train)
-        streams = _streams(settings, train, halves, device)
+        halves = (
+            load_split(out / SPLIT, len(train.images)) if stored else halves_of(settings, train)
+        )
+        streams = streams_of(settings, train, halves, device)
         work = Searching(method, search, space, size, streams, settings)
         with opened(out, plain(settings)) as directory:
             if not stored:
@@ -153,36 +135,6 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
             return _keep(work, directory, size)
 
 
-def _split(settings: Run, train: Labelled) -> tuple[Tensor, Tensor]:
-    """Divide the training images by the run's seed."""
-    return split(len(train.images), settings.data.train_fraction, settings.seed)
-
-
-def _streams(
-    settings: Run, train: Labelled, halves: tuple[Tensor, Tensor], device: torch.device
-) -> Streams:
-    """Make the three streams; `halves` are the images that train weights, and alphas."""
-    first, second = halves
-    unlabelled, third = read_unlabelled(settings.data, train, first)
-
-    def stream(name: str, data: Labelled, subset: Tensor) -> Stream:
-        return Stream(
-            data=data,
-            subset=subset,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            name=name,
-            augmentation=augmentation(train, settings.data),
-            device=device,
-        )
-
-    return Streams(
-        stream("train", train, first),
-        stream("valid", train, second),
-        stream("unlabelled", unlabelled, third),
-    )
-
-
 def _keep(work: Searching, directory: RunDirectory, size: Size) -> Found:
     """Keep the learner with the lowest loss on the whole validation half; write genotype.json."""
     learners = work.problem.learners
@@ -193,9 +145,13 @@ def _keep(work: Searching, directory: RunDirectory, size: Size) -> Found:
     if work.stopped:
         before = work.history[work.stopped["epoch"]][kept]["genotype"]
         genotype = Genotype.from_dict(before)
-    about: Mapping[str, Any] = {"learner": kept, "epoch": work.epoch, **marks[kept]}
+    epoch = work.stopped["epoch"] + 1 if work.stopped else work.epoch
+    about: Mapping[str, Any] = {"learner": kept, "epoch": epoch, **marks[kept]}
     if not any(row["event"] == "end" for row in directory.rows()):
-        directory.append({"event": "end", "learners": marks, "kept": kept})
+        end: dict[str, Any] = {"event": "end", "learners": marks, "kept": kept}
+        if work.table and not work.search.trains:  # there was no epoch to say it
+            end["table"] = [looked_up(work.table, work.genotype(x)) for x in learners]
+        directory.append(end)
     directory.write_text("genotype.json", genotype.to_json(about))
     directory.save_session()
     return Found(genotype, directory.path, kept, marks, size)

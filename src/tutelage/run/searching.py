@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from types import SimpleNamespace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, final
 
 import torch
@@ -20,14 +18,14 @@ from torch import Tensor
 from tutelage.benchmark.nasbench201 import Table
 from tutelage.clock import Clock
 from tutelage.config import Run
-from tutelage.data.batches import Stream
 from tutelage.data.draws import draws
-from tutelage.multilevel import Level, Notes, evaluate, hypergradient, search_step, tops
-from tutelage.problem import Learner, Method, Part, Problem, pick
+from tutelage.multilevel import Level, hypergradient, search_step, tops
+from tutelage.problem import Learner, Method, Problem, pick
 from tutelage.run.budget import budget_of
 from tutelage.run.maker import Maker
 from tutelage.run.meter import Meter, entries
 from tutelage.run.meter import learners as marks_of
+from tutelage.run.penalty import with_penalty
 from tutelage.run.phases import (
     Kept,
     Stretch,
@@ -38,6 +36,7 @@ from tutelage.run.phases import (
     strongest,
 )
 from tutelage.run.probes import signs
+from tutelage.run.streams import LazyBatch, Streams
 from tutelage.run.watch import column, looked_up, stop_now, watched
 from tutelage.searches.base import Search
 from tutelage.spaces.base import Size, Space
@@ -46,62 +45,6 @@ from tutelage.virtual import Exact, FiniteDifference, FirstOrder, Rate, Tree, Vi
 
 SHORT = re.compile(r"_conv|_pool|_connect|x\d|_(?=\d)")
 """What a progress line leaves out of an operation's name: sep_conv_3x3 is sep3."""
-
-
-@dataclass(frozen=True, eq=False)
-class Streams:
-    """The three supplies of a search."""
-
-    train: Stream
-    valid: Stream
-    unlabelled: Stream
-
-
-@dataclass(frozen=True, eq=False)
-class LazyBatch:
-    """The batches of one step, each made when a loss first reads it."""
-
-    streams: Streams
-    epoch: int
-    step: int
-
-    @cached_property
-    def train(self) -> Part:
-        """Images that train weights."""
-        return self.streams.train.batch(self.epoch, self.step)
-
-    @cached_property
-    def valid(self) -> Part:
-        """Images that train alphas."""
-        return self.streams.valid.batch(self.epoch, self.step)
-
-    @cached_property
-    def unlabelled(self) -> Part:
-        """Images to pseudo-label."""
-        return self.streams.unlabelled.batch(self.epoch, self.step)
-
-
-def with_penalty(problem: Problem, budgets: Sequence[Callable[[Tree], Tensor]] = ()) -> Problem:
-    """Add penalties to the last loss of the alphas: those that mixes ask for, and budgets'.
-
-    `budgets` maps every learner's alphas to its penalty, ().
-    """
-    learners, top = problem.learners, problem.levels[-1]
-
-    def penalty(variables: Mapping[str, Tree]) -> list[Tensor]:
-        alphas = [pick(variables, learner.alphas) for learner in learners]
-        mixes = [x.net.mix(each) for x, each in zip(learners, alphas, strict=True)]
-        asked = [mix.penalty for mix in mixes if mix.penalty is not None]
-        return asked + [budget(each) for budget, each in zip(budgets, alphas, strict=False)]
-
-    def loss(s: SimpleNamespace, batch: Any) -> tuple[Tensor, Notes]:
-        value, notes = evaluate(top, vars(s), batch)
-        return value + torch.stack(penalty(vars(s))).sum(), notes
-
-    if not penalty(problem.variables):
-        return problem
-    loss.__name__ = top.name
-    return problem._replace(levels=[*problem.levels[:-1], replace(top, loss=loss)])
 
 
 def names(space: Space) -> dict[str, Any]:
@@ -453,7 +396,7 @@ class Searching:
         ]
         if self.table:
             row["table"] = [looked_up(self.table, genotype) for genotype in genotypes]
-        stop = stop_now(self.history, settings.stop)
+        stop = stop_now(self.history, settings.stop, settings.stop_from)
         if stop:
             self.stopped = row["stopped"] = {"reason": stop.reason, "epoch": stop.epoch}
         return row

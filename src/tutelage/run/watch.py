@@ -72,19 +72,20 @@ def looked_up(table: Table, genotype: Genotype) -> dict[str, Any]:
     return {**answer.accuracy, "rank": answer.rank["cifar10_test_200"]}
 
 
-def stop_now(history: list[list[dict[str, Any]]], rule: str) -> Stop | None:
+def stop_now(history: list[list[dict[str, Any]]], rule: str, start: int) -> Stop | None:
     """Apply a rule of early stopping to every learner; the first that it stops, stops the search.
 
     Args:
         history: What was measured after every epoch, of every learner.
         rule: never, eigenvalue or skips.
+        start: The first epoch whose architecture may be kept.
     """
     for learner in range(len(history[-1])):
         if rule == "eigenvalue":
-            stop = by_eigenvalue(column(history, learner, "eigenvalue"))
+            stop = by_eigenvalue(column(history, learner, "eigenvalue"), start=start)
         elif rule == "skips":
             counts = [skips.get("normal", 0) for skips in column(history, learner, "skips")]
-            stop = by_skips(counts)
+            stop = by_skips(counts, start=start)
         else:
             stop = None
         if stop:

@@ -1,0 +1,62 @@
+"""A method, a search, a space and images, joined as the settings of a run say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+
+from tutelage.config import Run
+from tutelage.data.images import Labelled
+from tutelage.data.read import read
+from tutelage.parts import make_part, part_settings
+from tutelage.problem import Method
+from tutelage.run.training import device_named
+from tutelage.searches.base import Search
+from tutelage.spaces.base import Size, Space
+
+
+class Joined(NamedTuple):
+    """Everything that a search is made of."""
+
+    settings: Run
+    """Every setting of the parts too, so that later defaults change nothing."""
+    method: Method
+    search: Search
+    space: Space
+    """With what the search asks of it."""
+    size: Size
+    """Of the first phase's supernets."""
+    train: Labelled
+    """The images, of both halves."""
+    device: torch.device
+
+
+def joined(settings: Run) -> Joined:
+    """Make the parts that settings name, and read the images.
+
+    Raises:
+        ValueError: A setting or the data cannot be used, or the parts do not fit together.
+    """
+    device = device_named(settings.device)
+    search: Search = make_part("search", settings.search)
+    method = make_part("method", settings.method)
+    asked = make_part("space", settings.space)
+    space = search.fit(asked)
+    settings = replace(
+        settings,
+        method=part_settings("method", method),
+        search=part_settings("search", search),
+        space=part_settings("space", asked),
+    )
+    train = read(settings.data, "train")
+    channels, cells = search.size(space)
+    size = Size(
+        channels=settings.channels or channels,
+        cells=settings.cells or cells,
+        classes=len(train.classes),
+        image_channels=train.images.shape[0],
+        form=settings.form,
+    )
+    return Joined(settings, method, search, space, size, train, device)

@@ -1,0 +1,80 @@
+"""What supplies the images of a search: three streams, and the batches of a step made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from tutelage.config import Run
+from tutelage.data.augment import augmentation
+from tutelage.data.batches import Stream
+from tutelage.data.images import Labelled
+from tutelage.data.read import read_unlabelled
+from tutelage.data.splits import split
+from tutelage.problem import Part
+
+
+@dataclass(frozen=True, eq=False)
+class Streams:
+    """The three supplies of a search."""
+
+    train: Stream
+    valid: Stream
+    unlabelled: Stream
+
+
+@dataclass(frozen=True, eq=False)
+class LazyBatch:
+    """The batches of one step, each made when a loss first reads it."""
+
+    streams: Streams
+    epoch: int
+    step: int
+
+    @cached_property
+    def train(self) -> Part:
+        """Images that train weights."""
+        return self.streams.train.batch(self.epoch, self.step)
+
+    @cached_property
+    def valid(self) -> Part:
+        """Images that train alphas."""
+        return self.streams.valid.batch(self.epoch, self.step)
+
+    @cached_property
+    def unlabelled(self) -> Part:
+        """Images to pseudo-label."""
+        return self.streams.unlabelled.batch(self.epoch, self.step)
+
+
+def halves_of(settings: Run, train: Labelled) -> tuple[Tensor, Tensor]:
+    """Divide the training images, by the run's seed, into those for weights and for alphas."""
+    return split(len(train.images), settings.data.train_fraction, settings.seed)
+
+
+def streams_of(
+    settings: Run, train: Labelled, halves: tuple[Tensor, Tensor], device: torch.device
+) -> Streams:
+    """Make the three streams; `halves` are the images that train weights, and alphas."""
+    first, second = halves
+    unlabelled, third = read_unlabelled(settings.data, train, first)
+
+    def stream(name: str, data: Labelled, subset: Tensor) -> Stream:
+        return Stream(
+            data=data,
+            subset=subset,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            name=name,
+            augmentation=augmentation(train, settings.data),
+            device=device,
+        )
+
+    return Streams(
+        stream("train", train, first),
+        stream("valid", train, second),
+        stream("unlabelled", unlabelled, third),
+    )

@@ -1,0 +1,236 @@
+"""What every command does, once its flags are read.
+
+Nothing here imports torch before a command needs it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from tutelage.config import Data, Retrain, Run
+from tutelage.flags import Whole, layered
+from tutelage.parts import PARTS, from_table, summary
+from tutelage.recipes import read_recipe, recipe_names
+
+Target = Annotated[str, Parameter(help="A run directory, or a genotype: name, text or file.")]
+AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON instead.")]
+Listing = Literal["methods", "searches", "spaces", "data", "recipes"]
+
+
+def search_base(recipe: str | None, resume: str | None) -> dict[str, Any]:
+    """Read the settings that flags lie over: those of a run to go on with, and of a recipe."""
+    tables = [{kind: getattr(Run(), kind) for kind in PARTS} | {"data": {}}]
+    tables += [{"weights": {}, "alphas": {}, "retrain": {}}]
+    if resume:
+        from tutelage.run.directory import RunDirectory
+
+        tables += [RunDirectory.open(Path(resume)).settings()]
+    return layered(*tables, read_recipe(recipe)[0] if recipe else {})
+
+
+def search_command(
+    recipe: str | None,
+    out: Path | None,
+    resume: Path | None,
+    dry_run: bool,
+    given: dict[str, Any],
+) -> None:
+    """Search, or go on with a search, or only say what it would cost."""
+    if resume and out and out.resolve() != resume.resolve():
+        raise ValueError(f"--out {out} with --resume {resume}: a run goes on where it is")
+    base = search_base(recipe, str(resume) if resume else None)
+    settings = from_table(Run, layered(base, given), "a search")
+    if dry_run:
+        from tutelage.run.dry import dry_run as measured
+
+        print(measured(settings).as_text())
+        return
+    target = resume or out
+    if target is None:
+        raise ValueError("a search needs --out DIR for its run directory, or --resume DIR")
+
+    from tutelage.run.search import search_run
+
+    found = search_run(settings, target, resume=resume is not None)
+    print(found.genotype.as_text())
+    for k, marks in enumerate(found.marks):
+        if marks:
+            kept = " (kept)" if k == found.learner and len(found.marks) > 1 else ""
+            print(
+                f"learner {k}{kept}: validation loss {marks['valid_loss']:.4f}, "
+                f"accuracy {100 * marks['valid_accuracy']:.2f} %"
+            )
+    print(f"Found: {target / 'genotype.json'}; train it with: tutelage retrain {target}")
+
+
+def retrain_command(run: str, recipe: str | None, out: Path | None, given: dict[str, Any]) -> None:
+    """Train the network of a run or a genotype from scratch, and test it once."""
+    from tutelage.spaces.published import resolve
+
+    genotype, folder = resolve(run), Path(run)
+    base: dict[str, Any] = read_recipe(recipe)[0] if recipe else {}
+    if (folder / "run.toml").is_file():
+        from tutelage.run.directory import RunDirectory
+
+        base = layered(RunDirectory.open(folder).settings(), base)
+        out = out or (folder if "genotype" in base else folder / "retrain")
+    if out is None:
+        raise ValueError("a genotype that no run found needs --out DIR, and --data for its images")
+    table = layered(base, given)
+    settings = from_table(Retrain, table.get("retrain", {}), "a retraining")
+    data = from_table(Data, table.get("data", {}), "the data")
+
+    from tutelage.run.retrain import retrain
+
+    retrain(genotype, data, settings, out, resume=(out / "run.toml").exists())
+
+
+def report(
+    runs: Annotated[list[Path], Parameter(help="Run directories; several are compared.")],
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(help="The page to write.")] = None,
+) -> None:
+    """Write one self-contained page about a run, or a comparison of several."""
+    from tutelage.report.page import write_report
+    from tutelage.report.read import read_run
+    from tutelage.report.tables import as_text, comparison
+
+    target = out or (runs[0] if len(runs) == 1 else Path()) / "report.html"
+    page = write_report(runs, target)
+    if len(runs) > 1:
+        print(as_text(comparison([read_run(run) for run in runs])))
+    print(f"Report: {page}")
+
+
+def describe(
+    genotype: Annotated[str, Parameter(help="A genotype: JSON file, DARTS' text, name, or a run.")],
+    /,
+    *,
+    channels: Annotated[
+        Whole | None, Parameter(help="Channels of the first cell; not set: 36, nasbench201 16.")
+    ] = None,
+    cells: Annotated[
+        Whole | None, Parameter(help="Cells; not set: 20, in nasbench201 5 a stage.")
+    ] = None,
+    classes: Annotated[Whole, Parameter(help="Classes of the images.")] = 10,
+    image_channels: Annotated[Whole, Parameter(help="1 for grey images, 3 for colour.")] = 3,
+    form: Annotated[
+        Literal["cifar", "imagenet"], Parameter(help="Stem and head, as for `tutelage retrain`.")
+    ] = "cifar",
+    side: Annotated[
+        Whole | None, Parameter(help="Side of the images in pixels; not set: 32, or 224.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a network's weights, multiply-adds and cells."""
+    from tutelage.run.describe import describe as count
+    from tutelage.run.network import space_of
+    from tutelage.spaces.base import Size
+    from tutelage.spaces.published import resolve
+
+    found = resolve(genotype)
+    sizes = space_of(found).sizes
+    channels = sizes.final_channels if channels is None else channels
+    cells = sizes.final_cells if cells is None else cells
+    description = count(found, Size(channels, cells, classes, image_channels, form), side)
+    print(json.dumps(description.as_dict()) if as_json else description.as_text())
+
+
+def draw(
+    genotype: Annotated[str, Parameter(help="A genotype: JSON file, DARTS' text, name, or a run.")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="File to write, .svg or .png.")],
+) -> None:
+    """Draw a genotype's cells as SVG or PNG."""
+    from tutelage.report.draw import save_drawing
+    from tutelage.spaces.published import resolve
+
+    save_drawing(resolve(genotype), out)
+    print(f"Drawing: {out}")
+
+
+def query(
+    genotype: Target,
+    /,
+    *,
+    table: Annotated[Path, Parameter(help="The file that `tutelage table build` wrote.")],
+    as_json: AsJson = False,
+) -> None:
+    """Print what NAS-Bench-201 says of a genotype: accuracies, ranks, costs and latencies."""
+    from tutelage.benchmark.nasbench201 import Table
+    from tutelage.spaces.published import resolve
+
+    answer = Table(table).query(resolve(genotype))
+    print(json.dumps(answer.as_dict()) if as_json else answer.as_text())
+
+
+def table_build(
+    *,
+    csv: Annotated[
+        tuple[Path, ...],
+        Parameter(
+            help="CSV files of the benchmark and of latencies, plain or as .xz or .gz.",
+            consume_multiple=True,
+            negative=(),
+            show_default=False,
+        ),
+    ] = (),
+    nats: Annotated[
+        Path | None, Parameter(help="NATS-Bench's topology files, instead of the benchmark's CSV.")
+    ] = None,
+    trust_pickle: Annotated[
+        bool, Parameter(negative=(), help="Unpickle --nats, which runs whatever code is in it.")
+    ] = False,
+    out: Annotated[Path, Parameter(help="File to write.")],
+) -> None:
+    """Make the table of NAS-Bench-201 from CSV files or the official files."""
+    if nats is None and (trust_pickle or not csv):
+        raise ValueError("a table is made from --csv FILE, or from --nats PATH --trust-pickle")
+    if nats is None:
+        from tutelage.benchmark.build import build
+
+        build(csv, out)
+    else:
+        from tutelage.benchmark.nats import build_from_api
+
+        build_from_api(nats, out, trust_pickle=trust_pickle, latency_files=csv)
+    print(f"Table: {out}; ask it with: tutelage query GENOTYPE --table {out}")
+
+
+def export(
+    run: Annotated[Path, Parameter(help="A retrained run, or its network.safetensors.")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="The .onnx file to write.")],
+) -> None:
+    """Write a trained network as ONNX and compare its outputs with the module's."""
+    from tutelage.run.network import export_onnx
+
+    export_onnx(run, out)
+
+
+def list_names(
+    what: Annotated[Listing | None, Parameter(help="All, if not given.")] = None, /
+) -> None:
+    """List methods, searches, spaces, data and recipes by name."""
+    from tutelage.data import DATA
+
+    tables: dict[str, dict[str, str]] = {
+        "methods": {name: summary(target) for name, target in PARTS["method"].items()},
+        "searches": {name: summary(target) for name, target in PARTS["search"].items()},
+        "spaces": {name: summary(target) for name, target in PARTS["space"].items()},
+        "data": DATA,
+        "recipes": {name: read_recipe(name)[1] for name in recipe_names()},
+    }
+    for kind, table in tables.items():
+        if what in (None, kind):
+            width = max(map(len, table))
+            print(kind)
+            for name, text in table.items():
+                print(f"  {name:{width}}  {text}")
