@@ -10,6 +10,7 @@ import re
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -18,6 +19,8 @@ import pytest
 from tutelage.benchmark.build import CORE, build, write_table
 from tutelage.benchmark.nasbench201 import ACCURACIES, COUNT, MAGIC, Table, position
 from tutelage.benchmark.nats import build_from_api, own_cost, read_rows
+from tutelage.config import Run
+from tutelage.run.search import search_run
 from tutelage.spaces.genotype import NASBENCH201_OPERATIONS, Genotype
 from tutelage.spaces.published import PUBLISHED
 
@@ -224,6 +227,25 @@ def test_bad_tables_are_refused_in_one_sentence(made, tmp_path, case):
     path = tmp_path / "bad.table"
     path.write_bytes(content(made))
     fails(lambda: Table(path), str(path), message)
+
+
+def test_a_search_logs_what_the_table_says_and_is_not_moved_by_it(made, tmp_path):
+    toy = {"channels": 2, "cells": 1, "epochs": 2, "limit_batches": 2, "batch_size": 4}
+    settings = Run(space={"name": "nasbench201"}, via="first-order", **toy)
+    search_run(replace(settings, table=made), tmp_path / "told")
+    search_run(settings, tmp_path / "untold")
+    told, untold = (
+        [json.loads(x) for x in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("told", "untold")
+    )
+    for row, plain in zip(told[:-1], untold[:-1], strict=True):
+        (said,) = row.pop("table")
+        answer = Table(made).query(Genotype.from_dict(row["genotype"][0]))
+        assert said == {**answer.accuracy, "rank": answer.rank["cifar10_test_200"]}
+        assert row == plain
+    with pytest.raises(ValueError, match="--table with --space darts"):
+        search_run(Run(table=made, **toy), tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
 
 
 def test_a_missing_table_and_another_space_are_refused(made, tmp_path):

@@ -1,0 +1,86 @@
+"""What a search logs of itself after every epoch, and how it stops early."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from test_search import KilledError, killed_at, run_toml, same_runs
+from tutelage.run.search import search_run
+from tutelage.run.watch import stop_now
+from tutelage.spaces.genotype import Genotype
+
+
+def rows(path):
+    lines = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def epochs(path):
+    return [row for row in rows(path) if row["event"] == "epoch"]
+
+
+@pytest.fixture
+def skipping():
+    """In S2 an edge is a skip or a convolution, so nearly every cell has two skips."""
+    return run_toml(space={"name": "s2"}, stop="skips", stop_from=1, epochs=5, save_every=0.0)
+
+
+def test_a_search_stops_at_skips_and_keeps_what_the_rule_names(skipping, tmp_path):
+    found = search_run(skipping, tmp_path / "run")
+    seen = epochs(tmp_path / "run")
+    assert [row["epoch"] for row in seen] == [0, 1]
+    assert "stopped" not in seen[0] and seen[1]["stopped"]["epoch"] == 1
+    assert seen[1]["collapse"][0]["skips"]["normal"] >= 2
+    assert found.genotype == Genotype.from_dict(seen[1]["genotype"][0])
+    again = search_run(skipping, tmp_path / "run", resume=True)
+    assert again.genotype == found.genotype and epochs(tmp_path / "run") == seen
+
+
+def test_stopping_early_survives_a_kill(skipping, tmp_path, monkeypatch):
+    search_run(skipping, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        killed_at(patch, 3)  # in the epoch after which it stops
+        search_run(skipping, tmp_path / "killed")
+    search_run(skipping, tmp_path / "killed", resume=True)
+    same_runs(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_the_eigenvalue_is_measured_every_so_many_epochs(tmp_path):
+    search_run(run_toml(space={"name": "s4"}, eigenvalue_every=2, epochs=2), tmp_path / "run")
+    first, second = (row["collapse"][0] for row in epochs(tmp_path / "run"))
+    assert first["eigenvalue"] is None and math.isfinite(second["eigenvalue"])
+    for measured in (first, second):
+        assert measured["skips"] == {"normal": 0, "reduce": 0}  # S4 has none
+        assert all(0 < x <= 1 for x in measured["entropy"].values())
+        assert all(-1 <= x <= 1 for x in measured["alignment"].values())
+
+
+def test_a_rule_stops_at_the_first_learner_that_it_stops():
+    calm, steep = [1.0] * 20, [1.0] * 14 + [4.0] * 6
+    history = [[{"eigenvalue": a}, {"eigenvalue": b}] for a, b in zip(calm, steep, strict=True)]
+    assert stop_now(history, "eigenvalue", 10).epoch == 12
+    assert stop_now(history, "eigenvalue", 13) is None
+    assert stop_now([each[:1] for each in history], "eigenvalue", 10) is None
+    assert stop_now(history, "never", 10) is None
+
+
+def test_stopping_by_an_eigenvalue_that_is_never_measured_is_refused():
+    with pytest.raises(ValueError, match="give --eigenvalue-every 1"):
+        run_toml(stop="eigenvalue")
+
+
+def test_probing_changes_nothing_of_the_search(tmp_path):
+    """The probes draw nothing and move nothing: weights and alphas are those of a run without."""
+    settings = run_toml(space={"name": "s4"})
+    search_run(settings, tmp_path / "plain")
+    search_run(replace(settings, eigenvalue_every=1), tmp_path / "probed")
+    one, two = rows(tmp_path / "plain"), rows(tmp_path / "probed")
+    assert [row.get("loss") for row in one] == [row.get("loss") for row in two]
+    assert torch.tensor(one[-2]["mix"][0]["normal"]).equal(
+        torch.tensor(two[-2]["mix"][0]["normal"])
+    )
