@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
+from torch.func import functional_call
 
 from tutelage.clock import Clock
 from tutelage.searches.gdas import Gdas
@@ -15,6 +16,7 @@ from tutelage.spaces.cells import DARTS, S1, S3
 from tutelage.spaces.mixed import Dense, Reduce, Stack
 from tutelage.spaces.nb201 import NASBENCH201
 from tutelage.spaces.ops import CONVOLUTIONS, DENSE, POOLS
+from tutelage.virtual import gradient_at
 
 SPACES = [DARTS, S1, S3, NASBENCH201]
 
@@ -204,3 +206,18 @@ def test_refuses_bad_settings(settings):
     ((name, value),) = settings.items()
     with pytest.raises(ValueError, match=f"{name} = {value}"):
         Gdas(**settings)
+
+
+def test_a_path_of_none_alone_has_no_gradient_and_stops_nothing():
+    """Every edge samples none: the logits are the classifier's bias, whatever the alphas are."""
+    torch.manual_seed(0)
+    net = NASBENCH201.supernet(Size(channels=2, cells=1, classes=3)).double()
+    alphas = {"cell": torch.zeros(6, 5, dtype=torch.float64).requires_grad_()}
+    with torch.no_grad():
+        alphas["cell"][:, 0] = 100.0
+    weights = {name: p.detach() for name, p in net.named_parameters()}
+    mix = Gdas().mix(alphas, Clock())
+    logits, _ = functional_call(net, weights, (torch.randn(2, 3, 8, 8).double(), mix))
+    assert not logits.requires_grad
+    (gradient,) = gradient_at(logits.square().sum(), [alphas["cell"]])
+    assert gradient.shape == (6, 5) and not gradient.any()

@@ -197,6 +197,8 @@ def _require(tensors: Sequence[Tensor], needed: Sequence[bool] | None = None) ->
 
 def gradient_at(value: Tensor, at: Sequence[Tensor], create_graph: bool = False) -> list[Tensor]:
     """Differentiate a scalar () at tensors; zeros for those that it does not depend on."""
+    if not value.requires_grad:  # a sampled path of `none` alone depends on nothing
+        return [torch.zeros_like(x) for x in at]
     return list(
         grad(value, at, create_graph=create_graph, allow_unused=True, materialize_grads=True)
     )

@@ -31,9 +31,10 @@ from torch.autograd import Function
 EPSILON = 1e-5
 
 
-def normalise(x: Tensor) -> Tensor:
-    """Normalise each channel of x (B, C, H, W) by its own batch: no scale, no shift, no memory."""
-    return F.batch_norm(x, None, None, training=True, eps=EPSILON)
+def normalise(x: Tensor, scale: Tensor | None = None) -> Tensor:
+    """Normalise each channel of x (B, C, H, W) by its own batch, times scale (): no memory."""
+    weight = None if scale is None else scale.repeat(x.shape[1])
+    return F.batch_norm(x, None, None, weight, training=True, eps=EPSILON)
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -58,22 +59,28 @@ def moments(z: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     return _Moments.apply(z, groups)
 
 
-def fold(z: Tensor, pointwise: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Fold a weighted sum of normalised 1x1 convolutions into one 1x1 convolution.
+def folded_sum(maps: Sequence[Tensor], pointwise: Tensor, weights: Tensor) -> Tensor:
+    """Sum weights[i] * normalise(pointwise[i] z[i]), with no term of the sum ever written.
 
-    With z (B, edges * C, H, W), pointwise (edges * C, C, 1, 1) and weights (edges,), the result
-    (kernel, bias) gives sum_e weights[e] * normalise(pointwise[e] z[e]) = conv2d(z, kernel, bias).
-    The small algebra is done in float64: a variance is a difference of second moments.
+    The z[i] (B, C, H, W) are the channels of all `maps` (B, n * C, H, W) in their order, pointwise
+    (terms * C, C, 1, 1) holds their 1x1 convolutions and weights is (terms,). The sum is one 1x1
+    convolution of all maps, kernel and bias from the moments of z. That small algebra is done in
+    float64: a variance is a difference of second moments.
     """
-    edges, channels = len(weights), pointwise.shape[1]
-    mean, second = (moment.double() for moment in moments(z, edges))
-    P = pointwise.view(edges, -1, channels).double()
+    channels = pointwise.shape[1]
+    each = [moments(z, z.shape[1] // channels) for z in maps]
+    mean, second = (torch.cat(moment).double() for moment in zip(*each, strict=True))
+    P = pointwise.view(len(weights), -1, channels).double()
     covariance = second - mean.unsqueeze(2) * mean.unsqueeze(1)
     variance = ((P @ covariance) * P).sum(2).clamp(min=0)
     scaled = P * (weights.double().unsqueeze(1) * (variance + EPSILON).rsqrt()).unsqueeze(2)
-    kernel = scaled.transpose(0, 1).reshape(-1, edges * channels, 1, 1)
-    bias = -torch.einsum("eoi,ei->o", scaled, mean)
-    return kernel.to(pointwise.dtype), bias.to(pointwise.dtype)
+    kernel = scaled.transpose(0, 1).flatten(1)[..., None, None].to(pointwise.dtype)
+    kernels = kernel.split([z.shape[1] for z in maps], dim=1)
+    bias = -torch.einsum("eoi,ei->o", scaled, mean).to(pointwise.dtype)
+    total = F.conv2d(maps[0], kernels[0], bias)
+    for z, part in zip(maps[1:], kernels[1:], strict=True):
+        total = total + F.conv2d(z, part)
+    return total
 
 
 def weighted_sum(weights: Tensor, terms: Sequence[Tensor]) -> Tensor:

@@ -5,10 +5,12 @@ does much twice. Here the work is laid out differently, with the same result:
 
 - A state (an input of the cell, or a node's sum) computes its ReLU and its normalised pools once,
   for all edges that leave it, and only when one of them asks.
-- A node runs one kind of convolution for all its edges at once: their inputs lie side by side as
-  channels, so that a depthwise convolution is one call, and a 1x1 convolution one grouped call.
-- The last 1x1 convolution of every operation, its normalisation, its weight in the mix and the sum
-  over edges are folded into one product (`fused.fold`): no operation's output is ever written.
+- A node runs one kind of separable convolution for all its edges at once: their inputs lie side
+  by side as channels, so that a depthwise convolution is one call, and a 1x1 one grouped call.
+- The last 1x1 convolution of each, its normalisation, its weight in the mix and the sum over edges
+  are folded into one product (`fused.folded_sum`): no operation's output is ever written.
+- A convolution that reads all channels (NAS-Bench-201) is work enough on its own: it runs edge by
+  edge, its weight in the mix the scale of its normalisation.
 - `none` is nothing, and neither is an operation that the mix's `chosen` leaves out.
 - With partial channels the operations see a state's first channels; the others pass by, summed
   apart, and the shuffle that mixes the two comes once, after the sum.
@@ -29,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.spaces.base import Edges, Mix, Variant
-from tutelage.spaces.fused import depthwise, fold, normalise, weighted_sum
+from tutelage.spaces.fused import depthwise, folded_sum, normalise, weighted_sum
 from tutelage.spaces.ops import CONVOLUTIONS, DENSE, POOLS, shifted
 
 
@@ -101,7 +103,10 @@ class State:
         """Hold x (B, C, H, W), which every edge reads with the same stride."""
         seen = x.shape[1] // variant.partial
         self.whole = x
-        self.x, self.rest = x[:, :seen], x[:, seen:]
+        self.x, self.rest = x, x[:, :0]
+        if seen < x.shape[1]:
+            # not two slices: the derivative of each would be a whole map, in part zeros
+            self.x, self.rest = x.split([seen, x.shape[1] - seen], dim=1)
         self.stride = stride
         self.normalised = variant.normalised_pools
         self._shared: dict[str, Tensor] = {}
@@ -216,7 +221,7 @@ class Stack(nn.Module):
 
 
 class Dense(nn.Module):
-    """One kind of ReLU, convolution and BatchNorm on several edges, side by side as channels."""
+    """One kind of ReLU, convolution and BatchNorm on several edges."""
 
     def __init__(self, name: str, edges: Sequence[int], channels: int) -> None:
         super().__init__()
@@ -226,19 +231,10 @@ class Dense(nn.Module):
         width = len(edges) * channels
         self.weight = uniform(channels * size**2, width, channels, size, size)
 
-    def forward(
-        self, inputs: Sequence[tuple[Tensor, int]], edges: Sequence[int]
-    ) -> tuple[Tensor, Tensor]:
-        """Run for some of the edges, as `Stack` does: what is left to fold may be the identity."""
-        rows = [self.edges.index(edge) for edge in edges]
-        weight = select(self.weight, rows, len(self.edges))
-        z = side_by_side([x for x, _ in inputs])
-        if self.kernel == 1:
-            return z, weight
-        y = F.conv2d(z, weight, padding=self.kernel // 2, groups=len(edges))
-        channels = weight.shape[1]
-        identity = torch.eye(channels, dtype=y.dtype, device=y.device)
-        return y, identity.repeat(len(edges), 1)[..., None, None]
+    def forward(self, active: Tensor, edge: int, scale: Tensor) -> Tensor:
+        """Run on the activated map of one edge, times its scale ()."""
+        kernel = select(self.weight, [self.edges.index(edge)], len(self.edges))
+        return normalise(F.conv2d(active, kernel, padding=self.kernel // 2), scale)
 
 
 class MixedNode(nn.Module):
@@ -270,7 +266,11 @@ class MixedNode(nn.Module):
         scale = weights.operations
         if weights.edges is not None:
             scale = scale * weights.edges.unsqueeze(1)
-        parts = [*self._maps(states, weights, scale), *self._stacked(states, weights, scale)]
+        parts = [
+            *self._maps(states, weights, scale),
+            *self._separable(states, weights, scale),
+            *self._dense(states, weights, scale),
+        ]
         total = sum(parts[1:], start=parts[0]) if parts else states[0].zeros()
         if self.variant.partial == 1:
             return total
@@ -305,20 +305,30 @@ class MixedNode(nn.Module):
             return reductions[str(edge)](state.active)
         return F.dropout(state.x, dropout) if dropout else state.x
 
-    def _stacked(self, states: Sequence[State], weights: Weights, scale: Tensor) -> list[Tensor]:
-        """Sum convolutions, those of one kind together."""
+    def _separable(self, states: Sequence[State], weights: Weights, scale: Tensor) -> list[Tensor]:
+        """Sum separable convolutions, those of one kind together."""
         running: dict[str, list[int]] = {}
         for edge, columns in enumerate(weights.chosen):
             for column in columns:
-                if self.edges[edge][column] in self.stacks:
+                if self.edges[edge][column] in CONVOLUTIONS:
                     running.setdefault(self.edges[edge][column], []).append(edge)
-        parts = []
+        maps, pointwise, scales = [], [], []
         inputs: dict[tuple[int, ...], list[tuple[Tensor, int]]] = {}
         for name, edges in running.items():
             together = tuple(edges)
             if together not in inputs:
                 inputs[together] = gather([states[edge] for edge in edges])
-            z, pointwise = self.stacks[name](inputs[together], edges)
-            scales = [scale[edge, self.edges[edge].index(name)] for edge in edges]
-            parts.append(F.conv2d(z, *fold(z, pointwise, torch.stack(scales))))
-        return parts
+            z, last = self.stacks[name](inputs[together], edges)
+            maps.append(z)
+            pointwise.append(last)
+            scales += [scale[edge, self.edges[edge].index(name)] for edge in edges]
+        return [folded_sum(maps, torch.cat(pointwise), torch.stack(scales))] if maps else []
+
+    def _dense(self, states: Sequence[State], weights: Weights, scale: Tensor) -> list[Tensor]:
+        """List the convolutions that read all channels, times their weights."""
+        return [
+            self.stacks[self.edges[edge][column]](state.active, edge, scale[edge, column])
+            for edge, (state, columns) in enumerate(zip(states, weights.chosen, strict=True))
+            for column in columns
+            if self.edges[edge][column] in DENSE
+        ]
