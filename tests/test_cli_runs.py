@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from commands import BRIEF, SMALL, TINY, content
-from tutelage.run import checkpoint, search, searching
+from tutelage.run import checkpoint, joined, searching
 from tutelage.virtual import leaves
 
 
@@ -90,7 +90,7 @@ def test_ctrl_c_before_the_first_step(refused, here, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(search, "read", interrupted)
+    monkeypatch.setattr(joined, "read", interrupted)
     refused("search --out run", "^tutelage: interrupted$", code=130)
     assert not (here / "run").exists()
 

@@ -29,6 +29,7 @@ SMALL = {"lbt": {"student": "DARTS_V1"}, "pdarts": {"deeper": (0, 1)}}
 CHANNELS = {"pcdarts": 4, "drnas": 12}
 """Channels of searches that share them out."""
 TRIPLES = list(itertools.product(PARTS["method"], PARTS["search"], PARTS["space"]))
+BENCHMARK = "nasbench201"
 SIZE = Size(channels=2, cells=3, classes=3, image_channels=1)
 
 
@@ -75,14 +76,14 @@ def batch(images=3):
 
 
 def default(triples):
-    """Leave to the slow run what differs from another triple in the operations of its edges."""
+    """Leave to the slow run what the default one has with another method, search or space."""
     return [
         pytest.param(
             triple,
             id="-".join(triple),
-            marks=pytest.mark.slow
-            if triple[0] != "single" and triple[2] in ("s1", "s2", "s3", "s4")
-            else (),
+            marks=()
+            if triple[0] == "single" or triple[1:] == ("darts", "darts") or triple[2] == BENCHMARK
+            else pytest.mark.slow,
         )
         for triple in triples
     ]

@@ -130,7 +130,7 @@ def test_reading_off_leaves_the_alphas_alone():
 
 def test_phases_deepen_and_narrow():
     phases = PDarts().phases(DARTS)
-    assert [PDarts.cells + phase.cells for phase in phases] == [5, 11, 17]
+    assert [PDarts().size(DARTS)[1] + phase.cells for phase in phases] == [5, 11, 17]
     assert [phase.operations for phase in phases] == [None, 5, 3]
     assert not any(phase.carries for phase in phases)
     thaws = [stretch.thaw - stretch.start for stretch in stretches(phases, 75)]

@@ -241,7 +241,7 @@ def test_spaces_without_the_groups_are_refused(space):
 
 def test_a_last_normalisation_is_asked_for():
     assert PrDarts().fit(DARTS) == DARTS.varied(final_norm=True)
-    assert PrDarts.cells == 6
+    assert PrDarts().size(DARTS) == (16, 6)
 
 
 @pytest.mark.parametrize(

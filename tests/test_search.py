@@ -154,7 +154,7 @@ def test_changed_settings_are_refused_by_name(tmp_path):
 
 
 def test_the_test_set_is_not_read_during_a_search(tmp_path, monkeypatch):
-    import tutelage.run.search as module
+    import tutelage.run.joined as module
 
     parts = []
     monkeypatch.setattr(
@@ -210,7 +210,7 @@ def test_a_method_of_ones_own_needs_no_registration(tmp_path):
 
 def work_of(settings, tmp_path, monkeypatch, method):
     """The state of a search before its first step."""
-    import tutelage.run.search as module
+    import tutelage.run.joined as module
 
     kept = []
     monkeypatch.setattr(module, "run", lambda work, *rest, **options: kept.append(work))
