@@ -82,6 +82,7 @@ def ours(net: nn.Module, search: Search, alphas: dict[str, Any]) -> Step:
         detached = {name: p.detach() for name, p in net.named_parameters()}
         mix = search.mix(alphas, Clock())
         loss = F.cross_entropy(functional_call(net, detached, (x, mix))[0], y)
+        loss = loss + 0 * sum(a.sum() for a in choices)  # a sample of `none` alone reads no alphas
         for a, gradient in zip(choices, torch.autograd.grad(loss, choices), strict=True):
             a.grad = gradient
         adam.step()
