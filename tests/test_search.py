@@ -210,7 +210,7 @@ def test_a_method_of_ones_own_needs_no_registration(tmp_path):
 
 def work_of(settings, tmp_path, monkeypatch, method):
     """The state of a search before its first step."""
-    import tutelage.run.joined as module
+    import tutelage.run.search as module
 
     kept = []
     monkeypatch.setattr(module, "run", lambda work, *rest, **options: kept.append(work))
