@@ -98,6 +98,12 @@ class Net:
             raise ValueError("a fixed network has no mix: it was made without a search")
         return self.relaxation.mix(alphas, self.clock)
 
+    @property
+    def features(self) -> int:
+        """Count the features of an image that the classifier reads, D."""
+        parameters = self.module.named_parameters()
+        return next(p.shape[1] for name, p in parameters if name.endswith("classifier.weight"))
+
     def weights(self) -> dict[str, Tensor]:
         """Draw initial weights: name to tensor."""
         return {name: p.detach().clone() for name, p in self.build().named_parameters()}

@@ -1,10 +1,14 @@
 """What one model can teach another: pure functions of tensors.
 
-Shapes: B images, C classes. Losses are means over the batch. Nothing is detached here; a method
-detaches where its paper does, in sight.
+Shapes: B images, C classes, D features, G groups of R images. Losses are means over the batch
+where nothing else is said. Nothing is detached here; a method detaches where its paper does, in
+sight.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,3 +30,231 @@ def pseudo_label(student: Tensor, teacher: Tensor, *, hard: bool = False) -> Ten
     """
     labels = teacher.argmax(-1) if hard else teacher.softmax(-1)
     return F.cross_entropy(student, labels)
+
+
+def divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Kullback-Leibler divergence () of a student's probabilities from a teacher's.
+
+    T² KL(softmax(teacher / T) ‖ softmax(student / T)): the square keeps the gradient's size where
+    the temperature changes (Hinton, Vinyals, Dean, 2015).
+
+    Args:
+        student: Logits (B, C).
+        teacher: Logits (B, C).
+        temperature: T; larger is softer.
+    """
+    log_q = (student / temperature).log_softmax(-1)
+    log_p = (teacher / temperature).log_softmax(-1)
+    return temperature**2 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
+# Relations between images -----------------------------------------------------------------------
+
+
+def cosines(features: Tensor) -> Tensor:
+    """Cosine (B, B) between all pairs of features (B, D)."""
+    units = F.normalize(features, dim=1)
+    return units @ units.T
+
+
+def partition(images: int, size: int) -> Tensor:
+    """Divide a batch at random into groups, int64 (G, R); what is left over is in none.
+
+    Args:
+        images: Images of the batch, B.
+        size: Images of a group, R.
+
+    Raises:
+        ValueError: The batch has no two groups, so there is nothing to compare.
+    """
+    count = images // size
+    if count < 2:
+        raise ValueError(
+            f"a batch of {images} images has {count} groups of {size}: two are needed, so take "
+            f"batches of at least {2 * size} or smaller groups"
+        )
+    return torch.randperm(images)[: count * size].view(count, size)
+
+
+def group_similarity(cosine: Tensor, groups: Tensor) -> Tensor:
+    """Smallest cosine (G,) between two images of a group (PAMKD, Eq. 2).
+
+    Args:
+        cosine: Of all pairs of images, (B, B).
+        groups: Indices of images (G, R).
+    """
+    return cosine[groups.unsqueeze(2), groups.unsqueeze(1)].amin((1, 2))
+
+
+def order_hinges(student: Tensor, teacher: Tensor, margin: float) -> Tensor:
+    """Hinge (..., n, n) on every two of n similarities that the teacher puts in an order.
+
+    max(0, ε - (t_X - t_Y) (s_X - s_Y)) where t_X > t_Y, and 0 elsewhere (PAMKD, Eq. 7).
+
+    Args:
+        student: Similarities s (..., n).
+        teacher: Similarities t (..., n).
+        margin: ε.
+    """
+    ordered = teacher.unsqueeze(-1) - teacher.unsqueeze(-2)
+    fitted = student.unsqueeze(-1) - student.unsqueeze(-2)
+    return (margin - ordered * fitted).relu() * (ordered > 0)
+
+
+# Forms of knowledge (PAMKD's Figure 2) ----------------------------------------------------------
+
+
+class Answer(NamedTuple):
+    """What a model says of a batch."""
+
+    logits: Tensor
+    """(B, C)."""
+    features: Tensor
+    """Embeddings (B, D) before the classifier."""
+    weights: Mapping[str, Tensor]
+    """The model's weights by name."""
+
+
+Transfer = Callable[[Answer, Answer], Tensor]
+"""How a teacher's answer acts on a student's: a loss () of (student, teacher)."""
+Knowledge = Literal["groups", "labels", "divergence", "triples", "pairs", "features", "weights"]
+
+
+def knowledge(
+    form: Knowledge,
+    images: int,
+    *,
+    group_size: int = 5,
+    margin: float = 0.01,
+    reduction: Literal["sum", "mean"] = "sum",
+    temperature: float = 1.0,
+) -> Transfer:
+    """Return the loss of a form of knowledge on a batch; groups are drawn here, once.
+
+    - groups: which of two groups of images is more alike inside (PAMKD, Eq. 7);
+    - labels: the teacher's probabilities as labels;
+    - divergence: the same less the labels' entropy, as in mutual learning;
+    - triples: which of two images is more like a third (You et al., KDD 2017);
+    - pairs: whether two images are alike, more so than its median pair, as labels;
+    - features: squared distance of the embeddings;
+    - weights: squared distance of the weights that have a name and a shape in common, in all.
+
+    Args:
+        form: Which.
+        images: Images of the batch, B.
+        group_size: Images of a group, R.
+        margin: Of the hinges of groups and triples, ε.
+        reduction: Sum or mean over pairs of groups, over triples.
+        temperature: Of the divergence, T.
+    """
+    groups = partition(images, group_size) if form == "groups" else torch.empty(0, 0)
+
+    def reduced(hinges: Tensor, ordered: int) -> Tensor:
+        return hinges.sum() / (ordered if reduction == "mean" else 1)
+
+    def relate_groups(student: Answer, teacher: Answer) -> Tensor:
+        s, t = (group_similarity(cosines(each.features), groups) for each in (student, teacher))
+        return reduced(order_hinges(s, t, margin), len(s) * (len(s) - 1) // 2)
+
+    def relate_triples(student: Answer, teacher: Answer) -> Tensor:
+        hinges = order_hinges(cosines(student.features), cosines(teacher.features), margin)
+        others = ~torch.eye(images, dtype=torch.bool, device=hinges.device)  # three images apart
+        hinges = hinges * (others.unsqueeze(2) & others.unsqueeze(1))
+        return reduced(hinges, images * (images - 1) * (images - 2) // 2)
+
+    forms: dict[str, Transfer] = {
+        "groups": relate_groups,
+        "labels": lambda s, t: pseudo_label(s.logits, t.logits),
+        "divergence": lambda s, t: divergence(s.logits, t.logits, temperature),
+        "triples": relate_triples,
+        "pairs": lambda s, t: pair_labels(s.features, t.features),
+        "features": lambda s, t: feature_distance(s.features, t.features),
+        "weights": lambda s, t: weight_distance(s.weights, t.weights),
+    }
+    return forms[form]
+
+
+def pair_labels(student: Tensor, teacher: Tensor) -> Tensor:
+    """Cosine embedding loss () of a student's features (B, D) on pairs that a teacher labels.
+
+    Two images are alike where the teacher's cosine is above the median of all pairs: then
+    1 - cosine is fitted, else max(0, cosine). No gradient reaches the teacher.
+    """
+    first, second = torch.triu_indices(len(student), len(student), 1).to(student.device)
+    theirs, mine = cosines(teacher)[first, second], cosines(student)[first, second]
+    alike = theirs > theirs.median()
+    return torch.where(alike, 1 - mine, mine.relu()).mean()
+
+
+def feature_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared distance () between features (B, D), mean over images."""
+    return (student - teacher).square().sum(1).mean()
+
+
+def weight_distance(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
+    """Squared distance () between the weights that share a name and a shape."""
+    shared = [n for n, x in student.items() if n in teacher and teacher[n].shape == x.shape]
+    return torch.stack([(student[n] - teacher[n]).square().sum() for n in shared]).sum()
+
+
+# Ensembles --------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def ensemble_weights(logits: Tensor, y: Tensor, steps: int = 50) -> Tensor:
+    """Weights (m,) of the ensemble of logits with the least cross-entropy on a batch.
+
+    min_w CE(Σ_i w_i z_i, y) with Σ w = 1, w >= 0: the linear ensemble of KDCL (Guo et al., CVPR
+    2020) and Eq. 2 of EnNAS. The problem is convex; each step solves its quadratic model on the
+    simplex exactly and halves until it descends. Computed in float64.
+
+    Args:
+        logits: Of m members, (m, B, C).
+        y: Labels (B,).
+        steps: Largest number of steps.
+    """
+    members = logits.double() - logits.double().amax(2, keepdim=True)
+    w = torch.full((len(members),), 1 / len(members), dtype=torch.float64, device=logits.device)
+    own = members.gather(2, y.expand(len(members), -1).unsqueeze(2)).squeeze(2)  # (m, B)
+
+    def loss(w: Tensor) -> Tensor:
+        mixed = torch.einsum("m,mbc->bc", w, members)
+        return (mixed.logsumexp(1) - w @ own).mean()
+
+    now = loss(w)
+    for _ in range(steps):
+        p = torch.einsum("m,mbc->bc", w, members).softmax(1)
+        expected = torch.einsum("bc,mbc->mb", p, members)
+        gradient = (expected - own).mean(1)
+        spread = (members - expected.unsqueeze(2)) * p.sqrt()
+        hessian = torch.einsum("mbc,nbc->mn", spread, spread) / members.shape[1]
+        target = _simplex_minimum(w, gradient, hessian)
+        gap = gradient @ (w - target)
+        if gap <= 1e-12 * (1 + now.abs()):
+            break
+        share = 1.0
+        while (then := loss(w + share * (target - w))) > now - 1e-4 * share * gap and share > 1e-9:
+            share /= 2
+        w, now = w + share * (target - w), then
+    return w.to(logits.dtype)
+
+
+def _simplex_minimum(w: Tensor, gradient: Tensor, hessian: Tensor) -> Tensor:
+    """Minimise the quadratic model at w (m,) over the simplex: the best of all its faces."""
+    count = len(w)
+    faces = torch.arange(1, 2**count, device=w.device).unsqueeze(1) >> torch.arange(
+        count, device=w.device
+    )
+    inside = (faces & 1).to(w)  # (2^m - 1, m)
+    ridge = 1e-12 * (1 + hessian.diagonal().amax()) * torch.eye(count, dtype=w.dtype).to(w)
+    h, linear = hessian + ridge, gradient - hessian @ w
+    system = torch.zeros(len(inside), count + 1, count + 1, dtype=w.dtype, device=w.device)
+    free = inside.unsqueeze(2) * inside.unsqueeze(1)
+    system[:, :count, :count] = free * h + torch.diag_embed(1 - inside)
+    system[:, :count, count] = system[:, count, :count] = inside
+    right = torch.cat([-inside * linear, torch.ones_like(inside[:, :1])], 1)
+    points = torch.linalg.solve(system, right)[:, :count]
+    values = points @ linear + 0.5 * ((points @ h) * points).sum(1)
+    feasible = (points >= -1e-12).all(1) & values.isfinite()
+    best = points[values.masked_fill(~feasible, torch.inf).argmin()].clamp_min(0)
+    return best / best.sum()

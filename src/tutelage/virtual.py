@@ -74,6 +74,34 @@ def detach(tree: Tree) -> Tree:
     return tree_map(Tensor.detach, tree)
 
 
+_held: list[Iterator[Tensor] | list[Tensor]] = []
+"""What `hold` remembers, or says again, of the loss that is evaluated now; innermost last."""
+
+
+def hold(x: Tensor) -> Tensor:
+    """Cut a value from the graph and keep it where it is: in a loss, to treat an answer as data.
+
+    A finite difference evaluates the loss again at shifted weights. What is merely detached would
+    shift with them, and its change be taken for a derivative; what is held does not move.
+    """
+    if not _held:
+        return x.detach()
+    memory = _held[-1]
+    if isinstance(memory, list):
+        memory.append(x.detach())
+        return memory[-1]
+    return next(memory)
+
+
+@contextmanager
+def _holding(memory: Iterator[Tensor] | list[Tensor]) -> Iterator[None]:
+    _held.append(memory)
+    try:
+        yield
+    finally:
+        _held.pop()
+
+
 def norm(tensors: Sequence[Tensor]) -> Tensor:
     """Euclidean norm of all entries of all tensors, a scalar ()."""
     return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors]))
@@ -154,16 +182,19 @@ class FiniteDifference:
         w, u = _require(w), _require(u, needed[len(w) :])
         replay = _Replay()
         wanted = [x for x, need in zip([*w, *u], needed, strict=True) if need]
+        held: list[Tensor] = []
+        with _holding(held):
+            value = loss(w, u)
         if self.sides == 1:
-            found = gradient_at(loss(w, u), [*w, *wanted])
+            found = gradient_at(value, [*w, *wanted])
             g, centre = found[: len(w)], found[len(w) :]
         else:
-            g, centre = gradient_at(loss(w, u), w), []
+            g, centre = gradient_at(value, w), []
 
         def shifted(v: Sequence[Tensor], step: Tensor) -> list[Tensor]:
             moved = _require([x + step * y for x, y in zip(w, v, strict=True)])
             at = [x for x, need in zip([*moved, *u], needed, strict=True) if need]
-            with replay():
+            with replay(), _holding(iter(held)):
                 return gradient_at(loss(moved, u), at)
 
         def product(v: Sequence[Tensor]) -> list[Tensor | None]:

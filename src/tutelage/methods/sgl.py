@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tutelage.checks import at_least, one_of
+from tutelage.methods.group import Group, total
 from tutelage.multilevel import Level, Order
-from tutelage.problem import Learner, Make, Problem
-from tutelage.transfer import cross_entropy, pseudo_label
+from tutelage.problem import Make, Problem
+from tutelage.transfer import pseudo_label
 from tutelage.virtual import detach
 
 
@@ -82,55 +83,46 @@ class SGL:
             raise ValueError(
                 f"pretrain = {self.pretrain} of {make.epochs} epochs: leave some for the search"
             )
-        group = [make.supernet() for _ in range(self.learners)]
+        group = Group.of(make, self.learners)
         share = self.peer_weight / (max(1, self.learners - 1) if self.peers == "mean" else 1)
         hard = self.labels == "hard"
 
         def learn_alone(s, batch):  # stage I, Eq. 1
             x, y, _ = batch.train
             alphas = s.B if self.first_stage == "separate" else s.A
-            logits = [net(v, a, x) for net, v, a in zip(group, s.V, alphas, strict=True)]
-            return sum(cross_entropy(z, y) for z in logits), {"train": logits}
+            logits = group(s.V, alphas, x)
+            return total(logits, y), {"train": logits}
 
         def validate_alone(s, batch):  # Eq. 13, where the stages are separate
             x, y, _ = batch.valid
-            logits = [net(v, b, x) for net, v, b in zip(group, s.V, s.B, strict=True)]
-            return sum(cross_entropy(z, y) for z in logits), {"valid": logits}
+            logits = group(s.V, s.B, x)
+            return total(logits, y), {"valid": logits}
 
         def label(s, u):  # D_pl(D_u, V_j): as data, whatever weights made it
             if self.first_stage == "none":
-                teachers = zip(group, s.W_labels, s.A_labels, strict=True)
-            elif self.first_stage == "separate":
-                teachers = zip(group, s.V, s.B, strict=True)
-            else:
-                printed = self.paths == "printed"
-                alphas = detach(s.A_labels) if printed else s.A_labels
-                teachers = zip(group, s.V, alphas, strict=True)
-            return [net(v, a, u) for net, v, a in teachers]
+                return group(s.W_labels, s.A_labels, u)
+            if self.first_stage == "separate":
+                return group(s.V, s.B, u)
+            return group(s.V, detach(s.A_labels) if self.paths == "printed" else s.A_labels, u)
 
         def learn_together(s, batch):  # stage II
             (x, y, _), u = batch.train, batch.unlabelled.x
             own = s.A if self.own_term == "second-order" else detach(s.A)
-            logits = [net(w, a, x) for net, w, a in zip(group, s.W, own, strict=True)]
-            loss = sum(cross_entropy(z, y) for z in logits) if self.human_labels else 0.0
-            if self.learners > 1:
-                labels = label(s, u)
-                mine = [net(w, a, u) for net, w, a in zip(group, s.W, own, strict=True)]
-                for k, j in (
-                    (k, j) for k in range(len(group)) for j in range(len(group)) if j != k
-                ):
-                    loss = loss + share * pseudo_label(mine[k], labels[j], hard=hard)
-            return loss, {"train": logits}
+            logits = group(s.W, own, x)
+            loss = total(logits, y) if self.human_labels else 0.0
+            if self.learners == 1:
+                return loss, {"train": logits}
+            labels, mine = label(s, u), group(s.W, own, u)
+            for k, j in group.pairs():
+                loss = loss + share * pseudo_label(mine[k], labels[j], hard=hard)
+            return loss, {"train": logits, "labels": labels}
 
         def validate(s, batch):  # stage III, Eq. 2
             x, y, _ = batch.valid
-            logits = [net(w, a, x) for net, w, a in zip(group, s.W, s.A, strict=True)]
-            return sum(cross_entropy(z, y) for z in logits), {"valid": logits}
+            logits = group(s.W, s.A, x)
+            return total(logits, y), {"valid": logits}
 
-        variables = {
-            "W": [net.weights() for net in group],
-            "A": [net.alphas() for net in group],
-        }
+        variables = {"W": group.weights(), "A": group.alphas()}
         after = range(self.pretrain, make.epochs)
         levels = [
             Level("W", learn_together, epochs=after, aliases={"A_labels": "A", "W_labels": "W"}),
@@ -138,30 +130,18 @@ class SGL:
         ]
         if self.first_stage == "separate":
             before = range(self.pretrain)
-            variables |= {
-                "V": [net.weights() for net in group],
-                "B": [net.alphas() for net in group],
-            }
+            variables |= {"V": group.weights(), "B": group.alphas()}
             levels = [
                 Level("V", learn_alone, epochs=before),
                 Level("B", validate_alone, epochs=before, optimiser="alphas"),
                 *levels,
             ]
         elif self.first_stage == "joint" and self.learners > 1:
-            variables |= {"V": [net.weights() for net in group]}
+            variables |= {"V": group.weights()}
             levels = [Level("V", learn_alone), *levels]
         return Problem(
             variables,
             levels,
-            learners=[
-                Learner(
-                    net,
-                    ("W", k),
-                    ("A", k),
-                    drafts=(("V", k),) if "V" in variables else (),
-                    rehearsals=(("B", k),) if "B" in variables else (),
-                )
-                for k, net in enumerate(group)
-            ],
+            learners=group.learners("W", "A", *(name for name in ("V", "B") if name in variables)),
             order=self.order,
         )

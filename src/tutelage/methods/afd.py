@@ -1,0 +1,126 @@
+"""AFD: feature-map-level online adversarial distillation.  Chung, Park, Kim, Kwak, ICML 2020.
+
+    min_A   Σ_k  L(W_k*, A_k; D_val)
+    s.t.    W* = argmin_W  Σ_k L(W_k, A_k; D_train) + T² KL(p_j ‖ p_k) + β (1 - C_k(e_k))²
+            C* = argmin_C  Σ_k (1 - C_k(e_j))² + C_k(e_k)²
+
+    W_k, A_k   weights and alphas of learner k
+    e_k, p_k   its features, and its probabilities at temperature T
+    C_k        tells the features of the peer, 1, from its own learner's, 0
+    j          the peer of k: the next learner in a circle
+
+Deviations:
+    arXiv:2002.01775. Features are the pooled ones before the classifier and C_k has two layers; the
+    paper compares feature maps by small convolutions. With three learners and more, logits are
+    distilled from the next in the circle as the features are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from tutelage.checks import at_least, one_of, positive
+from tutelage.methods.group import Group, linear, total
+from tutelage.multilevel import Level, Order
+from tutelage.problem import Make, Problem
+from tutelage.transfer import divergence
+from tutelage.virtual import hold
+
+
+@dataclass(frozen=True)
+class AFD:
+    """Learners make their features indistinguishable from their peers'."""
+
+    learners: int = 2
+    """Size of the group, K."""
+    peer_weight: float = 1.0
+    """Weight of the peer's probabilities."""
+    adversary_weight: float = 1.0
+    """Weight of deceiving the discriminator, β."""
+    temperature: float = 3.0
+    """Softness of the probabilities, T."""
+    hidden: int = 64
+    """Units of a discriminator."""
+    order: Order = "alphas-first"
+    """Which move first in an iteration: levels-first or alphas-first."""
+
+    def __post_init__(self) -> None:
+        at_least(2, learners=self.learners)
+        at_least(1, hidden=self.hidden)
+        at_least(0, peer_weight=self.peer_weight, adversary_weight=self.adversary_weight)
+        positive(temperature=self.temperature)
+        one_of(("levels-first", "alphas-first"), order=self.order)
+
+    def __call__(self, make: Make) -> Problem:
+        """Make the three-level problem."""
+        group = Group.of(make, self.learners)
+
+        def discriminate(s, batch):
+            features = [net.embed(w, a, batch.train.x) for net, w, a in group.each(s.W, s.A)]
+            return tell_apart(s.C, features, features)
+
+        def learn(s, batch):
+            x, y, _ = batch.train
+            answers = group.answers(s.W, s.A, x)
+            logits = [answer.logits for answer in answers]
+            peers = [hold(z) for z in turned(logits)]
+            pairs = zip(logits, peers, strict=True)
+            taught = sum(divergence(z, peer, self.temperature) for z, peer in pairs)
+            loss = total(logits, y) + self.peer_weight * taught
+            deceived = deceive(s.C, [answer.features for answer in answers])
+            return loss + self.adversary_weight * deceived, {"train": logits}
+
+        return Problem(
+            variables={
+                "C": discriminators(group, self.hidden),
+                "W": group.weights(),
+                "A": group.alphas(),
+            },
+            levels=[
+                Level("C", discriminate),
+                Level("W", learn),
+                Level("A", group.validate, optimiser="alphas"),
+            ],
+            learners=group.learners("W", "A"),
+            order=self.order,
+        )
+
+
+def discriminators(group: Group, hidden: int) -> list[dict]:
+    """Draw a discriminator's initial weights for every learner."""
+    return [
+        {
+            "inner": linear(group.features, hidden, device=group.device),
+            "outer": linear(hidden, 1, device=group.device),
+        }
+        for _ in group.nets
+    ]
+
+
+def judge(c, features):
+    """Say (B, 1) how much features (B, D) seem to be the peer's: 1, or the learner's own: 0."""
+    inner = F.leaky_relu(F.linear(features, c["inner"]["weight"], c["inner"]["bias"]), 0.2)
+    return F.linear(inner, c["outer"]["weight"], c["outer"]["bias"])
+
+
+def tell_apart(C, students, teachers):
+    """Loss () of discriminators: of every learner's own features and its peer's."""
+    losses = [
+        (1 - judge(c, peer)).square().mean() + judge(c, own).square().mean()
+        for c, own, peer in zip(C, students, turned(teachers), strict=True)
+    ]
+    return torch.stack(losses).sum()
+
+
+def deceive(C, features):
+    """Loss () of learners whose features are told from their peers'."""
+    losses = [(1 - judge(c, own)).square().mean() for c, own in zip(C, features, strict=True)]
+    return torch.stack(losses).sum()
+
+
+def turned(learners):
+    """List the peer of every learner: the next in a circle."""
+    return [*learners[1:], learners[0]]

@@ -1,0 +1,111 @@
+"""A group of learners in one space: what methods with several of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import exp
+from types import SimpleNamespace
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.clock import Clock
+from tutelage.multilevel import Notes
+from tutelage.problem import Batch, Learner, Make, Net
+from tutelage.transfer import Answer, cross_entropy
+from tutelage.virtual import Tree, hold, tree_map
+
+
+@final
+@dataclass(frozen=True)
+class Group:
+    """K nets that answer together; weights and alphas are lists with an entry for each."""
+
+    nets: Sequence[Net]
+
+    @classmethod
+    def of(cls, make: Make, learners: int) -> Group:
+        """Make fresh learners in the searched space."""
+        return cls([make.supernet() for _ in range(learners)])
+
+    def __call__(self, weights: Tree, alphas: Tree, x: Tensor) -> list[Tensor]:
+        """Return every learner's logits (B, C)."""
+        return [net(w, a, x) for net, w, a in self.each(weights, alphas)]
+
+    def answers(self, weights: Tree, alphas: Tree, x: Tensor) -> list[Answer]:
+        """Return every learner's logits and features, with its weights."""
+        return [Answer(*net.forward(w, a, x), w) for net, w, a in self.each(weights, alphas)]
+
+    def each(self, weights: Tree, alphas: Tree) -> Iterator[tuple[Net, Tree, Tree]]:
+        """Yield every net with its weights and alphas."""
+        return zip(self.nets, weights, alphas, strict=True)
+
+    def validate(self, s: SimpleNamespace, batch: Batch) -> tuple[Tensor, Notes]:
+        """Sum () of the learners' validation losses: the loss of A, where W is what was taught."""
+        x, y, _ = batch.valid
+        logits = self([w for w, _ in zip(s.W, self.nets, strict=False)], s.A, x)
+        return total(logits, y), {"valid": logits}
+
+    @property
+    def features(self) -> int:
+        """Count the features of an image, D."""
+        return self.nets[0].features
+
+    @property
+    def device(self) -> torch.device:
+        """Where the nets are."""
+        return next(self.nets[0].module.parameters()).device
+
+    def weights(self) -> list[Tree]:
+        """Draw initial weights."""
+        return [net.weights() for net in self.nets]
+
+    def alphas(self) -> list[Tree]:
+        """Draw initial alphas."""
+        return [net.alphas() for net in self.nets]
+
+    def pairs(self) -> Iterator[tuple[int, int]]:
+        """Yield every learner k with every peer j."""
+        count = len(self.nets)
+        return ((k, j) for k in range(count) for j in range(count) if j != k)
+
+    def learners(
+        self, weights: str, alphas: str, drafts: str = "", rehearsals: str = ""
+    ) -> list[Learner]:
+        """Say by the variables' names where every learner's tensors stand."""
+        return [
+            Learner(
+                net,
+                (weights, k),
+                (alphas, k),
+                drafts=((drafts, k),) if drafts else (),
+                rehearsals=((rehearsals, k),) if rehearsals else (),
+            )
+            for k, net in enumerate(self.nets)
+        ]
+
+
+def total(logits: Sequence[Tensor], y: Tensor) -> Tensor:
+    """Sum () of all learners' cross-entropies with labels (B,)."""
+    return sum((cross_entropy(z, y) for z in logits), start=logits[0].new_zeros(()))
+
+
+def held(answer: Answer) -> Answer:
+    """Take an answer as data."""
+    return Answer(hold(answer.logits), hold(answer.features), tree_map(hold, answer.weights))
+
+
+def linear(
+    inputs: int, outputs: int, *, bias: bool = True, device: torch.device | None = None
+) -> dict[str, Tensor]:
+    """Draw a linear map's initial weight (outputs, inputs) and bias, on the CPU."""
+    parameters = nn.Linear(inputs, outputs, bias).named_parameters()
+    return {name: p.detach().to(device) for name, p in parameters}
+
+
+def ramped(clock: Clock, epochs: int) -> float:
+    """Weight of the teaching, that grows in the first epochs: exp(-5 (1 - epoch / epochs)²)."""
+    left = 1 - min(clock.epoch / epochs, 1.0) if epochs else 0.0
+    return exp(-5 * left**2)

@@ -1,0 +1,110 @@
+"""KDCL: online distillation via collaborative learning.  Guo et al., CVPR 2020.
+
+    min_A   Σ_k  L(W_k*, A_k; D_val)
+    s.t.    W_k* = argmin_W  L(W_k, A_k; D_train) + λ T² KL(p_t ‖ p_k)                  Eq. 2
+
+    W_k, A_k   weights and alphas of learner k
+    z_k, p_k   its logits, and its probabilities at temperature T
+    z_t, p_t   the same of the ensemble, data to all
+
+    naive      z_t = z_k of the least cross-entropy on the batch                        Eq. 3
+    linear     z_t = Σ_k w_k z_k with the convex weights of least cross-entropy         Eq. 4, 5
+    minimum    z_t = min_k (z_k - z_k[y]), by class                                     Eq. 6, 7
+    general    z_t = Σ_k w_k z_k,  w = C⁻¹ 1 / 1ᵀ C⁻¹ 1,  C_kj = E (p_k - y)(p_j - y)   Eq. 8 to 10
+
+Deviations:
+    The paper trains fixed networks; learners with alphas are the adaptation that PAMKD compares
+    with. It shows every network a picture of its own augmentation; here all see the same.
+    It measures C on held-out data once an epoch; here C is a running mean over the batches of
+    D_val, which the alphas' loss answers anyway. Equations by our count, from the text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+from tutelage.checks import at_least, one_of, positive
+from tutelage.methods.group import Group, total
+from tutelage.multilevel import Level, Order
+from tutelage.problem import Make, Problem
+from tutelage.transfer import divergence, ensemble_weights
+from tutelage.virtual import Tree, hold
+
+Ensemble = Literal["naive", "linear", "minimum", "general"]
+MEMORY = 0.99
+"""Share of the error correlations that a step keeps."""
+
+
+@dataclass(frozen=True)
+class KDCL:
+    """Learners imitate their ensemble."""
+
+    learners: int = 2
+    """Size of the group, K."""
+    ensemble: Ensemble = "linear"
+    """How the teacher is made of the learners: naive, linear, minimum or general."""
+    peer_weight: float = 1.0
+    """Weight of what the ensemble teaches, λ."""
+    temperature: float = 2.0
+    """Softness of the probabilities, T."""
+    order: Order = "alphas-first"
+    """Which move first in an iteration: levels-first or alphas-first."""
+
+    def __post_init__(self) -> None:
+        at_least(1, learners=self.learners)
+        at_least(0, peer_weight=self.peer_weight)
+        positive(temperature=self.temperature)
+        one_of(("naive", "linear", "minimum", "general"), ensemble=self.ensemble)
+        one_of(("levels-first", "alphas-first"), order=self.order)
+
+    def __call__(self, make: Make) -> Problem:
+        """Make the two-level problem."""
+        group = Group.of(make, self.learners)
+
+        def learn(s, batch):  # Eq. 2
+            x, y, _ = batch.train
+            logits = group(s.W, s.A, x)
+            errors = s.C if self.ensemble == "general" else None
+            teacher = hold(combine(torch.stack(logits), y, self.ensemble, errors))
+            taught = torch.stack([divergence(z, teacher, self.temperature) for z in logits])
+            return total(logits, y) + self.peer_weight * taught.sum(), {"train": logits}
+
+        def measure(variables, batch, notes):  # C of Eq. 10
+            logits = next(noted["valid"] for noted in notes if "valid" in noted)
+            now = correlations(torch.stack(logits).detach(), batch.valid.y)
+            variables["C"] = MEMORY * variables["C"] + (1 - MEMORY) * now
+
+        variables: dict[str, Tree] = {"W": group.weights(), "A": group.alphas()}
+        if self.ensemble == "general":
+            variables["C"] = torch.eye(self.learners, device=group.device)
+        return Problem(
+            variables,
+            levels=[Level("W", learn), Level("A", group.validate, optimiser="alphas")],
+            learners=group.learners("W", "A"),
+            order=self.order,
+            after_step=measure if self.ensemble == "general" else None,
+        )
+
+
+def combine(logits, y, ensemble: Ensemble, errors=None):
+    """Return the logits (B, C) of the teacher made of K learners' logits (K, B, C)."""
+    if ensemble == "naive":  # Eq. 3
+        return logits[torch.stack([F.cross_entropy(z, y) for z in logits]).argmin()]
+    if ensemble == "minimum":  # Eq. 6, 7
+        return (logits - logits.gather(2, y.expand(len(logits), -1).unsqueeze(2))).amin(0)
+    if ensemble == "linear":  # Eq. 5
+        weights = ensemble_weights(logits, y)
+    else:  # Eq. 9
+        weights = torch.linalg.lstsq(errors, torch.ones_like(errors[:, :1])).solution.squeeze(1)
+        weights = (weights / weights.sum()).to(logits)
+    return torch.einsum("k,kbc->bc", weights, logits)
+
+
+def correlations(logits, y):
+    """Correlation C (K, K) of K learners' errors, from logits (K, B, C) and labels (B,)."""
+    errors = logits.softmax(2) - F.one_hot(y, logits.shape[2])
+    return torch.einsum("kbc,jbc->kj", errors, errors) / len(y)

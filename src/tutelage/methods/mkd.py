@@ -1,0 +1,92 @@
+"""MKD: deep mutual learning.  Zhang, Xiang, Hospedales, Lu, CVPR 2018, arXiv:1706.00384.
+
+    min_A   Σ_k  L(W_k*, A_k; D_val)
+    s.t.    W_k* = argmin_W  L(W_k, A_k; D_train) + λ Σ_{j≠k} KL(p_j ‖ p_k)          Eq. 6
+
+    W_k, A_k   weights and alphas of learner k        p_k    its probabilities
+
+Deviations:
+    The paper trains fixed networks; learners with alphas of their own, searched on the sum of the
+    validation losses, are the adaptation that PAMKD compares with.
+    The paper steps one network after another, each at its peers' latest answers; here all step at
+    once. Peers' answers are data to a learner: no derivative passes them.
+    OKDDip's code distils from the mean of the peers' logits at T = 3: `target = "mean"`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from tutelage.checks import at_least, one_of, positive
+from tutelage.methods.group import Group, held, total
+from tutelage.multilevel import Level, Order
+from tutelage.problem import Make, Problem
+from tutelage.transfer import Answer, Knowledge, knowledge
+
+
+@dataclass(frozen=True)
+class MKD:
+    """Learners imitate one another, without scrutiny."""
+
+    learners: int = 2
+    """Size of the group, K."""
+    peer_weight: float = 1.0
+    """Weight of what the peers teach, λ."""
+    temperature: float = 1.0
+    """Softness of the probabilities, T; the divergence is multiplied by T²."""
+    target: Literal["peers", "mean"] = "peers"
+    """Imitate every peer (sum, as printed), or the mean of the peers' logits."""
+    knowledge: Knowledge = "divergence"
+    """Form of what is taught: divergence (the paper), or one of PAMKD's Figure 2."""
+    order: Order = "alphas-first"
+    """Which move first in an iteration: levels-first or alphas-first."""
+
+    def __post_init__(self) -> None:
+        at_least(1, learners=self.learners)
+        at_least(0, peer_weight=self.peer_weight)
+        positive(temperature=self.temperature)
+        one_of(("peers", "mean"), target=self.target)
+        one_of(("levels-first", "alphas-first"), order=self.order)
+        if self.target == "mean" and self.knowledge not in ("divergence", "labels"):
+            raise ValueError(
+                f"target = 'mean' with knowledge = {self.knowledge!r}: a mean of logits has only "
+                "probabilities to teach, so take divergence or labels"
+            )
+
+    def __call__(self, make: Make) -> Problem:
+        """Make the two-level problem."""
+        group = Group.of(make, self.learners)
+
+        def learn(s, batch):  # Eq. 6
+            x, y, _ = batch.train
+            answers = group.answers(s.W, s.A, x)
+            logits = [answer.logits for answer in answers]
+            transfer = knowledge(self.knowledge, len(x), temperature=self.temperature)
+            taught = teach(answers, [held(answer) for answer in answers], transfer, self.target)
+            loss = total(logits, y) + self.peer_weight * taught.sum()
+            return loss, {"train": logits, "transfer": taught}
+
+        return Problem(
+            variables={"W": group.weights(), "A": group.alphas()},
+            levels=[Level("W", learn), Level("A", group.validate, optimiser="alphas")],
+            learners=group.learners("W", "A"),
+            order=self.order,
+        )
+
+
+def teach(students, teachers, transfer, target="peers"):
+    """Loss (K, K) of what every learner k takes from every peer j."""
+    count = len(students)
+    taught = students[0].logits.new_zeros(count, count)
+    for k, student in enumerate(students):
+        peers = [j for j in range(count) if j != k]
+        if target == "mean" and peers:
+            mean = torch.stack([teachers[j].logits for j in peers]).mean(0)
+            taught[k, peers] = transfer(student, Answer(mean, mean, {})) / len(peers)
+            continue
+        for j in peers:
+            taught[k, j] = transfer(student, teachers[j])
+    return taught
