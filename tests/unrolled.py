@@ -33,8 +33,9 @@ def unrolled(levels, variables, batch, rates, velocities=None):
         lr, momentum, decay, clip, nesterov = rates[level.variable]
         for _ in range(level.steps):
             tree = values[level.variable]
-            w = leaves(tree)
-            loss = loss_of(level, values, batch)
+            # names of their own: what a level below has read of them is given, not a path
+            w = [x.view_as(x) for x in leaves(tree)]
+            loss = loss_of(level, {**values, level.variable: rebuild(tree, iter(w))}, batch)
             g = list(
                 torch.autograd.grad(
                     loss, w, create_graph=True, allow_unused=True, materialize_grads=True
