@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from tutelage.config import Data as Data
     from tutelage.config import Retrain as Retrain
     from tutelage.config import Weights as Weights
+    from tutelage.methods.afd import AFD as AFD
+    from tutelage.methods.kdcl import KDCL as KDCL
     from tutelage.methods.lbt import LBT as LBT
+    from tutelage.methods.mkd import MKD as MKD
+    from tutelage.methods.okddip import OKDDip as OKDDip
+    from tutelage.methods.one import ONE as ONE
+    from tutelage.methods.pamkd import PAMKD as PAMKD
     from tutelage.methods.sgl import SGL as SGL
     from tutelage.methods.single import Single as Single
     from tutelage.multilevel import Level as Level
@@ -49,7 +55,13 @@ __version__ = version("tutelage")
 
 _HOMES = {
     "config": ("Alphas", "Data", "Retrain", "Weights"),
+    "methods.afd": ("AFD",),
+    "methods.kdcl": ("KDCL",),
     "methods.lbt": ("LBT",),
+    "methods.mkd": ("MKD",),
+    "methods.okddip": ("OKDDip",),
+    "methods.one": ("ONE",),
+    "methods.pamkd": ("PAMKD",),
     "methods.sgl": ("SGL",),
     "methods.single": ("Single",),
     "multilevel": ("Level", "hypergradient"),

@@ -20,7 +20,7 @@ class Part(NamedTuple):
     x: Tensor
     """Images (B, C, H, W)."""
     y: Tensor
-    """Labels (B,); meaningless where the data is unlabelled."""
+    """Labels (B,); -1 where there is none."""
     position: Tensor
     """Position (B,) of every image in its split."""
 

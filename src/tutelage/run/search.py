@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,6 +162,8 @@ def _keep(work: Searching, directory: RunDirectory, size: Size) -> Found:
 def validate(work: Searching) -> list[dict[str, float]]:
     """Return loss and accuracy of every learner on the validation half, not augmented.
 
+    Where a learner has weights of a first stage, theirs are `first_loss` and `first_accuracy`.
+
     Batches are those of the search, since a supernet normalises by the batch.
     """
     valid = work.streams.valid
@@ -168,12 +171,18 @@ def validate(work: Searching) -> list[dict[str, float]]:
     if work.settings.limit_batches:
         subset = subset[: work.settings.limit_batches * valid.batch_size]
     torch.manual_seed(int(draws(work.settings.seed, "search/validate").integers(2**63)))
-    sums = torch.zeros(len(work.problem.learners), 2, dtype=torch.float64)
+    learners = work.problem.learners
+    sums: dict[tuple[int, str], float] = defaultdict(float)
     for x, y, _ in in_order(valid.data, subset, valid.batch_size, valid.device):
-        for k, learner in enumerate(work.problem.learners):
-            weights = pick(work.variables, learner.weights)
-            logits = learner.net(weights, pick(work.variables, learner.alphas), x)
-            sums[k, 0] += nn.functional.cross_entropy(logits, y, reduction="sum").item()
-            sums[k, 1] += int((logits.argmax(1) == y).sum())
-    means = (sums / len(subset)).tolist()
-    return [{"valid_loss": loss, "valid_accuracy": accuracy} for loss, accuracy in means]
+        for k, learner in enumerate(learners):
+            alphas = pick(work.variables, learner.alphas)
+            paths = (learner.weights, *learner.drafts)
+            for stage, path in zip(("valid", "first"), paths, strict=False):
+                logits = learner.net(pick(work.variables, path), alphas, x)
+                loss = nn.functional.cross_entropy(logits, y, reduction="sum")
+                sums[k, f"{stage}_loss"] += loss.item()
+                sums[k, f"{stage}_accuracy"] += int((logits.argmax(1) == y).sum())
+    marks: list[dict[str, float]] = [{} for _ in learners]
+    for (k, mark), value in sums.items():
+        marks[k][mark] = value / len(subset)
+    return marks
