@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from tutelage.checks import at_least, one_of, positive
-from tutelage.methods.group import Group, linear, total
+from tutelage.methods.group import Group, total
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
 from tutelage.transfer import divergence
@@ -93,8 +93,8 @@ def discriminators(group: Group, hidden: int) -> list[dict]:
     """Draw a discriminator's initial weights for every learner."""
     return [
         {
-            "inner": linear(group.features, hidden, device=group.device),
-            "outer": linear(hidden, 1, device=group.device),
+            "inner": group.linear(group.features, hidden),
+            "outer": group.linear(hidden, 1),
         }
         for _ in group.nets
     ]

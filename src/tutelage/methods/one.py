@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from tutelage.checks import at_least, one_of, positive
-from tutelage.methods.group import Group, linear, ramped, total
+from tutelage.methods.group import Group, ramped, total
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
 from tutelage.transfer import cross_entropy, divergence
@@ -67,7 +67,7 @@ class ONE:
             loss = total(logits, y) + cross_entropy(z_e, y) + self.peer_weight * r * taught.sum()
             return loss, {"train": logits}
 
-        gate = linear(group.features, self.learners, device=group.device)
+        gate = group.linear(group.features, self.learners)
         return Problem(
             variables={"W": [*group.weights(), gate], "A": group.alphas()},
             levels=[Level("W", learn), Level("A", group.validate, optimiser="alphas")],

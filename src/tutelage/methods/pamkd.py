@@ -167,7 +167,7 @@ class PAMKD:
             variables["V"] = group.weights()
             levels = [Level("V", learn_alone), *levels]
         if self.gate_memory:
-            variables["losses"] = torch.zeros(self.learners, device=group.device)
+            variables["losses"] = group.like.new_zeros(self.learners)
         return Problem(
             variables,
             levels,
