@@ -222,12 +222,12 @@ def test_ensemble_weights_reach_scipys_minimum(logits, y):
 
 @pytest.mark.parametrize("sides", [1, 2])
 def test_a_held_answer_does_not_shift_with_a_finite_difference(sides):
-    """L = a w hold(w): d<g, v>/da = hold(w) v, where a detached one would be the same only here;
-    L = a w² hold(w): g = 2 a w h, d<g, v>/dw = 2 a h v, and 4 a h v if h moved with w."""
+    """L = a w² h, h = hold(w): g = 2 a w h and dg/dw = 2 a h; were h to move with w, twice that."""
     w = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
     a = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     rule = FiniteDifference(1e-4, sides)
     for cut, factor in ((hold, 2.0), (torch.Tensor.detach, 4.0)):
         g = pass_gradient(lambda w, a, cut=cut: a * w**2 * cut(w), w, a, rule)
         (found,) = torch.autograd.grad(g, w)
+        assert not found.requires_grad
         assert float(found) == pytest.approx(factor * 0.7 * 1.5, rel=1e-3)

@@ -31,7 +31,7 @@ LABELS = (
 TOGETHER = 3
 """Learners whose pairs share a plot; of more, every learner has its own."""
 
-LEFT, TOP, WIDTH, CELL = 62.0, 22.0, 400.0, (108.0, 36.0)
+LEFT, TOP, WIDTH, CELL = 62.0, 22.0, 400.0, (150.0, 48.0)
 """Room for names, as wide as a plot, and the largest cell of a matrix, in points."""
 
 
@@ -48,7 +48,7 @@ def teaching(stage: Stage) -> Iterator[Drawn]:
                 yield from plot(f"{name} of learner {k}{remark}", lines, axis, shown=shown)
         mean = mean_matrix(stage, what)
         if np.isfinite(mean).any():
-            caption = f"Mean {name.lower()} over all epochs: learners (rows) from peers (columns)"
+            caption = f"Mean {name.lower()} over all epochs"
             yield drawn(caption, matrix(mean), caption)
     for mark, caption, scale in LABELS:
         yield from plot(caption, label_lines(stage, mark, scale), axis)
@@ -164,9 +164,9 @@ def _signed(value: float) -> str:
 def _written(value: float) -> str:
     """Write a number with three digits.
 
-    >>> _written(0.05847), _written(1234.5), _written(0.0)
-    ('0.0585', '1234', '0')
+    >>> _written(0.05), _written(1234.5), _written(0.0)
+    ('0.0500', '1234', '0')
     """
     if not math.isfinite(value):
         return NOTHING
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:.0f}" if value >= 100 or not value else f"{value:#.3g}"
