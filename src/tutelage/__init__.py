@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tutelage.methods.kdcl import KDCL as KDCL
     from tutelage.methods.lbt import LBT as LBT
     from tutelage.methods.mkd import MKD as MKD
+    from tutelage.methods.nes import NES as NES
     from tutelage.methods.okddip import OKDDip as OKDDip
     from tutelage.methods.one import ONE as ONE
     from tutelage.methods.pamkd import PAMKD as PAMKD
@@ -59,6 +60,7 @@ _HOMES = {
     "methods.kdcl": ("KDCL",),
     "methods.lbt": ("LBT",),
     "methods.mkd": ("MKD",),
+    "methods.nes": ("NES",),
     "methods.okddip": ("OKDDip",),
     "methods.one": ("ONE",),
     "methods.pamkd": ("PAMKD",),

@@ -86,7 +86,11 @@ class Net:
 
     def forward(self, weights: Tree, alphas: Tree, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (B, C) and features (B, D)."""
-        inputs = (x,) if self.relaxation is None else (x, self.mix(alphas))
+        return self.under(weights, None if self.relaxation is None else self.mix(alphas), x)
+
+    def under(self, weights: Tree, mix: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (B, C) and features (B, D) under a mix; None for a fixed network."""
+        inputs = (x,) if mix is None else (x, mix)
         with torch.autocast(x.device.type, self.amp, enabled=self.amp is not None):
             logits, features = functional_call(self.module, weights, inputs)
         wide = torch.promote_types(logits.dtype, torch.float32)
@@ -171,6 +175,8 @@ class Problem(NamedTuple):
     """Called after every iteration; may change what is remembered."""
     after_epoch: Callable[[dict[str, Tree], int], None] | None = None
     """Called after every epoch."""
+    members: int = 0
+    """How many learners an ensemble keeps, selected together; 0: the best learner alone."""
 
 
 class Method(Protocol):

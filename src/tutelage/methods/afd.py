@@ -1,8 +1,8 @@
 """AFD: feature-map-level online adversarial distillation.  Chung, Park, Kim, Kwak, ICML 2020.
 
     min_A   Σ_k  L(W_k*, A_k; D_val)
-    s.t.    W* = argmin_W  Σ_k L(W_k, A_k; D_train) + T² KL(p_j ‖ p_k) + β (1 - C_k(e_k))²
-            C* = argmin_C  Σ_k (1 - C_k(e_j))² + C_k(e_k)²
+    s.t.    W* = argmin_W  Σ_k [L(W_k, A_k; D_train) + λ T² KL(p_j ‖ p_k) + β (1 - C_k(e_k))²]
+            C* = argmin_C  Σ_k [(1 - C_k(e_j))² + C_k(e_k)²]
 
     W_k, A_k   weights and alphas of learner k
     e_k, p_k   its features, and its probabilities at temperature T
@@ -37,7 +37,7 @@ class AFD:
     learners: int = 2
     """Size of the group, K."""
     peer_weight: float = 1.0
-    """Weight of the peer's probabilities."""
+    """Weight of the peer's probabilities, λ."""
     adversary_weight: float = 1.0
     """Weight of deceiving the discriminator, β."""
     temperature: float = 3.0

@@ -1,7 +1,7 @@
 """ONE: knowledge distillation by on-the-fly native ensemble.  Lan, Zhu, Gong, NeurIPS 2018.
 
     min_A   Σ_k  L(W_k*, A_k; D_val)
-    s.t.    W*, G* = argmin  Σ_k L(W_k, A_k) + L(z_e) + r(epoch) T² Σ_k KL(p_e ‖ p_k)   Eq. 7
+    s.t.    W*, G* = argmin  Σ_k L(W_k, A_k) + L(z_e) + λ r(epoch) T² Σ_k KL(p_e ‖ p_k) Eq. 7
 
     W_k, A_k   weights and alphas of branch k
     z_e        Σ_k g_k z_k, the gated ensemble's logits                                 Eq. 4
@@ -36,7 +36,7 @@ class ONE:
     learners: int = 2
     """Number of branches, K."""
     peer_weight: float = 1.0
-    """Weight of what the ensemble teaches."""
+    """Weight of what the ensemble teaches, λ."""
     temperature: float = 3.0
     """Softness of the probabilities, T."""
     ramp: int = 80

@@ -15,8 +15,8 @@
 Deviations:
     The text replaces "negative of the multiplication of the two indicator functions" by the
     product of their hinges; that product is what is minimised, as h falls where W_k agrees.
-    The paper leaves open how groups are drawn: a random partition of the validation batch, once an
-    iteration, and all ordered pairs. Embeddings are the features before the classifier.
+    The paper leaves open how groups are drawn: a random partition of the validation batch whenever
+    stage II is evaluated, and all ordered pairs. Embeddings are the features before the classifier.
     Without the first stage W stands for V everywhere, also in what is differentiated: this is the
     degenerate problem that the paper warns of. `second_stage` other than scrutiny lets V teach W
     by another method's objective (2nd-MKD, 2nd-KDCL, and AFD of its Figure 1).
@@ -57,7 +57,7 @@ class PAMKD:
     knowledge: Knowledge = "groups"
     """Form of what is taught: groups (the paper), or another of its Figure 2."""
     gate_memory: float = 0.0
-    """Share of a running mean in the losses that the gate compares; 0: those of the batch alone."""
+    """Share that a running mean, from 0 on, has in the losses compared; 0: the batch's alone."""
     first_stage: Literal["joint", "none"] = "joint"
     """Stage I: joint (the paper), or none: W compares and teaches (No-1st)."""
     second_stage: Literal["scrutiny", "mkd", "kdcl", "afd"] = "scrutiny"
@@ -99,7 +99,7 @@ class PAMKD:
             u, y, _ = batch.valid
             own = s.A if self.own_term == "second-order" else detach(s.A)
             students = group.answers(s.W, own, u)
-            teachers = group.answers(s.V, s.A_peers, u) if first else students
+            teachers = group.answers(s.V if first else s.W, s.A_peers, u)
             losses = torch.stack([cross_entropy(teacher.logits, y) for teacher in teachers])
             seen = losses
             if self.gate_memory:
@@ -145,8 +145,9 @@ class PAMKD:
             return loss, notes
 
         def discriminate(s, batch):  # of AFD
-            students = group.answers(s.W, s.A, batch.train.x)
-            teachers = group.answers(s.V, s.A, batch.train.x)
+            alphas = s.A if self.own_term == "second-order" else detach(s.A)
+            students = group.answers(s.W, alphas, batch.train.x)
+            teachers = group.answers(s.V, alphas, batch.train.x)
             features = [[each.features for each in side] for side in (students, teachers)]
             return tell_apart(s.C, *features)
 

@@ -16,11 +16,11 @@ from tutelage.report.read import Stage
 from tutelage.report.tables import NOTHING, Statistic
 
 PAIRS = (
-    ("gate", "Gate", " (0: nothing is taught)", (0.0, 1e-3)),
-    ("transfer", "Transfer loss", "", (0.0, 1e-3)),
-    ("attention", "Attention", "", (0.0, 1.0)),
+    ("gate", "Gate", " (0: nothing is taught)", 1e-3),
+    ("transfer", "Transfer loss", "", 1e-3),
+    ("attention", "Attention", "", 1.0),
 )
-"""Keys of `teaching` in metrics.jsonl, names, remarks, and heights that are always shown."""
+"""Keys of `teaching` in metrics.jsonl, names, remarks, and what plots reach at least."""
 
 LABELS = (
     ("label_accuracy", "Accuracy of the labels that every learner gives (%)", 100.0),
@@ -31,21 +31,22 @@ LABELS = (
 TOGETHER = 3
 """Learners whose pairs share a plot; of more, every learner has its own."""
 
-LEFT, TOP, WIDTH, CELL = 62.0, 22.0, 400.0, (150.0, 48.0)
-"""Room for names, as wide as a plot, and the largest cell of a matrix, in points."""
+LEFT, TOP, WIDTH, HEIGHT = 62.0, 22.0, 400.0, 48.0
+"""Room for names, width of a matrix, as of a plot, and height of its cells, in points."""
 
 
 def teaching(stage: Stage) -> Iterator[Drawn]:
     """Draw whatever was measured of what learners do to one another."""
     axis, x, rows = by_epoch(stage)
-    for what, name, remark, shown in PAIRS:
+    for what, name, remark, high in PAIRS:
         taught = pair_lines(stage, what)
+        lines = [line for each in taught for line in each]
+        shown = 0.0, max([high, *(y for line in lines for y in line.y if math.isfinite(y))])
         if len(taught) <= TOGETHER:
-            lines = [line for each in taught for line in each]
             yield from plot(f"{name} of every pair{remark}", lines, axis, shown=shown)
         else:
-            for k, lines in enumerate(taught):
-                yield from plot(f"{name} of learner {k}{remark}", lines, axis, shown=shown)
+            for k, each in enumerate(taught):
+                yield from plot(f"{name} of learner {k}{remark}", each, axis, shown=shown)
         mean = mean_matrix(stage, what)
         if np.isfinite(mean).any():
             caption = f"Mean {name.lower()} over all epochs"
@@ -108,21 +109,22 @@ def mean_matrix(stage: Stage, what: str) -> np.ndarray:
 def matrix(mean: np.ndarray) -> Figure:
     """Draw numbers (learners, peers) in cells, the larger the darker."""
     count = len(mean)
-    width, height = min(CELL[0], (WIDTH - LEFT - 2) / count), CELL[1]
+    width = (WIDTH - LEFT - 2) / count
     most = max(np.nanmax(mean), 0.0) or 1.0
     with styled():
-        figure, axes = canvas(WIDTH, TOP + height * count + 2)
+        figure, axes = canvas(WIDTH, TOP + HEIGHT * count + 2)
+        for j in range(count):
+            x = LEFT + (j + 0.5) * width
+            axes.text(x, TOP - 6, f"from {j}", ha="center", color=LIGHT["muted"])
         for k, row in enumerate(mean):
-            x, y = LEFT + k * width, TOP + k * height
-            axes.text(x + width / 2, TOP - 6, f"from {k}", ha="center", color=LIGHT["muted"])
-            axes.text(0, y + height / 2, f"learner {k}", va="center", color=LIGHT["muted"])
+            y = TOP + k * HEIGHT
+            axes.text(0, y + HEIGHT / 2, f"learner {k}", va="center", color=LIGHT["muted"])
             for j, value in enumerate(row):
-                corner = LEFT + j * width, y
+                x = LEFT + j * width
                 shade = 0.04 + 0.46 * max(value, 0.0) / most if math.isfinite(value) else 0.0
-                axes.add_patch(Rectangle(corner, width, height, fc=LIGHT["blue"], alpha=shade))
-                axes.add_patch(Rectangle(corner, width, height, fc="none", ec=LIGHT["line"]))
-                x = corner[0] + width / 2
-                axes.text(x, y + height / 2, _written(value), ha="center", va="center")
+                axes.add_patch(Rectangle((x, y), width, HEIGHT, fc=LIGHT["blue"], alpha=shade))
+                axes.add_patch(Rectangle((x, y), width, HEIGHT, fc="none", ec=LIGHT["line"]))
+                axes.text(x + width / 2, y + HEIGHT / 2, _written(value), ha="center", va="center")
     return figure
 
 

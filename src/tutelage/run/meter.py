@@ -119,6 +119,29 @@ def learners(values: Mapping[str, float]) -> list[dict[str, float]]:
     return [found[k] for k in sorted(found)]
 
 
+def teaching_line(values: Mapping[str, float]) -> str:
+    """Say in a few words who teaches whom; nothing where nobody does.
+
+    >>> teaching_line({"teaching/gate/0/1": 0.25, "teaching/gate/1/0": 0.0})
+    'gate 0 from 1 0.250'
+    """
+    teaching = _teaching(values)
+    words = []
+    for what in ("gate", "attention", "transfer"):
+        pairs = [
+            f"{k} from {j} {value:.3f}"
+            for k, row in enumerate(teaching.get(what, ()))
+            for j, value in enumerate(row)
+            if k != j and value
+        ]
+        if pairs:
+            words.append(f"{what} {', '.join(pairs)}")
+            break  # one line
+    if "agreement" in teaching:
+        words.append(f"agreement {100 * teaching['agreement']:.1f} %")
+    return "; ".join(words)
+
+
 def _unknown(name: str, value: float) -> bool:
     """Tell whether a label's truth could not be known, which makes no row."""
     return name.endswith("/label_accuracy") and math.isnan(value)
