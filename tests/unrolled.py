@@ -22,7 +22,10 @@ def unrolled(levels, variables, batch, rates, velocities=None):
     """Differentiate the top's loss by unrolling every lower level with create_graph=True."""
     top = levels[-1].variable
     values = {
-        name: rebuild(tree, iter([x.detach().clone().requires_grad_() for x in leaves(tree)]))
+        name: rebuild(
+            tree,
+            iter([x.detach().clone().requires_grad_(x.is_floating_point()) for x in leaves(tree)]),
+        )
         for name, tree in variables.items()
     }
     target = leaves(values[top])

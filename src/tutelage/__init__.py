@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tutelage.config import Retrain as Retrain
     from tutelage.config import Weights as Weights
     from tutelage.methods.afd import AFD as AFD
+    from tutelage.methods.cream import Cream as Cream
     from tutelage.methods.kdcl import KDCL as KDCL
     from tutelage.methods.lbt import LBT as LBT
     from tutelage.methods.mkd import MKD as MKD
@@ -57,6 +58,7 @@ __version__ = version("tutelage")
 _HOMES = {
     "config": ("Alphas", "Data", "Retrain", "Weights"),
     "methods.afd": ("AFD",),
+    "methods.cream": ("Cream",),
     "methods.kdcl": ("KDCL",),
     "methods.lbt": ("LBT",),
     "methods.mkd": ("MKD",),

@@ -10,6 +10,7 @@ METHODS = {
     "one": "tutelage.methods.one:ONE",
     "okddip": "tutelage.methods.okddip:OKDDip",
     "afd": "tutelage.methods.afd:AFD",
+    "cream": "tutelage.methods.cream:Cream",
     "nes": "tutelage.methods.nes:NES",
 }
 """Every method's name on the command line, and its class; a line here makes a method usable."""
