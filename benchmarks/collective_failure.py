@@ -28,7 +28,6 @@ from tutelage import PAMKD
 from tutelage.report.figures import LIGHT, SERIES, new_figure, styled, to_svg
 
 OBJECTIVES = {
-    "none": ["--peer-weight", "0"],
     "MKD": ["--second-stage", "mkd", "--peer-weight", "1"],
     "KDCL": ["--second-stage", "kdcl", "--peer-weight", "1"],
     "AFD": ["--second-stage", "afd", "--peer-weight", "1"],

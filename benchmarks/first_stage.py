@@ -22,8 +22,8 @@ from tutelage.report.plots import Axis, Line, curves
 
 ROWS = {"with the first stage": "joint", "without (No-1st)": "none"}
 COMMON = (
-    "--method pamkd --search darts --space darts --data digits --via first-order --peer-weight 1 "
-    "--channels 4 --cells 3 --epochs 40 --batch-size 64 --log-every 1000"
+    "--method pamkd --search darts --space nasbench201 --data digits --via first-order "
+    "--peer-weight 1 --channels 4 --cells 1 --epochs 30 --batch-size 64 --log-every 1000"
 )
 
 

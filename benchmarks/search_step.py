@@ -100,9 +100,7 @@ class Pair(NamedTuple):
     """What is compared in place of the search; None: the search."""
 
 
-KEPT = {
-    group: [sorted(Random(i).sample(range(8), 5)) for i in range(14)] for group in DARTS.choices
-}
+KEPT = {g: [sorted(Random(i).sample(range(8), 5)) for i in range(14)] for g in DARTS.choices}
 """Five operations on every edge, as a first phase of P-DARTS may leave them."""
 
 PAIRS = {
