@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -121,6 +121,12 @@ class Make(Protocol):
     clock: Clock
     epochs: int
     """Epochs for which the weights train: those of the search, or of its present phase."""
+    images: Mapping[str, int]
+    """How many images each half has: train, valid."""
+
+    @property
+    def classes(self) -> int:
+        """Count the classes, C."""
 
     def supernet(self) -> Net:
         """Make a fresh learner in the searched space."""
@@ -171,6 +177,8 @@ class Problem(NamedTuple):
     """Called after every iteration; may change what is remembered."""
     after_epoch: Callable[[dict[str, Tree], int], None] | None = None
     """Called after every epoch."""
+    remark: str = ""
+    """What a user should know before the run: memory that is taken."""
 
 
 class Method(Protocol):

@@ -182,6 +182,8 @@ def learning(stage: Stage) -> Iterator[Drawn]:
     yield from plot("Loss of every learner", learner_lines(stage, "loss"), axis)
     yield from plot("Accuracy of every learner (%)", learner_lines(stage, "accuracy", 100), axis)
     yield from plot("Loss of every level", keyed_lines(stage, "loss"), axis)
+    past = learner_lines(stage, "divergence")
+    yield from plot("Divergence of every learner from its own past", past, axis)
 
 
 def gradients(stage: Stage) -> Iterator[Drawn]:

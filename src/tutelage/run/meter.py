@@ -117,13 +117,17 @@ def learners(values: Mapping[str, float]) -> list[dict[str, float]]:
 
 
 def _marks(notes: Sequence[Notes], batch: Any) -> dict[str, Tensor]:
-    """Loss and accuracy of every learner on the halves that the losses noted logits of."""
+    """Loss and accuracy of every learner on the halves that the losses noted logits of.
+
+    Where they noted it (`train_divergence`), its divergence from what taught it there as well.
+    """
     values = {}
     for noted in notes:
-        for half, answers in noted.items():
-            y = getattr(batch, half).y
-            for k, logits in enumerate(answers):
-                logits = logits.detach()
+        for half in ("train", "valid"):
+            for k, logits in enumerate(noted.get(half, ())):
+                logits, y = logits.detach(), getattr(batch, half).y
                 values[f"learner/{k}/{half}_loss"] = F.cross_entropy(logits, y)
                 values[f"learner/{k}/{half}_accuracy"] = (logits.argmax(1) == y).double().mean()
+            for k, x in enumerate(noted.get(f"{half}_divergence", ())):
+                values[f"learner/{k}/{half}_divergence"] = x
     return values

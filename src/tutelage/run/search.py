@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from tutelage.config import Data, Run
-from tutelage.data.batches import in_order
 from tutelage.data.draws import draws
 from tutelage.data.splits import load_split, save_split
 from tutelage.parts import part_settings
@@ -120,6 +119,8 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
         )
         streams = streams_of(settings, train, halves, device)
         work = Searching(method, search, space, size, streams, settings)
+        if work.problem.remark:
+            print(work.problem.remark, flush=True)
         with opened(out, plain(settings)) as directory:
             if not stored:
                 save_split(out / SPLIT, *halves)
@@ -159,21 +160,16 @@ def _keep(work: Searching, directory: RunDirectory, size: Size) -> Found:
 
 @torch.no_grad()
 def validate(work: Searching) -> list[dict[str, float]]:
-    """Return loss and accuracy of every learner on the validation half, not augmented.
-
-    Batches are those of the search, since a supernet normalises by the batch.
-    """
-    valid = work.streams.valid
-    subset = valid.subset
-    if work.settings.limit_batches:
-        subset = subset[: work.settings.limit_batches * valid.batch_size]
+    """Return loss and accuracy of every learner on the validation half."""
     torch.manual_seed(int(draws(work.settings.seed, "search/validate").integers(2**63)))
     sums = torch.zeros(len(work.problem.learners), 2, dtype=torch.float64)
-    for x, y, _ in in_order(valid.data, subset, valid.batch_size, valid.device):
+    images = 0
+    for x, y, _ in work.validation():
+        images += len(y)
         for k, learner in enumerate(work.problem.learners):
             weights = pick(work.variables, learner.weights)
             logits = learner.net(weights, pick(work.variables, learner.alphas), x)
             sums[k, 0] += nn.functional.cross_entropy(logits, y, reduction="sum").item()
             sums[k, 1] += int((logits.argmax(1) == y).sum())
-    means = (sums / len(subset)).tolist()
+    means = (sums / images).tolist()
     return [{"valid_loss": loss, "valid_accuracy": accuracy} for loss, accuracy in means]
