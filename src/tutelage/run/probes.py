@@ -192,7 +192,7 @@ def sharpness(loss: Callable[[Tree], Tensor], alphas: Tree, radius: float) -> fl
     moved = [x.detach() + step * g for x, g in zip(leaves(at), gradients, strict=True)]
     with torch.random.fork_rng(devices), torch.no_grad():
         there = loss(rebuild(at, iter(moved)))
-    return float(there - here)
+    return float(there - here.detach())
 
 
 @torch.no_grad()
