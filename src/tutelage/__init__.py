@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tutelage.config import Retrain as Retrain
     from tutelage.config import Weights as Weights
     from tutelage.methods.lbt import LBT as LBT
+    from tutelage.methods.sd_darts import SDDarts as SDDarts
     from tutelage.methods.sgl import SGL as SGL
     from tutelage.methods.single import Single as Single
     from tutelage.multilevel import Level as Level
@@ -50,6 +51,7 @@ __version__ = version("tutelage")
 _HOMES = {
     "config": ("Alphas", "Data", "Retrain", "Weights"),
     "methods.lbt": ("LBT",),
+    "methods.sd_darts": ("SDDarts",),
     "methods.sgl": ("SGL",),
     "methods.single": ("Single",),
     "multilevel": ("Level", "hypergradient"),
