@@ -17,6 +17,10 @@ from tutelage.methods.sd_darts import SDDarts
 from tutelage.methods.single import Single
 from tutelage.multilevel import hypergradient, search_step
 from tutelage.problem import Part
+from tutelage.report.plots import learner_lines
+from tutelage.report.read import read_run
+from tutelage.report.sections import learning
+from tutelage.report.watched import collapse
 from tutelage.run import checkpoint
 from tutelage.run.dry import dry_run
 from tutelage.run.probes import accuracy, sharpness
@@ -525,3 +529,24 @@ def test_a_search_logs_sharpness_and_gap_every_so_many_epochs(tmp_path):
     assert [row.get("loss") for row in one] == [row.get("loss") for row in two]  # nothing moves
     plain = next(row for row in two if row["event"] == "epoch")["collapse"][0]
     assert plain["gap"] is None and plain["eigenvalue"] is None
+
+
+def test_the_warm_up_is_darts_to_the_bit_and_the_report_draws_what_follows(tmp_path):
+    asked = settings(epochs=2, sharpness_every=1, gap_every=1)
+    search_run(asked, tmp_path / "past")
+    search_run(replace(asked, method={"name": "single"}), tmp_path / "single")
+    (past, taught), (single, plain) = (
+        [row for row in rows(tmp_path / name) if row["event"] == "epoch"]
+        for name in ("past", "single")
+    )
+    same = ("loss", "learners", "mix", "collapse", "gradient")
+    assert [past[name] for name in same] == [single[name] for name in same]
+    assert taught["loss"] != plain["loss"]
+    stage = read_run(tmp_path / "past").search
+    assert [line.y[0] == line.y[0] for line in learner_lines(stage, "divergence")] == [False] * 2
+    captions = [each.caption for each in (*learning(stage), *collapse(stage))]
+    for drawn in ("Divergence of every learner", "Sharpness", "Discretisation gap"):
+        assert any(caption.startswith(drawn) for caption in captions)
+    assert not any(
+        "Divergence" in x.caption for x in learning(read_run(tmp_path / "single").search)
+    )
