@@ -317,7 +317,7 @@ def test_every_learner_is_taught_by_its_own_past():
 def test_averaged_weights_answer_the_same_batch():
     problem, variables = taught_for(SDDarts(memory="weights", decay=0.3), 2, size=5)
     assert "P" not in variables
-    assert problem.learners[0].drafts == (("T", 0),)
+    assert problem.learners[0].averages == (("T", 0),)
     batch = batch_at(torch.arange(5), torch.arange(5))
     (_, noted), _ = losses(problem, variables, batch)
     net = problem.learners[0].net
@@ -435,21 +435,27 @@ def test_killed_and_resumed_equals_uninterrupted_with_the_past_in_use(kind, tmp_
         assert {x["count"].amin().item() for x in stored["P"]["train"]} == {4}
 
 
-def test_the_past_goes_on_into_the_next_phase(tmp_path):
+@pytest.mark.parametrize("memory", ["window", "weights"])
+def test_the_past_goes_on_into_a_wider_phase(memory, tmp_path):
     asked = settings(
+        method={"name": "sd-darts", "memory": memory},
         search={
             "name": "drnas",
             "progressive": True,
             "operations": 1,
             "partial": 2,
-            "partial_end": 2,
+            "partial_end": 1,
         },
         channels=4,
         epochs=2,
     )
     search_run(asked, tmp_path / "run")
     stored = checkpoint.load(tmp_path / "run")["work"]["variables"]
-    assert stored["P"]["train"][0]["count"].tolist() == [2] * 599
+    if memory == "window":
+        assert stored["P"]["train"][0]["count"].tolist() == [2] * 599
+    else:
+        shapes = [[x.shape for x in leaves(stored[name])] for name in ("T", "W")]
+        assert shapes[0] == shapes[1]
     (_, second) = [row for row in rows(tmp_path / "run") if row["event"] == "epoch"]
     assert second["phase"] == 1 and second["learners"][0]["train_divergence"] > 0
 

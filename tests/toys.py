@@ -25,7 +25,7 @@ class ToySupernet(nn.Module):
         self.norms = nn.ModuleList(
             nn.BatchNorm1d(INPUTS, track_running_stats=False) for _ in range(EDGES)
         )
-        self.head = nn.Linear(INPUTS, CLASSES)
+        self.classifier = nn.Linear(INPUTS, CLASSES)
 
     def forward(self, x, mix):
         smooth = (torch.tanh, nn.functional.softplus, torch.sin)
@@ -33,18 +33,18 @@ class ToySupernet(nn.Module):
             mix.operations["normal"], self.layers, self.norms, strict=True
         ):
             x = norm(sum(a * f(op(x)) for a, f, op in zip(weights, smooth, layer, strict=True)))
-        return self.head(x), x
+        return self.classifier(x), x
 
 
 class ToyStudent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Linear(INPUTS, 4)
-        self.head = nn.Linear(4, CLASSES)
+        self.classifier = nn.Linear(4, CLASSES)
 
     def forward(self, x):
         features = torch.tanh(self.body(x))
-        return self.head(features), features
+        return self.classifier(features), features
 
 
 class ToyRelaxation:

@@ -18,16 +18,14 @@ def loss_of(level, values, batch):
     return result[0] if isinstance(result, tuple) else result
 
 
-def copied(x):
-    """A leaf of the graph of its own; whole numbers have no gradient."""
-    return x.detach().clone().requires_grad_(x.is_floating_point())
-
-
 def unrolled(levels, variables, batch, rates, velocities=None):
     """Differentiate the top's loss by unrolling every lower level with create_graph=True."""
     top = levels[-1].variable
     values = {
-        name: rebuild(tree, iter([copied(x) for x in leaves(tree)]))
+        name: rebuild(
+            tree,
+            iter([x.detach().clone().requires_grad_(x.is_floating_point()) for x in leaves(tree)]),
+        )
         for name, tree in variables.items()
     }
     target = leaves(values[top])

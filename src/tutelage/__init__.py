@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from tutelage.config import Data as Data
     from tutelage.config import Retrain as Retrain
     from tutelage.config import Weights as Weights
+    from tutelage.methods.afd import AFD as AFD
+    from tutelage.methods.cream import Cream as Cream
+    from tutelage.methods.kdcl import KDCL as KDCL
     from tutelage.methods.lbt import LBT as LBT
+    from tutelage.methods.mkd import MKD as MKD
+    from tutelage.methods.nes import NES as NES
+    from tutelage.methods.okddip import OKDDip as OKDDip
+    from tutelage.methods.one import ONE as ONE
+    from tutelage.methods.pamkd import PAMKD as PAMKD
     from tutelage.methods.sd_darts import SDDarts as SDDarts
     from tutelage.methods.sgl import SGL as SGL
     from tutelage.methods.single import Single as Single
@@ -50,7 +58,15 @@ __version__ = version("tutelage")
 
 _HOMES = {
     "config": ("Alphas", "Data", "Retrain", "Weights"),
+    "methods.afd": ("AFD",),
+    "methods.cream": ("Cream",),
+    "methods.kdcl": ("KDCL",),
     "methods.lbt": ("LBT",),
+    "methods.mkd": ("MKD",),
+    "methods.nes": ("NES",),
+    "methods.okddip": ("OKDDip",),
+    "methods.one": ("ONE",),
+    "methods.pamkd": ("PAMKD",),
     "methods.sd_darts": ("SDDarts",),
     "methods.sgl": ("SGL",),
     "methods.single": ("Single",),

@@ -20,7 +20,7 @@ class Part(NamedTuple):
     x: Tensor
     """Images (B, C, H, W)."""
     y: Tensor
-    """Labels (B,); meaningless where the data is unlabelled."""
+    """Labels (B,); -1 where there is none."""
     position: Tensor
     """Position (B,) of every image in its split."""
 
@@ -86,7 +86,11 @@ class Net:
 
     def forward(self, weights: Tree, alphas: Tree, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (B, C) and features (B, D)."""
-        inputs = (x,) if self.relaxation is None else (x, self.mix(alphas))
+        return self.under(weights, None if self.relaxation is None else self.mix(alphas), x)
+
+    def under(self, weights: Tree, mix: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (B, C) and features (B, D) under a mix; None for a fixed network."""
+        inputs = (x,) if mix is None else (x, mix)
         with torch.autocast(x.device.type, self.amp, enabled=self.amp is not None):
             logits, features = functional_call(self.module, weights, inputs)
         wide = torch.promote_types(logits.dtype, torch.float32)
@@ -103,6 +107,12 @@ class Net:
         """Count the features of an image that the classifier reads, D."""
         parameters = self.module.named_parameters()
         return next(p.shape[1] for name, p in parameters if name.endswith("classifier.weight"))
+
+    @property
+    def classes(self) -> int:
+        """Count the classes, C."""
+        parameters = self.module.named_parameters()
+        return next(p.shape[0] for name, p in parameters if name.endswith("classifier.weight"))
 
     def weights(self) -> dict[str, Tensor]:
         """Draw initial weights: name to tensor."""
@@ -145,6 +155,8 @@ class Learner(NamedTuple):
     """Where its alphas stand."""
     drafts: tuple[tuple[str | int, ...], ...] = ()
     """Where further weights of its net stand: SGL's V."""
+    averages: tuple[tuple[str | int, ...], ...] = ()
+    """Where averages of its weights stand, which grow with them: SD-DARTS' T."""
     rehearsals: tuple[tuple[str | int, ...], ...] = ()
     """Where further alphas of its net stand: SGL's B."""
 
@@ -177,6 +189,8 @@ class Problem(NamedTuple):
     """Called after every iteration; may change what is remembered."""
     after_epoch: Callable[[dict[str, Tree], int], None] | None = None
     """Called after every epoch."""
+    members: int = 0
+    """How many learners an ensemble keeps, selected together; 0: the best learner alone."""
     remark: str = ""
     """What a user should know before the run: memory that is taken."""
 

@@ -8,7 +8,7 @@ sight.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -62,18 +62,10 @@ def partition(images: int, size: int) -> Tensor:
 
     Args:
         images: Images of the batch, B.
-        size: Images of a group, R.
-
-    Raises:
-        ValueError: The batch has no two groups, so there is nothing to compare.
+        size: Images of a group, R; fewer where the batch has no two groups of that size.
     """
-    count = images // size
-    if count < 2:
-        raise ValueError(
-            f"a batch of {images} images has {count} groups of {size}: two are needed, so take "
-            f"batches of at least {2 * size} or smaller groups"
-        )
-    return torch.randperm(images)[: count * size].view(count, size)
+    size = max(1, min(size, images // 2))
+    return torch.randperm(images)[: images // size * size].view(-1, size)
 
 
 def group_similarity(cosine: Tensor, groups: Tensor) -> Tensor:
@@ -118,6 +110,7 @@ class Answer(NamedTuple):
 Transfer = Callable[[Answer, Answer], Tensor]
 """How a teacher's answer acts on a student's: a loss () of (student, teacher)."""
 Knowledge = Literal["groups", "labels", "divergence", "triples", "pairs", "features", "weights"]
+KNOWLEDGE: tuple[str, ...] = get_args(Knowledge)
 
 
 def knowledge(

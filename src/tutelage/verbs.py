@@ -64,11 +64,12 @@ def search_command(
                 f"learner {k}{kept}: validation loss {marks['valid_loss']:.4f}, "
                 f"accuracy {100 * marks['valid_accuracy']:.2f} %"
             )
-    print(f"Found: {target / 'genotype.json'}; train it with: tutelage retrain {target}")
+    file, whom = ("ensemble.json", "its members") if found.ensemble else ("genotype.json", "it")
+    print(f"Found: {target / file}; train {whom} with: tutelage retrain {target}")
 
 
 def retrain_command(run: str, recipe: str | None, out: Path | None, given: dict[str, Any]) -> None:
-    """Train the network of a run or a genotype from scratch, and test it once."""
+    """Train the network of a run or a genotype from scratch, or an ensemble's; test it once."""
     from tutelage.spaces.published import resolve
 
     genotype, folder = resolve(run), Path(run)
@@ -84,9 +85,15 @@ def retrain_command(run: str, recipe: str | None, out: Path | None, given: dict[
     settings = from_table(Retrain, table.get("retrain", {}), "a retraining")
     data = from_table(Data, table.get("data", {}), "the data")
 
-    from tutelage.run.retrain import retrain
+    from tutelage.run import ensemble
+    from tutelage.run.retrain import retrain, retrain_ensemble
 
-    retrain(genotype, data, settings, out, resume=(out / "run.toml").exists())
+    resume = (out / "run.toml").exists()
+    if (folder / ensemble.FILE).is_file():
+        together = ensemble.Ensemble.read(folder / ensemble.FILE)
+        retrain_ensemble(together, data, settings, out, resume)
+    else:
+        retrain(genotype, data, settings, out, resume)
 
 
 def report(

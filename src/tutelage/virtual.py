@@ -187,7 +187,8 @@ class FiniteDifference:
             value = loss(w, u)
         if self.sides == 1:
             found = gradient_at(value, [*w, *wanted])
-            g, centre = found[: len(w)], found[len(w) :]
+            # g becomes part of the outer graph; one asked for twice comes as one tensor
+            g, centre = found[: len(w)], [x.detach() for x in found[len(w) :]]
         else:
             g, centre = gradient_at(value, w), []
 

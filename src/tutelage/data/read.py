@@ -45,8 +45,9 @@ def read(settings: Data, part: PartName) -> Labelled:
 def read_unlabelled(settings: Data, searched: Labelled, train: Tensor) -> tuple[Labelled, Tensor]:
     """Read the images to pseudo-label, and say which of them to use.
 
-    They come in the shape of the searched set's images, with its mean, deviation and augmentation,
-    and without labels.
+    They come in the shape of the searched set's images, with its mean, deviation and augmentation.
+    Those of another set have no labels; those of the training half keep theirs, so that a method's
+    labels can be judged.
 
     Args:
         settings: where `unlabelled` is "train", a data set's name, or a folder with or without
@@ -58,13 +59,11 @@ def read_unlabelled(settings: Data, searched: Labelled, train: Tensor) -> tuple[
         DataError: the set is unknown, missing, or not what it should be.
     """
     if settings.unlabelled == "train":
-        images: Images = searched.images
-        index = train
-    else:
-        images = other_images(settings, searched)
-        index = torch.arange(len(images))
+        return searched, train
+    images = other_images(settings, searched)
     unlabelled = Unlabelled(images, searched.images.shape)
-    return replace(searched, name=settings.unlabelled, images=unlabelled, classes=()), index
+    found = replace(searched, name=settings.unlabelled, images=unlabelled, classes=())
+    return found, torch.arange(len(images))
 
 
 def other_images(settings: Data, searched: Labelled) -> Images:

@@ -1,8 +1,8 @@
 """AFD: feature-map-level online adversarial distillation.  Chung, Park, Kim, Kwak, ICML 2020.
 
     min_A   Σ_k  L(W_k*, A_k; D_val)
-    s.t.    W* = argmin_W  Σ_k L(W_k, A_k; D_train) + T² KL(p_j ‖ p_k) + β (1 - C_k(e_k))²
-            C* = argmin_C  Σ_k (1 - C_k(e_j))² + C_k(e_k)²
+    s.t.    W* = argmin_W  Σ_k [L(W_k, A_k; D_train) + λ T² KL(p_j ‖ p_k) + β (1 - C_k(e_k))²]
+            C* = argmin_C  Σ_k [(1 - C_k(e_j))² + C_k(e_k)²]
 
     W_k, A_k   weights and alphas of learner k
     e_k, p_k   its features, and its probabilities at temperature T
@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from tutelage.checks import at_least, one_of, positive
-from tutelage.methods.group import Group, linear, total
+from tutelage.methods.group import Group, total
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
 from tutelage.transfer import divergence
@@ -37,7 +37,7 @@ class AFD:
     learners: int = 2
     """Size of the group, K."""
     peer_weight: float = 1.0
-    """Weight of the peer's probabilities."""
+    """Weight of the peer's probabilities, λ."""
     adversary_weight: float = 1.0
     """Weight of deceiving the discriminator, β."""
     temperature: float = 3.0
@@ -93,8 +93,8 @@ def discriminators(group: Group, hidden: int) -> list[dict]:
     """Draw a discriminator's initial weights for every learner."""
     return [
         {
-            "inner": linear(group.features, hidden, device=group.device),
-            "outer": linear(hidden, 1, device=group.device),
+            "inner": group.linear(group.features, hidden),
+            "outer": group.linear(hidden, 1),
         }
         for _ in group.nets
     ]

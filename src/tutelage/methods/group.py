@@ -8,7 +8,6 @@ from math import exp
 from types import SimpleNamespace
 from typing import final
 
-import torch
 from torch import Tensor, nn
 
 from tutelage.clock import Clock
@@ -53,10 +52,18 @@ class Group:
         """Count the features of an image, D."""
         return self.nets[0].features
 
+    def linear(self, inputs: int, outputs: int, bias: bool = True) -> dict[str, Tensor]:
+        """Draw a linear map's weight (outputs, inputs) and bias, on the CPU; place it by the nets.
+
+        The weight is `weight`, the bias `bias`.
+        """
+        parameters = nn.Linear(inputs, outputs, bias).named_parameters()
+        return {name: p.detach().to(self.like) for name, p in parameters}
+
     @property
-    def device(self) -> torch.device:
-        """Where the nets are."""
-        return next(self.nets[0].module.parameters()).device
+    def like(self) -> Tensor:
+        """A weight: what further ones are like in type and place."""
+        return next(self.nets[0].module.parameters()).detach()
 
     def weights(self) -> list[Tree]:
         """Draw initial weights."""
@@ -95,14 +102,6 @@ def total(logits: Sequence[Tensor], y: Tensor) -> Tensor:
 def held(answer: Answer) -> Answer:
     """Take an answer as data."""
     return Answer(hold(answer.logits), hold(answer.features), tree_map(hold, answer.weights))
-
-
-def linear(
-    inputs: int, outputs: int, *, bias: bool = True, device: torch.device | None = None
-) -> dict[str, Tensor]:
-    """Draw a linear map's initial weight (outputs, inputs) and bias, on the CPU."""
-    parameters = nn.Linear(inputs, outputs, bias).named_parameters()
-    return {name: p.detach().to(device) for name, p in parameters}
 
 
 def ramped(clock: Clock, epochs: int) -> float:

@@ -80,7 +80,7 @@ class KDCL:
 
         variables: dict[str, Tree] = {"W": group.weights(), "A": group.alphas()}
         if self.ensemble == "general":
-            variables["C"] = torch.eye(self.learners, device=group.device)
+            variables["C"] = torch.eye(self.learners).to(group.like)
         return Problem(
             variables,
             levels=[Level("W", learn), Level("A", group.validate, optimiser="alphas")],

@@ -1,15 +1,16 @@
 """MKD: deep mutual learning.  Zhang, Xiang, Hospedales, Lu, CVPR 2018, arXiv:1706.00384.
 
     min_A   Σ_k  L(W_k*, A_k; D_val)
-    s.t.    W_k* = argmin_W  L(W_k, A_k; D_train) + λ Σ_{j≠k} KL(p_j ‖ p_k)          Eq. 6
+    s.t.    W_k* = argmin_W  L(W_k, A_k; D_train) + λ T² Σ_{j≠k} KL(p_j ‖ p_k)       Eq. 6
 
-    W_k, A_k   weights and alphas of learner k        p_k    its probabilities
+    W_k, A_k   weights and alphas of learner k        p_k    its probabilities, T = 1
 
 Deviations:
     The paper trains fixed networks; learners with alphas of their own, searched on the sum of the
     validation losses, are the adaptation that PAMKD compares with.
     The paper steps one network after another, each at its peers' latest answers; here all step at
     once. Peers' answers are data to a learner: no derivative passes them.
+    Of more than two learners the paper takes the mean over the peers, its release the sum, as here.
     OKDDip's code distils from the mean of the peers' logits at T = 3: `target = "mean"`.
 """
 
@@ -24,7 +25,7 @@ from tutelage.checks import at_least, one_of, positive
 from tutelage.methods.group import Group, held, total
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
-from tutelage.transfer import Answer, Knowledge, knowledge
+from tutelage.transfer import KNOWLEDGE, Answer, Knowledge, knowledge
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class MKD:
     temperature: float = 1.0
     """Softness of the probabilities, T; the divergence is multiplied by T²."""
     target: Literal["peers", "mean"] = "peers"
-    """Imitate every peer (sum, as printed), or the mean of the peers' logits."""
+    """Imitate every peer, or the mean of the peers' logits."""
     knowledge: Knowledge = "divergence"
     """Form of what is taught: divergence (the paper), or one of PAMKD's Figure 2."""
     order: Order = "alphas-first"
@@ -49,6 +50,7 @@ class MKD:
         at_least(0, peer_weight=self.peer_weight)
         positive(temperature=self.temperature)
         one_of(("peers", "mean"), target=self.target)
+        one_of(KNOWLEDGE, knowledge=self.knowledge)
         one_of(("levels-first", "alphas-first"), order=self.order)
         if self.target == "mean" and self.knowledge not in ("divergence", "labels"):
             raise ValueError(

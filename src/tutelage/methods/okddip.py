@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 
 from tutelage.checks import at_least, one_of, positive
-from tutelage.methods.group import Group, linear, ramped, total
+from tutelage.methods.group import Group, ramped, total
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
 from tutelage.transfer import divergence
@@ -81,7 +81,7 @@ class OKDDip:
 
         width = max(1, group.features // self.reduction)
         attention = {
-            name: linear(group.features, width, bias=False, device=group.device)["weight"]
+            name: group.linear(group.features, width, bias=False)["weight"]
             for name in ("query", "key")
         }
         return Problem(

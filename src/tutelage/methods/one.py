@@ -1,7 +1,7 @@
 """ONE: knowledge distillation by on-the-fly native ensemble.  Lan, Zhu, Gong, NeurIPS 2018.
 
     min_A   Σ_k  L(W_k*, A_k; D_val)
-    s.t.    W*, G* = argmin  Σ_k L(W_k, A_k) + L(z_e) + r(epoch) T² Σ_k KL(p_e ‖ p_k)   Eq. 7
+    s.t.    W*, G* = argmin  Σ_k L(W_k, A_k) + L(z_e) + λ r(epoch) T² Σ_k KL(p_e ‖ p_k) Eq. 7
 
     W_k, A_k   weights and alphas of branch k
     z_e        Σ_k g_k z_k, the gated ensemble's logits                                 Eq. 4
@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from tutelage.checks import at_least, one_of, positive
-from tutelage.methods.group import Group, linear, ramped, total
+from tutelage.methods.group import Group, ramped, total
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
 from tutelage.transfer import cross_entropy, divergence
@@ -36,7 +36,7 @@ class ONE:
     learners: int = 2
     """Number of branches, K."""
     peer_weight: float = 1.0
-    """Weight of what the ensemble teaches."""
+    """Weight of what the ensemble teaches, λ."""
     temperature: float = 3.0
     """Softness of the probabilities, T."""
     ramp: int = 80
@@ -67,7 +67,7 @@ class ONE:
             loss = total(logits, y) + cross_entropy(z_e, y) + self.peer_weight * r * taught.sum()
             return loss, {"train": logits}
 
-        gate = linear(group.features, self.learners, device=group.device)
+        gate = group.linear(group.features, self.learners)
         return Problem(
             variables={"W": [*group.weights(), gate], "A": group.alphas()},
             levels=[Level("W", learn), Level("A", group.validate, optimiser="alphas")],

@@ -98,7 +98,7 @@ class SDDarts:
         first = max(0, warm - (self.window if self.first_teacher == "full" else 1))
         group = Group.of(make, self.learners)
         halves = ("train", "valid") if self.valid == "distilled" else ("train",)
-        pasts = {half: self.past(make, half, group.device) for half in halves}
+        pasts = {half: self.past(make, half, group.like.device) for half in halves}
 
         def teachers(s, batch, half, logits):  # f_T, and for which images there is one
             x, _, position = getattr(batch, half)
@@ -159,7 +159,10 @@ class SDDarts:
                 Level("W", learn),
                 Level("A", validate, epochs=thawed, optimiser="alphas"),
             ],
-            learners=group.learners("W", "A", "T" if weights else ""),
+            learners=[
+                each._replace(averages=(("T", k),) if weights else ())
+                for k, each in enumerate(group.learners("W", "A"))
+            ],
             order=self.order,
             after_step=average if weights else remember,
             remark="" if weights else self.plan(list(pasts.values())),

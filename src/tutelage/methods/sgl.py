@@ -106,7 +106,7 @@ class SGL:
             return group(s.V, detach(s.A_labels) if self.paths == "printed" else s.A_labels, u)
 
         def learn_together(s, batch):  # stage II
-            (x, y, _), u = batch.train, batch.unlabelled.x
+            (x, y, _), (u, truth, _) = batch.train, batch.unlabelled
             own = s.A if self.own_term == "second-order" else detach(s.A)
             logits = group(s.W, own, x)
             loss = total(logits, y) if self.human_labels else 0.0
@@ -115,18 +115,13 @@ class SGL:
             labels, mine = label(s, u), group(s.W, own, u)
             for k, j in group.pairs():
                 loss = loss + share * pseudo_label(mine[k], labels[j], hard=hard)
-            return loss, {"train": logits, "labels": labels}
-
-        def validate(s, batch):  # stage III, Eq. 2
-            x, y, _ = batch.valid
-            logits = group(s.W, s.A, x)
-            return total(logits, y), {"valid": logits}
+            return loss, {"train": logits, "labels": (labels, truth)}
 
         variables = {"W": group.weights(), "A": group.alphas()}
         after = range(self.pretrain, make.epochs)
         levels = [
             Level("W", learn_together, epochs=after, aliases={"A_labels": "A", "W_labels": "W"}),
-            Level("A", validate, epochs=after, optimiser="alphas"),
+            Level("A", group.validate, epochs=after, optimiser="alphas"),  # stage III, Eq. 2
         ]
         if self.first_stage == "separate":
             before = range(self.pretrain)
@@ -142,6 +137,8 @@ class SGL:
         return Problem(
             variables,
             levels,
-            learners=group.learners("W", "A", *(name for name in ("V", "B") if name in variables)),
+            learners=group.learners(
+                "W", "A", "V" if "V" in variables else "", "B" if "B" in variables else ""
+            ),
             order=self.order,
         )

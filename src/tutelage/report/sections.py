@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tutelage.report.figures import SERIES, Drawn
+from tutelage.report.figures import LIGHT, SERIES, Drawn
 from tutelage.report.learners import cells, learners
 from tutelage.report.plots import (
     Axis,
     Line,
+    by_epoch,
     keyed_lines,
     learner_lines,
     plot,
@@ -19,15 +20,15 @@ from tutelage.report.plots import (
 )
 from tutelage.report.read import TESTS, Record, Stage, number
 from tutelage.report.tables import Row, dotted, duration
-from tutelage.report.watched import (
-    collapse,
-    figure,
-    rank,
-    table_plots,
-    table_rows,
-    warnings,
-)
+from tutelage.report.teaching import first_stage, teaching
+from tutelage.report.watched import collapse, figure, rank, table_plots, table_rows, warnings
 from tutelage.spaces.genotype import Genotype
+
+COSTS = (
+    ("multiply_adds", "max_flops", "Multiply-adds"),
+    ("weights", "max_params", "Weights"),
+)
+"""Keys of `cost` in metrics.jsonl, settings that limit them, and names."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ def details(record: Record) -> dict[str, Any]:
         "trained": search is not None and not search.trainless,
         "provenance": provenance(record),
         "learning": list(learning(search)) if search else [],
+        "teaching": list(teaching(search)) if search else [],
+        "first_stage": first_stage(search, record.kept) if search else [],
+        "first_stage_header": ("learner", "first stage", "taught", "difference in points"),
         "kept_earlier": search is not None and search.kept_earlier,
         "learners": list(learners(search, record.kept)) if search else [],
         "collapse": list(collapse(search)) if search else [],
@@ -184,6 +188,25 @@ def learning(stage: Stage) -> Iterator[Drawn]:
     yield from plot("Loss of every level", keyed_lines(stage, "loss"), axis)
     past = learner_lines(stage, "divergence")
     yield from plot("Divergence of every learner from its own past", past, axis)
+    for cost, limit, name in COSTS:
+        caption = f"{name} of the final network (millions)"
+        yield from plot(caption, cost_lines(stage, cost, limit), by_epoch(stage)[0])
+
+
+def cost_lines(stage: Stage, cost: str, limit: str) -> list[Line]:
+    """Make every learner's cost of what is read off, and dashed what is expected; and the limit."""
+    _, x, rows = by_epoch(stage)
+    count = max((len(row.get("cost") or []) for row in rows), default=0)
+    lines = []
+    for k in range(count):
+        for kind, text in (("read_off", "read off"), ("expected", "expected")):
+            y = [value / 1e6 for value in values(rows, "cost", k, kind, cost)]
+            label = f"{text}, learner {k}" if count > 1 else text
+            lines.append(Line(label, x, y, SERIES[k % len(SERIES)], kind == "expected"))
+    allowed = number(stage.setting(limit))
+    if lines and allowed is not None:
+        lines.append(Line("limit", x, [allowed] * len(x), LIGHT["muted"], dashed=True))
+    return lines
 
 
 def gradients(stage: Stage) -> Iterator[Drawn]:

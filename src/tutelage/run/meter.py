@@ -52,6 +52,7 @@ class Meter:
         for at, values in enumerate(self._unchecked, start=step - len(self._unchecked) + 1):
             numbers = torch.stack(list(values.values())).tolist() if values else []
             self.last = dict(zip(values, numbers, strict=True))
+            self.last = {n: x for n, x in self.last.items() if not _unknown(n, x)}
             for name, number in self.last.items():
                 if name.startswith("loss/") and not math.isfinite(number):
                     raise ValueError(
@@ -99,11 +100,13 @@ def entries(values: Mapping[str, float]) -> dict[str, Any]:
         if name.startswith("gradient/"):
             _, exam, part = name.split("/")
             gradient.setdefault(exam, {})[part] = value
-    return {
+    found = {
         "loss": {name[5:]: x for name, x in values.items() if name.startswith("loss/")},
         "learners": learners(values),
         "gradient": gradient,
     }
+    teaching = _teaching(values)
+    return found | ({"teaching": teaching} if teaching else {})
 
 
 def learners(values: Mapping[str, float]) -> list[dict[str, float]]:
@@ -116,18 +119,90 @@ def learners(values: Mapping[str, float]) -> list[dict[str, float]]:
     return [found[k] for k in sorted(found)]
 
 
-def _marks(notes: Sequence[Notes], batch: Any) -> dict[str, Tensor]:
-    """Loss and accuracy of every learner on the halves that the losses noted logits of.
+def teaching_line(values: Mapping[str, float]) -> str:
+    """Say in a few words who teaches whom; nothing where nobody does.
 
-    Where they noted it (`train_divergence`), its divergence from what taught it there as well.
+    >>> teaching_line({"teaching/gate/0/1": 0.25, "teaching/gate/1/0": 0.0})
+    'gate 0 from 1 0.250'
+    """
+    teaching = _teaching(values)
+    words = []
+    for what in ("gate", "attention", "transfer"):
+        pairs = [
+            f"{k} from {j} {value:.3f}"
+            for k, row in enumerate(teaching.get(what, ()))
+            for j, value in enumerate(row)
+            if k != j and value
+        ]
+        if pairs:
+            words.append(f"{what} {', '.join(pairs)}")
+            break  # one line
+    if "agreement" in teaching:
+        words.append(f"agreement {100 * teaching['agreement']:.1f} %")
+    return "; ".join(words)
+
+
+def _unknown(name: str, value: float) -> bool:
+    """Tell whether a label's truth could not be known, which makes no row."""
+    return name.endswith("/label_accuracy") and math.isnan(value)
+
+
+def _teaching(values: Mapping[str, float]) -> dict[str, Any]:
+    """Collect what learners do to one another: numbers, and matrices [learner][peer]."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if name.startswith("teaching/"):
+            _, what, *places = name.split("/")
+            if not places:
+                found[what] = value
+            elif places[1] == "0":
+                found.setdefault(what, []).append([value])
+            else:
+                found[what][int(places[0])].append(value)
+    return found
+
+
+def _marks(notes: Sequence[Notes], batch: Any) -> dict[str, Tensor]:
+    """Name what the losses noted.
+
+    - train, valid: logits of every learner on that half: its loss and accuracy, and how often two
+      learners agree on the validation half;
+    - train_divergence, valid_divergence: of every learner from what taught it there;
+    - labels: logits of every teacher and the true labels, -1 where unknown: how right and how
+      decided the labels are that it gives;
+    - gate, transfer, attention: matrices (K, K), of every learner and every peer.
     """
     values = {}
     for noted in notes:
         for half in ("train", "valid"):
             for k, logits in enumerate(noted.get(half, ())):
-                logits, y = logits.detach(), getattr(batch, half).y
-                values[f"learner/{k}/{half}_loss"] = F.cross_entropy(logits, y)
-                values[f"learner/{k}/{half}_accuracy"] = (logits.argmax(1) == y).double().mean()
+                y = getattr(batch, half).y
+                values[f"learner/{k}/{half}_loss"] = F.cross_entropy(logits.detach(), y)
+                values[f"learner/{k}/{half}_accuracy"] = _share(logits.argmax(1) == y)
             for k, x in enumerate(noted.get(f"{half}_divergence", ())):
-                values[f"learner/{k}/{half}_divergence"] = x
+                values[f"learner/{k}/{half}_divergence"] = x.detach()
+        if len(noted.get("valid", ())) > 1:
+            said = torch.stack([logits.argmax(1) for logits in noted["valid"]])
+            values["teaching/agreement"] = _agreement(said)
+        answers, truth = noted.get("labels", ((), None))
+        for k, logits in enumerate(answers):
+            log_p = logits.detach().log_softmax(1)
+            known = truth >= 0
+            right = (logits.argmax(1) == truth) & known
+            values[f"learner/{k}/label_accuracy"] = right.double().sum() / known.sum()
+            values[f"learner/{k}/label_entropy"] = -(log_p.exp() * log_p).sum(1).mean()
+        for what in ("gate", "transfer", "attention"):
+            for k, row in enumerate(noted.get(what, ())):
+                values |= {f"teaching/{what}/{k}/{j}": x.detach() for j, x in enumerate(row)}
     return values
+
+
+def _share(hits: Tensor) -> Tensor:
+    return hits.double().mean()
+
+
+def _agreement(said: Tensor) -> Tensor:
+    """Share () of images on which two learners name one class, from classes (K, B)."""
+    count = len(said)
+    same = _share(said.unsqueeze(0) == said.unsqueeze(1))  # with itself each agrees
+    return (same * count - 1) / (count - 1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from tutelage.checks import nearest
 from tutelage.parts import make_part
+from tutelage.run import ensemble
 from tutelage.run.directory import write_bytes
 from tutelage.spaces import SPACES
 from tutelage.spaces.base import Size, Space
@@ -39,6 +41,20 @@ class About:
     """Standard deviation of every channel; divided by before the network."""
     shape: tuple[int, int, int]
     """Channels, height and width of the images that it was trained on."""
+
+
+@final
+class Averaged(nn.Module):
+    """Networks that answer together: by the mean of their probabilities."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, C) whose softmax is the mean of the members' probabilities."""
+        logs = torch.stack([member(x).log_softmax(1) for member in self.members])
+        return logs.logsumexp(0) - math.log(len(logs))
 
 
 def build(
@@ -76,6 +92,8 @@ def save_network(path: Path, network: nn.Module, details: About) -> None:
 def load(path: Path | str, device: torch.device | str = "cpu") -> nn.Module:
     """Return a trained network in eval mode: normalised images (B, C, H, W) to logits.
 
+    Of an ensemble all networks, whose mean probabilities are the softmax of these logits.
+
     Args:
         path: a .safetensors file that a retraining wrote, or the directory of a retraining or run.
         device: where to put it.
@@ -83,6 +101,8 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> nn.Module:
     Raises:
         ValueError: there is no such file, or it is damaged or something else.
     """
+    if folders := members(path):
+        return Averaged([load(folder, device) for folder in folders]).eval()
     path = find(path)
     details, tensors = _read(path)
     network = build(details.genotype, details.size)
@@ -159,9 +179,33 @@ def find(path: Path | str) -> Path:
     for candidate in (path / FILE, path / "retrain" / FILE):
         if candidate.is_file():
             return candidate
+    if folders := members(path):
+        raise ValueError(f"{path} holds {len(folders)} networks, an ensemble: give {folders[0]}")
     if path.exists():
         raise ValueError(f"{path} has no {FILE}: make it with `tutelage retrain`")
     raise ValueError(f"{path} does not exist: give a {FILE} or a retraining's directory")
+
+
+def members(path: Path | str) -> list[Path]:
+    """Return the folders of an ensemble's networks in a retraining's or a run's directory, or none.
+
+    Raises:
+        ValueError: the file that names its members is damaged.
+    """
+    for folder in (Path(path), Path(path) / "retrain"):
+        if (folder / member(0)).is_dir():
+            count = len(ensemble.Ensemble.read(folder / ensemble.FILE).learners)
+            return [folder / member(place) for place in range(count)]
+    return []
+
+
+def member(place: int) -> str:
+    """Name the folder of an ensemble's network.
+
+    >>> member(0)
+    'member-0'
+    """
+    return f"member-{place}"
 
 
 def _read(path: Path) -> tuple[About, dict[str, Tensor]]:

@@ -110,7 +110,8 @@ def carried(
 ) -> tuple[dict[str, Tree], dict[str, Tree]]:
     """Bring variables and momentum over to the problem of the next phase.
 
-    Learners' weights grow and their alphas lose columns; what is no learner's goes on as it is.
+    Learners' weights grow and their alphas lose columns; what is no learner's goes on as it is, or
+    starts afresh where the next phase has it in other shapes.
 
     Args:
         before: The problem of the phase that ends.
@@ -122,13 +123,23 @@ def carried(
     Returns:
         Variables and velocities of the latter.
     """
+    owned = {
+        path[0]
+        for each in before.learners
+        for path in (each.weights, each.alphas, *each.drafts, *each.averages)
+    }
     new, moving = dict(variables), dict(velocities)
+    for name, fresh in after.variables.items():
+        old = variables[name]
+        if name not in owned and [x.shape for x in leaves(old)] != [x.shape for x in leaves(fresh)]:
+            new[name] = fresh
+            moving.pop(name, None)
     pairs = list(zip(before.learners, after.learners, columns, strict=True))
     for old, learner, kept in pairs:
         for path in (learner.alphas, *learner.rehearsals):
             new = placed(new, path, narrowed(pick(variables, path), kept))
         copies = grow(old.net.module, learner.net.module)
-        for path in (learner.weights, *learner.drafts):
+        for path in (learner.weights, *learner.drafts, *learner.averages):
             new = placed(new, path, copies(pick(variables, path)))
             if path[0] in velocities:
                 moving = placed(moving, path, copies(pick(velocities, path)))

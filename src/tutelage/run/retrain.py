@@ -1,5 +1,7 @@
 """Train a genotype's network from scratch and measure it on the test set, once, at the end.
 
+An ensemble's networks are trained each by itself, and their mean probabilities are measured once.
+
 The recipe is that of DARTS' evaluation (Liu, Simonyan & Yang, ICLR 2019, section 3.2): SGD with
 momentum, a cosine to 0 over the epochs, cutout, an auxiliary head, and paths that are dropped with
 a probability that grows linearly from 0.
@@ -8,6 +10,7 @@ a probability that grows linearly from 0.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,9 +24,10 @@ from tutelage.data.augment import augmentation
 from tutelage.data.batches import Stream, in_order
 from tutelage.data.images import Labelled
 from tutelage.data.read import read
-from tutelage.run import loop
+from tutelage.run import ensemble, loop
 from tutelage.run.directory import RunDirectory, plain
-from tutelage.run.network import FILE, save_network, space_of
+from tutelage.run.ensemble import Ensemble
+from tutelage.run.network import FILE, About, about, load, member, save_network, space_of
 from tutelage.run.training import Training, device_named
 from tutelage.spaces.genotype import Genotype
 
@@ -50,19 +54,12 @@ def retrain(
         StoppedError: SIGINT or SIGTERM came; everything is saved.
     """
     device = device_named(settings.device)
-    sizes = space_of(genotype).sizes
-    settings = replace(
-        settings,
-        channels=settings.channels or sizes.final_channels,
-        cells=settings.cells or sizes.final_cells,
-        auxiliary=sizes.auxiliary if settings.auxiliary is None else settings.auxiliary,
-    )
+    text, settings = json.dumps(genotype.to_dict()), _sized(settings, genotype)
     if (out / RESULT).exists():
-        return _finished(out, genotype, data, settings)
+        return _finished(out, text, data, settings)
     train = read(data, "train")
-    cutout = default_cutout(train) if settings.cutout is None else settings.cutout
-    data, settings = replace(data, cutout=cutout), replace(settings, cutout=cutout)
-    given = _given(genotype, data, settings)
+    data, settings = _cut(data, settings, default_cutout(train))
+    given = _given(text, data, settings)
     stream = Stream(
         data=train,
         subset=torch.arange(len(train.images)),
@@ -92,25 +89,91 @@ def retrain(
     return result
 
 
+def retrain_ensemble(
+    together: Ensemble, data: Data, settings: Retrain, out: Path, resume: bool = False
+) -> dict[str, Any]:
+    """Train every member by itself, in a folder of its own, and test their mean probabilities once.
+
+    Args:
+        together: the ensemble.
+        data: as in `retrain`.
+        settings: the recipe of every member; its seed is the first's, the next one's is one higher.
+        out: the directory to write; the members' are `member-0`, `member-1`, ... in it.
+        resume: go on in `out` where an earlier call was stopped.
+
+    Returns:
+        What result.json holds: `test_error` and the like are the ensemble's, `parameters` and
+        `multiply_adds` are sums, `ensemble` are the members' own test errors.
+
+    Raises:
+        ValueError: as `retrain`.
+        StoppedError: as `retrain`.
+    """
+    device = device_named(settings.device)
+    settings = _sized(settings, together.genotypes[0])
+    texts = [json.dumps(genotype.to_dict()) for genotype in together.genotypes]
+    if (out / RESULT).exists():
+        return _finished(out, texts, data, settings)
+    data, settings = _cut(data, settings, default_cutout(read(data, "train")))
+    begin = RunDirectory.resume if resume else RunDirectory.create
+    devices = [device] if device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(devices),
+        begin(out, _given(texts, data, settings)) as directory,
+    ):
+        directory.write_text(ensemble.FILE, together.to_json())
+        directory.write_text("genotype.json", together.genotypes[0].to_json())
+        results = []
+        for place, genotype in enumerate(together.genotypes):
+            own, folder = replace(settings, seed=settings.seed + place), out / member(place)
+            resumed = (folder / "run.toml").exists()
+            results.append(retrain(genotype, data, own, folder, resumed))
+        tested = test_images(data, about(out / member(0)))
+        marks = measured(load(out, device), tested, settings.batch_size, device)
+        errors = [result["test_error"] for result in results]
+        sums = {
+            name: sum(result[name] for result in results)
+            for name in ("parameters", "multiply_adds")
+        }
+        result = {**results[0], **sums, **marks, "ensemble": errors}
+        del result["genotype"]
+        print(f"ensemble of {len(errors)} networks: {said(marks)}")
+        directory.write_json(RESULT, result)
+    return result
+
+
+def _sized(settings: Retrain, genotype: Genotype) -> Retrain:
+    """Fill in the size that is not set: the space's own."""
+    sizes = space_of(genotype).sizes
+    return replace(
+        settings,
+        channels=settings.channels or sizes.final_channels,
+        cells=settings.cells or sizes.final_cells,
+        auxiliary=sizes.auxiliary if settings.auxiliary is None else settings.auxiliary,
+    )
+
+
+def _cut(data: Data, settings: Retrain, default: int) -> tuple[Data, Retrain]:
+    """Fill in the cutout where it is not set; the data's is the settings'."""
+    cutout = default if settings.cutout is None else settings.cutout
+    return replace(data, cutout=cutout), replace(settings, cutout=cutout)
+
+
 def default_cutout(data: Labelled) -> int:
     """Return DARTS' 16 pixels, which are half of CIFAR's side; half the side of smaller images."""
     return min(16, *(side // 2 for side in data.images.shape[1:]))
 
 
-def _given(genotype: Genotype, data: Data, settings: Retrain) -> dict[str, Any]:
-    return {
-        "genotype": json.dumps(genotype.to_dict()),
-        "data": plain(data),
-        "retrain": plain(settings),
-    }
+def _given(genotype: str | list[str], data: Data, settings: Retrain) -> dict[str, Any]:
+    """Make what run.toml says; an ensemble has the genotypes of its members."""
+    return {"genotype": genotype, "data": plain(data), "retrain": plain(settings)}
 
 
-def _finished(out: Path, genotype: Genotype, data: Data, settings: Retrain) -> dict[str, Any]:
+def _finished(
+    out: Path, genotype: str | list[str], data: Data, settings: Retrain
+) -> dict[str, Any]:
     directory = RunDirectory.open(out)
-    cutout = settings.cutout
-    if cutout is None:
-        cutout = directory.settings()["retrain"]["cutout"]
-    data, settings = replace(data, cutout=cutout), replace(settings, cutout=cutout)
+    data, settings = _cut(data, settings, directory.settings()["retrain"]["cutout"])
     directory.refuse_changes(_given(genotype, data, settings))
     result = directory.read_json(RESULT)
     print(f"{out} is finished: test error {100 * result['test_error']:.2f} %")
@@ -123,33 +186,51 @@ def test(training: Training, data: Data, out: Path) -> dict[str, Any]:
     Raises:
         ValueError: the test set's classes or shape are not those of the training set.
     """
-    tested, trained = read(data, "test"), training.stream.data
+    stream, details = training.stream, training.about()
+    tested = test_images(data, details)
+    marks = measured(training.network, tested, stream.batch_size, stream.device)
+    save_network(out / FILE, training.network, details)
+    print(said(marks))
+    return marks
+
+
+def test_images(data: Data, details: About) -> Labelled:
+    """Read the test set, normalised as the images that a network was trained on.
+
+    Raises:
+        ValueError: its classes or shape are not those of the training set.
+    """
+    tested = read(data, "test")
     for what, here, there in (
-        ("classes", tested.classes, trained.classes),
-        ("shape", tested.images.shape, trained.images.shape),
+        ("classes", tested.classes, details.classes),
+        ("shape", tested.images.shape, details.shape),
     ):
         if here != there:
             raise ValueError(f"the test images have {what} {here}, the training images {there}")
-    loss, accuracy = evaluate(training.network, tested, training.stream)
-    save_network(out / FILE, training.network, training.about())
-    print(f"test error {100 * (1 - accuracy):.2f} % on {len(tested.images):,} images")
-    return {
-        "test_error": 1 - accuracy,
-        "test_accuracy": accuracy,
-        "test_loss": loss,
-        "test_images": len(tested.images),
-    }
+    return replace(tested, mean=details.mean, std=details.std)
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, data: Labelled, stream: Stream) -> tuple[float, float]:
-    """Return the mean loss and the accuracy, in fp32, of images normalised as in training."""
-    data = replace(data, mean=stream.data.mean, std=stream.data.std)
+def measured(
+    network: nn.Module, tested: Labelled, batch_size: int, device: torch.device
+) -> dict[str, Any]:
+    """Return what result.json says of a network on the test set, in fp32."""
     network.eval()
     loss, correct = 0.0, 0
-    every = torch.arange(len(data.images))
-    for x, y, _ in in_order(data, every, stream.batch_size, stream.device):
+    every = torch.arange(len(tested.images))
+    for x, y, _ in in_order(tested, every, batch_size, device):
         logits = network(x)
         loss += F.cross_entropy(logits, y, reduction="sum").item()
         correct += int((logits.argmax(1) == y).sum())
-    return loss / len(every), correct / len(every)
+    accuracy = correct / len(every)
+    return {
+        "test_error": 1 - accuracy,
+        "test_accuracy": accuracy,
+        "test_loss": loss / len(every),
+        "test_images": len(every),
+    }
+
+
+def said(marks: Mapping[str, Any]) -> str:
+    """Say how a network did on the test set."""
+    return f"test error {100 * marks['test_error']:.2f} % on {marks['test_images']:,} images"

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tutelage.config import Data, Run
 from tutelage.data.draws import draws
 from tutelage.data.splits import load_split, save_split
 from tutelage.parts import part_settings
 from tutelage.problem import Method, pick
+from tutelage.run import ensemble
 from tutelage.run.directory import RunDirectory, plain
+from tutelage.run.ensemble import Ensemble, forward_selection
 from tutelage.run.joined import joined
 from tutelage.run.loop import run
 from tutelage.run.searching import Searching
@@ -42,6 +45,9 @@ class Found:
     """Loss and accuracy of every learner on the whole validation half."""
     size: Size
     """Size of the supernet that searched; `network` takes another."""
+
+    ensemble: Ensemble | None = None
+    """The learners that a method keeps together, the kept one first; None: it keeps one alone."""
 
     def network(self, size: Size | None = None, *, auxiliary: bool = False) -> nn.Module:
         """Build the found network, untrained, at the size of the supernet or another."""
@@ -136,40 +142,100 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
             return _keep(work, directory, size)
 
 
+class Validated(NamedTuple):
+    """How learners do on the whole validation half; all tensors are on the CPU."""
+
+    marks: list[dict[str, float]]
+    """Loss and accuracy of every learner; theirs in a first stage are `first_loss`, ..."""
+    probabilities: list[Tensor]
+    """Of every batch, (K, B, C); none where no ensemble is to be selected."""
+    y: Tensor
+    """Labels (N,)."""
+
+
 def _keep(work: Searching, directory: RunDirectory, size: Size) -> Found:
-    """Keep the learner with the lowest loss on the whole validation half; write genotype.json."""
+    """Keep the learner with the lowest loss on the whole validation half, or an ensemble.
+
+    Writes genotype.json last: it says that the search has ended.
+    """
     learners = work.problem.learners
     work.set_clock()
-    marks = validate(work) if work.search.trains else [{} for _ in learners]
+    validated = validate(work) if work.search.trains else None
+    marks = validated.marks if validated else [{} for _ in learners]
+    genotypes = _genotypes(work)
     kept = min(range(len(marks)), key=lambda k: marks[k].get("valid_loss", 0.0))
-    genotype = work.genotype(learners[kept])
-    if work.stopped:
-        before = work.history[work.stopped["epoch"]][kept]["genotype"]
-        genotype = Genotype.from_dict(before)
+    together = _select(work, validated, genotypes) if work.problem.members else None
+    if together:
+        kept = together.learners[0]
+        directory.write_text(ensemble.FILE, together.to_json())
+        print(together.as_text())
     epoch = work.stopped["epoch"] + 1 if work.stopped else work.epoch
     about: Mapping[str, Any] = {"learner": kept, "epoch": epoch, **marks[kept]}
     if not any(row["event"] == "end" for row in directory.rows()):
         end: dict[str, Any] = {"event": "end", "learners": marks, "kept": kept}
+        if together:
+            end["ensemble"] = together.to_row()
         if work.table and not work.search.trains:  # there was no epoch to say it
-            end["table"] = [looked_up(work.table, work.genotype(x)) for x in learners]
+            end["table"] = [looked_up(work.table, genotype) for genotype in genotypes]
         directory.append(end)
-    directory.write_text("genotype.json", genotype.to_json(about))
+    directory.write_text("genotype.json", genotypes[kept].to_json(about))
     directory.save_session()
-    return Found(genotype, directory.path, kept, marks, size)
+    return Found(genotypes[kept], directory.path, kept, marks, size, together)
+
+
+def _genotypes(work: Searching) -> list[Genotype]:
+    """Read every learner's architecture off: of the end, or the epoch that an early stop keeps."""
+    if work.stopped:
+        before = work.history[work.stopped["epoch"]]
+        return [Genotype.from_dict(learner["genotype"]) for learner in before]
+    return [work.genotype(learner) for learner in work.problem.learners]
+
+
+def _select(
+    work: Searching, validated: Validated | None, genotypes: Sequence[Genotype]
+) -> Ensemble:
+    """Select an ensemble on the validation half; the first learners where nothing was trained."""
+    chosen = list(range(work.problem.members))
+    marks: dict[str, float] = {}
+    if validated:
+        probabilities = torch.cat(validated.probabilities, 1)
+        chosen = forward_selection(probabilities, validated.y, work.problem.members)
+        marks = ensemble.marks(probabilities[chosen], validated.y)
+    return Ensemble(tuple(chosen), tuple(genotypes[k] for k in chosen), marks)
 
 
 @torch.no_grad()
-def validate(work: Searching) -> list[dict[str, float]]:
-    """Return loss and accuracy of every learner on the validation half."""
+def validate(work: Searching) -> Validated:
+    """Measure every learner on the whole validation half."""
+    sums: dict[tuple[int, str], float] = defaultdict(float)
+    probabilities, labels = [], []
+    for logits, y in _answers(work):
+        for k, stages in enumerate(logits):
+            for stage, z in zip(("valid", "first"), stages, strict=False):
+                loss = nn.functional.cross_entropy(z, y, reduction="sum")
+                sums[k, f"{stage}_loss"] += loss.item()
+                sums[k, f"{stage}_accuracy"] += int((z.argmax(1) == y).sum())
+        labels.append(y.cpu())
+        if work.problem.members:
+            each = [own.double().softmax(1).cpu() for own, *_ in logits]
+            probabilities.append(torch.stack(each))
+    y = torch.cat(labels)
+    marks: list[dict[str, float]] = [{} for _ in work.problem.learners]
+    for (k, mark), value in sums.items():
+        marks[k][mark] = value / len(y)
+    return Validated(marks, probabilities, y)
+
+
+def _answers(work: Searching) -> Iterator[tuple[list[list[Tensor]], Tensor]]:
+    """Yield batches of the validation half, not augmented: all learners' logits, and labels (B,).
+
+    Where a learner has weights of a first stage, their logits (B, C) follow its own.
+    """
     torch.manual_seed(int(draws(work.settings.seed, "search/validate").integers(2**63)))
-    sums = torch.zeros(len(work.problem.learners), 2, dtype=torch.float64)
-    images = 0
     for x, y, _ in work.validation():
-        images += len(y)
-        for k, learner in enumerate(work.problem.learners):
-            weights = pick(work.variables, learner.weights)
-            logits = learner.net(weights, pick(work.variables, learner.alphas), x)
-            sums[k, 0] += nn.functional.cross_entropy(logits, y, reduction="sum").item()
-            sums[k, 1] += int((logits.argmax(1) == y).sum())
-    means = (sums / images).tolist()
-    return [{"valid_loss": loss, "valid_accuracy": accuracy} for loss, accuracy in means]
+        logits = []
+        for learner in work.problem.learners:
+            alphas = pick(work.variables, learner.alphas)
+            paths = (learner.weights, *learner.drafts[:1])
+            logits.append([learner.net(pick(work.variables, path), alphas, x) for path in paths])
+        yield logits, y

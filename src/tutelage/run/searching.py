@@ -24,7 +24,7 @@ from tutelage.multilevel import Level, hypergradient, search_step, tops
 from tutelage.problem import Learner, Method, Part, Problem, pick
 from tutelage.run.budget import budget_of
 from tutelage.run.maker import Maker
-from tutelage.run.meter import Meter, entries
+from tutelage.run.meter import Meter, entries, teaching_line
 from tutelage.run.meter import learners as marks_of
 from tutelage.run.penalty import with_penalty
 from tutelage.run.phases import (
@@ -38,7 +38,7 @@ from tutelage.run.phases import (
 )
 from tutelage.run.probes import signs
 from tutelage.run.streams import LazyBatch, Streams
-from tutelage.run.watch import column, due, looked_up, stop_now, watched
+from tutelage.run.watch import column, due, looked_up, stop_now, two_stages, watched
 from tutelage.searches.base import Search
 from tutelage.spaces.base import Size, Space
 from tutelage.spaces.genotype import Genotype
@@ -334,6 +334,9 @@ class Searching:
                 for half in ("train", "valid")
                 if f"{half}_loss" in marks
             )
+        teaching = teaching_line(self.meter.means)
+        if teaching:
+            shown["teaching"] = teaching
         first = self.genotype(self.problem.learners[0])
         for group, cell in first.cells.items():
             shown[group] = " ".join(
@@ -420,6 +423,11 @@ class Searching:
             for k, each in enumerate(measured)
             for sign in signs(each["skips"], column(self.history, k, "eigenvalue"))
         ]
+        parts = [self.streams.valid.batch(self.epoch, step) for step in range(min(self.steps, 8))]
+        stages = [two_stages(each, self.variables, parts) for each in learners if each.drafts]
+        if stages:
+            row["stages"] = [each.accuracies for each in stages]
+            row["warnings"] += [f"learner {k}: {x.sign}" for k, x in enumerate(stages) if x.sign]
         if self.table:
             row["table"] = [looked_up(self.table, genotype) for genotype in genotypes]
         stop = stop_now(self.history, settings.stop, settings.stop_from)

@@ -1,0 +1,119 @@
+"""Collective failure, PAMKD's Figure 1 in small: does a bad learner spoil its peers?
+
+    python benchmarks/collective_failure.py --data-root DIR --out runs/failure [--seeds 3]
+    python benchmarks/collective_failure.py ... --full     # the paper's size; a GPU's work
+
+Three learners search in NAS-Bench-201 on CIFAR-10. The second one is handicapped: it sees images of
+4 x 4 pixels. Every learner has weights V of a first stage, trained alone, and weights W of a second
+one, which the objectives of MKD, KDCL, AFD or PAMKD teach from all V. Reported is how W differs
+from V in accuracy on the whole validation half, for every learner; below zero it was spoiled.
+
+Reduced, a supernet has 8 channels and 1 cell a stage and sees 250 batches of 40 images. What is
+finished is not run again, what was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch.nn.functional as F
+
+from runs import search, together
+from tutelage import PAMKD
+
+OBJECTIVES = {
+    "none": ["--peer-weight", "0"],
+    "MKD": ["--second-stage", "mkd", "--peer-weight", "1"],
+    "KDCL": ["--second-stage", "kdcl", "--peer-weight", "1"],
+    "AFD": ["--second-stage", "afd", "--peer-weight", "1"],
+    "PAMKD": ["--second-stage", "scrutiny", "--peer-weight", "0.5"],
+}
+HANDICAPPED = 1
+COMMON = (
+    "--method collective_failure:OneHandicapped --learners 3 --search darts --space nasbench201 "
+    "--data cifar10 --via first-order"
+)
+REDUCED = "--channels 8 --cells 1 --epochs 5 --limit-batches 50 --batch-size 40 --log-every 50"
+FULL = "--channels 16 --cells 5 --epochs 50 --batch-size 64"
+
+
+@dataclass(frozen=True)
+class OneHandicapped(PAMKD):
+    """PAMKD, or another objective of its second stage, where the second learner sees badly."""
+
+    def __call__(self, make):
+        """Make the problem with a net that sees every image at a resolution of 4 x 4."""
+        problem = super().__call__(make)
+        net = problem.learners[HANDICAPPED].net
+        see = net.forward
+
+        def forward(weights, alphas, x):
+            small = F.adaptive_avg_pool2d(x, 4)
+            return see(weights, alphas, F.interpolate(small, x.shape[-2:]))
+
+        net.forward = forward
+        return problem
+
+
+def folder_of(out: Path, name: str, seed: int) -> Path:
+    """Name the run directory of one objective and seed."""
+    return out / f"{name.lower()}-{seed}"
+
+
+def marks(folder: Path) -> list[dict[str, float]]:
+    """Read what every learner reached on the whole validation half."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return next(row["learners"] for row in rows if row["event"] == "end")
+
+
+def main() -> None:
+    """Run what is missing, print the table, draw the plot."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data-root", required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--full", action="store_true")
+    options = parser.parse_args()
+    size = FULL if options.full else REDUCED
+    common = [*COMMON.split(), "--data-root", options.data_root, *size.split()]
+    here = str(Path(__file__).parent)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
+
+    def run(name: str, seed: int) -> None:
+        search(folder_of(options.out, name, seed), [*common, *OBJECTIVES[name], f"--seed={seed}"])
+        print(f"{folder_of(options.out, name, seed)}: done", flush=True)
+
+    jobs = [(name, seed) for seed in range(options.seeds) for name in OBJECTIVES]
+    together(run, jobs, options.jobs)
+    gains = {
+        name: [
+            [
+                100 * (learner["valid_accuracy"] - learner["first_accuracy"])
+                for learner in marks(folder_of(options.out, name, seed))
+            ]
+            for seed in range(options.seeds)
+        ]
+        for name in OBJECTIVES
+    }
+    for name, seeds in gains.items():
+        first = [marks(folder_of(options.out, name, seed)) for seed in range(options.seeds)]
+        alone = [[100 * learner["first_accuracy"] for learner in each] for each in first]
+        cells = [spread(column) for column in zip(*alone, strict=True)]
+        cells += [spread(column, signed=True) for column in zip(*seeds, strict=True)]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def spread(values: tuple[float, ...], signed: bool = False) -> str:
+    """Write mean and standard deviation over seeds."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):{'+' if signed else ''}.2f} ± {deviation:.2f}"
+
+
+if __name__ == "__main__":
+    main()

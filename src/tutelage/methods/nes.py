@@ -1,0 +1,65 @@
+"""NES: neural ensemble search.  Zaidi, Zela, Elsken, Holmes, Hutter, Teh, NeurIPS 2021.
+
+    for every k   min_A_k  L(W_k*, A_k; D_val)
+                  s.t.     W_k* = argmin_W  L(W, A_k; D_train)
+    S_1           {argmin_k  L(p_k; D_val)}
+    S_m+1         S_m ∪ {argmin_{k ∉ S_m}  L(mean of p_j over S_m ∪ {k}; D_val)}       ForwardSelect
+
+    W_k, A_k   weights and alphas of learner k, of whom none knows of another
+    p_k        its probabilities          S_M   the ensemble, which is what is evaluated
+
+Deviations:
+    arXiv:2006.08573. The paper's pool are architectures drawn at random or evolved, each trained
+    from scratch, and its ensemble are these networks. Here the pool are supernets that are searched
+    side by side; they select, and the networks of those selected are then trained from scratch.
+    `--search random` draws the paper's random pool, but nothing trains before the retraining, so
+    there is nothing to select by and the first M learners are the members.
+    PAMKD compares with NES and does not say how it adapted it, nor that its figures are ensembles'.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tutelage.checks import at_least, one_of
+from tutelage.methods.group import Group, total
+from tutelage.multilevel import Level, Order
+from tutelage.problem import Make, Problem
+
+
+@dataclass(frozen=True)
+class NES:
+    """Learners search apart; the best together are kept as an ensemble."""
+
+    learners: int = 5
+    """Size of the pool, K."""
+    members: int = 3
+    """Learners of the ensemble, M, selected on the validation half."""
+    order: Order = "alphas-first"
+    """Which move first in an iteration: levels-first or alphas-first."""
+
+    def __post_init__(self) -> None:
+        at_least(1, learners=self.learners, members=self.members)
+        one_of(("levels-first", "alphas-first"), order=self.order)
+        if self.members > self.learners:
+            raise ValueError(
+                f"members = {self.members} with learners = {self.learners}: an ensemble has at "
+                "most as many members as there are learners"
+            )
+
+    def __call__(self, make: Make) -> Problem:
+        """Make a two-level problem for every learner, as one."""
+        group = Group.of(make, self.learners)
+
+        def learn(s, batch):  # the pool
+            x, y, _ = batch.train
+            logits = group(s.W, s.A, x)
+            return total(logits, y), {"train": logits}
+
+        return Problem(
+            variables={"W": group.weights(), "A": group.alphas()},
+            levels=[Level("W", learn), Level("A", group.validate, optimiser="alphas")],
+            learners=group.learners("W", "A"),
+            order=self.order,
+            members=self.members,
+        )

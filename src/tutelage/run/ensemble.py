@@ -1,0 +1,127 @@
+"""An ensemble of learners: how its members are selected, and the file that names them.
+
+The ensemble's answer is the mean of its members' probabilities.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, final
+
+from torch import Tensor
+
+from tutelage.spaces.genotype import Genotype
+
+FILE: Final = "ensemble.json"
+FORMAT, VERSION = "tutelage ensemble", 1
+MARKS: Final = ("valid_loss", "valid_accuracy")
+
+
+def forward_selection(probabilities: Tensor, y: Tensor, members: int) -> list[int]:
+    """Select the members of an ensemble one after another, without replacement.
+
+    The first has the lowest cross-entropy; each further one is that with which the mean of the
+    members' probabilities has the lowest (Caruana et al., ICML 2004; Zaidi et al., NeurIPS 2021).
+
+    Args:
+        probabilities: Of K learners, (K, N, C).
+        y: Labels (N,).
+        members: How many to select.
+
+    Raises:
+        ValueError: There are not as many learners, or none is wanted.
+    """
+    if not 1 <= members <= len(probabilities):
+        raise ValueError(
+            f"members = {members} of {len(probabilities)} learners: an ensemble has at least 1 "
+            "and at most all of them"
+        )
+    own = probabilities.double().gather(2, y.expand(len(probabilities), -1).unsqueeze(2))
+    own = own.squeeze(2)  # (K, N): what each gives the right class
+    chosen: list[int] = []
+    rest = list(range(len(own)))
+    for count in range(1, members + 1):
+        losses = (-((own[chosen].sum(0) + own) / count).log().mean(1)).tolist()
+        chosen.append(min(rest, key=losses.__getitem__))
+        rest.remove(chosen[-1])
+    return chosen
+
+
+def marks(probabilities: Tensor, y: Tensor) -> dict[str, float]:
+    """Return loss and accuracy of an ensemble on validation data.
+
+    Args:
+        probabilities: Of its members, (M, N, C).
+        y: Labels (N,).
+    """
+    mean = probabilities.double().mean(0)
+    loss = -mean.gather(1, y.unsqueeze(1)).log().mean()
+    return {
+        "valid_loss": float(loss),
+        "valid_accuracy": float((mean.argmax(1) == y).double().mean()),
+    }
+
+
+@final
+@dataclass(frozen=True)
+class Ensemble:
+    """The learners that a search keeps together."""
+
+    learners: tuple[int, ...]
+    """Which they are, in the order of their selection: the first is the best by itself."""
+    genotypes: tuple[Genotype, ...]
+    """The architecture of each."""
+    marks: Mapping[str, float] = field(default_factory=dict)
+    """The ensemble's `valid_loss` and `valid_accuracy`; empty where nothing was trained."""
+
+    def to_row(self) -> dict[str, Any]:
+        """Give what the last row of metrics.jsonl says of it."""
+        return {"members": list(self.learners), **self.marks}
+
+    def to_json(self) -> str:
+        """Write versioned JSON."""
+        pairs = zip(self.learners, self.genotypes, strict=True)
+        members = [{"learner": k, "genotype": genotype.to_dict()} for k, genotype in pairs]
+        head = {"format": FORMAT, "version": VERSION}
+        return json.dumps({**head, "members": members, **self.marks}, indent=2) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> Ensemble:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: The file is damaged, something else or of a newer release.
+        """
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise ValueError(f'{path} is no ensemble: its "format" must be "{FORMAT}"')
+        if data.get("version") != VERSION:
+            raise ValueError(
+                f"{path} has version {data.get('version')!r} and this release reads {VERSION}: "
+                "use the release that wrote it"
+            )
+        try:
+            members = [
+                (int(x["learner"]), Genotype.from_dict(x["genotype"])) for x in data["members"]
+            ]
+            learners, genotypes = zip(*members, strict=True)
+            found = {name: float(data[name]) for name in MARKS if name in data}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged: {error!s}") from None
+        return cls(learners, genotypes, found)
+
+    def as_text(self) -> str:
+        """Say in one sentence who is in it and how it does."""
+        who = f"ensemble of learners {', '.join(map(str, self.learners))}"
+        if not self.marks:
+            return f"{who}, the first: nothing was trained, so there is nothing to select by"
+        return (
+            f"{who}: validation loss {self.marks['valid_loss']:.4f}, "
+            f"accuracy {100 * self.marks['valid_accuracy']:.2f} %"
+        )
