@@ -25,6 +25,7 @@ import torch.nn.functional as F
 
 from runs import search, together
 from tutelage import PAMKD
+from tutelage.report.figures import LIGHT, SERIES, new_figure, styled, to_svg
 
 OBJECTIVES = {
     "none": ["--peer-weight", "0"],
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--plot", type=Path, help="write the plot here, as SVG")
     options = parser.parse_args()
     size = FULL if options.full else REDUCED
     common = [*COMMON.split(), "--data-root", options.data_root, *size.split()]
@@ -89,24 +91,45 @@ def main() -> None:
         search(folder_of(options.out, name, seed), [*common, *OBJECTIVES[name], f"--seed={seed}"])
         print(f"{folder_of(options.out, name, seed)}: done", flush=True)
 
-    jobs = [(name, seed) for seed in range(options.seeds) for name in OBJECTIVES]
+    names = list(OBJECTIVES)
+    jobs = [(name, seed) for seed in range(options.seeds) for name in names]
     together(run, jobs, options.jobs)
+    seeds = range(options.seeds)
+    found = {name: [marks(folder_of(options.out, name, seed)) for seed in seeds] for name in names}
     gains = {
         name: [
-            [
-                100 * (learner["valid_accuracy"] - learner["first_accuracy"])
-                for learner in marks(folder_of(options.out, name, seed))
-            ]
-            for seed in range(options.seeds)
+            [100 * (each["valid_accuracy"] - each["first_accuracy"]) for each in learners]
+            for learners in runs
         ]
-        for name in OBJECTIVES
+        for name, runs in found.items()
     }
-    for name, seeds in gains.items():
-        first = [marks(folder_of(options.out, name, seed)) for seed in range(options.seeds)]
-        alone = [[100 * learner["first_accuracy"] for learner in each] for each in first]
+    for name, runs in found.items():
+        alone = [[100 * each["first_accuracy"] for each in learners] for learners in runs]
         cells = [spread(column) for column in zip(*alone, strict=True)]
-        cells += [spread(column, signed=True) for column in zip(*seeds, strict=True)]
+        cells += [spread(column, signed=True) for column in zip(*gains[name], strict=True)]
         print(f"| {name} | {' | '.join(cells)} |")
+    if options.plot:
+        options.plot.write_text(drawing(gains), encoding="utf-8")
+
+
+def drawing(gains: dict[str, list[list[float]]]) -> str:
+    """Draw what teaching changed for every learner: a dot a seed, a line their mean."""
+    with styled():
+        figure = new_figure(460, 240)
+        axes = figure.add_axes((0.1, 0.14, 0.88, 0.7))
+        axes.axhline(0, color=LIGHT["muted"], linewidth=1)
+        for place, seeds in enumerate(gains.values()):
+            for learner, values in enumerate(zip(*seeds, strict=True)):
+                x, colour = place + 0.22 * (learner - 1), SERIES[learner]
+                label = f"learner {learner}" + (", handicapped" * (learner == HANDICAPPED))
+                axes.scatter([x] * len(values), values, s=14, color=colour, label=label)
+                mean = statistics.mean(values)
+                axes.plot([x - 0.08, x + 0.08], [mean, mean], color=colour, linewidth=2)
+        axes.set_xticks(range(len(gains)), list(gains))
+        axes.set_ylabel("taught less alone, points")
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles[:3], labels[:3], loc="upper left", ncols=3, bbox_to_anchor=(0.08, 1))
+    return to_svg(figure, "change of validation accuracy by teaching, by objective and learner")
 
 
 def spread(values: tuple[float, ...], signed: bool = False) -> str:

@@ -26,6 +26,7 @@ from unrolled import unrolled
 
 SMALL = {
     "lbt": {"student": "DARTS_V1"},
+    "nes": {"learners": 2, "members": 2},
     "pamkd": {"group_size": 2},
     "pdarts": {"deeper": (0, 1)},
 }

@@ -361,6 +361,11 @@ def run_step(method, via, order, calls):
         (LBT(), FiniteDifference(), "levels-first", 7),
         (SGL(), Exact(), "levels-first", 10),  # 2 V, 2 labels, 4 W, 2 exams
         (SGL(), FirstOrder(), "levels-first", 10),
+        (PAMKD(), Exact(), "levels-first", 10),  # 2 V, 2 W; 2 V, 2 W on groups; 2 exams
+        (PAMKD(learners=3), FirstOrder(), "levels-first", 15),
+        (MKD(), FirstOrder(), "alphas-first", 4),  # 2 exams, 2 training: peers are not asked again
+        (KDCL(), FiniteDifference(), "alphas-first", 10),
+        (OKDDip(learners=3), FirstOrder(), "alphas-first", 6),
     ],
 )
 def test_forward_passes_of_a_step_are_the_fewest(method, via, order, forwards):

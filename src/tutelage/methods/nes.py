@@ -14,6 +14,8 @@ Deviations:
     side by side; they select, and the networks of those selected are then trained from scratch.
     `--search random` draws the paper's random pool, but nothing trains before the retraining, so
     there is nothing to select by and the first M learners are the members.
+    A finite difference takes one radius for all learners together, so only the other rules keep
+    them wholly apart.
     PAMKD compares with NES and does not say how it adapted it, nor that its figures are ensembles'.
 """
 

@@ -46,12 +46,27 @@ class Stage:
     """What genotype.json says of where it comes from."""
     result: Mapping[str, Any]
     """What result.json says of the test set; empty before that."""
+    ensemble: Mapping[str, Any]
+    """What ensemble.json says of the learners that are kept together; empty without any."""
     notes: tuple[str, ...]
     """One sentence for everything that is damaged."""
+    networks: tuple[Stage, ...] = ()
+    """The retrainings of an ensemble's members, as far as there are any."""
 
     def of(self, event: str) -> list[dict[str, Any]]:
         """Give the rows of one event: step, epoch or end."""
         return [row for row in self.rows if row.get("event") == event]
+
+    @property
+    def members(self) -> list[Any]:
+        """The learners that are kept together, by their numbers."""
+        found = self.ensemble.get("members") or []
+        return [each.get("learner") for each in found if isinstance(each, Mapping)]
+
+    @property
+    def trainings(self) -> tuple[Stage, ...]:
+        """The retrainings of networks, of which an ensemble has several."""
+        return self.networks or (self,)
 
     @property
     def seconds(self) -> float | None:
@@ -154,10 +169,26 @@ class Record:
         return kept if isinstance(kept, int) else None
 
     @property
+    def members(self) -> list[Any]:
+        """The learners of the ensemble that is kept, best one first; none where it is no ensemble.
+
+        Then test error, weights and validation accuracy are the ensemble's.
+        """
+        return self.stages[-1][1].members  # one network of it may have been trained alone
+
+    @property
+    def ensemble(self) -> str:
+        """Name the learners that are kept together; nothing where it is no ensemble."""
+        names = ", ".join(map(str, self.members))
+        return f"ensemble of learners {names}" if names else ""
+
+    @property
     def valid_accuracy(self) -> float | None:
-        """The kept learner's accuracy on validation data at the end of the search."""
+        """The accuracy of what is kept on validation data at the end of the search."""
         if self.search is None:
             return None
+        if self.members:
+            return number(self.search.ensemble.get("valid_accuracy"))
         found = self.search.about.get("valid_accuracy")
         for row in self.search.of("end"):
             learners = row.get("learners") or []
@@ -167,8 +198,11 @@ class Record:
 
     @property
     def benchmark(self) -> Mapping[str, Any]:
-        """What NAS-Bench-201 says of the kept architecture; empty where not asked, or not yet."""
-        if self.search is None or self.kept is None:
+        """What NAS-Bench-201 says of the kept architecture; empty where not asked, or not yet.
+
+        Of an ensemble it says nothing: the table has single networks alone.
+        """
+        if self.search is None or self.kept is None or self.members:
             return {}
         found = self.search.last.get("table") or []
         return found[self.kept] if self.kept < len(found) else {}
@@ -204,6 +238,8 @@ def number(value: Any) -> float | None:
 def _stage(path: Path) -> Stage:
     notes: list[str] = []
     result = _read(path / "result.json", json.loads, notes)
+    ensemble = _read(path / "ensemble.json", json.loads, notes)
+    networks = tuple(_stage(folder) for folder in sorted(path.glob("member-*")))
     stored = _read(path / "genotype.json", json.loads, notes) or result.get("genotype", {})
     genotype = None
     if stored:
@@ -214,12 +250,17 @@ def _stage(path: Path) -> Stage:
     return Stage(
         path=path,
         settings=_read(path / "run.toml", tomllib.loads, notes),
-        sessions=_read(path / "environment.json", json.loads, notes).get("sessions") or [],
+        sessions=[
+            *(_read(path / "environment.json", json.loads, notes).get("sessions") or []),
+            *(session for network in networks for session in network.sessions),
+        ],
         rows=_rows(path / "metrics.jsonl", notes),
         genotype=genotype,
         about=stored.get("about") or {},
         result=result,
-        notes=tuple(notes),
+        ensemble=ensemble,
+        notes=(*notes, *(note for network in networks for note in network.notes)),
+        networks=networks,
     )
 
 

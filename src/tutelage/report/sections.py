@@ -98,6 +98,9 @@ def status(record: Record) -> str:
             parts.append(f"Search {state}, {_of(done, total)}")
     if record.retraining is None:
         parts.append("not retrained yet, so there is no test error")
+    elif record.test_error is None and record.members:
+        done = sum(bool(network.result) for network in record.retraining.networks)
+        parts.append(f"retraining in progress, {done} of {len(record.members)} networks")
     elif record.test_error is None:
         done, total = record.retraining.epochs_done, record.retraining.setting("retrain", "epochs")
         parts.append(f"retraining in progress, {_of(done, total)}")
@@ -122,24 +125,26 @@ def tiles(record: Record) -> Iterator[Tile]:
     retraining = record.retraining
     if retraining and record.test_error is not None:
         epochs = retraining.result.get("epochs", retraining.epochs_done)
-        yield Tile(
-            "test error", percent(record.test_error), f"after {epochs} epochs of training", True
-        )
+        remark = f"after {epochs} epochs of training"
+        if record.members:
+            own = ", ".join(percent(each) for each in retraining.result.get("ensemble") or [])
+            remark = f"of the ensemble, {remark} of each network; by themselves {own}"
+        yield Tile("test error", percent(record.test_error), remark, True)
     answer = record.benchmark
     for key, data in TESTS.items() if answer else ():
         ranked = key == "cifar10_test_200"
         remark = f"rank {rank(answer)}" if ranked else "of NAS-Bench-201"
         yield Tile(f"{data} test", figure(answer, key), remark, result=ranked)
     if retraining and record.parameters is not None:
-        yield Tile("weights", quantity(record.parameters), "without auxiliary head")
+        whose = "of all networks, " if record.members else ""
+        yield Tile("weights", quantity(record.parameters), f"{whose}without auxiliary head")
     multiply_adds = number(retraining.result.get("multiply_adds")) if retraining else None
     if multiply_adds is not None:
-        yield Tile("multiply-adds", quantity(multiply_adds), "one image")
+        whose = "all networks, " if record.members else ""
+        yield Tile("multiply-adds", quantity(multiply_adds), f"{whose}one image")
     if record.valid_accuracy is not None:
-        remark = (
-            "supernet, end of search" if record.kept is None else f"learner {record.kept}, kept"
-        )
-        yield Tile("valid accuracy", percent(record.valid_accuracy), remark)
+        alone = "supernet, end of search" if record.kept is None else f"learner {record.kept}, kept"
+        yield Tile("valid accuracy", percent(record.valid_accuracy), record.ensemble or alone)
     for name, stage in record.stages:
         if stage.seconds is not None:
             count = len(stage.sessions)
@@ -171,6 +176,8 @@ def provenance(record: Record) -> str:
     if record.search is None or "learner" not in about:
         return ""
     origin = f"learner {about['learner']}"
+    if record.members:
+        origin += f", the first of the {record.ensemble},"
     if record.search.epochs_done:
         origin += f" after epoch {record.search.last.get('epoch', '?')}"
     loss, accuracy = number(about.get("valid_loss")), number(about.get("valid_accuracy"))
@@ -220,12 +227,18 @@ def gradients(stage: Stage) -> Iterator[Drawn]:
 
 
 def retrained(stage: Stage) -> Iterator[Drawn]:
-    """Plot a retraining."""
-    axis, x, rows = timeline(stage)
-    accuracy = [100 * value for value in values(rows, "train_accuracy")]
-    loss = values(rows, "train_loss")
-    yield from plot("Training loss", [Line("train", x, loss, SERIES[0])], axis)
-    yield from plot("Training accuracy (%)", [Line("train", x, accuracy, SERIES[0])], axis)
+    """Plot a retraining, with a line for every network of an ensemble."""
+    losses, accuracies = [], []
+    along = by_epoch if stage.networks else timeline
+    for place, network in enumerate(stage.trainings):
+        axis, x, rows = along(network)
+        name = f"member {place}" if stage.networks else "train"
+        colour = SERIES[place % len(SERIES)]
+        losses.append(Line(name, x, values(rows, "train_loss"), colour))
+        accuracy = [100 * value for value in values(rows, "train_accuracy")]
+        accuracies.append(Line(name, x, accuracy, colour))
+    yield from plot("Training loss", losses, axis)
+    yield from plot("Training accuracy (%)", accuracies, axis)
 
 
 def settings(stage: Stage) -> list[tuple[str, str]]:
@@ -280,8 +293,8 @@ def compared(rows: Sequence[Row]) -> list[Drawn]:
                 loss.append(Line(row.label, x, y, colour))
                 y = values(found, "table", kept, "cifar10_test_200")
                 table.append(Line(row.label, x, y, colour))
-            if record.retraining:
-                _, x, found = timeline(record.retraining)
+            for stage in record.retraining.trainings if record.retraining else ():
+                _, x, found = timeline(stage)
                 training.append(Line(row.label, x, values(found, "train_loss"), colour))
     axis = Axis("epoch")
     return [

@@ -57,13 +57,18 @@ class Row:
     records: tuple[Record, ...]
 
     @property
+    def members(self) -> int:
+        """Learners of the ensembles that are kept; 0 where they are kept alone."""
+        return max(len(record.members) for record in self.records)
+
+    @property
     def test_error(self) -> Statistic:
         """Test errors after retraining, fractions."""
         return _statistic(record.test_error for record in self.records)
 
     @property
     def valid_accuracy(self) -> Statistic:
-        """Accuracies of the kept learners on validation data at the end of the searches."""
+        """Accuracies of what is kept on validation data at the end of the searches."""
         return _statistic(record.valid_accuracy for record in self.records)
 
     @property
@@ -86,7 +91,7 @@ class Row:
         seeds = (str(record.seed) for record in self.records if record.seed is not None)
         tested = {f"{data} test %": self.benchmark(key).text() for key, data in TESTS.items()}
         return {
-            "runs": self.label,
+            "runs": self.label + (f", ensemble of {self.members}" if self.members else ""),
             "seeds": ", ".join(seeds),
             "test error %": self.test_error.text(scale=100),
             **tested,

@@ -107,13 +107,16 @@ class Ensemble:
                 "use the release that wrote it"
             )
         try:
-            members = [
-                (int(x["learner"]), Genotype.from_dict(x["genotype"])) for x in data["members"]
-            ]
-            learners, genotypes = zip(*members, strict=True)
+            members = data["members"]
+            learners = tuple(int(each["learner"]) for each in members)
+            genotypes = tuple(Genotype.from_dict(each["genotype"]) for each in members)
             found = {name: float(data[name]) for name in MARKS if name in data}
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged: {error!s}") from None
+        except KeyError as error:
+            raise ValueError(f"{path} is damaged: it lacks {error}") from None
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
+        if not learners:
+            raise ValueError(f"{path} is damaged: it has no members")
         return cls(learners, genotypes, found)
 
     def as_text(self) -> str:

@@ -53,7 +53,7 @@ class Averaged(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, C) whose softmax is the mean of the members' probabilities."""
-        logs = torch.stack([member(x).log_softmax(1) for member in self.members])
+        logs = torch.stack([network(x).log_softmax(1) for network in self.members])
         return logs.logsumexp(0) - math.log(len(logs))
 
 

@@ -10,7 +10,7 @@ a probability that grows linearly from 0.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -128,17 +128,26 @@ def retrain_ensemble(
             own, folder = replace(settings, seed=settings.seed + place), out / member(place)
             resumed = (folder / "run.toml").exists()
             results.append(retrain(genotype, data, own, folder, resumed))
-        tested = test_images(data, about(out / member(0)))
-        marks = measured(load(out, device), tested, settings.batch_size, device)
-        errors = [result["test_error"] for result in results]
-        sums = {
-            name: sum(result[name] for result in results)
-            for name in ("parameters", "multiply_adds")
-        }
-        result = {**results[0], **sums, **marks, "ensemble": errors}
-        del result["genotype"]
-        print(f"ensemble of {len(errors)} networks: {said(marks)}")
+        result = _together(results, data, settings, out, device)
         directory.write_json(RESULT, result)
+    return result
+
+
+def _together(
+    results: Sequence[Mapping[str, Any]],
+    data: Data,
+    settings: Retrain,
+    out: Path,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Test the networks in `out` together; return what result.json says of the ensemble."""
+    tested = test_images(data, about(out / member(0)))
+    marks = measured(load(out, device), tested, settings.batch_size, device)
+    same = {name: results[0][name] for name in ("data", "epochs", "seed")}
+    sums = {name: sum(each[name] for each in results) for name in ("parameters", "multiply_adds")}
+    errors = [each["test_error"] for each in results]
+    result = {**same, **sums, **marks, "ensemble": errors}
+    print(said(result))
     return result
 
 
@@ -176,7 +185,7 @@ def _finished(
     data, settings = _cut(data, settings, directory.settings()["retrain"]["cutout"])
     directory.refuse_changes(_given(genotype, data, settings))
     result = directory.read_json(RESULT)
-    print(f"{out} is finished: test error {100 * result['test_error']:.2f} %")
+    print(f"{out} is finished: {said(result)}")
     return result
 
 
@@ -231,6 +240,7 @@ def measured(
     }
 
 
-def said(marks: Mapping[str, Any]) -> str:
-    """Say how a network did on the test set."""
-    return f"test error {100 * marks['test_error']:.2f} % on {marks['test_images']:,} images"
+def said(result: Mapping[str, Any]) -> str:
+    """Say how a network or an ensemble did on the test set."""
+    of = f" of the ensemble of {len(result['ensemble'])} networks" if "ensemble" in result else ""
+    return f"test error{of} {100 * result['test_error']:.2f} % on {result['test_images']:,} images"
