@@ -25,6 +25,7 @@ from tutelage.spaces.base import Size
 PAGE = Path(__file__).parent / "searches.md"
 BEGIN, END = "<!-- from docs/pairs.py -->\n", "<!-- to here -->\n"
 SIZE = Size(channels=12, cells=1)
+IMAGES = {"train": 2, "valid": 2}
 SMALL = {"lbt": {"student": "DARTS_V1"}}
 """Settings that make a part quick to build."""
 
@@ -44,7 +45,8 @@ def join(method: str, search: str, space: str) -> str:
         if phase.operations:
             first = list(range(phase.operations))
             varied = varied.narrowed({g: [first] * n for g, (n, _) in fitted.choices.items()})
-        maker = Maker(relaxation, [varied], SIZE, Clock(), 3, torch.device("cpu"), amp=None)
+        cpu = torch.device("cpu")
+        maker = Maker(relaxation, [varied], SIZE, Clock(), 3, cpu, amp=None, images=IMAGES)
         make_part("method", {"name": method, **SMALL.get(method, {})})(maker)
     channels, cells = relaxation.size(fitted)
     depths = dict.fromkeys(str(cells + phase.cells) for phase in phases)  # each once, in order

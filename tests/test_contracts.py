@@ -56,7 +56,8 @@ def join(method, search, space, dtype=torch.float64):
     if phase.partial:
         fitted = fitted.varied(partial=phase.partial)
     size = replace(SIZE, channels=CHANNELS.get(search, SIZE.channels))
-    maker = Maker(relaxation, [fitted], size, Clock(), 3, torch.device("cpu"), None)
+    images = {"train": 3, "valid": 3}
+    maker = Maker(relaxation, [fitted], size, Clock(), 3, torch.device("cpu"), None, images)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

@@ -14,11 +14,11 @@ from test_search import run_toml
 from tutelage.multilevel import hypergradient
 from tutelage.parts import PARTS, make_part
 from tutelage.run.budget import Budget, Masked, budget_of
-from tutelage.run.cost import Cost, nodes, prices_of
+from tutelage.run.cost import Cost, prices_of
 from tutelage.run.describe import describe, multiply_adds, weights
 from tutelage.run.penalty import with_penalty
 from tutelage.run.search import search_run
-from tutelage.spaces.base import Mix, Size
+from tutelage.spaces.base import Mix, Size, nodes
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.published import PUBLISHED
 from tutelage.virtual import Exact, leaves

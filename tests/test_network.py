@@ -9,7 +9,7 @@ from torch import nn
 
 from darts_cells import NAMES, SPACE, alphas, genotype
 from reference import batch_norm, unstack
-from tutelage.spaces.base import Mix, Size
+from tutelage.spaces.base import Mix, Size, one_hot
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.network import drop
 from tutelage.spaces.ops import operation
@@ -25,19 +25,6 @@ INSIDE = genotype(
     "dil5 0, dil3 1 · sep5 1, skip 2 · avg 3, sep3 2 · sep5 4, skip 1",
     "dil5 1, sep3 0 · dil3 2, max 2 · avg 3, sep3 2 · sep5 4, dil5 3",
 )
-
-
-def one_hot(genotype: Genotype) -> Mix:
-    operations = {
-        group: torch.zeros(shape, dtype=torch.float64) for group, shape in SPACE.choices.items()
-    }
-    for group, cell in genotype.cells.items():
-        first = 0
-        for index, node in enumerate(cell.nodes):
-            for name, source in node:
-                operations[group][first + source, NAMES.index(name)] = 1
-            first += index + 2
-    return Mix(operations).without_zeros()
 
 
 def copy_weights(fast: nn.Module, network: nn.Module, genotype: Genotype) -> None:
@@ -75,7 +62,7 @@ def test_one_hot_mix_equals_network_with_copied_weights(genotype):
     network = SPACE.network(genotype, size).double().train()  # BatchNorms use their batch
     copy_weights(fast, network, genotype)
     x = torch.randn(4, 3, 16, 16, dtype=torch.float64)
-    logits, features = fast(x, one_hot(genotype))
+    logits, features = fast(x, one_hot(SPACE, genotype, like=x))
     theirs, auxiliary = network(x)
     assert auxiliary is None
     torch.testing.assert_close(logits, theirs, rtol=1e-10, atol=1e-10)

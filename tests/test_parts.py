@@ -234,7 +234,9 @@ def test_every_recipe_joins_its_parts_in_every_phase(name, searched):
             varied = varied.narrowed(first)
         size = Size(settings.channels or search.size(space)[0], cells=1, form=settings.form)
         cpu = torch.device("cpu")
-        problem = method(Maker(search, [varied], size, Clock(), stretch.span, cpu, amp=None))
+        images = {"train": 2, "valid": 2}
+        maker = Maker(search, [varied], size, Clock(), stretch.span, cpu, None, images)
+        problem = method(maker)
         assert problem.levels[-1].optimiser == "alphas"
 
 

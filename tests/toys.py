@@ -62,6 +62,8 @@ class ToyMake:
         self.clock = Clock()
         self.epochs = epochs
         self.module = supernet
+        self.images = {"train": 20, "valid": 20}
+        self.classes = CLASSES
 
     def supernet(self) -> Net:
         return Net(lambda: self.module().double(), ToyRelaxation(), self.clock)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tutelage.methods.okddip import OKDDip as OKDDip
     from tutelage.methods.one import ONE as ONE
     from tutelage.methods.pamkd import PAMKD as PAMKD
+    from tutelage.methods.sd_darts import SDDarts as SDDarts
     from tutelage.methods.sgl import SGL as SGL
     from tutelage.methods.single import Single as Single
     from tutelage.multilevel import Level as Level
@@ -66,6 +67,7 @@ _HOMES = {
     "methods.okddip": ("OKDDip",),
     "methods.one": ("ONE",),
     "methods.pamkd": ("PAMKD",),
+    "methods.sd_darts": ("SDDarts",),
     "methods.sgl": ("SGL",),
     "methods.single": ("Single",),
     "multilevel": ("Level", "hypergradient"),

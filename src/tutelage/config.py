@@ -226,6 +226,14 @@ class Run:
     eigenvalue_every: int = 0
     """Epochs between two measurements of the dominant eigenvalue of the validation loss's Hessian
     in the alphas; 0: never."""
+    sharpness_every: int = 0
+    """Epochs between two measurements of the sharpness in the alphas: by how much the validation
+    loss rises at a small distance, uphill (SAM); 0: never."""
+    sharpness_radius: float = 0.05
+    """That distance, over all alphas together."""
+    gap_every: int = 0
+    """Epochs between two measurements of the discretisation gap: the supernet's accuracy on the
+    validation half, less that with what is read off alone, at the same weights; 0: never."""
     stop: Literal["never", "eigenvalue", "skips"] = "never"
     """When to stop early: as the eigenvalue grows (R-DARTS), or at two skip connections in the
     normal cell (DARTS+)."""
@@ -241,6 +249,8 @@ class Run:
             if (value := getattr(self, name)) is not None:
                 at_least(1, **{name: value})
         at_least(0, eigenvalue_every=self.eigenvalue_every, stop_from=self.stop_from)
+        at_least(0, sharpness_every=self.sharpness_every, gap_every=self.gap_every)
+        positive(sharpness_radius=self.sharpness_radius)
         one_of(("never", "eigenvalue", "skips"), stop=self.stop)
         if self.stop == "eigenvalue" and not self.eigenvalue_every:
             raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -131,6 +131,12 @@ class Make(Protocol):
     clock: Clock
     epochs: int
     """Epochs for which the weights train: those of the search, or of its present phase."""
+    images: Mapping[str, int]
+    """How many images each half has: train, valid."""
+
+    @property
+    def classes(self) -> int:
+        """Count the classes, C."""
 
     def supernet(self) -> Net:
         """Make a fresh learner in the searched space."""
@@ -149,6 +155,8 @@ class Learner(NamedTuple):
     """Where its alphas stand."""
     drafts: tuple[tuple[str | int, ...], ...] = ()
     """Where further weights of its net stand: SGL's V."""
+    averages: tuple[tuple[str | int, ...], ...] = ()
+    """Where averages of its weights stand, which grow with them: SD-DARTS' T."""
     rehearsals: tuple[tuple[str | int, ...], ...] = ()
     """Where further alphas of its net stand: SGL's B."""
 
@@ -183,6 +191,8 @@ class Problem(NamedTuple):
     """Called after every epoch."""
     members: int = 0
     """How many learners an ensemble keeps, selected together; 0: the best learner alone."""
+    remark: str = ""
+    """What a user should know before the run: memory that is taken."""
 
 
 class Method(Protocol):

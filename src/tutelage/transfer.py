@@ -251,3 +251,35 @@ def _simplex_minimum(w: Tensor, gradient: Tensor, hessian: Tensor) -> Tensor:
     feasible = (points >= -1e-12).all(1) & values.isfinite()
     best = points[values.masked_fill(~feasible, torch.inf).argmin()].clamp_min(0)
     return best / best.sum()
+
+
+# Distances from probabilities -------------------------------------------------------------------
+
+Distance = Literal["kl", "kl-reverse", "euclidean", "manhattan", "cosine"]
+EPSILON = 1e-8
+"""The least probability of a teacher whose logarithm is taken."""
+
+
+def distances(form: Distance, student: Tensor, teacher: Tensor) -> Tensor:
+    """Distance (B,) of a student's probabilities s from a teacher's t, image by image.
+
+    - kl: Σ s log(s / t), the student first (SD-DARTS as printed);
+    - kl-reverse: Σ t log(t / s), the teacher first (Hinton, Vinyals, Dean, 2015);
+    - euclidean: ‖s - t‖₂;
+    - manhattan: ‖s - t‖₁;
+    - cosine: 1 - <s, t> / ‖s‖ ‖t‖.
+
+    Args:
+        form: Which.
+        student: Logits (B, C).
+        teacher: Probabilities (B, C).
+    """
+    log_s = student.log_softmax(1)
+    s, log_t = log_s.exp(), teacher.clamp_min(EPSILON).log()
+    if form == "kl":
+        return (s * (log_s - log_t)).sum(1)
+    if form == "kl-reverse":
+        return (teacher * (log_t - log_s)).sum(1)
+    if form == "cosine":
+        return 1 - F.cosine_similarity(s, teacher, dim=1)
+    return torch.linalg.vector_norm(s - teacher, ord=2 if form == "euclidean" else 1, dim=1)

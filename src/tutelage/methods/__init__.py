@@ -12,5 +12,6 @@ METHODS = {
     "afd": "tutelage.methods.afd:AFD",
     "cream": "tutelage.methods.cream:Cream",
     "nes": "tutelage.methods.nes:NES",
+    "sd-darts": "tutelage.methods.sd_darts:SDDarts",
 }
 """Every method's name on the command line, and its class; a line here makes a method usable."""

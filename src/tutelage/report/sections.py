@@ -193,6 +193,8 @@ def learning(stage: Stage) -> Iterator[Drawn]:
     yield from plot("Loss of every learner", learner_lines(stage, "loss"), axis)
     yield from plot("Accuracy of every learner (%)", learner_lines(stage, "accuracy", 100), axis)
     yield from plot("Loss of every level", keyed_lines(stage, "loss"), axis)
+    past = learner_lines(stage, "divergence")
+    yield from plot("Divergence of every learner from its own past", past, axis)
     for cost, limit, name in COSTS:
         caption = f"{name} of the final network (millions)"
         yield from plot(caption, cost_lines(stage, cost, limit), by_epoch(stage)[0])

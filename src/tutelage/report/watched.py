@@ -15,6 +15,8 @@ QUANTITIES = (
     ("entropy", "Entropy of the mix (1: undecided, 0: decided)", (0.0, 1.0)),
     ("alignment", "Layer alignment", (-0.1, 0.1)),
     ("eigenvalue", "Dominant eigenvalue of the validation loss in the alphas", (0.0, 0.0)),
+    ("sharpness", "Sharpness: rise of the validation loss beside the alphas", (0.0, 0.0)),
+    ("gap", "Discretisation gap: accuracy of the mix less that of what is read off", (0.0, 0.0)),
 )
 """Keys of `collapse` in metrics.jsonl, their captions, and heights that are always shown."""
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from tutelage.config import Run
-from tutelage.run.cost import Cost, Prices, PriceTable, final_size, nodes, prices_of
+from tutelage.run.cost import Cost, Prices, PriceTable, final_size, prices_of
 from tutelage.run.phases import everything, strongest
 from tutelage.searches.base import Search
-from tutelage.spaces.base import Mix, Space
+from tutelage.spaces.base import Mix, Space, nodes
 from tutelage.spaces.genotype import Genotype
 from tutelage.virtual import Tree
 

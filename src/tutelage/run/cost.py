@@ -26,7 +26,7 @@ from torch import Tensor
 
 from tutelage.config import Run
 from tutelage.run.describe import multiply_adds, weights
-from tutelage.spaces.base import Mix, Size, Space
+from tutelage.spaces.base import Mix, Size, Space, nodes
 from tutelage.spaces.cells import GROUPS
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.nb201 import GROUP
@@ -98,16 +98,6 @@ def price(name: str, channels: int, stride: int, image: Image) -> Cost:
     with torch.device("meta"):
         module = operation(name, channels, stride).eval()
     return Cost(weights(module), multiply_adds(module, (channels, *image)))
-
-
-def nodes(genotype: Genotype) -> Iterator[tuple[str, range, list[tuple[int, str]]]]:
-    """Yield group, entering edges and kept (edge, operation)s of every node of a genotype."""
-    for group, cell in genotype.cells.items():
-        start = 0
-        for entering, node in zip(range(cell.inputs, cell.states), cell.nodes, strict=True):
-            rows = range(start, start + entering)
-            yield group, rows, [(start + source, name) for name, source in node]
-            start = rows.stop
 
 
 @dataclass(frozen=True, eq=False)

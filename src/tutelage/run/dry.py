@@ -47,6 +47,8 @@ class Dry:
     """By batch size; nothing for a search that trains nothing."""
     memory: int = 0
     """Bytes that the search may take."""
+    remark: str = ""
+    """What the method says of its own memory."""
 
     @property
     def fits(self) -> bool:
@@ -132,6 +134,7 @@ class Dry:
         most = "all images" if self.largest == self.images else most
         return [
             "memory",
+            *([_entry("of the method", self.remark)] if self.remark else []),
             _entry("peak", f"{self._about}{share}{too_much}"),
             _entry("largest batch", f"{most}, estimated from batches of {batches}"),
         ]
@@ -198,7 +201,9 @@ def dry_run(settings: Run) -> Dry:
     costs = extremes(space, prices_of(space, final, shape[1:]))
     measured: list[Measured] = []
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        steps = searching(asked).steps
+        first = searching(asked)
+        steps, remark = first.steps, first.problem.remark
+        del first  # what it remembers is memory too
         for batch in batches(asked) if search.trains else ():
             if len(measured) > 1 and predicted(measured, batch) > FILLED * memory:
                 break
@@ -208,7 +213,7 @@ def dry_run(settings: Run) -> Dry:
                 if len(measured) < 2 or "memory" not in str(error):
                     raise
                 break
-    return Dry(final, shape, costs, asked, images, steps, tuple(measured), memory)
+    return Dry(final, shape, costs, asked, images, steps, tuple(measured), memory, remark)
 
 
 def batches(asked: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,8 +50,15 @@ class Maker:
     epochs: int
     device: torch.device
     amp: torch.dtype | None
+    images: Mapping[str, int] = field(default_factory=dict)
+    """How many images each half has: what a method that remembers them asks for."""
     made: list[Net] = field(default_factory=list)
     """The supernets so far."""
+
+    @property
+    def classes(self) -> int:
+        """Count the classes, C."""
+        return self.size.classes
 
     def supernet(self) -> Net:
         """Make a fresh learner in the searched space."""

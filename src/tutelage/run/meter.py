@@ -167,6 +167,7 @@ def _marks(notes: Sequence[Notes], batch: Any) -> dict[str, Tensor]:
 
     - train, valid: logits of every learner on that half: its loss and accuracy, and how often two
       learners agree on the validation half;
+    - train_divergence, valid_divergence: of every learner from what taught it there;
     - labels: logits of every teacher and the true labels, -1 where unknown: how right and how
       decided the labels are that it gives;
     - gate, transfer, attention: matrices (K, K), of every learner and every peer.
@@ -178,6 +179,8 @@ def _marks(notes: Sequence[Notes], batch: Any) -> dict[str, Tensor]:
                 y = getattr(batch, half).y
                 values[f"learner/{k}/{half}_loss"] = F.cross_entropy(logits.detach(), y)
                 values[f"learner/{k}/{half}_accuracy"] = _share(logits.argmax(1) == y)
+            for k, x in enumerate(noted.get(f"{half}_divergence", ())):
+                values[f"learner/{k}/{half}_divergence"] = x.detach()
         if len(noted.get("valid", ())) > 1:
             said = torch.stack([logits.argmax(1) for logits in noted["valid"]])
             values["teaching/agreement"] = _agreement(said)

@@ -123,7 +123,11 @@ def carried(
     Returns:
         Variables and velocities of the latter.
     """
-    owned = {x[0] for each in before.learners for x in (each.weights, each.alphas, *each.drafts)}
+    owned = {
+        path[0]
+        for each in before.learners
+        for path in (each.weights, each.alphas, *each.drafts, *each.averages)
+    }
     new, moving = dict(variables), dict(velocities)
     for name, fresh in after.variables.items():
         old = variables[name]
@@ -135,7 +139,7 @@ def carried(
         for path in (learner.alphas, *learner.rehearsals):
             new = placed(new, path, narrowed(pick(variables, path), kept))
         copies = grow(old.net.module, learner.net.module)
-        for path in (learner.weights, *learner.drafts):
+        for path in (learner.weights, *learner.drafts, *learner.averages):
             new = placed(new, path, copies(pick(variables, path)))
             if path[0] in velocities:
                 moving = placed(moving, path, copies(pick(velocities, path)))

@@ -8,7 +8,7 @@ in words when they point that way, and `stopping` has the rules that act on them
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -18,10 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import grad
 
+from tutelage.problem import Part
 from tutelage.run.stopping import by_eigenvalue
 from tutelage.spaces.base import Mix
 from tutelage.spaces.genotype import Genotype
-from tutelage.virtual import Tree, gradient_at, leaves, rebuild, tree_map
+from tutelage.virtual import Tree, gradient_at, leaves, norm, rebuild, tree_map
 
 MOST_SKIPS = 2
 """Skip connections of a normal cell that are no sign of collapse: P-DARTS keeps as many."""
@@ -161,6 +162,44 @@ def hessian(loss: Callable[[Tree], Tensor], at: Tree) -> Callable[[np.ndarray], 
         return torch.cat([x.flatten() for x in found]).double().cpu().numpy()
 
     return product
+
+
+# Sharpness --------------------------------------------------------------------------------------
+
+
+def sharpness(loss: Callable[[Tree], Tensor], alphas: Tree, radius: float) -> float:
+    """Return by how much a loss rises at a distance from the alphas, where it rises fastest.
+
+    L(A + e) - L(A) with e = radius ∇L / ‖∇L‖: the sharpness of SAM (Foret et al., ICLR 2021,
+    arXiv:2010.01412) to first order in where the maximum lies, in the alphas, at fixed weights.
+    SD-DARTS' Eq. 3 (arXiv:2302.05629) is the same. Both evaluations see the same random draws, and
+    the caller's generators are left as they were.
+
+    Args:
+        loss: A scalar function () of the alphas.
+        alphas: Where; a tree of tensors.
+        radius: Distance in the space of all alphas, rho.
+
+    Returns:
+        The rise; 0 where there is no gradient.
+    """
+    at = tree_map(lambda x: x.detach().requires_grad_(), alphas)
+    devices = sorted({x.get_device() for x in leaves(at) if x.is_cuda})
+    with torch.random.fork_rng(devices), torch.enable_grad():
+        here = loss(at)
+        gradients = gradient_at(here, leaves(at))
+    step = radius / norm(gradients).clamp_min(torch.finfo(here.dtype).tiny)
+    moved = [x.detach() + step * g for x, g in zip(leaves(at), gradients, strict=True)]
+    with torch.random.fork_rng(devices), torch.no_grad():
+        there = loss(rebuild(at, iter(moved)))
+    return float(there - here.detach())
+
+
+@torch.no_grad()
+def accuracy(logits: Callable[[Tensor], Tensor], parts: Iterable[Part]) -> float:
+    """Return the share of images whose label is the class with the largest logit."""
+    right = [(logits(part.x).argmax(1) == part.y) for part in parts]
+    return float(torch.cat(right).double().mean())
 
 
 # Agreement of cells -----------------------------------------------------------------------------

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.config import Data, Run
-from tutelage.data.batches import in_order
 from tutelage.data.draws import draws
 from tutelage.data.splits import load_split, save_split
 from tutelage.parts import part_settings
@@ -126,6 +125,8 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
         )
         streams = streams_of(settings, train, halves, device)
         work = Searching(method, search, space, size, streams, settings)
+        if work.problem.remark:
+            print(work.problem.remark, flush=True)
         with opened(out, plain(settings)) as directory:
             if not stored:
                 save_split(out / SPLIT, *halves)
@@ -228,15 +229,10 @@ def validate(work: Searching) -> Validated:
 def _answers(work: Searching) -> Iterator[tuple[list[list[Tensor]], Tensor]]:
     """Yield batches of the validation half, not augmented: all learners' logits, and labels (B,).
 
-    Where a learner has weights of a first stage, their logits (B, C) follow its own. Batches are
-    those of the search, since a supernet normalises by the batch.
+    Where a learner has weights of a first stage, their logits (B, C) follow its own.
     """
-    valid = work.streams.valid
-    subset = valid.subset
-    if work.settings.limit_batches:
-        subset = subset[: work.settings.limit_batches * valid.batch_size]
     torch.manual_seed(int(draws(work.settings.seed, "search/validate").integers(2**63)))
-    for x, y, _ in in_order(valid.data, subset, valid.batch_size, valid.device):
+    for x, y, _ in work.validation():
         logits = []
         for learner in work.problem.learners:
             alphas = pick(work.variables, learner.alphas)

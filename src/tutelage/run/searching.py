@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, final
 
@@ -18,9 +18,10 @@ from torch import Tensor
 from tutelage.benchmark.nasbench201 import Table
 from tutelage.clock import Clock
 from tutelage.config import Run
+from tutelage.data.batches import in_order
 from tutelage.data.draws import draws
 from tutelage.multilevel import Level, hypergradient, search_step, tops
-from tutelage.problem import Learner, Method, Problem, pick
+from tutelage.problem import Learner, Method, Part, Problem, pick
 from tutelage.run.budget import budget_of
 from tutelage.run.maker import Maker
 from tutelage.run.meter import Meter, entries, teaching_line
@@ -37,11 +38,21 @@ from tutelage.run.phases import (
 )
 from tutelage.run.probes import signs
 from tutelage.run.streams import LazyBatch, Streams
-from tutelage.run.watch import column, looked_up, stop_now, two_stages, watched
+from tutelage.run.watch import column, due, looked_up, stop_now, two_stages, watched
 from tutelage.searches.base import Search
 from tutelage.spaces.base import Size, Space
 from tutelage.spaces.genotype import Genotype
-from tutelage.virtual import Exact, FiniteDifference, FirstOrder, Rate, Tree, Via, leaves, tree_map
+from tutelage.virtual import (
+    Exact,
+    FiniteDifference,
+    FirstOrder,
+    Rate,
+    Tree,
+    Via,
+    leaves,
+    rebuild,
+    tree_map,
+)
 
 SHORT = re.compile(r"_conv|_pool|_connect|x\d|_(?=\d)")
 """What a progress line leaves out of an operation's name: sep_conv_3x3 is sep3."""
@@ -117,6 +128,10 @@ class Searching:
             epochs=stretch.span,
             device=self.device,
             amp=torch.bfloat16 if self.settings.precision == "bf16" else None,
+            images={
+                half: len(stream.subset)
+                for half, stream in (("train", self.streams.train), ("valid", self.streams.valid))
+            },
         )
         problem, spaces = self.method(self.maker), self.maker.spaces
         count = len(problem.learners)
@@ -352,6 +367,15 @@ class Searching:
         spaces = self.maker.spaces
         return spaces[min(self.problem.learners.index(learner), len(spaces) - 1)]
 
+    def validation(self) -> Iterator[Part]:
+        """Yield the validation half once, not augmented; of it as many batches as an epoch has.
+
+        Batches are those of the search, since a supernet normalises by the batch.
+        """
+        valid, limit = self.streams.valid, self.settings.limit_batches
+        subset = valid.subset[: limit * valid.batch_size] if limit else valid.subset
+        return in_order(valid.data, subset, valid.batch_size, valid.device)
+
     # Checkpoints ---------------------------------------------------------------------------
 
     def end_epoch(self) -> dict[str, Any]:
@@ -371,17 +395,19 @@ class Searching:
     def _watch(self) -> dict[str, Any]:
         """Measure signs of collapse, and decide whether the search stops."""
         settings, learners = self.settings, self.problem.learners
-        every = settings.eigenvalue_every
         valid = self.streams.valid.batch(self.epoch, 0)
         genotypes = [self.genotype(learner) for learner in learners]
         measured = [
             watched(
                 learner,
                 self.search,
+                self.space_of(learner),
                 self.variables,
                 genotype,
                 valid,
-                eigenvalue=bool(every) and (self.epoch + 1) % every == 0,
+                self.validation,
+                due(settings, self.epoch),
+                settings.sharpness_radius,
             )
             for learner, genotype in zip(learners, genotypes, strict=True)
         ]
@@ -444,7 +470,8 @@ class Searching:
                 for mine, stored in zip(leaves(self.variables[name]), leaves(tree), strict=True):
                     mine.copy_(stored)
             else:
-                self.variables[name] = tree_map(placed, tree)
+                pairs = zip(leaves(tree), leaves(self.variables[name]), strict=True)
+                self.variables[name] = rebuild(tree, (x.to(mine.device) for x, mine in pairs))
         self.velocities = {n: tree_map(placed, x) for n, x in state["velocities"].items()}
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
-from math import isfinite
+from math import isfinite, nan
 from typing import Any, NamedTuple
 
 import torch
@@ -13,37 +13,64 @@ from torch import Tensor
 from torch.func import functional_call
 
 from tutelage.benchmark.nasbench201 import Table
+from tutelage.config import Run
 from tutelage.problem import Learner, Part, pick
-from tutelage.run.probes import cell_gradients, dominant_eigenvalue, entropy, layer_alignment, skips
+from tutelage.run.probes import (
+    accuracy,
+    cell_gradients,
+    dominant_eigenvalue,
+    entropy,
+    layer_alignment,
+    sharpness,
+    skips,
+)
 from tutelage.run.stopping import Stop, by_eigenvalue, by_skips
 from tutelage.searches.base import Search
-from tutelage.spaces.base import Mix
+from tutelage.spaces.base import Mix, Space, one_hot
 from tutelage.spaces.genotype import Genotype
 from tutelage.virtual import Tree
+
+
+def due(settings: Run, epoch: int) -> set[str]:
+    """Name the costlier quantities that are measured after an epoch, counted from 0."""
+    every = {
+        "eigenvalue": settings.eigenvalue_every,
+        "sharpness": settings.sharpness_every,
+        "gap": settings.gap_every,
+    }
+    return {name for name, epochs in every.items() if epochs and (epoch + 1) % epochs == 0}
 
 
 def watched(
     learner: Learner,
     search: Search,
+    space: Space,
     variables: Mapping[str, Tree],
     genotype: Genotype,
     valid: Part,
-    eigenvalue: bool,
+    held_out: Callable[[], Iterable[Part]],
+    wanted: Set[str],
+    radius: float,
 ) -> dict[str, Any]:
-    """Measure one learner on a batch of validation data.
+    """Measure one learner on validation data.
 
     The network is probed at the expected mix: noise of a sampled one would be measured as well.
 
     Args:
         learner: Who is measured.
         search: How its alphas make a mix.
+        space: What its supernet can build.
         variables: All variables of the search.
         genotype: What is read off now.
-        valid: The batch.
-        eigenvalue: Whether to measure the dominant eigenvalue too, the price of some twenty steps.
+        valid: A batch, on which all but the gap is measured.
+        held_out: Gives all images that the gap is measured on.
+        wanted: What to measure beside what costs little: `eigenvalue`, some twenty steps' price;
+            `sharpness`, a step's; `gap`, two forward passes of every image.
+        radius: Of the sharpness.
 
     Returns:
-        Of each cell: `skips`, `entropy`, `alignment`; and `eigenvalue`, None where not measured.
+        Of each cell: `skips`, `entropy`, `alignment`; and `eigenvalue`, `sharpness`, `gap` and
+        `one_hot_accuracy`, None where not measured.
     """
     net, alphas = learner.net, pick(variables, learner.alphas)
     weights = pick(variables, learner.weights)
@@ -52,19 +79,46 @@ def watched(
     def expected(alphas: Tree) -> Mix:
         return replace(search.expected(alphas), auxiliary=auxiliary)
 
+    def logits(mix: Mix, x: Tensor) -> Tensor:
+        return functional_call(net.module, weights, (x, mix))[0]
+
     def loss(mix: Mix) -> Tensor:
-        logits, _ = functional_call(net.module, weights, (valid.x, mix))
-        return F.cross_entropy(logits, valid.y)
+        return F.cross_entropy(logits(mix, valid.x), valid.y)
+
+    def loss_at(alphas: Tree) -> Tensor:
+        return loss(expected(alphas))
 
     mix = expected(alphas)
     gradients = cell_gradients(loss, mix)
-    value = dominant_eigenvalue(lambda a: loss(expected(a)), alphas) if eigenvalue else None
+    found: dict[str, float] = {}
+    if "eigenvalue" in wanted:
+        found["eigenvalue"] = dominant_eigenvalue(loss_at, alphas)
+    if "sharpness" in wanted:
+        found["sharpness"] = sharpness(loss_at, alphas, radius)
+    if "gap" in wanted:
+        chosen = one_hot(space, genotype, like=next(iter(mix.operations.values())))
+        found |= gap(lambda x: logits(mix, x), lambda x: logits(chosen, x), held_out)
+    costly = ("eigenvalue", "sharpness", "gap", "one_hot_accuracy")
     return {
         "skips": skips(genotype),
         "entropy": entropy(mix.operations),
         "alignment": {group: layer_alignment(g) for group, g in gradients.items() if g},
-        "eigenvalue": value if value is not None and isfinite(value) else None,
+        **{name: x if isfinite(x := found.get(name, nan)) else None for name in costly},
     }
+
+
+def gap(
+    mixed: Callable[[Tensor], Tensor],
+    discrete: Callable[[Tensor], Tensor],
+    held_out: Callable[[], Iterable[Part]],
+) -> dict[str, float]:
+    """Measure what discretisation loses: the accuracy of a mix less that of its architecture.
+
+    Both are a supernet with the same weights, as functions of images (B, C, H, W).
+    """
+    with torch.random.fork_rng():  # some spaces draw noise
+        before, after = (accuracy(logits, held_out()) for logits in (mixed, discrete))
+    return {"gap": before - after, "one_hot_accuracy": after}
 
 
 class Stages(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -140,6 +140,31 @@ class Space(Protocol):
         self, genotype: Genotype, size: Size, *, auxiliary: bool = False, drop_path: float = 0.0
     ) -> nn.Module:
         """Build the stand-alone network of a genotype."""
+
+
+def nodes(genotype: Genotype) -> Iterator[tuple[str, range, list[tuple[int, str]]]]:
+    """Yield group, entering edges and kept (edge, operation)s of every node of a genotype."""
+    for group, cell in genotype.cells.items():
+        start = 0
+        for entering, node in zip(range(cell.inputs, cell.states), cell.nodes, strict=True):
+            rows = range(start, start + entering)
+            yield group, rows, [(start + source, name) for name, source in node]
+            start = rows.stop
+
+
+def one_hot(space: Space, genotype: Genotype, like: Tensor) -> Mix:
+    """Return the mix of a genotype: 1 for what it keeps, nothing else runs.
+
+    With a supernet's weights it gives the function of the genotype's network, whose pools and
+    skips the supernet may normalise. Its weights have the type and the device of `like`.
+    """
+    operations = {group: like.new_zeros(shape) for group, shape in space.choices.items()}
+    edges = {group: like.new_zeros(count) for group, (count, _) in space.choices.items()}
+    for group, _, kept in nodes(genotype):
+        for edge, name in kept:
+            operations[group][edge, space.operations[group][edge].index(name)] = 1
+            edges[group][edge] = name != "none"  # channels that pass operations by end with it
+    return Mix(operations, edges=edges).without_zeros()
 
 
 def narrow(operations: Mapping[str, Edges], kept: Mapping[str, Sequence[Sequence[int]]]) -> Any:

@@ -1,0 +1,191 @@
+"""SD-DARTS: a supernet taught by its own past.  Zhu, Li, Liu, Wang, 2023, arXiv:2302.05629.
+
+    min_A   L(w*(A), A; D_val)  + λ H(f(x), f_T(x))                                     Eq. 2
+    s.t.    w*(A) = argmin_w  L(w, A; D_train) + λ H(f(x), f_T(x))
+
+    f, f_T   probabilities of the supernet, and of its teacher       H    a divergence
+    f_T(x) = 1/K Σ_{i=1..K} f_{t-i}(x)                               t    the epoch
+    W_k, A_k   weights and alphas of learner k (one, in the paper)   P    what it answered of late
+    ξ   epochs of warm-up, in which λ is 0                           T    averaged weights
+
+What a learner answers in the ordinary pass of a step is kept by the image's position, for K epochs:
+the teacher is a look-up, so there is neither a second pass nor a second set of weights.
+
+Left open, and how we read it:
+    An answer is the one that training saw: of that epoch's crop and flip, before the update, and of
+    the weights that the validation loss was taken at. (SAF, NeurIPS 2022, records like this.)
+    Alphas train in the warm-up as in DARTS. Its last K epochs are recorded, so that K teachers vote
+    from the first epoch after it. Both halves are recorded; H is a mean over a batch, an image
+    without a past counting 0. The teacher is data, its probabilities at least 1e-8.
+    ξ is a share of the epochs, so that shorter searches warm up too: 0.5 is 25 of 50.
+    Each of K learners has a past of its own; they do not teach one another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from tutelage.checks import at_least, one_of, within
+from tutelage.methods.group import Group, total
+from tutelage.methods.past import Past
+from tutelage.multilevel import Level, Order
+from tutelage.problem import Make, Problem
+from tutelage.transfer import Distance, distances
+from tutelage.virtual import Tree, detach, leaves, tree_map
+
+
+@dataclass(frozen=True)
+class SDDarts:
+    """Each learner is taught by its own past."""
+
+    learners: int = 1
+    """Learners, each with a past of its own."""
+    warmup: float = 0.5
+    """Share of the epochs in which nothing is taught, ξ: 25 of 50."""
+    weight: float = 1.0
+    """Weight of what the past teaches, λ."""
+    window: int = 2
+    """Epochs whose answers vote, K; with another memory, epochs of the warm-up that it knows."""
+    divergence: Distance = "kl"
+    """From the past: kl (student first, as printed), kl-reverse, euclidean, manhattan, cosine."""
+    memory: Literal["window", "average", "weights"] = "window"
+    """Teacher: the mean of the last answers, a decayed average of them, or averaged weights that
+    answer the same batch (Mean Teacher)."""
+    decay: float = 0.5
+    """Share of the past that an average keeps over an epoch."""
+    first_teacher: Literal["full", "growing"] = "full"
+    """After the warm-up begin with its last K epochs, or with the last one alone."""
+    warmup_alphas: Literal["train", "frozen"] = "train"
+    """What alphas do in the warm-up."""
+    valid: Literal["distilled", "plain"] = "distilled"
+    """Whether the loss of the alphas has the divergence too."""
+    memory_dtype: Literal["fp32", "bf16"] = "fp32"
+    """Numbers that answers are kept as."""
+    memory_device: Literal["device", "host"] = "device"
+    """Where answers are kept; host: in the processor's memory."""
+    memory_top: int = 0
+    """Most probable classes that are kept of an answer, the others even; 0: all."""
+    order: Order = "alphas-first"
+    """Which move first in an iteration: levels-first or alphas-first (Algorithm 1)."""
+
+    def __post_init__(self) -> None:
+        at_least(1, learners=self.learners, window=self.window)
+        at_least(0, weight=self.weight, memory_top=self.memory_top)
+        within(0, 1, warmup=self.warmup)
+        one_of(get_args(Distance), divergence=self.divergence)
+        one_of(("window", "average", "weights"), memory=self.memory)
+        if not 0 < self.decay < 1:
+            raise ValueError(f"decay = {self.decay}: must lie strictly between 0 and 1")
+        one_of(("full", "growing"), first_teacher=self.first_teacher)
+        one_of(("train", "frozen"), warmup_alphas=self.warmup_alphas)
+        one_of(("distilled", "plain"), valid=self.valid)
+        one_of(("fp32", "bf16"), memory_dtype=self.memory_dtype)
+        one_of(("device", "host"), memory_device=self.memory_device)
+        one_of(("levels-first", "alphas-first"), order=self.order)
+
+    def __call__(self, make: Make) -> Problem:
+        """Make the two-level problem."""
+        warm, clock = round(self.warmup * make.epochs), make.clock
+        if warm >= make.epochs:
+            raise ValueError(
+                f"warmup = {self.warmup} of {make.epochs} epochs leaves none for the past to teach "
+                "in: give a smaller share, or more epochs"
+            )
+        first = max(0, warm - (self.window if self.first_teacher == "full" else 1))
+        group = Group.of(make, self.learners)
+        halves = ("train", "valid") if self.valid == "distilled" else ("train",)
+        pasts = {half: self.past(make, half, group.like.device) for half in halves}
+
+        def teachers(s, batch, half, logits):  # f_T, and for which images there is one
+            x, _, position = getattr(batch, half)
+            if self.memory == "weights":
+                with torch.no_grad():
+                    found = group(s.T, detach(s.A), x)
+                return [(z.softmax(1), 1) for z in found]
+            pairs = zip(s.P[half], logits, strict=True)
+            return [pasts[half].mean(past, position, z) for past, z in pairs]
+
+        def taught(s, batch, half):  # Eq. 2, either line
+            x, y, _ = getattr(batch, half)
+            logits = group(s.W, s.A, x)
+            loss, notes = total(logits, y), {half: logits}
+            if clock.epoch < warm or half not in halves:
+                return loss, notes
+            found = zip(logits, teachers(s, batch, half, logits), strict=True)
+            apart = [
+                (known * distances(self.divergence, z, teacher.detach())).mean()
+                for z, (teacher, known) in found
+            ]
+            divergence = torch.stack(apart)
+            return loss + self.weight * divergence.sum(), notes | {f"{half}_divergence": divergence}
+
+        def learn(s, batch):
+            return taught(s, batch, "train")
+
+        def validate(s, batch):
+            return taught(s, batch, "valid")
+
+        def remember(variables, batch, notes):
+            if clock.epoch < first:
+                return
+            # the last pass of a step is the ordinary one: those before are of virtual steps
+            passes = {h: z for noted in notes for h, z in noted.items() if h in halves}
+            for half, logits in passes.items():
+                position = getattr(batch, half).position
+                for past, z in zip(variables["P"][half], logits, strict=True):
+                    pasts[half].record(past, position, z.softmax(1))
+
+        def average(variables, batch, notes):  # Mean Teacher, of the weights after the step
+            step = len(batch.train.y) / make.images["train"]
+            share = 1 - self.decay**step if clock.epoch >= first else 1.0
+            for mean, now in zip(leaves(variables["T"]), leaves(variables["W"]), strict=True):
+                mean.lerp_(now, share)
+
+        weights = self.memory == "weights"
+        variables: dict[str, Tree] = {"W": group.weights(), "A": group.alphas()}
+        if weights:
+            variables["T"] = tree_map(Tensor.clone, variables["W"])
+        else:
+            empty = {half: [past.empty() for _ in group.nets] for half, past in pasts.items()}
+            variables["P"] = empty
+        thawed = range(warm, make.epochs) if self.warmup_alphas == "frozen" else None
+        return Problem(
+            variables,
+            levels=[
+                Level("W", learn),
+                Level("A", validate, epochs=thawed, optimiser="alphas"),
+            ],
+            learners=[
+                each._replace(averages=(("T", k),) if weights else ())
+                for k, each in enumerate(group.learners("W", "A"))
+            ],
+            order=self.order,
+            after_step=average if weights else remember,
+            remark="" if weights else self.plan(list(pasts.values())),
+        )
+
+    def past(self, make: Make, half: str, device: torch.device) -> Past:
+        """Plan one learner's past on a half of the images."""
+        return Past(
+            images=make.images[half],
+            classes=make.classes,
+            window=self.window,
+            decay=self.decay if self.memory == "average" else 0.0,
+            top=self.memory_top,
+            dtype=torch.bfloat16 if self.memory_dtype == "bf16" else torch.float32,
+            device=torch.device("cpu") if self.memory_device == "host" else device,
+        )
+
+    def plan(self, pasts: list[Past]) -> str:
+        """Say in a sentence how much the pasts of all learners take."""
+        megabytes = self.learners * sum(past.bytes for past in pasts) / 1e6
+        images = " and ".join(f"{past.images:,}" for past in pasts)
+        _, kept, slots = pasts[0].shape
+        return (
+            f"answers to {images} images are kept, {slots} x {kept} probabilities each: "
+            f"{megabytes:,.1f} MB on {pasts[0].device.type}"
+        )
