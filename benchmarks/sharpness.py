@@ -4,8 +4,8 @@
     python benchmarks/sharpness.py ... --full        # the paper's size; a GPU's work
 
 Reduced, a supernet has 8 channels and 1 cell a stage instead of 16 and 5, and searches 20 epochs on
-3,840 of the 50,000 images in batches of 32, 1,200 steps instead of 19,550 of 64; the alphas'
-learning rate is ten times higher, since they have a sixteenth of the steps. Every epoch passes all
+1,920 of the 50,000 images in batches of 32, 600 steps instead of 19,550 of 64; the alphas'
+learning rate is ten times higher, since they have a thirtieth of the steps. Every epoch passes all
 of the images, since the past of an image is what teaches. All rows have the settings of the recipe
 sd-darts-nasbench201 besides, DARTS too; half of the epochs warm up. The table is asked after every
 epoch and never decides. What is finished is not run again, what was stopped goes on.
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=USUAL)
-    parser.add_argument("--images", type=int, default=3_840, help="of the reduced study")
+    parser.add_argument("--images", type=int, default=1_920, help="of the reduced study")
     parser.add_argument("--epochs", type=int, default=20, help="of the reduced study")
     parser.add_argument("--full", action="store_true")
     options = parser.parse_args()
