@@ -1,7 +1,7 @@
 """Build the networks and the steps of the code that searches were published with.
 
-Nothing of that code is here: it is imported from a checkout, run as it is, and expects a GPU and
-packages that a step on a CPU never calls; these are stood in for.
+Nothing of that code is here: it is imported from a checkout and runs as it is. It expects a GPU,
+and packages that serve the data and the logs of its scripts; both are stood in for.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def import_from(folder: Path, module: str) -> Any:
 
 
 def stand_in(*modules: str) -> None:
-    """Answer imports that serve the data or the logs of a script."""
+    """Answer imports that no step calls."""
     for name in modules:
         sys.modules.setdefault(name, MagicMock())
 

@@ -14,11 +14,10 @@ FOLDER is a checkout of the code that the search was published with:
     drnas        github.com/xiangning-chen/DrNAS: DARTS' space, first phase (channels in sixes)
 
 Both run in this process by turns, with the same threads and allocator, on the same random images;
-before that, both are compared in float64 at a small size, without dropout, since masks of equal
-seeds differ where maps are laid out differently. A step is Adam on the alphas, then SGD
-with momentum, decay and clipping on the weights. The original differentiates everything in both
-halves, as it was written; ours asks for the gradients that are used. Without --original only ours
-is timed.
+before that, both are compared in float64 at a small size, P-DARTS without dropout: masks of one
+seed differ where maps lie differently in memory. A step is Adam on the alphas, then SGD with
+momentum, decay and clipping on the weights. The original differentiates everything in both halves,
+as it was written; ours asks for the gradients that are used. Without --original only ours is timed.
 """
 
 from __future__ import annotations
@@ -222,7 +221,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--cpu-time", action="store_true", help="of all threads, not of a clock")
+    parser.add_argument("--cpu-time", action="store_true", help="measure CPU time instead of wall time")
     parser.add_argument("--reuse-memory", action="store_true", help="high allocator thresholds")
     options = parser.parse_args()
     pair = PAIRS[options.search]
