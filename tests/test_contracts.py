@@ -95,7 +95,7 @@ def default(triples):
             triple,
             id="-".join(triple),
             marks=()
-            if triple[0] == "single" or triple[1:] == ("darts", "darts")
+            if triple[0] == "single" or triple[1:] == ("darts", BENCHMARK)
             else pytest.mark.slow,
         )
         for triple in triples

@@ -1,4 +1,4 @@
-"""PAMKD: performance-aware mutual knowledge distillation.  Xie, Du, CVPR 2022, pp. 11922-11932.
+"""PAMKD: performance-aware mutual knowledge distillation.  Xie, Du, CVPR 2022.
 
     min_A   Σ_k  L(W_k*, A_k; D_val)                                              stage III, Eq. 5
     s.t.    W* = argmin_W  Σ_k  L(W_k, A_k; D_train)                               stage II, Eq. 4
