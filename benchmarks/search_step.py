@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--cpu-time", action="store_true", help="measure CPU time instead of wall time")
+    parser.add_argument("--cpu-time", action="store_true", help="CPU instead of wall time")
     parser.add_argument("--reuse-memory", action="store_true", help="high allocator thresholds")
     options = parser.parse_args()
     pair = PAIRS[options.search]
