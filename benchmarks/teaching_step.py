@@ -1,0 +1,78 @@
+"""What a step of PAMKD costs beside one of SGL with as many learners and images.
+
+    python benchmarks/teaching_step.py [--learners 2] [--channels 8] [--cells 5] [--batch-size 64]
+
+Both search side by side in this process, each with supernets of its own, on random images; in every
+round each takes a first-order step, in turn. Times are the processor's, which other work on a
+machine disturbs less, and on a GPU those of the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from statistics import median
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from self_distillation import stepper
+from tutelage.clock import Clock
+from tutelage.methods.pamkd import PAMKD
+from tutelage.methods.sgl import SGL
+from tutelage.parts import make_part
+from tutelage.problem import Part
+from tutelage.run.maker import Maker
+from tutelage.searches.darts import Darts
+from tutelage.spaces.base import Size
+
+
+def main() -> None:
+    """Measure by turns, and print every round's ratio."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--learners", type=int, default=2)
+    parser.add_argument("--space", default="darts")
+    parser.add_argument("--channels", type=int, default=8)
+    parser.add_argument("--cells", type=int, default=5)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    space = Darts().fit(make_part("space", {"name": options.space}))
+    size = Size(options.channels, options.cells)
+
+    def part() -> Part:
+        images: Any = torch.randn(options.batch_size, 3, 32, 32).to(device)
+        images = images.to(memory_format=torch.channels_last)
+        y = torch.randint(10, (options.batch_size,)).to(device)
+        return Part(images, y, torch.arange(options.batch_size))
+
+    def batch() -> SimpleNamespace:
+        return SimpleNamespace(train=part(), valid=part(), unlabelled=part())
+
+    steps = {}
+    for method in (SGL(learners=options.learners), PAMKD(learners=options.learners)):
+        maker = Maker(Darts(), [space], size, Clock(), 50, device, None)
+        steps[type(method).__name__.lower()] = stepper(method, maker, batch)[0]
+    print(f"{platform.machine()}, torch {torch.__version__}; {options}")
+    for step in steps.values():
+        step()  # the first one allocates and chooses kernels
+    ratios = []
+    for _ in range(options.rounds):
+        seconds = {name: step() for name, step in steps.items()}
+        ratios.append(seconds["pamkd"] / seconds["sgl"])
+        text = "  ".join(f"{name} {time:.3f} s" for name, time in seconds.items())
+        print(f"{text}  ratio {ratios[-1]:.3f}", flush=True)
+    print(
+        f"median ratio of {len(ratios)} alternating rounds: {median(ratios):.3f} "
+        f"({min(ratios):.3f} to {max(ratios):.3f})"
+    )
+
+
+if __name__ == "__main__":
+    main()
