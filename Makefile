@@ -3,7 +3,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 RUN ?= runs/demo
 
-.PHONY: install demo test test-all check docs-check bench clean
+.PHONY: install demo test test-all test-exhaustive check docs-check bench clean
 
 install: $(VENV)/.installed
 
@@ -26,7 +26,10 @@ test: install  ## the default tests, under 5 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-all: install  ## the slow ones too
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'slow or not slow'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not exhaustive'
+
+test-exhaustive: install  ## every method with every search in every space, before a release
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m exhaustive
 
 check: install  ## lint, format, types, and the code in the docs
 	$(BIN)/ruff check

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -107,8 +109,14 @@ def relative(found, expected):
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "rate"),
+    [
+        (method, rate)
+        for method, rate in itertools.product(METHODS, RATES)
+        if rate == "clipped" or method.startswith(("darts", "sgl", "lbt", "pamkd-2", "pamkd-3"))
+    ],
+)
 def test_hypergradient_equals_the_full_unroll(method, rate, rule):
     via, tolerance = RULES[rule]
     levels, variables, batch, rates, velocities = setting(METHODS[method], RATES[rate])

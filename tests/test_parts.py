@@ -32,7 +32,10 @@ from tutelage.run.maker import Maker
 from tutelage.run.phases import stretches
 from tutelage.spaces.base import Mix, Size
 
-TRIPLES = list(itertools.product(*PARTS.values()))
+TRIPLES = [
+    *((method, "darts", "darts") for method in PARTS["method"]),
+    *itertools.product(["single"], PARTS["search"], PARTS["space"]),
+]
 
 
 @dataclass(frozen=True)
