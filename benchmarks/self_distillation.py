@@ -13,73 +13,20 @@ from __future__ import annotations
 
 import argparse
 import platform
-import time
-from collections.abc import Callable
-from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from turns import by_turns, stepper
 from tutelage.clock import Clock
 from tutelage.methods.sd_darts import SDDarts
 from tutelage.methods.single import Single
-from tutelage.multilevel import search_step
 from tutelage.parts import make_part
-from tutelage.problem import Method, Part
+from tutelage.problem import Part
 from tutelage.run.maker import Maker
 from tutelage.searches.darts import Darts
 from tutelage.spaces.base import Size
-from tutelage.virtual import FirstOrder, Rate, leaves
-
-
-def stepper(
-    method: Method, maker: Maker, batch: Callable[[], Any]
-) -> tuple[Callable[[], float], int]:
-    """Return what takes a step and says its seconds; and the bytes that no level owns."""
-    problem = method(maker)
-    variables, velocities = dict(problem.variables), {}
-    rates = {
-        x.variable: Rate(0.025, 0.9, 3e-4, 5.0) for x in problem.levels if x.optimiser == "weights"
-    }
-    adam = torch.optim.Adam(leaves(variables["A"]), 3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
-    kept = [x for name in variables.keys() - {"w", "W", "A"} for x in leaves(variables[name])]
-    for x in kept:
-        if not x.is_floating_point():  # how often an image was answered
-            x.fill_(2)
-
-    def move(name: str, gradient: Any) -> None:
-        for x, g in zip(leaves(variables[name]), leaves(gradient), strict=True):
-            x.grad = g
-        adam.step()
-
-    def step() -> float:
-        images = batch()
-        began = now(maker.device)
-        report = search_step(
-            problem.levels,
-            variables,
-            velocities,
-            images,
-            rates=rates,
-            virtual=rates,
-            via=FirstOrder(),
-            order=problem.order,
-            move=move,
-        )
-        if problem.after_step:
-            problem.after_step(variables, images, report.notes)
-        return now(maker.device) - began
-
-    return step, sum(x.numel() * x.element_size() for x in kept)
-
-
-def now(device: torch.device) -> float:
-    """Return seconds, once the device is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-    return time.process_time()
 
 
 def main() -> None:
@@ -126,18 +73,7 @@ def main() -> None:
         steps[name], kept[name] = stepper(method, maker, batch)
     print(f"{platform.machine()}, {options.threads} threads, torch {torch.__version__}; {options}")
     print(f"remembered: {kept['sd-darts'] / 1e6:,.1f} MB")
-    for step in steps.values():
-        step()  # the first one allocates and chooses kernels
-    ratios = []
-    for _ in range(options.rounds):
-        seconds = {name: step() for name, step in steps.items()}
-        ratios.append(seconds["sd-darts"] / seconds["single"])
-        text = "  ".join(f"{name} {time:.3f} s" for name, time in seconds.items())
-        print(f"{text}  ratio {ratios[-1]:.3f}", flush=True)
-    print(
-        f"median ratio of {len(ratios)} alternating rounds: {median(ratios):.3f} "
-        f"({min(ratios):.3f} to {max(ratios):.3f})"
-    )
+    by_turns(steps, options.rounds)
 
 
 if __name__ == "__main__":

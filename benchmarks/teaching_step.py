@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import platform
-from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from self_distillation import stepper
+from turns import by_turns, stepper
 from tutelage.clock import Clock
 from tutelage.methods.pamkd import PAMKD
 from tutelage.methods.sgl import SGL
@@ -60,18 +59,7 @@ def main() -> None:
         maker = Maker(Darts(), [space], size, Clock(), 50, device, None)
         steps[type(method).__name__.lower()] = stepper(method, maker, batch)[0]
     print(f"{platform.machine()}, torch {torch.__version__}; {options}")
-    for step in steps.values():
-        step()  # the first one allocates and chooses kernels
-    ratios = []
-    for _ in range(options.rounds):
-        seconds = {name: step() for name, step in steps.items()}
-        ratios.append(seconds["pamkd"] / seconds["sgl"])
-        text = "  ".join(f"{name} {time:.3f} s" for name, time in seconds.items())
-        print(f"{text}  ratio {ratios[-1]:.3f}", flush=True)
-    print(
-        f"median ratio of {len(ratios)} alternating rounds: {median(ratios):.3f} "
-        f"({min(ratios):.3f} to {max(ratios):.3f})"
-    )
+    by_turns(steps, options.rounds)
 
 
 if __name__ == "__main__":
