@@ -65,7 +65,7 @@ def now(device: torch.device) -> float:
 
 
 def by_turns(steps: dict[str, Callable[[], float]], rounds: int) -> None:
-    """Take both steps in every round, and print the ratio of the second's seconds to the first's."""
+    """Take both steps in every round; print the second one's seconds over the first one's."""
     for step in steps.values():
         step()  # the first one allocates and chooses kernels
     ratios = []

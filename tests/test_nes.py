@@ -241,8 +241,8 @@ def test_an_early_stop_keeps_the_members_of_its_epoch(tmp_path, monkeypatch):
 
     def stopping(work, directory, **options):
         earlier = [genotype.to_dict() for genotype in GENOTYPES]
-        work.history = [[{"genotype": each} for each in earlier]]
-        work.stopped = {"reason": "as asked", "epoch": 0}
+        work.watching.history = [[{"genotype": each} for each in earlier]]
+        work.watching.stopped = {"reason": "as asked", "epoch": 0}
         work.epoch = work.epochs = 2
         directory.begin_session(0, 0)
 

@@ -23,7 +23,6 @@ from tutelage.run.joined import joined
 from tutelage.run.loop import run
 from tutelage.run.searching import Searching
 from tutelage.run.streams import halves_of, streams_of
-from tutelage.run.watch import looked_up
 from tutelage.searches.base import Search
 from tutelage.spaces.base import Size, Space
 from tutelage.spaces.genotype import Genotype
@@ -169,14 +168,15 @@ def _keep(work: Searching, directory: RunDirectory, size: Size) -> Found:
         kept = together.learners[0]
         directory.write_text(ensemble.FILE, together.to_json())
         print(together.as_text())
-    epoch = work.stopped["epoch"] + 1 if work.stopped else work.epoch
+    stopped = work.watching.stopped
+    epoch = stopped["epoch"] + 1 if stopped else work.epoch
     about: Mapping[str, Any] = {"learner": kept, "epoch": epoch, **marks[kept]}
     if not any(row["event"] == "end" for row in directory.rows()):
         end: dict[str, Any] = {"event": "end", "learners": marks, "kept": kept}
         if together:
             end["ensemble"] = together.to_row()
-        if work.table and not work.search.trains:  # there was no epoch to say it
-            end["table"] = [looked_up(work.table, genotype) for genotype in genotypes]
+        if work.watching.table and not work.search.trains:  # there was no epoch to say it
+            end["table"] = work.watching.looked_up(genotypes)
         directory.append(end)
     directory.write_text("genotype.json", genotypes[kept].to_json(about))
     directory.save_session()
@@ -185,8 +185,9 @@ def _keep(work: Searching, directory: RunDirectory, size: Size) -> Found:
 
 def _genotypes(work: Searching) -> list[Genotype]:
     """Read every learner's architecture off: of the end, or the epoch that an early stop keeps."""
-    if work.stopped:
-        before = work.history[work.stopped["epoch"]]
+    watching = work.watching
+    if watching.stopped:
+        before = watching.history[watching.stopped["epoch"]]
         return [Genotype.from_dict(learner["genotype"]) for learner in before]
     return [work.genotype(learner) for learner in work.problem.learners]
 

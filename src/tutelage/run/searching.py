@@ -10,12 +10,12 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from tutelage.benchmark.nasbench201 import Table
 from tutelage.clock import Clock
 from tutelage.config import Run
 from tutelage.data.batches import in_order
@@ -36,9 +36,8 @@ from tutelage.run.phases import (
     stretches,
     strongest,
 )
-from tutelage.run.probes import signs
 from tutelage.run.streams import LazyBatch, Streams
-from tutelage.run.watch import column, due, looked_up, stop_now, two_stages, watched
+from tutelage.run.watching import Subject, Watching
 from tutelage.searches.base import Search
 from tutelage.spaces.base import Size, Space
 from tutelage.spaces.genotype import Genotype
@@ -104,11 +103,7 @@ class Searching:
         self.steps = min(streams.train.steps, settings.limit_batches or streams.train.steps)
         self.epochs = settings.epochs if search.trains else 0
         self.meter = Meter()
-        self.history: list[list[dict[str, Any]]] = []
-        self.stopped: dict[str, Any] | None = None
-        self.table = Table(settings.table) if settings.table else None
-        if self.table and space.name != "nasbench201":
-            raise ValueError(f"--table with --space {space.name}: a table is of nasbench201")
+        self.watching = Watching(settings, space)
         self._apart: dict[str, dict[str, float]] = {}
         shape = streams.train.data.images.shape
         self.budget = budget_of(settings, search, space, size.classes, shape)
@@ -386,54 +381,20 @@ class Searching:
         self.epoch, self.step = self.epoch + 1, 0
         self.meter.clear()
         self._apart = {}
-        if self.stopped:
+        if self.watching.stopped:
             self.epochs = self.epoch
         elif self.epoch < self.epochs and self.epoch == self.stretch.start + self.stretch.epochs:
             self.next_phase()
         return row
 
     def _watch(self) -> dict[str, Any]:
-        """Measure signs of collapse, and decide whether the search stops."""
-        settings, learners = self.settings, self.problem.learners
-        valid = self.streams.valid.batch(self.epoch, 0)
-        genotypes = [self.genotype(learner) for learner in learners]
-        measured = [
-            watched(
-                learner,
-                self.search,
-                self.space_of(learner),
-                self.variables,
-                genotype,
-                valid,
-                self.validation,
-                due(settings, self.epoch),
-                settings.sharpness_radius,
-            )
-            for learner, genotype in zip(learners, genotypes, strict=True)
-        ]
-        self.history.append(
-            [
-                {**each, "genotype": genotype.to_dict()}
-                for each, genotype in zip(measured, genotypes, strict=True)
-            ]
+        """Measure what the epoch has led to, and decide whether the search stops."""
+        subjects = [Subject(x, self.space_of(x), self.genotype(x)) for x in self.problem.learners]
+        batch = self.streams.valid.batch
+        valid = [partial(batch, self.epoch, step) for step in range(self.steps)]
+        return self.watching.after(
+            self.epoch, subjects, self.search, self.variables, valid, self.validation
         )
-        row: dict[str, Any] = {"collapse": measured}
-        row["warnings"] = [
-            f"learner {k}: {sign}" if len(learners) > 1 else sign
-            for k, each in enumerate(measured)
-            for sign in signs(each["skips"], column(self.history, k, "eigenvalue"))
-        ]
-        parts = [self.streams.valid.batch(self.epoch, step) for step in range(min(self.steps, 8))]
-        stages = [two_stages(each, self.variables, parts) for each in learners if each.drafts]
-        if stages:
-            row["stages"] = [each.accuracies for each in stages]
-            row["warnings"] += [f"learner {k}: {x.sign}" for k, x in enumerate(stages) if x.sign]
-        if self.table:
-            row["table"] = [looked_up(self.table, genotype) for genotype in genotypes]
-        stop = stop_now(self.history, settings.stop, settings.stop_from)
-        if stop:
-            self.stopped = row["stopped"] = {"reason": stop.reason, "epoch": stop.epoch}
-        return row
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
@@ -442,8 +403,7 @@ class Searching:
             "step": self.step,
             "meter": self.meter.state(),
             "apart": self._apart,
-            "history": self.history,
-            "stopped": self.stopped,
+            "watching": self.watching.state(),
             "phase": self.clock.phase,
             "kept": self.kept,
             "variables": self.variables,
@@ -455,9 +415,9 @@ class Searching:
         """Go on from a checkpoint."""
         self.epoch, self.step = state["epoch"], state["step"]
         self.meter.restore(state["meter"])
-        self._apart, self.history = state["apart"], state["history"]
-        self.stopped = state["stopped"]
-        if self.stopped:
+        self._apart = state["apart"]
+        self.watching.restore(state["watching"])
+        if self.watching.stopped:
             self.epochs = self.epoch
         if state["phase"]:
             self._enter(state["phase"], state["kept"])
