@@ -3,13 +3,14 @@
     python benchmarks/collective_failure.py --data-root DIR --out runs/failure [--seeds 3]
     python benchmarks/collective_failure.py ... --full     # the paper's size; a GPU's work
 
-Three learners search in NAS-Bench-201 on CIFAR-10. The second one is handicapped: it sees images of
-4 x 4 pixels. Every learner has weights V of a first stage, trained alone, and weights W of a second
-one, which the objectives of MKD, KDCL, AFD or PAMKD teach from all V. Reported is how W differs
-from V in accuracy on the whole validation half, for every learner; below zero it was spoiled.
+Three learners search in NAS-Bench-201 on CIFAR-10. The second one is handicapped: three times in
+four it is shown the wrong image. Every learner has weights V of a first stage, trained alone, and
+weights W of a second one, which the objectives of MKD, KDCL, AFD or PAMKD teach from all V.
+Reported is how W differs from V in accuracy on the validation half, for every learner; below zero
+it was spoiled.
 
-Reduced, a supernet has 4 channels and 1 cell a stage and sees 160 batches of 40 images; of the
-validation half as many images count as an epoch sees, 1,280. What is finished is not run again,
+Reduced, a supernet has 4 channels and 1 cell a stage and sees 150 batches of 40 images; of the
+validation half as many images count as an epoch sees, 1,200. What is finished is not run again,
 what was stopped goes on.
 """
 
@@ -22,7 +23,7 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch.nn.functional as F
+import torch
 
 from runs import search, together
 from tutelage import PAMKD
@@ -39,7 +40,7 @@ COMMON = (
     "--method collective_failure:OneHandicapped --learners 3 --search darts --space nasbench201 "
     "--data cifar10 --via first-order"
 )
-REDUCED = "--channels 4 --cells 1 --epochs 5 --limit-batches 32 --batch-size 40 --log-every 32"
+REDUCED = "--channels 4 --cells 1 --epochs 5 --limit-batches 30 --batch-size 40 --log-every 30"
 FULL = "--channels 16 --cells 5 --epochs 50 --batch-size 64"
 
 
@@ -48,14 +49,14 @@ class OneHandicapped(PAMKD):
     """PAMKD, or another objective of its second stage, where the second learner sees badly."""
 
     def __call__(self, make):
-        """Make the problem with a net that sees every image at a resolution of 4 x 4."""
+        """Make the problem with a net that sees its neighbour's image in three places of four."""
         problem = super().__call__(make)
         net = problem.learners[HANDICAPPED].net
         see = net.forward
 
         def forward(weights, alphas, x):
-            small = F.adaptive_avg_pool2d(x, 4)
-            return see(weights, alphas, F.interpolate(small, x.shape[-2:]))
+            right = (torch.arange(len(x), device=x.device) % 4 == 0).view(-1, 1, 1, 1)
+            return see(weights, alphas, torch.where(right, x, x.roll(1, 0)))
 
         net.forward = forward
         return problem
