@@ -7,7 +7,7 @@ PAMKD's ablation No-1st (its section 4.8): where the weights that are compared a
 taught, making the two learners equally good is a way to have nothing to learn, and the paper sees
 them meet. Measured in every epoch: the gate, open for either learner in turn as batches fall out;
 how far the learners' validation losses are apart over the whole epoch; and the loss that passes the
-gate. The second is plotted. λ = 1, as in that ablation. What is finished is not run again, what was
+gate, which is plotted. λ = 1, as in that ablation. What is finished is not run again, what was
 stopped goes on.
 """
 
@@ -77,11 +77,11 @@ def main() -> None:
                 cells.append(f"{statistics.mean(means):.4f} ± {spread:.4f}")
             print(f"| {row} | {name} | {' | '.join(cells)} |")
         for each in courses:
-            y = [difference for _, difference, _ in each]
+            y = [passing for _, _, passing in each]
             lines.append(Line(row, range(1, len(y) + 1), y, SERIES[place]))
     if options.plot:
-        label = "difference of two learners' validation losses, with and without the first stage"
-        figure = curves(lines, Axis("epoch"), shown=(0.0, 0.05))
+        label = "loss that passes PAMKD's gate over epochs, with and without the first stage"
+        figure = curves(lines, Axis("epoch"), shown=(0.0, 0.1))
         options.plot.write_text(to_svg(figure, label), encoding="utf-8")
 
 
