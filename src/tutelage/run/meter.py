@@ -122,7 +122,8 @@ def learners(values: Mapping[str, float]) -> list[dict[str, float]]:
 def teaching_line(values: Mapping[str, float]) -> str:
     """Say in a few words who teaches whom; nothing where nobody does.
 
-    >>> teaching_line({"teaching/gate/0/1": 0.25, "teaching/gate/1/0": 0.0})
+    >>> gate = {"0/0": 0.0, "0/1": 0.25, "1/0": 0.0, "1/1": 0.0}
+    >>> teaching_line({f"teaching/gate/{pair}": value for pair, value in gate.items()})
     'gate 0 from 1 0.250'
     """
     teaching = _teaching(values)
