@@ -286,15 +286,17 @@ CIFAR = pytest.mark.skipif(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("data", ["digits", pytest.param("cifar10", marks=CIFAR)])
 def test_sigkill_at_random_moments(data, tmp_path):
     """The command line, killed three times, ends as one left alone."""
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # beside other tests, threads would spin
     command = [sys.executable, "-m", "tutelage", "search", "--method", "sgl", "--data", data]
     command += "--epochs 1 --limit-batches 8 --channels 2 --cells 3 --batch-size 4".split()
     command += ["--save-every", "0", "--log-every", "3"]
     if data == "cifar10":
         command += ["--data-root", os.environ["TUTELAGE_TEST_DATA"]]
-    subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, timeout=300)
+    subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, timeout=500, env=alone)
     killed = tmp_path / "killed"
     generator = torch.Generator().manual_seed(0)
     for _ in range(3):
@@ -302,13 +304,14 @@ def test_sigkill_at_random_moments(data, tmp_path):
             ["--resume", str(killed)] if (killed / "run.toml").exists() else ["--out", str(killed)]
         )
         start = command if "--out" in go_on else command[:4]
-        process = subprocess.Popen([*start, *go_on], stdout=subprocess.DEVNULL)
+        process = subprocess.Popen([*start, *go_on], stdout=subprocess.DEVNULL, env=alone)
         while not (killed / "metrics.jsonl").exists() and process.poll() is None:
             time.sleep(0.05)
         time.sleep(0.2 + 2 * float(torch.rand(1, generator=generator)))
         process.kill()
         process.wait()
-    subprocess.run([*command[:4], "--resume", str(killed)], check=True, timeout=300)
+    resumed = [*command[:4], "--resume", str(killed)]
+    subprocess.run(resumed, check=True, timeout=500, env=alone)
     same_runs(tmp_path / "whole", killed)
 
 
