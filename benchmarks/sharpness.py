@@ -74,7 +74,8 @@ def write_fewer(root: Path, out: Path, images: int) -> None:
 def stage(out: Path, row: str, seed: int) -> Stage:
     """Read the search of one row and seed."""
     found = read_run(folder_of(out, row, seed)).search
-    assert found is not None
+    if found is None:
+        raise SystemExit(f"{folder_of(out, row, seed)} holds no search")
     return found
 
 

@@ -42,7 +42,7 @@ class Level:
     variable: str
     """Name of the variable that the level owns."""
     loss: Loss
-    """Reads all variables and a batch; returns a scalar (), or the scalar and detached notes."""
+    """Reads all variables and a batch; returns a scalar (), or the scalar and notes: trees."""
     steps: int = 1
     """Virtual steps unrolled."""
     epochs: range | None = None
@@ -99,9 +99,13 @@ def seen_by(level: Level, variables: Variables) -> dict[str, Tree]:
 
 
 def evaluate(level: Level, seen: Variables, batch: Any) -> tuple[Tensor, Notes]:
-    """Evaluate a level's loss on what it sees; return its value () and its notes."""
+    """Evaluate a level's loss on what it sees; return its value () and its notes, detached.
+
+    A note that held on to its graph would keep all of it in memory to the end of the iteration.
+    """
     result = level.loss(SimpleNamespace(**seen), batch)
-    return result if isinstance(result, tuple) else (result, {})
+    value, notes = result if isinstance(result, tuple) else (result, {})
+    return value, detach(notes)
 
 
 def own_gradient(level: Level, variables: Variables, batch: Any) -> tuple[Tree, Tensor, Notes]:

@@ -108,12 +108,6 @@ class Net:
         parameters = self.module.named_parameters()
         return next(p.shape[1] for name, p in parameters if name.endswith("classifier.weight"))
 
-    @property
-    def classes(self) -> int:
-        """Count the classes, C."""
-        parameters = self.module.named_parameters()
-        return next(p.shape[0] for name, p in parameters if name.endswith("classifier.weight"))
-
     def weights(self) -> dict[str, Tensor]:
         """Draw initial weights: name to tensor."""
         return {name: p.detach().clone() for name, p in self.build().named_parameters()}

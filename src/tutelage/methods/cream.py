@@ -102,11 +102,10 @@ class Cream:
             "loss": group.like.new_zeros(self.board),
             "filled": torch.zeros((), dtype=torch.int64),
         }
-        classes = net.classes
         return Problem(
             variables={
                 "w": net.weights(),
-                "A": {"alphas": alphas, "match": group.linear(classes, 1)},
+                "A": {"alphas": alphas, "match": group.linear(make.classes, 1)},
                 "board": board,
             },
             levels=[Level("w", learn), Level("A", validate, optimiser="alphas")],
@@ -128,7 +127,7 @@ def under(net: Net, w, mix, path, x):
 
 def sampled(weights):
     """Draw one operation for every edge, by its weight: one-hot rows (edges, ops)."""
-    drawn = weights.clamp_min(0).clamp_min(torch.finfo(weights.dtype).tiny).multinomial(1)
+    drawn = weights.clamp_min(torch.finfo(weights.dtype).tiny).multinomial(1)
     return torch.zeros_like(weights).scatter_(1, drawn, 1.0)
 
 
@@ -137,10 +136,8 @@ def entered(board, path, loss):
     filled = int(board["filled"])
     places = board["loss"].shape[0]
     place = filled if filled < places else int(board["loss"].argmax())
-    known = any(
-        all(bool((rows[k] == path[name]).all()) for name, rows in board["paths"].items())
-        for k in range(filled)
-    )
+    same = [(rows == path[name]).flatten(1).all(1) for name, rows in board["paths"].items()]
+    known = torch.stack(same).all(0)[:filled].any()
     if known or (filled == places and loss >= board["loss"][place]):
         return board
     paths = {name: rows.clone() for name, rows in board["paths"].items()}

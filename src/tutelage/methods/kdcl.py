@@ -74,9 +74,10 @@ class KDCL:
             return total(logits, y) + self.peer_weight * taught.sum(), {"train": logits}
 
         def measure(variables, batch, notes):  # C of Eq. 10
-            logits = next(noted["valid"] for noted in notes if "valid" in noted)
-            now = correlations(torch.stack(logits).detach(), batch.valid.y)
-            variables["C"] = MEMORY * variables["C"] + (1 - MEMORY) * now
+            for noted in notes:  # none has them while the alphas stand still
+                if "valid" in noted:
+                    now = correlations(torch.stack(noted["valid"]), batch.valid.y)
+                    variables["C"] = MEMORY * variables["C"] + (1 - MEMORY) * now
 
         variables: dict[str, Tree] = {"W": group.weights(), "A": group.alphas()}
         if self.ensemble == "general":

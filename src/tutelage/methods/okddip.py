@@ -73,9 +73,8 @@ class OKDDip:
             for follower in logits[peers:]:
                 taught = taught + divergence(follower, z.mean(0), self.temperature)  # Eq. 6
             r = ramped(make.clock, self.ramp)
-            mean = a.detach().mean(0)
-            attended = torch.zeros(self.learners, self.learners).to(mean)
-            attended[:peers, :peers] = mean
+            attended = a.new_zeros(self.learners, self.learners)
+            attended[:peers, :peers] = a.detach().mean(0)
             loss = total(logits, y) + self.peer_weight * r * taught  # Eq. 5
             return loss, {"train": logits, "attention": attended}
 

@@ -114,7 +114,7 @@ class PAMKD:
             )
             h = teach(students, teachers, transfer)  # Eq. 7 summed over pairs, (K, K)
             logits = [teacher.logits for teacher in teachers]
-            notes = {"gate": d, "transfer": h, "labels": (logits, y), "losses": losses.detach()}
+            notes = {"gate": d, "transfer": h, "labels": (logits, y), "losses": losses}
             return (d * h).sum(), notes
 
         def imitate(s, batch):  # other methods' objectives, V for the teachers

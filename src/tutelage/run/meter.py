@@ -178,23 +178,23 @@ def _marks(notes: Sequence[Notes], batch: Any) -> dict[str, Tensor]:
         for half in ("train", "valid"):
             for k, logits in enumerate(noted.get(half, ())):
                 y = getattr(batch, half).y
-                values[f"learner/{k}/{half}_loss"] = F.cross_entropy(logits.detach(), y)
+                values[f"learner/{k}/{half}_loss"] = F.cross_entropy(logits, y)
                 values[f"learner/{k}/{half}_accuracy"] = _share(logits.argmax(1) == y)
             for k, x in enumerate(noted.get(f"{half}_divergence", ())):
-                values[f"learner/{k}/{half}_divergence"] = x.detach()
+                values[f"learner/{k}/{half}_divergence"] = x
         if len(noted.get("valid", ())) > 1:
             said = torch.stack([logits.argmax(1) for logits in noted["valid"]])
             values["teaching/agreement"] = _agreement(said)
         answers, truth = noted.get("labels", ((), None))
         for k, logits in enumerate(answers):
-            log_p = logits.detach().log_softmax(1)
+            log_p = logits.log_softmax(1)
             known = truth >= 0
             right = (logits.argmax(1) == truth) & known
             values[f"learner/{k}/label_accuracy"] = right.double().sum() / known.sum()
             values[f"learner/{k}/label_entropy"] = -(log_p.exp() * log_p).sum(1).mean()
         for what in ("gate", "transfer", "attention"):
             for k, row in enumerate(noted.get(what, ())):
-                values |= {f"teaching/{what}/{k}/{j}": x.detach() for j, x in enumerate(row)}
+                values |= {f"teaching/{what}/{k}/{j}": x for j, x in enumerate(row)}
     return values
 
 

@@ -126,7 +126,7 @@ def carried(
     owned = {
         path[0]
         for each in before.learners
-        for path in (each.weights, each.alphas, *each.drafts, *each.averages)
+        for path in (each.weights, each.alphas, *each.drafts, *each.averages, *each.rehearsals)
     }
     new, moving = dict(variables), dict(velocities)
     for name, fresh in after.variables.items():
