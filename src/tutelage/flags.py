@@ -26,7 +26,7 @@ from cyclopts import (
 )
 
 from tutelage.checks import nearest
-from tutelage.parts import PARTS, default, field_help, init_fields, must_be, part_named
+from tutelage.parts import PARTS, default, field_help, hints, init_fields, must_be, part_named
 
 Table = dict[str, Any]
 
@@ -75,6 +75,7 @@ class Flag:
                     help=self.help,
                     group=self.group,
                     negative=() if typing.get_origin(self.kind) is tuple else None,
+                    consume_multiple=... in typing.get_args(self.kind),
                     converter=whole if int in (self.kind, *typing.get_args(self.kind)) else None,
                 ),
             ],
@@ -102,13 +103,13 @@ def flags_of(
     """
     if not init_fields(of):  # a ready part
         return []
-    kinds, texts = typing.get_type_hints(of), field_help(of)
+    kinds, texts = hints(of), field_help(of)
     return [
         Flag(
             name=prefix + field.name.replace("_", "-"),
             path=(*path, field.name),
             kind=kinds[field.name],
-            default=(table or {}).get(field.name, default(field)),
+            default=(table or {}).get(field.name, default(field, of)),
             help=texts.get(field.name, ""),
             group=group,
         )

@@ -15,7 +15,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,9 +61,7 @@ def make_part(kind: str, settings: Mapping[str, Any]) -> Any:
     given = dict(settings)
     name = given.pop("name", "")
     found = part_named(kind, name)
-    if given or isinstance(found, type):
-        return from_table(found, given, f"{kind} {name}")
-    return found
+    return from_table(found, given, f"{kind} {name}")
 
 
 def protocol(kind: str) -> type:
@@ -78,30 +76,43 @@ def protocol(kind: str) -> type:
 
 def part_settings(kind: str, part: Any) -> dict[str, Any]:
     """Return the table that `make_part` would build this part from: TOML, without what is None."""
+    values = {f.name: getattr(part, f.name) for f in init_fields(part)}
     for name, target in PARTS[kind].items():
-        if target.startswith(f"{type(part).__module__}:") and part_named(kind, name) == part:
-            return {"name": name}
+        if target.startswith(f"{type(part).__module__}:"):
+            ready = part_named(kind, name)
+            if not isinstance(ready, type) and from_table(ready, values, name) == part:
+                return {"name": name} | plain(values)
     path = f"{type(part).__module__}:{type(part).__qualname__}"
     name = next((name for name, target in PARTS[kind].items() if target == path), path)
     values = {f.name: getattr(part, f.name) for f in init_fields(type(part))}
-    given = {field: x for field, x in values.items() if x is not None}
-    lists = {field: list(x) for field, x in given.items() if isinstance(x, tuple)}
-    return {"name": name} | given | lists
+    return {"name": name} | plain(values)
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as TOML has them: lists for tuples, without what is None."""
+    given = {name: x for name, x in values.items() if x is not None}
+    return {name: list(x) if isinstance(x, tuple) else x for name, x in given.items()}
 
 
 def init_fields(of: Any) -> list[Field[Any]]:
-    """List a dataclass' settings, the fields that its constructor takes; a ready part has none."""
-    return [f for f in fields(of) if f.init] if isinstance(of, type) and is_dataclass(of) else []
+    """List a dataclass' settings: what its constructor takes; of a ready part, what it declares."""
+    if not is_dataclass(of):
+        return []
+    if isinstance(of, type):
+        return [f for f in fields(of) if f.init]
+    return [f for f in fields(of) if f.metadata.get("setting")]
 
 
 def from_table(of: Any, table: Mapping[str, Any], what: str) -> Any:
     """Build a dataclass, and those inside it, from a table as TOML holds it.
 
+    Of a ready part, build one that differs from it by the table.
+
     Raises:
         ValueError: A setting is unknown, of another type, or refused by the dataclass.
     """
     known = {f.name for f in init_fields(of)}
-    kinds = typing.get_type_hints(of) if known else {}
+    kinds = hints(of) if known else {}
     values = {}
     for name, value in table.items():
         if name not in known:
@@ -114,7 +125,12 @@ def from_table(of: Any, table: Mapping[str, Any], what: str) -> Any:
                 raise ValueError(f"{name}: {error}") from error
         else:
             values[name] = _typed(kinds[name], value, name)
-    return of(**values)
+    return of(**values) if isinstance(of, type) else replace(of, **values)
+
+
+def hints(of: Any) -> dict[str, Any]:
+    """Return the types of a dataclass' fields, or of a ready part's."""
+    return typing.get_type_hints(of if isinstance(of, type) else type(of))
 
 
 def _typed(kind: Any, value: Any, name: str) -> Any:
@@ -125,8 +141,10 @@ def _typed(kind: Any, value: Any, name: str) -> Any:
         return None if value is None else _typed(inner[0], value, name)
     if origin is dict and isinstance(value, Mapping):
         return dict(value)
-    if origin is tuple and isinstance(value, (list, tuple)) and len(value) == len(choices):
-        return tuple(_typed(each, x, name) for each, x in zip(choices, value, strict=True))
+    if origin is tuple and isinstance(value, (list, tuple)):
+        each = choices[:1] * len(value) if choices[-1] is ... else choices
+        if len(each) == len(value):
+            return tuple(_typed(kind, x, name) for kind, x in zip(each, value, strict=True))
     if kind is float and type(value) is int:
         return float(value)
     if kind is Path and isinstance(value, str):
@@ -146,7 +164,9 @@ def must_be(kind: Any, value: Any) -> str:
     if typing.get_origin(kind) is Literal:
         return nearest(str(value), map(str, typing.get_args(kind)))
     if typing.get_origin(kind) is tuple:
-        return f"must be {len(typing.get_args(kind))} numbers"
+        each = typing.get_args(kind)
+        what = "texts" if each[0] is str else "numbers"
+        return f"must be {what if each[-1] is ... else f'{len(each)} {what}'}"
     return f"must be {_TYPE_NAMES.get(kind, 'a table')}"
 
 
@@ -159,16 +179,19 @@ _TYPE_NAMES = {
 }
 
 
-def default(of: Field[Any]) -> Any:
-    """Return a setting's default; None where it has none."""
+def default(of: Field[Any], part: Any = None) -> Any:
+    """Return a setting's default, which for a ready part is its value; None where it has none."""
+    if part is not None and not isinstance(part, type):
+        return getattr(part, of.name)
     if of.default is not MISSING:
         return of.default
     return of.default_factory() if of.default_factory is not MISSING else None
 
 
-def field_help(of: type) -> dict[str, str]:
-    """Read the docstrings that stand under a dataclass' fields."""
-    body = typing.cast(ast.ClassDef, ast.parse(inspect.getsource(of)).body[0]).body
+def field_help(of: Any) -> dict[str, str]:
+    """Read the docstrings that stand under the fields of a dataclass, or of a ready part's."""
+    source = inspect.getsource(of if isinstance(of, type) else type(of))
+    body = typing.cast(ast.ClassDef, ast.parse(source).body[0]).body
     return {
         named.target.id: " ".join(text.value.value.split())
         for named, text in itertools.pairwise(body)

@@ -15,24 +15,19 @@ edges too (PC-DARTS' w, which sum to 1 over a node), k w_e stands for k / n_e un
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tutelage.config import Run
 from tutelage.run.describe import multiply_adds, weights
-from tutelage.spaces.base import Mix, Size, Space, nodes
-from tutelage.spaces.cells import GROUPS
+from tutelage.spaces.base import Image, Mix, Size, Space, nodes
 from tutelage.spaces.genotype import Genotype
-from tutelage.spaces.nb201 import GROUP
-from tutelage.spaces.ops import NODES, layout, operation
-
-Image = tuple[int, int]  # height, width
 
 
 class Cost(NamedTuple):
@@ -52,35 +47,6 @@ def added(costs: Iterable[Cost]) -> Cost:
 # Prices -----------------------------------------------------------------------------------------
 
 
-def halved(image: Image) -> Image:
-    """Return the size of an image after a stride of 2."""
-    return (image[0] + 1) // 2, (image[1] + 1) // 2
-
-
-def cells(space: Space, size: Size, image: Image) -> Iterator[tuple[str, int, int, Image]]:
-    """Yield group, channels, stride and input image of every cell of the final network.
-
-    Raises:
-        ValueError: The space is not one whose cells this knows.
-    """
-    if set(space.operations) == {GROUP}:
-        for stage in range(3):
-            for _ in range(size.cells):
-                yield GROUP, size.channels << stage, 1, image
-            image = halved(image)
-    elif set(space.operations) == set(GROUPS):
-        if size.form == "imagenet":
-            image = halved(halved(halved(image)))
-        for place in layout(size, dict.fromkeys(GROUPS, NODES)):
-            yield place.group, place.channels, place.stride, image
-            image = halved(image) if place.stride == 2 else image
-    else:
-        raise ValueError(
-            f"space {space.name!r}: costs are known for the cells of darts, s1 to s4 and "
-            "nasbench201, so leave out max_params and max_flops"
-        )
-
-
 def final_size(settings: Run, space: Space, classes: int, image_channels: int) -> Size:
     """Return the size of the network that a retraining by these settings trains."""
     return Size(
@@ -92,12 +58,17 @@ def final_size(settings: Run, space: Space, classes: int, image_channels: int) -
     )
 
 
-@lru_cache(maxsize=1024)
-def price(name: str, channels: int, stride: int, image: Image) -> Cost:
+@lru_cache(maxsize=4096)
+def price(
+    make: Callable[..., nn.Module],
+    name: str,
+    arguments: tuple[Hashable, ...],
+    shape: tuple[int, int, int],
+) -> Cost:
     """Count an operation at one place."""
     with torch.device("meta"):
-        module = operation(name, channels, stride).eval()
-    return Cost(weights(module), multiply_adds(module, (channels, *image)))
+        module = make(name, *arguments).eval()
+    return Cost(weights(module), multiply_adds(module, shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,22 +168,16 @@ def prices_of(space: Space, size: Size, image: Image) -> Prices:
         space: What can be built, with all of its operations.
         size: That of the final network.
         image: Height and width of the images.
-
-    Raises:
-        ValueError: The space is not one whose cells this knows.
     """
-    sources = [source for entering in space.nodes for source in range(entering)]
-    inputs = space.nodes[0]  # the first node reads all that comes from outside, and nothing else
     operations: dict[str, list[dict[str, Cost]]] = {
         group: [dict.fromkeys(names, Cost(0, 0)) for names in edges]
         for group, edges in space.operations.items()
     }
-    for group, channels, stride, outside in cells(space, size, image):
-        inside = halved(outside) if stride == 2 else outside
-        for source, found in zip(sources, operations[group], strict=True):
-            at = (stride, outside) if source < inputs else (1, inside)
-            for name in found:
-                found[name] = added([found[name], price(name, channels, *at)])
+    for slot in space.slots(size, image):
+        found = operations[slot.group][slot.edge]
+        for name in found:
+            one = price(slot.make, name, slot.arguments, slot.shape)
+            found[name] = added([found[name], one])
     some = space.genotype(Mix({g: torch.zeros(shape) for g, shape in space.choices.items()}))
     with torch.device("meta"):
         network = space.network(some, size).eval()

@@ -76,7 +76,7 @@ def space_of(genotype: Genotype) -> Space:
     """
     if genotype.space not in SPACES:
         raise ValueError(f"unknown space {genotype.space!r}: {nearest(genotype.space, SPACES)}")
-    space: Space = make_part("space", {"name": genotype.space})
+    space: Space = make_part("space", {"name": genotype.space, **genotype.layout})
     return space
 
 

@@ -7,5 +7,12 @@ SPACES = {
     "s3": "tutelage.spaces.cells:S3",
     "s4": "tutelage.spaces.cells:S4",
     "nasbench201": "tutelage.spaces.nb201:NASBENCH201",
+    "nasbench-macro": "tutelage.spaces.chain:NASBENCH_MACRO",
+    "ennas-s1": "tutelage.spaces.chain:ENNAS_S1",
+    "ennas-s2": "tutelage.spaces.chain:ENNAS_S2",
+    "ennas-s3": "tutelage.spaces.chain:ENNAS_S3",
+    "shuffle": "tutelage.spaces.chain:SHUFFLE",
+    "cream": "tutelage.spaces.chain:CREAM",
+    "dna": "tutelage.spaces.chain:DNA",
 }
 """Every space's name on the command line, and where it stands; a line here makes it usable."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -36,6 +36,9 @@ class Size:
         if self.form not in ("cifar", "imagenet"):
             raise ValueError(f"form = {self.form!r}: must be 'cifar' or 'imagenet'")
 
+
+SETTING = {"setting": True}
+"""Metadata of the fields of a ready space that a user may set, as `--widths` of a chain."""
 
 Edges = tuple[tuple[str, ...], ...]
 """Operation names of every edge of a cell, edges ordered by node, then by predecessor."""
@@ -107,6 +110,27 @@ class Sizes(NamedTuple):
     """Weight of its auxiliary head's loss; 0: it has none."""
 
 
+Image = tuple[int, int]
+"""Height and width."""
+
+
+def halved(image: Image) -> Image:
+    """Return the size of an image after a stride of 2."""
+    return (image[0] + 1) // 2, (image[1] + 1) // 2
+
+
+class Slot(NamedTuple):
+    """A place in a network where an operation is chosen."""
+
+    group: str
+    edge: int
+    make: Callable[..., nn.Module]
+    """Builds an operation from its name and the arguments."""
+    arguments: tuple[Hashable, ...]
+    shape: tuple[int, int, int]
+    """Channels, height and width of what the operation reads."""
+
+
 class Space(Protocol):
     """What can be built: a supernet that takes a mix, and the network that a genotype names."""
 
@@ -130,6 +154,9 @@ class Space(Protocol):
     def narrowed(self, kept: Mapping[str, Sequence[Sequence[int]]]) -> Space:
         """Return the space with only some operations of every edge, by their columns."""
 
+    def slots(self, size: Size, image: Image) -> Iterator[Slot]:
+        """Yield every place of a stand-alone network where an operation is chosen."""
+
     def supernet(self, size: Size) -> nn.Module:
         """Build the network whose forward (x, mix) gives logits (B, classes), features (B, D)."""
 
@@ -146,9 +173,10 @@ def nodes(genotype: Genotype) -> Iterator[tuple[str, range, list[tuple[int, str]
     """Yield group, entering edges and kept (edge, operation)s of every node of a genotype."""
     for group, cell in genotype.cells.items():
         start = 0
-        for entering, node in zip(range(cell.inputs, cell.states), cell.nodes, strict=True):
+        for state, node in enumerate(cell.nodes, start=cell.inputs):
+            entering, first = (1, state - 1) if cell.chained else (state, 0)
             rows = range(start, start + entering)
-            yield group, rows, [(start + source, name) for name, source in node]
+            yield group, rows, [(start + source - first, name) for name, source in node]
             start = rows.stop
 
 

@@ -10,14 +10,26 @@ arXiv:1909.09656: S1 to S4 leave few operations on every edge, where DARTS fails
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from tutelage.spaces.base import PLAIN, Edges, Mix, Size, Sizes, Variant, check_space, narrow
+from tutelage.spaces.base import (
+    PLAIN,
+    Edges,
+    Image,
+    Mix,
+    Size,
+    Sizes,
+    Slot,
+    Variant,
+    check_space,
+    halved,
+    narrow,
+)
 from tutelage.spaces.genotype import DARTS_OPERATIONS, Cell, Genotype, Node
 from tutelage.spaces.network import Network
-from tutelage.spaces.ops import EDGES, NODES
+from tutelage.spaces.ops import EDGES, NODES, layout, operation
 from tutelage.spaces.supernet import Supernet
 
 GROUPS = ("normal", "reduce")
@@ -72,6 +84,19 @@ class CellSpace:
     def narrowed(self, kept: Mapping[str, Sequence[Sequence[int]]]) -> CellSpace:
         """Return the space with only some operations of every edge, by their columns."""
         return replace(self, operations=narrow(self.operations, kept))
+
+    def slots(self, size: Size, image: Image) -> Iterator[Slot]:
+        """Yield every edge of every cell."""
+        if size.form == "imagenet":
+            image = halved(halved(halved(image)))
+        for place in layout(size, dict.fromkeys(GROUPS, NODES)):
+            inside = halved(image) if place.stride == 2 else image
+            sources = (source for entering in self.nodes for source in range(entering))
+            for edge, source in enumerate(sources):
+                stride, seen = (place.stride, image) if source < 2 else (1, inside)
+                arguments = (place.channels, stride)
+                yield Slot(place.group, edge, operation, arguments, (place.channels, *seen))
+            image = inside
 
     def supernet(self, size: Size) -> Supernet:
         """Build the network whose forward (x, mix) gives logits (B, classes), features (B, D)."""

@@ -7,8 +7,8 @@ NAS-Bench-201. Nothing in this file imports torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,13 @@ class Cell:
             raise ValueError(f"concat = {list(self.concat)}: must name nodes, each of them once")
 
     @property
+    def chained(self) -> bool:
+        """Whether every node does one thing, with the state before it."""
+        return self.inputs == 1 and all(
+            [read for _, read in node] == [state] for state, node in enumerate(self.nodes)
+        )
+
+    @property
     def states(self) -> int:
         """The number of states: inputs and nodes."""
         return self.inputs + len(self.nodes)
@@ -100,7 +107,9 @@ class Genotype:
     space: str
     """Name of the space whose operations the cells use."""
     cells: Mapping[str, Cell]
-    """Group name (normal and reduce, or cell) to cell."""
+    """Group name (normal and reduce, cell, or chain) to cell."""
+    layout: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the space that say how a chain is laid out; other spaces have none."""
 
     def __post_init__(self) -> None:
         if not self.cells:
@@ -117,6 +126,8 @@ class Genotype:
             _check_darts(self.cells)
         elif self.space == "nasbench201":
             _check_nasbench201(self.cells)
+        elif "chain" in self.cells:
+            _check_chain(self.cells)
 
     @classmethod
     def from_dict(cls, data: Any) -> Genotype:
@@ -130,10 +141,17 @@ class Genotype:
             )
         if version != VERSION:
             raise ValueError(f"version {version!r} of a genotype: must be {VERSION}")
-        space, cells = data.get("space"), data.get("cells")
-        if not isinstance(space, str) or not isinstance(cells, dict):
+        space, cells, layout = data.get("space"), data.get("cells"), data.get("layout", {})
+        if not (isinstance(space, str) and isinstance(cells, dict) and isinstance(layout, dict)):
             raise ValueError('a genotype needs "space", a name, and "cells", an object')
-        return cls(space, {group: _read_cell(group, cell) for group, cell in cells.items()})
+        made = {group: _read_cell(group, cell) for group, cell in cells.items()}
+        return cls(space, made, layout)
+
+    @classmethod
+    def of_chain(cls, space: str, names: Sequence[str], layout: Mapping[str, Any]) -> Genotype:
+        """Make the genotype of a chain from its blocks' names, one a layer."""
+        nodes = tuple(((name, layer),) for layer, name in enumerate(names))
+        return cls(space, {"chain": Cell(nodes, concat=(len(nodes),), inputs=1)}, layout)
 
     @classmethod
     def from_json(cls, text: str) -> Genotype:
@@ -188,6 +206,8 @@ class Genotype:
             for group, cell in self.cells.items()
         }
         data = {"format": FORMAT, "version": VERSION, "space": self.space, "cells": cells}
+        if self.layout:
+            data["layout"] = dict(self.layout)
         return data if about is None else {**data, "about": dict(about)}
 
     def to_json(self, about: Mapping[str, Any] | None = None) -> str:
@@ -271,6 +291,16 @@ def _check_nasbench201(cells: Mapping[str, Cell]) -> None:
                 f"cell 'cell': node {state} reads {', '.join(map(str, reads))}: NAS-Bench-201's "
                 f"reads every earlier state once, in the order {', '.join(map(str, range(state)))}"
             )
+
+
+def _check_chain(cells: Mapping[str, Cell]) -> None:
+    if set(cells) != {"chain"}:
+        raise ValueError(f"cells = {', '.join(cells)}: a chain is exactly one, chain")
+    if not cells["chain"].chained or cells["chain"].concat != (len(cells["chain"].nodes),):
+        raise ValueError(
+            "cell 'chain': every node must do one operation on the state before it, and the last "
+            "one be the output"
+        )
 
 
 def _read_cell(group: str, data: Any) -> Cell:

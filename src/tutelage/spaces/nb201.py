@@ -8,7 +8,7 @@ the one before and joined to it by a residual block of stride 2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -17,12 +17,15 @@ from torch import Tensor, nn
 
 from tutelage.spaces.base import (
     Edges,
+    Image,
     Mix,
     Size,
     Sizes,
+    Slot,
     Variant,
     check_shares,
     check_space,
+    halved,
     narrow,
 )
 from tutelage.spaces.fused import channels_last
@@ -198,6 +201,15 @@ class NasBench201:
     def narrowed(self, kept: Mapping[str, Sequence[Sequence[int]]]) -> NasBench201:
         """Return the space with only some operations of every edge, by their columns."""
         return replace(self, operations=narrow(self.operations, kept))
+
+    def slots(self, size: Size, image: Image) -> Iterator[Slot]:
+        """Yield every edge of every cell."""
+        for stage in range(3):
+            channels = size.channels << stage
+            for _ in range(size.cells):
+                for edge in range(EDGES):
+                    yield Slot(GROUP, edge, operation, (channels, 1), (channels, *image))
+            image = halved(image)
 
     def supernet(self, size: Size) -> Supernet:
         """Build the network whose forward (x, mix) gives logits (B, classes), features (B, D)."""

@@ -1,0 +1,183 @@
+"""The blocks of chains: inverted residuals, ShuffleNetV2's two, and the identity.
+
+MBConv: Sandler et al., MobileNetV2, CVPR 2018, with the squeeze-and-excitation of EfficientNet
+(Tan, Le, ICML 2019), whose inner width is a share of the block's input. Shuffle: Ma et al., ECCV
+2018, as Single Path One-Shot has it (Guo et al., ECCV 2020): a block that keeps the size works on
+every second channel and passes the others by; one that changes it works on all in two branches.
+
+A name says all that a block chooses for itself: `mbconv6_5x5` expands its input six times and
+has a 5x5 kernel. What all blocks of a network share is a `Style`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.spaces.fused import depthwise
+from tutelage.spaces.network import drop
+
+Activation = Literal["relu", "swish"]
+MBCONV = re.compile(r"mbconv([1-9]\d*)_([1-9]\d*)x\2")
+SHUFFLE = re.compile(r"shuffle_([1-9]\d*)x\1")
+
+
+class Style(NamedTuple):
+    """What the blocks of a network share."""
+
+    squeeze: float = 0.0
+    """Width of the squeeze-and-excitation as a share of a block's input; 0: none."""
+    activation: Activation = "relu"
+    affine: bool = True
+    """Whether BatchNorms scale and shift."""
+    track: bool = True
+    """Whether BatchNorms keep running statistics: those of supernets use their batch's."""
+
+    def norm(self, channels: int) -> nn.BatchNorm2d:
+        """Build a BatchNorm."""
+        return nn.BatchNorm2d(channels, affine=self.affine, track_running_stats=self.track)
+
+    def act(self) -> nn.Module:
+        """Build the activation."""
+        return nn.ReLU() if self.activation == "relu" else nn.SiLU()
+
+    def pointwise(self, inputs: int, outputs: int, *, act: bool = True) -> list[nn.Module]:
+        """Build a 1x1 convolution, its BatchNorm and, where wanted, the activation."""
+        layers = [nn.Conv2d(inputs, outputs, 1, bias=False), self.norm(outputs)]
+        return [*layers, self.act()] if act else layers
+
+    def depthwise(self, channels: int, kernel: int, stride: int) -> list[nn.Module]:
+        """Build a depthwise convolution and its BatchNorm."""
+        return [Depthwise(channels, kernel, stride), self.norm(channels)]
+
+
+class Depthwise(nn.Conv2d):
+    """A depthwise convolution, padded; while it trains on a CPU, by the faster kernels."""
+
+    def __init__(self, channels: int, kernel: int, stride: int) -> None:
+        super().__init__(
+            channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, C, H, W) to (B, C, H / stride, W / stride), rounded up."""
+        if self.training:
+            return depthwise(x, self.weight, self.stride[0])
+        return super().forward(x)
+
+
+class SqueezeExcitation(nn.Module):
+    """Channels weighed by what all of them hold on average."""
+
+    def __init__(self, channels: int, inner: int, style: Style) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(
+            nn.Conv2d(channels, inner, 1), style.act(), nn.Conv2d(inner, channels, 1), nn.Sigmoid()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale the channels of x (B, C, H, W)."""
+        return x * self.gate(x.mean((2, 3), keepdim=True))
+
+
+class MBConv(nn.Module):
+    """Expand, convolve each channel, squeeze and excite, project; residual where sizes agree."""
+
+    def __init__(
+        self, expansion: int, kernel: int, inputs: int, outputs: int, stride: int, style: Style
+    ) -> None:
+        super().__init__()
+        width = expansion * inputs
+        layers = style.pointwise(inputs, width) if expansion > 1 else []
+        layers += [*style.depthwise(width, kernel, stride), style.act()]
+        if style.squeeze:
+            layers.append(SqueezeExcitation(width, max(1, int(inputs * style.squeeze)), style))
+        self.layers = nn.Sequential(*layers, *style.pointwise(width, outputs, act=False))
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor, drop_path: float = 0.0) -> Tensor:
+        """Map x (B, C, H, W), dropping the path beside a residual with this probability."""
+        y = self.layers(x)
+        if not self.residual:
+            return y
+        return x + (drop(y, drop_path) if drop_path else y)
+
+
+class Shuffle(nn.Module):
+    """ShuffleNetV2's block; without a kernel size its variant of three convolutions (Xception)."""
+
+    def __init__(
+        self, kernel: int | None, inputs: int, outputs: int, stride: int, style: Style
+    ) -> None:
+        super().__init__()
+        self.halves = stride == 1 and inputs == outputs
+        seen = inputs // 2 if self.halves else inputs
+        # what passes by keeps its channels, where the output has more of them
+        passed = seen if seen < outputs else outputs // 2
+        middle, made = outputs // 2, outputs - passed
+        if kernel is None:
+            kernel = 3
+            main = [*style.depthwise(seen, 3, stride), *style.pointwise(seen, middle)]
+            main += [*style.depthwise(middle, 3, 1), *style.pointwise(middle, middle)]
+            main += [*style.depthwise(middle, 3, 1), *style.pointwise(middle, made)]
+        else:
+            main = [*style.pointwise(seen, middle), *style.depthwise(middle, kernel, stride)]
+            main += style.pointwise(middle, made)
+        self.main = nn.Sequential(*main)
+        self.passed: nn.Module = nn.Identity()
+        if not self.halves:
+            aside = [*style.depthwise(seen, kernel, stride), *style.pointwise(seen, passed)]
+            self.passed = nn.Sequential(*aside)
+
+    def forward(self, x: Tensor, drop_path: float = 0.0) -> Tensor:
+        """Map x (B, C, H, W); there is no residual whose path could be dropped."""
+        aside, seen = (x[:, 0::2], x[:, 1::2]) if self.halves else (x, x)
+        return torch.cat([self.passed(aside), self.main(seen)], dim=1)
+
+
+class Identity(nn.Module):
+    """Nothing; where sizes differ a 1x1 convolution and its BatchNorm (NAS-Bench-Macro's)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, style: Style) -> None:
+        super().__init__()
+        self.projection: nn.Module = nn.Identity()
+        if stride > 1 or inputs != outputs:
+            convolution = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.projection = nn.Sequential(convolution, style.norm(outputs))
+
+    def forward(self, x: Tensor, drop_path: float = 0.0) -> Tensor:
+        """Map x (B, C, H, W) as it is."""
+        return self.projection(x)
+
+
+def is_block(name: str) -> bool:
+    """Tell whether a block has this name."""
+    known = name in ("identity", "shuffle_xception")
+    return known or any(form.fullmatch(name) for form in (MBCONV, SHUFFLE))
+
+
+def block(name: str, inputs: int, outputs: int, stride: int, style: Style) -> nn.Module:
+    """Build the block of this name, for maps of so many channels.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if name == "identity":
+        return Identity(inputs, outputs, stride, style)
+    if name == "shuffle_xception":
+        return Shuffle(None, inputs, outputs, stride, style)
+    if match := SHUFFLE.fullmatch(name):
+        return Shuffle(int(match[1]), inputs, outputs, stride, style)
+    if match := MBCONV.fullmatch(name):
+        return MBConv(int(match[1]), int(match[2]), inputs, outputs, stride, style)
+    raise ValueError(f"unknown block {name!r}: {ALLOWED}")
+
+
+ALLOWED = (
+    "must be identity, shuffle_xception, shuffle_KxK or mbconvE_KxK, such as shuffle_5x5 or "
+    "mbconv6_3x3 for an expansion of 6"
+)
+"""What names there are, for error messages."""

@@ -1,0 +1,422 @@
+"""Chains: layers one after the other, each a choice among blocks.
+
+The spaces of one-shot search: EnNAS' (MBConv, with identity for depth, with ShuffleNetV2's
+blocks), Single Path One-Shot's, Cream's, DNA's and NAS-Bench-Macro's. All are one class and differ
+in its settings, which a genotype carries as its layout.
+
+    stem: convolution 3x3 · fixed first block (mbconv1_3x3) · stages of searched layers ·
+    convolution 1x1 · global pooling · classifier
+
+The stem halves the image in the form `imagenet` and keeps it in `cifar`. The first layer of a stage
+has the stage's stride and changes the width. Where a network has other channels than its space,
+all widths change with them.
+
+Deviations: EnNAS prints neither depths, widths, activation nor squeeze-and-excitation; s1 has
+Cream's, without the latter. Cream picks depths by a lookup from a target of FLOPs; here identity
+does. DNA doubles the width at the end of a stage to meet its teacher's; here all of a stage has
+one width, and the method fits features to the teacher's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.checks import at_least, one_of
+from tutelage.spaces.base import (
+    PLAIN,
+    SETTING,
+    Edges,
+    Image,
+    Mix,
+    Size,
+    Sizes,
+    Slot,
+    Variant,
+    check_space,
+    halved,
+    narrow,
+)
+from tutelage.spaces.blocks import ALLOWED, Activation, Style, block, is_block
+from tutelage.spaces.fused import channels_last, weighted_sum
+from tutelage.spaces.genotype import Genotype
+
+GROUP = "chain"
+
+
+class Layer(NamedTuple):
+    """Where a searched block stands."""
+
+    inputs: int
+    """Channels that it reads."""
+    outputs: int
+    """Channels that it gives."""
+    stride: int
+    stage: int
+
+
+class Frame(nn.Module):
+    """What surrounds the searched layers."""
+
+    def __init__(self, space: Chain, size: Size, style: Style) -> None:
+        super().__init__()
+        stem, scaled = size.channels, space.scaled(size)
+        stride = 2 if size.form == "imagenet" else 1
+        layers: list[nn.Module] = [
+            nn.Conv2d(size.image_channels, stem, 3, stride, 1, bias=False),
+            style.norm(stem),
+            style.act(),
+        ]
+        if space.first:
+            layers.append(block("mbconv1_3x3", stem, scaled(space.first), 1, style))
+        self.stem = nn.Sequential(*layers)
+        width = scaled(space.widths[-1])
+        self.features = scaled(space.last) if space.last else width
+        end = style.pointwise(width, self.features) if space.last else [nn.Identity()]
+        self.end = nn.Sequential(*end)
+        self.classifier = nn.Linear(self.features, size.classes)
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """Map the last layer's output to what the classifier reads (B, D)."""
+        return self.end(x).mean((2, 3))
+
+
+class MixedLayer(nn.Module):
+    """A layer of the supernet: the weighted sum of its blocks."""
+
+    def __init__(self, names: Sequence[str], layer: Layer, style: Style) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        self.blocks = nn.ModuleDict(
+            {name: block(name, layer.inputs, layer.outputs, layer.stride, style) for name in names}
+        )
+
+    def forward(self, x: Tensor, weights: Tensor, columns: Sequence[int]) -> Tensor:
+        """Sum weights (ops,) times blocks over some columns of them; of none it is zero."""
+        terms = [self.blocks[self.names[column]](x) for column in columns]
+        if not terms:
+            return 0 * self.blocks[self.names[0]](x)
+        return weighted_sum(weights[list(columns)], terms)
+
+    def each(self, x: Tensor) -> list[Tensor]:
+        """List every block's output."""
+        return [self.blocks[name](x) for name in self.names]
+
+
+class Supernet(nn.Module):
+    """Mixed layers in their frame."""
+
+    def __init__(self, space: Chain, size: Size) -> None:
+        super().__init__()
+        style = space.style(track=False)
+        self.frame = Frame(space, size, style)
+        self.stages = [layer.stage for layer in space.layers(size)]
+        pairs = zip(space.operations[GROUP], space.layers(size), strict=True)
+        self.layers = nn.ModuleList(MixedLayer(names, layer, style) for names, layer in pairs)
+
+    def forward(self, x: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
+        """Map images (B, C, H, W) to logits (B, classes) and features (B, D)."""
+        x = self.frame.stem(channels_last(x))
+        for layer, weights, columns in self.through(mix):
+            x = layer(x, weights, columns)
+        features = self.frame.pooled(x)
+        return self.frame.classifier(features), features
+
+    def through(self, mix: Mix) -> Iterator[tuple[Any, Tensor, Sequence[int]]]:
+        """Yield the layers, and what a mix says of each."""
+        weights = mix.operations[GROUP]
+        everything = [range(len(row)) for row in weights]
+        chosen = everything if mix.chosen is None else mix.chosen[GROUP]
+        yield from zip(self.layers, weights, chosen, strict=True)
+
+    def compared(self, x: Tensor) -> Iterator[tuple[str, int, Tensor]]:
+        """Yield group, edge and all operations' maps (ops, B, D) on the same inputs, by layer.
+
+        The images are dealt out evenly to a layer's operations, at random; each goes on with the
+        output of its own (EnNAS, section 3.3).
+        """
+        x = self.frame.stem(channels_last(x))
+        layer: Any
+        for edge, layer in enumerate(self.layers):
+            maps = torch.stack(layer.each(x))
+            yield GROUP, edge, maps.flatten(2)
+            dealt = torch.randperm(len(x), device=x.device) % len(maps)
+            x = maps[dealt, torch.arange(len(x), device=x.device)]
+
+
+class Network(nn.Module):
+    """The stand-alone network of a chain; in training mode it gives (logits, None)."""
+
+    def __init__(
+        self, space: Chain, names: Sequence[str], size: Size, drop_path: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.drop_path, self.dropout = drop_path, 0.0
+        style = space.style(track=True)
+        self.frame = Frame(space, size, style)
+        self.layers = nn.ModuleList(
+            block(name, layer.inputs, layer.outputs, layer.stride, style)
+            for name, layer in zip(names, space.layers(size), strict=True)
+        )
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map images (B, C, H, W) to what the classifier reads (B, D)."""
+        x = self.frame.stem(x)
+        drop_path = self.drop_path if self.training else 0.0
+        for layer in self.layers:
+            x = layer(x, drop_path)
+        return self.frame.pooled(x)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, None]:
+        """Map images (B, C, H, W) to logits (B, classes), in training with None."""
+        features = nn.functional.dropout(self.features(x), self.dropout, self.training)
+        logits = self.frame.classifier(features)
+        return (logits, None) if self.training else logits
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Layers one after the other, each a choice among blocks."""
+
+    name: str
+    candidates: tuple[str, ...] = field(metadata=SETTING)
+    """Blocks that every layer chooses from: identity, mbconvE_KxK for an expansion E and a kernel
+    of K x K, shuffle_KxK, shuffle_xception."""
+    widths: tuple[int, ...] = field(metadata=SETTING)
+    """Channels of every stage."""
+    depths: tuple[int, ...] = field(metadata=SETTING)
+    """Layers of every stage."""
+    strides: tuple[int, ...] = field(metadata=SETTING)
+    """Stride of every stage's first layer."""
+    stem: int = field(default=32, metadata=SETTING)
+    """Channels of the stem."""
+    first: int = field(default=0, metadata=SETTING)
+    """Channels of a fixed first block, mbconv1_3x3; 0: there is none."""
+    last: int = field(default=1280, metadata=SETTING)
+    """Channels of the last 1x1 convolution; 0: there is none."""
+    squeeze: float = field(default=0.0, metadata=SETTING)
+    """Width of the squeeze-and-excitation in MBConv, as a share of a block's input; 0: none."""
+    activation: Activation = field(default="relu", metadata=SETTING)
+    """What follows a BatchNorm: relu or swish."""
+    affine: bool = field(default=True, metadata=SETTING)
+    """Whether the supernet's BatchNorms scale and shift; those of networks always do."""
+    variant: Variant = PLAIN
+    """What a search has asked for: nothing that a chain has."""
+    left: Edges | None = None
+    """The blocks that every layer is left with; None: the candidates."""
+    group: ClassVar[str] = GROUP
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.widths), len(self.depths), len(self.strides)}
+        if len(lengths) != 1 or not self.widths:
+            raise ValueError(
+                f"{len(self.widths)} widths, {len(self.depths)} depths and {len(self.strides)} "
+                "strides: give one of each for every stage"
+            )
+        if not self.candidates or len(set(self.candidates)) < len(self.candidates):
+            raise ValueError(f"candidates = {', '.join(self.candidates)}: name each block once")
+        for name in self.candidates:
+            if not is_block(name):
+                raise ValueError(f"candidates = {name}: {ALLOWED}")
+        at_least(1, stem=self.stem, **{f"depths {d}": d for d in self.depths})
+        at_least(0, first=self.first, last=self.last, squeeze=self.squeeze)
+        if any(width < 2 or width % 2 for width in self.widths):
+            raise ValueError(f"widths = {self.widths}: must be even, at least 2")
+        if any(stride not in (1, 2) for stride in self.strides):
+            raise ValueError(f"strides = {self.strides}: each must be 1 or 2")
+        one_of(("relu", "swish"), activation=self.activation)
+
+    @property
+    def operations(self) -> Mapping[str, Edges]:
+        """The blocks of every layer."""
+        return {GROUP: self.left or (self.candidates,) * sum(self.depths)}
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        """One edge enters each node: the layer itself."""
+        return (1,) * sum(self.depths)
+
+    @property
+    def sizes(self) -> Sizes:
+        """Cells are layers here, and channels the stem's."""
+        return Sizes(self.stem, sum(self.depths), self.stem, sum(self.depths), auxiliary=0.0)
+
+    @property
+    def choices(self) -> Mapping[str, tuple[int, int]]:
+        """The (layers, blocks) of the chain."""
+        edges = self.operations[GROUP]
+        return {GROUP: (len(edges), len(edges[0]))}
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """The settings, as plain data."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata}
+        return {k: list(x) if isinstance(x, tuple) else x for k, x in values.items()}
+
+    def varied(self, **changes: Any) -> Chain:
+        """Return the space with fields of its variant changed.
+
+        Raises:
+            ValueError: They are something that only cells have.
+        """
+        variant = replace(self.variant, **changes)
+        if variant.partial > 1 or variant.auxiliary_skip or variant.final_norm:
+            raise ValueError(
+                f"space {self.name!r}: a chain has neither partial channels nor auxiliary skips "
+                "nor a last BatchNorm, so use the searches single-path, diverse-paths, darts, "
+                "gdas or random"
+            )
+        return replace(self, variant=variant)
+
+    def narrowed(self, kept: Mapping[str, Sequence[Sequence[int]]]) -> Chain:
+        """Return the space with only some blocks of every layer, by their columns."""
+        return replace(self, left=narrow(self.operations, kept)[GROUP])
+
+    def scaled(self, size: Size) -> Callable[[int], int]:
+        """Return how a width of the space becomes one of a network whose stem has other channels.
+
+        It stays even, for the halves of ShuffleNetV2's blocks.
+        """
+        if size.channels == self.stem:
+            return lambda width: width
+        return lambda width: max(2, 2 * round(width * size.channels / self.stem / 2))
+
+    def style(self, *, track: bool) -> Style:
+        """Return what the blocks share; `track` is for stand-alone networks."""
+        return Style(self.squeeze, self.activation, self.affine or track, track)
+
+    def layers(self, size: Size) -> list[Layer]:
+        """Say where every searched block stands.
+
+        Raises:
+            ValueError: The size has another number of layers.
+        """
+        if size.cells != sum(self.depths):
+            raise ValueError(
+                f"cells = {size.cells}: the chain {self.name} has {sum(self.depths)} layers, by "
+                f"its depths {' '.join(map(str, self.depths))}; change those instead"
+            )
+        scaled = self.scaled(size)
+        found: list[Layer] = []
+        width = scaled(self.first) if self.first else size.channels
+        stages = zip(self.widths, self.depths, self.strides, strict=True)
+        for stage, (outputs, depth, stride) in enumerate(stages):
+            for place in range(depth):
+                found.append(Layer(width, scaled(outputs), 1 if place else stride, stage))
+                width = scaled(outputs)
+        return found
+
+    def slots(self, size: Size, image: Image) -> Iterator[Slot]:
+        """Yield every layer."""
+        image, style = halved(image) if size.form == "imagenet" else image, self.style(track=True)
+        for edge, layer in enumerate(self.layers(size)):
+            arguments = (layer.inputs, layer.outputs, layer.stride, style)
+            yield Slot(GROUP, edge, block, arguments, (layer.inputs, *image))
+            image = halved(image) if layer.stride == 2 else image
+
+    def supernet(self, size: Size) -> Supernet:
+        """Build the network whose forward (x, mix) gives logits (B, classes), features (B, D)."""
+        return Supernet(self, size)
+
+    def genotype(self, mix: Mix) -> Genotype:
+        """Read off the strongest block of every layer."""
+        columns = mix.products()[GROUP].argmax(-1).tolist()
+        pairs = zip(self.operations[GROUP], columns, strict=True)
+        return Genotype.of_chain(self.name, [names[c] for names, c in pairs], self.layout)
+
+    def network(
+        self, genotype: Genotype, size: Size, *, auxiliary: bool = False, drop_path: float = 0.0
+    ) -> Network:
+        """Build the stand-alone network of a genotype.
+
+        Raises:
+            ValueError: The genotype is of another space or laid out otherwise, or an auxiliary
+                head is asked for.
+        """
+        check_space(genotype, self.name)
+        if genotype.layout and dict(genotype.layout) != self.layout:
+            raise ValueError(
+                f"a genotype of {self.name} that is laid out otherwise: build it by its own layout"
+            )
+        if auxiliary:
+            raise ValueError("networks of chains have no auxiliary head: give --auxiliary 0")
+        return Network(self, self.names(genotype), size, drop_path)
+
+    def names(self, genotype: Genotype) -> list[str]:
+        """List the blocks of a genotype, by layer."""
+        return [name for ((name, _),) in genotype.cells[GROUP].nodes]
+
+    def inherited(self, weights: Mapping[str, Tensor], genotype: Genotype) -> dict[str, Tensor]:
+        """Return what a genotype's network has of a supernet's weights, under its own names."""
+        found = {name: x for name, x in weights.items() if name.startswith("frame.")}
+        for layer, name in enumerate(self.names(genotype)):
+            theirs = f"layers.{layer}.blocks.{name}."
+            for key in weights:
+                if key.startswith(theirs):
+                    found[f"layers.{layer}.{key.removeprefix(theirs)}"] = weights[key]
+        return found
+
+
+def mbconvs(expansions: Sequence[int]) -> tuple[str, ...]:
+    """Name MBConv of kernels 3, 5 and 7 at these expansions."""
+    return tuple(f"mbconv{e}_{k}x{k}" for e in expansions for k in (3, 5, 7))
+
+
+SHUFFLES = ("shuffle_3x3", "shuffle_5x5", "shuffle_7x7", "shuffle_xception")
+MOBILE = Chain(
+    "ennas-s1",
+    candidates=(*mbconvs((1, 3, 6)), "identity"),
+    widths=(24, 40, 80, 96, 192, 320),
+    depths=(4, 4, 4, 4, 4, 1),
+    strides=(2, 2, 2, 1, 2, 1),
+    first=16,
+    activation="swish",
+)
+
+ENNAS_S1 = MOBILE
+"""EnNAS' first space: MBConv of kernels 3, 5, 7 and expansions 1, 3, 6, and identity."""
+
+ENNAS_S2 = replace(MOBILE, name="ennas-s2", candidates=(*MOBILE.candidates, *SHUFFLES))
+"""The first one with ShuffleNetV2's blocks."""
+
+ENNAS_S3 = replace(ENNAS_S2, name="ennas-s3", depths=(5, 5, 5, 5, 5, 1))
+"""The second one, deeper."""
+
+CREAM = replace(MOBILE, name="cream", candidates=(*mbconvs((4, 6)), "identity"), squeeze=0.25)
+"""Cream's: MBConv of kernels 3, 5, 7 and expansions 4 and 6 with squeeze-and-excitation."""
+
+DNA = replace(
+    MOBILE,
+    name="dna",
+    candidates=mbconvs((3, 6)),
+    widths=(24, 40, 80, 112, 192, 320),
+    depths=(2, 4, 4, 4, 4, 1),
+    squeeze=0.25,
+)
+"""DNA's: MBConv of kernels 3, 5, 7 and expansions 3 and 6, six stages that a teacher supervises."""
+
+SHUFFLE = Chain(
+    "shuffle",
+    candidates=SHUFFLES,
+    widths=(64, 160, 320, 640),
+    depths=(4, 4, 8, 4),
+    strides=(2, 2, 2, 2),
+    stem=16,
+    last=1024,
+    affine=False,
+)
+"""Single Path One-Shot's: ShuffleNetV2's blocks of three kernels, and Xception's."""
+
+NASBENCH_MACRO = Chain(
+    "nasbench-macro",
+    candidates=("identity", "mbconv3_3x3", "mbconv6_5x5"),
+    widths=(64, 128, 256),
+    depths=(2, 3, 3),
+    strides=(2, 2, 2),
+)
+"""NAS-Bench-Macro's (Su et al., Prioritized architecture sampling, CVPR 2021): 3^8 networks, whose
+accuracies on CIFAR-10 are known."""
