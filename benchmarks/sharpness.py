@@ -27,9 +27,10 @@ import torch
 from runs import search, together
 from tutelage.config import Data
 from tutelage.data.cifar import CIFAR10, read_cifar10
+from tutelage.report.benchmarks import NASBENCH201
 from tutelage.report.figures import LIGHT, SERIES, to_svg
 from tutelage.report.plots import Axis, Line, Mark, by_epoch, curves, values
-from tutelage.report.read import TESTS, Stage, read_run
+from tutelage.report.read import Stage, read_run
 
 ROWS = {
     "DARTS": ["--method", "single"],
@@ -108,7 +109,7 @@ def table_row(found: Sequence[Stage]) -> list[str]:
     ranks = ", ".join(f"{rank:.0f}" for rank in ends("table", "rank"))
     skips = ", ".join(f"{count:.0f}" for count in ends("collapse", "skips"))
     return [
-        *(spread(ends("table", key), 2) for key in TESTS),
+        *(spread(ends("table", key), 2) for key in NASBENCH201.tests),
         ranks,
         skips,
         spread(ends("collapse", "eigenvalue", 5), 3),
@@ -120,7 +121,7 @@ def table_row(found: Sequence[Stage]) -> list[str]:
 def write(out: Path, rows: Sequence[str], seeds: int) -> None:
     """Write the table and the plots."""
     found = {row: [stage(out, row, seed) for seed in range(seeds)] for row in rows}
-    titles = [*(f"{name}, %" for name in TESTS.values()), "ranks", "skips"]
+    titles = [*(f"{name}, %" for name in NASBENCH201.tests.values()), "ranks", "skips"]
     titles += ["eigenvalue", "sharpness", "gap, points"]
     lines = [f"| search | {' | '.join(titles)} |", "|---" * (1 + len(titles)) + "|"]
     lines += [f"| {row} | {' | '.join(table_row(each))} |" for row, each in found.items()]

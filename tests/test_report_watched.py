@@ -166,6 +166,47 @@ def test_figures_of_the_table_over_seeds(tmp_path):
     assert "NAS-Bench-201: CIFAR-10 test accuracy of the kept learner (%)" in text
 
 
+def told_by_macro(run):
+    """Make what a run was told that of NAS-Bench-Macro's table."""
+    rows = read_rows(run)
+    for row in rows:
+        if "table" in row:
+            row["table"] = [
+                {"cifar10_test": 91 + row["epoch"] / 10 + k, "rank": 1234 - row["epoch"] + k}
+                for k in range(len(row["table"]))
+            ]
+    write_rows(run, rows)
+    return run
+
+
+def test_each_benchmark_is_called_by_its_name_and_size(tmp_path):
+    macro = told_by_macro(write_search(tmp_path / "macro", space="nasbench201", epochs=11))
+    stage = stage_of(macro)
+    assert [each.caption for each in table_plots(stage)] == [
+        "CIFAR-10: test accuracy (%)",
+        "Rank of 6,561 on CIFAR-10 (1: best)",
+    ]
+    _, second = table_lines(stage, "cifar10_test")
+    assert second.y == pytest.approx([92 + epoch / 10 for epoch in range(11)])
+    text = report(tmp_path, macro).text
+    assert "CIFAR-10 test 93.00 % rank 1,225 of 6,561" in text
+    assert "learner 0 92.00 % 1,224 of 6,561" in text
+    assert "NAS-Bench-Macro How well" in text and "trained three times from scratch" in text
+    assert "of NAS-Bench-201" not in text and "15,625" not in text and "CIFAR-100" not in text
+
+    both = [macro, write_search(tmp_path / "nb201", space="nasbench201", epochs=11, seed=1)]
+    (other, cells) = (
+        row.cells() for row in (comparison([read_run(run)])[0] for run in reversed(both))
+    )
+    assert (cells["CIFAR-10 test %"], cells["rank of 6,561"]) == ("93.00 (n = 1)", "1225 (n = 1)")
+    assert (cells["CIFAR-100 test %"], cells["rank of 15,625"]) == ("–", "–")
+    assert (other["CIFAR-10 test %"], other["rank of 15,625"]) == ("92.50 (n = 1)", "4011 (n = 1)")
+    assert other["rank of 6,561"] == "–"
+    text = report(tmp_path, *both).text
+    for title in ("NAS-Bench-201", "NAS-Bench-Macro"):
+        assert f"{title}: CIFAR-10 test accuracy of the kept learner (%)" in text
+
+
 def test_columns_that_no_run_has_are_left_out(tmp_path):
     run = read_run(write_search(tmp_path / "run", epochs=2))
     header = as_text(comparison([run])).splitlines()[0]
@@ -186,7 +227,7 @@ def test_a_search_without_epochs_takes_its_figures_from_its_end(tmp_path):
     write_rows(run, [{"event": "end", "learners": [{}], "kept": 0, "table": table}])
     record = read_run(run)
     assert status(record).startswith("Search finished without training; not retrained")
-    assert record.benchmark["cifar10_test_200"] == 90
+    assert record.answer["cifar10_test_200"] == 90
     text = report(tmp_path, run).text
     assert "CIFAR-10 test 90.00 % rank 5,000 of 15,625" in text
     assert "learner 0, kept 90.00 % 70.00 % 40.00 % 5,000 of 15,625" in text

@@ -221,8 +221,8 @@ class Run:
     save_every: float = 5.0
     """Minutes between two checkpoints; every epoch ends with one."""
     table: Path | None = None
-    """File of NAS-Bench-201's results, asked after every epoch in that space; never for selection.
-    """
+    """Results of NAS-Bench-201 or NAS-Bench-Macro, asked after every epoch in that space; never
+    for selection."""
     eigenvalue_every: int = 0
     """Epochs between two measurements of the dominant eigenvalue of the validation loss's Hessian
     in the alphas; 0: never."""

@@ -166,14 +166,16 @@ def query(
     genotype: Target,
     /,
     *,
-    table: Annotated[Path, Parameter(help="The file that `tutelage table build` wrote.")],
+    table: Annotated[
+        Path, Parameter(help="What `tutelage table build` wrote, or NAS-Bench-Macro's JSON.")
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Print what NAS-Bench-201 says of a genotype: accuracies, ranks, costs and latencies."""
-    from tutelage.benchmark.nasbench201 import Table
+    """Print what NAS-Bench-201 or NAS-Bench-Macro says of a genotype: accuracy, rank, costs."""
+    from tutelage.benchmark.table import open_table
     from tutelage.spaces.published import resolve
 
-    answer = Table(table).query(resolve(genotype))
+    answer = open_table(table).query(resolve(genotype))
     print(json.dumps(answer.as_dict()) if as_json else answer.as_text())
 
 

@@ -18,6 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from tutelage.benchmark.nasbench201 import ACCURACIES, COUNT, MAGIC, header, layout, position
+from tutelage.benchmark.ranking import ranks
 from tutelage.run.directory import write_bytes
 from tutelage.spaces.genotype import Genotype
 
@@ -123,15 +124,6 @@ def write_table(
     sorted_records[_positions(source, rows)] = records
     sources = [path.name for path in (source, *latencies)]
     write_bytes(out, header(list(devices), sources) + sorted_records.tobytes())
-
-
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Rank values, 1 for the highest; equal ones share the best of their ranks.
-
-    >>> ranks(np.array([10.0, 94.4, 10.0, 91.0])).tolist()
-    [3, 1, 3, 2]
-    """
-    return len(values) + 1 - np.searchsorted(np.sort(values), values, side="right")
 
 
 def _devices(latencies: Mapping[Path, Sequence[Row]]) -> dict[str, np.ndarray]:

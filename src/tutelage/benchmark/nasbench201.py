@@ -101,10 +101,15 @@ class Table:
     """The file that `tutelage table build` writes; a query reads one record of it.
 
     Attributes:
+        space: Name of the space.
+        ranked_by: Name of the accuracy that says how good a search's result is.
         path: The file.
         devices: Where latencies are known, by name.
         sources: Names of the files that the table was made from.
     """
+
+    space = "nasbench201"
+    ranked_by = "cifar10_test_200"
 
     def __init__(self, path: Path | str) -> None:
         """Map the file.

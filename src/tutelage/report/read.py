@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tutelage.report.benchmarks import BENCHMARKS, Benchmark
 from tutelage.spaces.genotype import Genotype
 
 FILES = ("run.toml", "metrics.jsonl", "genotype.json", "result.json")
@@ -17,17 +18,6 @@ FILES = ("run.toml", "metrics.jsonl", "genotype.json", "result.json")
 
 AXES = ("method", "search", "space", "data")
 """The tables whose names make a run's title."""
-
-
-TESTS = {
-    "cifar10_test_200": "CIFAR-10",
-    "cifar100_test_200": "CIFAR-100",
-    "imagenet16_test_200": "ImageNet16-120",
-}
-"""Keys of `table` in metrics.jsonl and the data sets on whose test images they are."""
-
-COUNT = 15_625
-"""Architectures of NAS-Bench-201."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +90,12 @@ class Stage:
         rows = self.of("epoch") or self.of("end") or [{}]
         wanted = self.stopped.get("epoch", rows[-1].get("epoch"))
         return next((row for row in rows if row.get("epoch") == wanted), rows[-1])
+
+    @property
+    def benchmark(self) -> Benchmark:
+        """The benchmark that was asked; the first where none was."""
+        asked = {key for answer in self.last.get("table") or [] for key in answer}
+        return next((each for each in BENCHMARKS if each.ranked_by in asked), BENCHMARKS[0])
 
     @property
     def kept_earlier(self) -> bool:
@@ -197,8 +193,8 @@ class Record:
         return number(found)
 
     @property
-    def benchmark(self) -> Mapping[str, Any]:
-        """What NAS-Bench-201 says of the kept architecture; empty where not asked, or not yet.
+    def answer(self) -> Mapping[str, Any]:
+        """What a benchmark says of the kept architecture; empty where not asked, or not yet.
 
         Of an ensemble it says nothing: the table has single networks alone.
         """

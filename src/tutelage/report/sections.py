@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
+from tutelage.report.benchmarks import BENCHMARKS
 from tutelage.report.figures import LIGHT, SERIES, Drawn
 from tutelage.report.learners import cells, learners
 from tutelage.report.plots import (
@@ -18,10 +20,18 @@ from tutelage.report.plots import (
     timeline,
     values,
 )
-from tutelage.report.read import TESTS, Record, Stage, number
+from tutelage.report.read import Record, Stage, number
 from tutelage.report.tables import Row, dotted, duration
 from tutelage.report.teaching import first_stage, teaching
-from tutelage.report.watched import collapse, figure, rank, table_plots, table_rows, warnings
+from tutelage.report.watched import (
+    collapse,
+    figure,
+    rank,
+    table_header,
+    table_plots,
+    table_rows,
+    warnings,
+)
 from tutelage.spaces.genotype import Genotype
 
 COSTS = (
@@ -74,7 +84,8 @@ def details(record: Record) -> dict[str, Any]:
         "warnings": warnings(search) if search else [],
         "stopped": stopped(search) if search else "",
         "table": table_rows(search, record.kept) if search else [],
-        "table_header": ("architecture", *TESTS.values(), "rank by CIFAR-10"),
+        "benchmark": search.benchmark if search else None,
+        "table_header": table_header(search) if search else (),
         "table_plots": list(table_plots(search)) if search else [],
         "gradients": list(gradients(search)) if search else [],
         "retraining": list(retrained(retraining)) if retraining else [],
@@ -130,11 +141,12 @@ def tiles(record: Record) -> Iterator[Tile]:
             own = ", ".join(percent(each) for each in retraining.result.get("ensemble") or [])
             remark = f"of the ensemble, {remark} of each network; by themselves {own}"
         yield Tile("test error", percent(record.test_error), remark, True)
-    answer = record.benchmark
-    for key, data in TESTS.items() if answer else ():
-        ranked = key == "cifar10_test_200"
-        remark = f"rank {rank(answer)}" if ranked else "of NAS-Bench-201"
-        yield Tile(f"{data} test", figure(answer, key), remark, result=ranked)
+    if record.search and record.answer:
+        answer, benchmark = record.answer, record.search.benchmark
+        for key, data in benchmark.tests.items():
+            ranked = key == benchmark.ranked_by
+            remark = f"rank {rank(answer, benchmark)}" if ranked else f"of {benchmark.title}"
+            yield Tile(f"{data} test", figure(answer, key), remark, result=ranked)
     if retraining and record.parameters is not None:
         whose = "of all networks, " if record.members else ""
         yield Tile("weights", quantity(record.parameters), f"{whose}without auxiliary head")
@@ -280,7 +292,8 @@ def texts(genotype: Genotype | None) -> Iterator[tuple[str, str]]:
 
 def compared(rows: Sequence[Row]) -> list[Drawn]:
     """Plot the runs of a comparison over each other, one colour a row of the table."""
-    accuracy, loss, table, training = [], [], [], []
+    accuracy, loss, training = [], [], []
+    tables: dict[str, list[Line]] = {each.title: [] for each in BENCHMARKS}
     for place, row in enumerate(rows):
         colour = SERIES[place % len(SERIES)]
         for record in row.records:
@@ -291,8 +304,9 @@ def compared(rows: Sequence[Row]) -> list[Drawn]:
                 accuracy.append(Line(row.label, x, y, colour))
                 y = values(found, "learners", kept, "valid_loss")
                 loss.append(Line(row.label, x, y, colour))
-                y = values(found, "table", kept, "cifar10_test_200")
-                table.append(Line(row.label, x, y, colour))
+                benchmark = record.search.benchmark
+                y = values(found, "table", kept, benchmark.ranked_by)
+                tables[benchmark.title].append(Line(row.label, x, y, colour))
             for stage in record.retraining.trainings if record.retraining else ():
                 _, x, found = timeline(stage)
                 training.append(Line(row.label, x, values(found, "train_loss"), colour))
@@ -300,7 +314,10 @@ def compared(rows: Sequence[Row]) -> list[Drawn]:
     return [
         *plot("Search: validation accuracy of the kept learner (%)", accuracy, axis),
         *plot("Search: validation loss of the kept learner", loss, axis),
-        *plot("NAS-Bench-201: CIFAR-10 test accuracy of the kept learner (%)", table, axis),
+        *chain.from_iterable(
+            plot(f"{title}: CIFAR-10 test accuracy of the kept learner (%)", lines, axis)
+            for title, lines in tables.items()
+        ),
         *plot("Retraining: training loss", training, axis),
     ]
 

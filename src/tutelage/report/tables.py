@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tutelage.report.read import COUNT, TESTS, Record, number
+from tutelage.report.benchmarks import BENCHMARKS
+from tutelage.report.read import Record, number
 
 IMMATERIAL = ("seed", "device", "root", "download", "save_every", "log_every", "table")
 """Settings by which runs may differ and still be repetitions of one experiment."""
@@ -81,27 +82,35 @@ class Row:
         """How long the searches took."""
         return _statistic(record.search.seconds for record in self.records if record.search)
 
-    def benchmark(self, key: str) -> Statistic:
-        """Figures of NAS-Bench-201's table for the architectures that were kept."""
-        return _statistic(number(record.benchmark.get(key)) for record in self.records)
+    def benchmark(self) -> dict[str, str]:
+        """Write what a benchmark says of the architectures that were kept, column by column."""
+        columns = {f"{data} test %": NOTHING for each in BENCHMARKS for data in each.tests.values()}
+        columns |= {f"rank of {each.count:,}": NOTHING for each in BENCHMARKS}
+        searches = (record.search for record in self.records if record.search and record.answer)
+        if asked := next(searches, None):
+            for key, data in asked.benchmark.tests.items():
+                columns[f"{data} test %"] = self._answered(key).text()
+            columns[f"rank of {asked.benchmark.count:,}"] = self._answered("rank").text(digits=0)
+        return columns
 
     def cells(self) -> dict[str, str]:
         """Write the row, column by column; what no run has is a dash."""
         unit, seconds = time_unit(self.search_seconds.mean)
         seeds = (str(record.seed) for record in self.records if record.seed is not None)
-        tested = {f"{data} test %": self.benchmark(key).text() for key, data in TESTS.items()}
         return {
             "runs": self.label + (f", ensemble of {self.members}" if self.members else ""),
             "seeds": ", ".join(seeds),
             "test error %": self.test_error.text(scale=100),
-            **tested,
-            f"rank of {COUNT:,}": self.benchmark("rank").text(digits=0),
+            **self.benchmark(),
             "valid accuracy %": self.valid_accuracy.text(scale=100),
             "weights (M)": self.parameters.text(
                 digits=2 if self.parameters.mean >= 1e6 else 4, scale=1e-6
             ),
             "search time": self.search_seconds.text(scale=1 / seconds, unit=f" {unit}"),
         }
+
+    def _answered(self, key: str) -> Statistic:
+        return _statistic(number(record.answer.get(key)) for record in self.records)
 
 
 def comparison(records: Sequence[Record]) -> list[Row]:

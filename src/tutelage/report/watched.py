@@ -1,14 +1,15 @@
-"""What a search was watched for: signs of collapse, and what NAS-Bench-201 knows."""
+"""What a search was watched for: signs of collapse, and what a benchmark knows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+from tutelage.report.benchmarks import Benchmark
 from tutelage.report.figures import SERIES, Drawn
 from tutelage.report.layout import cell_name
 from tutelage.report.plots import Line, by_epoch, plot, values
-from tutelage.report.read import COUNT, TESTS, Stage, number
+from tutelage.report.read import Stage, number
 
 QUANTITIES = (
     ("skips", "Skip connections of every cell", (0.0, 3.0)),
@@ -70,11 +71,11 @@ def _stretch(epochs: list[float]) -> str:
 
 def table_plots(stage: Stage) -> Iterator[Drawn]:
     """Plot the true accuracy, and the rank, of what would be read off after every epoch."""
-    axis = by_epoch(stage)[0]
-    for key, data in TESTS.items():
+    axis, count = by_epoch(stage)[0], stage.benchmark.count
+    for key, data in stage.benchmark.tests.items():
         yield from plot(f"{data}: test accuracy (%)", table_lines(stage, key), axis)
-    caption = f"Rank of {COUNT:,} on CIFAR-10 (1: best)"
-    yield from plot(caption, table_lines(stage, "rank"), axis, log=True, shown=(1, COUNT))
+    caption = f"Rank of {count:,} on CIFAR-10 (1: best)"
+    yield from plot(caption, table_lines(stage, "rank"), axis, log=True, shown=(1, count))
 
 
 def table_lines(stage: Stage, key: str) -> list[Line]:
@@ -87,12 +88,18 @@ def table_lines(stage: Stage, key: str) -> list[Line]:
     ]
 
 
+def table_header(stage: Stage) -> tuple[str, ...]:
+    """Name the columns of `table_rows`."""
+    return ("architecture", *stage.benchmark.tests.values(), "rank by CIFAR-10")
+
+
 def table_rows(stage: Stage, kept: int | None) -> list[tuple[str, ...]]:
     """Give, for every learner, its name, accuracies and rank at the epoch that counts."""
     rows = []
     for k, answer in enumerate(stage.last.get("table") or []):
         name = f"learner {k}" + (", kept" if k == kept else "")
-        rows.append((name, *(figure(answer, key) for key in TESTS), rank(answer)))
+        figures = (figure(answer, key) for key in stage.benchmark.tests)
+        rows.append((name, *figures, rank(answer, stage.benchmark)))
     return rows
 
 
@@ -102,14 +109,15 @@ def figure(answer: Any, key: str) -> str:
     return "–" if value is None else f"{value:.2f} %"
 
 
-def rank(answer: Any) -> str:
+def rank(answer: Any, benchmark: Benchmark) -> str:
     """Write a rank of the table.
 
-    >>> rank({"rank": 2759})
+    >>> from tutelage.report.benchmarks import NASBENCH201
+    >>> rank({"rank": 2759}, NASBENCH201)
     '2,759 of 15,625'
     """
     value = number(answer.get("rank"))
-    return "–" if value is None else f"{value:,.0f} of {COUNT:,}"
+    return "–" if value is None else f"{value:,.0f} of {benchmark.count:,}"
 
 
 def _learner(k: int, count: int) -> str:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from tutelage.benchmark.nasbench201 import Table
+from tutelage.benchmark.table import Table
 from tutelage.config import Run
 from tutelage.problem import Learner, Part, pick
 from tutelage.run.probes import (
@@ -171,7 +171,7 @@ def two_stages(learner: Learner, variables: Mapping[str, Tree], parts: Sequence[
 def looked_up(table: Table, genotype: Genotype) -> dict[str, Any]:
     """Return what the table says of an architecture: percent, and its rank on CIFAR-10's test."""
     answer = table.query(genotype)
-    return {**answer.accuracy, "rank": answer.rank["cifar10_test_200"]}
+    return {**answer.accuracy, "rank": answer.rank[table.ranked_by]}
 
 
 def stop_now(history: list[list[dict[str, Any]]], rule: str, start: int) -> Stop | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, final
 
-from tutelage.benchmark.nasbench201 import Table
+from tutelage.benchmark.table import open_table
 from tutelage.config import Run
 from tutelage.problem import Learner, Part
 from tutelage.run.probes import signs
@@ -45,9 +45,11 @@ class Watching:
             ValueError: It is none, or of another space.
         """
         self.settings = settings
-        self.table = Table(settings.table) if settings.table else None
-        if self.table and space.name != "nasbench201":
-            raise ValueError(f"--table with --space {space.name}: a table is of nasbench201")
+        self.table = open_table(settings.table) if settings.table else None
+        if self.table and space.name != self.table.space:
+            raise ValueError(
+                f"--table with --space {space.name}: {settings.table} is of {self.table.space}"
+            )
         self.history: list[list[dict[str, Any]]] = []
         self.stopped: dict[str, Any] | None = None
 

@@ -1,6 +1,7 @@
-"""The texts in which other repositories print cells: DARTS' tuple and NAS-Bench-201's string.
+"""The texts in which other repositories print architectures.
 
-Both directions work on plain (operation, state) pairs; `tutelage.spaces.genotype` checks them.
+They are DARTS' tuple, NAS-Bench-201's string and NAS-Bench-Macro's digits. Both directions work on
+plain operation names, with the states that they read; `tutelage.spaces.genotype` checks them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,14 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tutelage.checks import nearest
+
 DARTS_GROUPS = ("normal", "reduce")
+
+MACRO_OPERATIONS = ("identity", "mbconv3_3x3", "mbconv6_5x5")
+"""The operations of NAS-Bench-Macro's layers, in the order of its digits 0, 1 and 2."""
+
+MACRO_LAYERS = 8
 
 
 def read_darts(text: str) -> dict[str, dict[str, Any]]:
@@ -71,6 +79,43 @@ def write_nasbench201(nodes: Sequence[Sequence[tuple[str, int]]]) -> str:
     """
     texts = ([f"{operation}~{state}" for operation, state in node] for node in nodes)
     return "+".join(f"|{'|'.join(terms)}|" for terms in texts)
+
+
+def read_macro(text: str) -> list[str]:
+    """Read NAS-Bench-Macro's digits as the operation of every layer.
+
+    Raises:
+        ValueError: the text is something else.
+
+    >>> read_macro("02012100")[:3]
+    ['identity', 'mbconv6_5x5', 'identity']
+    """
+    digits = text.strip()
+    if len(digits) != MACRO_LAYERS or not set(digits) <= {"0", "1", "2"}:
+        raise ValueError(
+            f"{text!r} is not NAS-Bench-Macro's notation: a digit for each of {MACRO_LAYERS} "
+            "layers, 0 identity, 1 mbconv3_3x3 or 2 mbconv6_5x5, as 02012100"
+        )
+    return [MACRO_OPERATIONS[int(digit)] for digit in digits]
+
+
+def write_macro(names: Sequence[str]) -> str:
+    """Write the operation of every layer as NAS-Bench-Macro's digits.
+
+    Raises:
+        ValueError: there are not eight, or one is not of the space.
+
+    >>> write_macro(["mbconv6_5x5", "identity", *["mbconv3_3x3"] * 6])
+    '20111111'
+    """
+    if len(names) != MACRO_LAYERS:
+        raise ValueError(f"a chain of {len(names)} layers: NAS-Bench-Macro's has {MACRO_LAYERS}")
+    for name in names:
+        if name not in MACRO_OPERATIONS:
+            raise ValueError(
+                f"unknown operation {name!r} for NAS-Bench-Macro: {nearest(name, MACRO_OPERATIONS)}"
+            )
+    return "".join(str(MACRO_OPERATIONS.index(name)) for name in names)
 
 
 def _paired(group: str, pairs: Sequence[Any]) -> list[Sequence[Any]]:

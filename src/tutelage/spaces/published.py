@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tutelage.checks import nearest
 from tutelage.spaces.genotype import DARTS_OPERATIONS, Cell, Genotype
+from tutelage.spaces.notation import read_macro
 
 _, MAX, AVG, SKIP, SEP3, SEP5, DIL3, DIL5 = DARTS_OPERATIONS
 
@@ -54,7 +55,7 @@ def resolve(text_or_path: str | Path) -> Genotype:
 
     Args:
         text_or_path: a file, a run's directory, the name of a published cell, or the genotype
-            itself as JSON, DARTS' tuple text or NAS-Bench-201's string.
+            itself as JSON, DARTS' tuple text, NAS-Bench-201's string or NAS-Bench-Macro's digits.
 
     Raises:
         ValueError: it is none of these, or what it names is damaged.
@@ -69,9 +70,17 @@ def resolve(text_or_path: str | Path) -> Genotype:
         return Genotype.read(path / "genotype.json")
     if path.is_file():
         return Genotype.read(path)
+    if text.isdecimal():
+        return _macro(text)
     for name, genotype in PUBLISHED.items():
         if name.lower() == text.lower():
             return genotype
     if path.suffix or len(path.parts) > 1:
         raise ValueError(f"{text}: no such file or directory")
     raise ValueError(f"unknown genotype {text!r}, and no file or run: {nearest(text, PUBLISHED)}")
+
+
+def _macro(text: str) -> Genotype:
+    """Read NAS-Bench-Macro's digits as a chain of layers."""
+    nodes = tuple(((name, layer),) for layer, name in enumerate(read_macro(text)))
+    return Genotype("nasbench-macro", {"chain": Cell(nodes, concat=(len(nodes),), inputs=1)})

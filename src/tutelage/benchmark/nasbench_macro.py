@@ -1,0 +1,195 @@
+"""The table of NAS-Bench-Macro: all 6,561 chains of the space, each trained and tested three times.
+
+Su et al.: Prioritized architecture sampling with Monto-Carlo tree search. CVPR 2021,
+arXiv:2103.11922. The benchmark's own JSON is read as it is, in less than a tenth of a second.
+Nothing in this file imports torch.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutelage.benchmark.ranking import ranks
+from tutelage.spaces.genotype import Genotype
+from tutelage.spaces.notation import MACRO_LAYERS, MACRO_OPERATIONS, write_macro
+
+COUNT = len(MACRO_OPERATIONS) ** MACRO_LAYERS
+"""Architectures of the space, three operations in eight layers: 6,561."""
+
+TEST = "cifar10_test"
+"""The name of the mean accuracy of an architecture's runs on CIFAR-10's test images."""
+
+DIGITS = 4
+"""Decimals of percent that are kept.
+
+The file's accuracies are hundredths that passed through float32: as they stand, means of the same
+number of images would differ in the sixth decimal, and equal architectures not share a rank.
+"""
+
+UNPACK: Mapping[bytes, Callable[[bytes], bytes]] = {
+    b"\xfd7zXZ\0": lzma.decompress,
+    b"\x1f\x8b": gzip.decompress,
+    b"{": bytes,
+}
+"""How a file is unpacked, by its first bytes."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What NAS-Bench-Macro says of one architecture."""
+
+    architecture: str
+    """NAS-Bench-Macro's digits."""
+    accuracy: Mapping[str, float]
+    """Percent by name, of which there is one: cifar10_test, the mean of the runs."""
+    rank: Mapping[str, int]
+    """By the same name: 1 for the best of 6,561 architectures; equal ones share a rank."""
+    runs: tuple[float, ...]
+    """Test accuracy of every training run, percent."""
+    deviation: float
+    """Standard deviation of the runs, by their number and not one less, as in the benchmark."""
+    parameters: int
+    """Weights of the network."""
+    flops: int
+    """Multiply-adds of the network for one image."""
+    best: str
+    """The best architecture of the table."""
+    best_accuracy: float
+    """Its mean test accuracy, percent."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `query --json` prints."""
+        return asdict(self)
+
+    def as_text(self) -> str:
+        """Return what `query` prints."""
+        accuracy, rank = self.accuracy[TEST], self.rank[TEST]
+        runs = ", ".join(f"{each:.2f}" for each in self.runs)
+        return "\n".join(
+            [
+                self.architecture,
+                "",
+                f"CIFAR-10 test  {accuracy:.2f} %, rank {rank:,} of {COUNT:,}",
+                f"runs           {runs}, standard deviation {self.deviation:.2f}",
+                f"best           {self.best_accuracy:.2f} %, {self.best}",
+                f"parameters     {self.parameters:,}",
+                f"FLOPs          {self.flops:,}",
+            ]
+        )
+
+
+class Table:
+    """The benchmark's JSON.
+
+    Attributes:
+        space: Name of the space.
+        ranked_by: Name of its one accuracy.
+        path: The file.
+    """
+
+    space = "nasbench-macro"
+    ranked_by = TEST
+
+    def __init__(self, path: Path | str) -> None:
+        """Read the file, plain or compressed as .xz or .gz.
+
+        Raises:
+            ValueError: it is something else, damaged, or has not every architecture.
+        """
+        self.path = Path(path)
+        entries = _entries(self.path)
+        self._runs = _numbers(self.path, entries, "test_acc", 2).round(DIGITS)
+        self._parameters = _numbers(self.path, entries, "params", 1)
+        self._flops = _numbers(self.path, entries, "flops", 1)
+        self._accuracy = self._runs.mean(axis=1).round(DIGITS)
+        self._ranks = ranks(self._accuracy)
+        # of the names of one network, the last has each stage's identities behind
+        self._best = int(np.flatnonzero(self._ranks == 1)[-1])
+
+    def query(self, genotype: Genotype) -> Answer:
+        """Look an architecture up.
+
+        Raises:
+            ValueError: it is of another space.
+        """
+        text = architecture(genotype)
+        place = int(text, len(MACRO_OPERATIONS))
+        return Answer(
+            architecture=text,
+            accuracy={TEST: float(self._accuracy[place])},
+            rank={TEST: int(self._ranks[place])},
+            runs=tuple(self._runs[place].tolist()),
+            deviation=float(self._runs[place].std()),
+            parameters=int(self._parameters[place]),
+            flops=int(self._flops[place]),
+            best=np.base_repr(self._best, len(MACRO_OPERATIONS)).zfill(MACRO_LAYERS),
+            best_accuracy=float(self._accuracy[self._best]),
+        )
+
+
+def architecture(genotype: Genotype) -> str:
+    """Write a genotype as the benchmark's digits.
+
+    Raises:
+        ValueError: it is of another space.
+    """
+    if genotype.space != Table.space:
+        raise ValueError(
+            f"the genotype is of the space {genotype.space!r}: the table holds {Table.space}'s "
+            "chains"
+        )
+    nodes = [node for cell in genotype.cells.values() for node in cell.nodes]
+    return write_macro([operation for node in nodes for operation, _ in node])
+
+
+def _entries(path: Path) -> list[Mapping[str, Any]]:
+    """Read what the file says of every architecture, in the order of their digits."""
+    with path.open("rb") as file:
+        start = file.read(6)
+    unpack = next((UNPACK[each] for each in UNPACK if start.startswith(each)), None)
+    try:
+        content = json.loads(unpack(path.read_bytes())) if unpack else None
+    except (ValueError, EOFError, lzma.LZMAError, zlib.error, OSError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path} is no table, or cut short: give what `tutelage table build` makes of "
+            "NAS-Bench-201, or NAS-Bench-Macro's JSON as it was downloaded"
+        )
+    digits = map(str, range(len(MACRO_OPERATIONS)))
+    names = list(map("".join, product(digits, repeat=MACRO_LAYERS)))
+    missing = next((name for name in names if name not in content), None)
+    if missing or len(content) != COUNT:
+        raise ValueError(
+            f"{path} is not NAS-Bench-Macro's JSON: it has {len(content):,} entries"
+            + (f" and none for {missing}" if missing else f" where {COUNT:,} architectures are")
+        )
+    return [content[name] for name in names]
+
+
+def _numbers(
+    path: Path, entries: Sequence[Mapping[str, Any]], field: str, dimensions: int
+) -> np.ndarray:
+    """Read one field of every architecture."""
+    try:
+        values = np.array([entry[field] for entry in entries], dtype=np.float64)
+    except (KeyError, TypeError, ValueError):
+        values = np.empty(())
+    if (
+        values.ndim != dimensions
+        or not values.size
+        or not (np.isfinite(values) & (values >= 0)).all()
+    ):
+        kind = "a number from 0 up" if dimensions == 1 else "as many numbers from 0 up"
+        raise ValueError(f"{path}: {field} must be {kind} in every entry of NAS-Bench-Macro")
+    return values

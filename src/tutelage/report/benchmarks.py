@@ -1,0 +1,40 @@
+"""The benchmarks whose tables a search may have asked, as a report names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A table of trained architectures, whose figures are `table` in metrics.jsonl."""
+
+    title: str
+    tests: Mapping[str, str]
+    """Keys of accuracies, and the data sets on whose test images they are; ranked by the first."""
+    count: int
+    """Architectures."""
+    training: str
+    """How they were trained."""
+
+    @property
+    def ranked_by(self) -> str:
+        """The key of the accuracy by which the rank is."""
+        return next(iter(self.tests))
+
+
+NASBENCH201 = Benchmark(
+    "NAS-Bench-201",
+    {
+        "cifar10_test_200": "CIFAR-10",
+        "cifar100_test_200": "CIFAR-100",
+        "imagenet16_test_200": "ImageNet16-120",
+    },
+    15_625,
+    "for 200 epochs",
+)
+NASBENCH_MACRO = Benchmark(
+    "NAS-Bench-Macro", {"cifar10_test": "CIFAR-10"}, 6_561, "three times from scratch"
+)
+BENCHMARKS = (NASBENCH201, NASBENCH_MACRO)
