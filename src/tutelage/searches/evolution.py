@@ -1,0 +1,48 @@
+"""Settings of the evolutionary search among a trained supernet's paths; `evolving` does the work.
+
+Nothing here imports torch or numpy, so that help and checking are instant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tutelage.checks import at_least, one_of, within
+
+Objectives = Literal["accuracy", "accuracy-flops", "accuracy-params"]
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """How paths of the trained supernet evolve; SPOS' settings by default."""
+
+    population: int = 50
+    """Architectures of a generation."""
+    generations: int = 20
+    """Generations, the first of random architectures among them."""
+    parents: int = 10
+    """Best architectures so far that have children; with two objectives the whole population does.
+    """
+    crossover: float = 0.5
+    """Share of a generation that takes every choice from one of two parents; the rest are mutated
+    copies of one."""
+    mutation: float = 0.1
+    """Probability that a choice of a mutated copy is drawn anew."""
+    objectives: Objectives = "accuracy"
+    """What is selected for: accuracy alone, or a Pareto front of accuracy and of few multiply-adds
+    or weights."""
+    images: int = 25_600
+    """Training images that set an architecture's BatchNorm statistics before it is scored; at most
+    all that there are."""
+
+    def __post_init__(self) -> None:
+        at_least(1, population=self.population, generations=self.generations)
+        at_least(1, parents=self.parents, images=self.images)
+        within(0, 1, crossover=self.crossover, mutation=self.mutation)
+        one_of(("accuracy", "accuracy-flops", "accuracy-params"), objectives=self.objectives)
+        if self.parents == 1 and self.crossover:
+            raise ValueError(
+                f"parents = 1 with crossover = {self.crossover}: a crossover needs two, give more "
+                "parents or crossover 0"
+            )

@@ -1,0 +1,209 @@
+"""Evolution among the architectures of a space, one candidate at a time.
+
+Guo et al.: Single path one-shot neural architecture search with uniform sampling. ECCV 2020,
+arXiv:1904.00420, algorithm 1: the best architectures so far are parents; a generation is made of
+their crossovers and mutations; none is scored twice, and none that breaks the limits.
+
+With two objectives the parents are NSGA-II's (`pareto`): the survivors of population and children,
+of whom binary tournaments choose.
+
+Deviations:
+    NSGA-II's children are crossed and then mutated; here they are one or the other, as in SPOS.
+    SPOS may cross a parent with itself; here the two differ.
+    SPOS draws random architectures until a generation is full, so it never ends where the limits
+    leave too few. Here a generation is as large as what is found, and where that is none the search
+    is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice, product
+from math import isfinite, prod
+from typing import Any, NamedTuple, final
+
+import numpy as np
+
+from tutelage.searches.evolution import Evolution
+from tutelage.searches.pareto import Scores, front, ranked
+
+Genes = tuple[int, ...]
+"""An architecture: which operation it has at each place."""
+
+TRIES = 10
+"""Crossovers, then mutations, that are tried for each place in a generation (SPOS)."""
+RANDOM_TRIES = 100_000
+"""Random architectures that are tried to fill a generation; a smaller space is gone through."""
+
+
+class Scored(NamedTuple):
+    """An architecture, what it scored, and in which generation."""
+
+    genes: Genes
+    scores: Scores
+    generation: int
+
+
+@final
+class Evolving:
+    """The state of an evolution: ask for a candidate, score it, tell, until done.
+
+    Attributes:
+        generation: The present generation, counted from 0.
+        candidate: The present candidate's place in it.
+        history: Everything that was scored, in order.
+    """
+
+    def __init__(
+        self,
+        choices: Sequence[int],
+        settings: Evolution,
+        allowed: Callable[[Genes], bool],
+        seed: int,
+    ) -> None:
+        """Draw the first generation, uniformly.
+
+        Args:
+            choices: How many operations there are to choose from at each place.
+            settings: Sizes, rates and objectives.
+            allowed: Whether an architecture keeps within the limits; asked up to `RANDOM_TRIES`
+                times a generation, so it should be quick.
+            seed: Seed of every draw.
+
+        Raises:
+            ValueError: The limits allow no architecture that was tried.
+        """
+        self.generation = self.candidate = 0
+        self.history: list[Scored] = []
+        self._choices, self._settings, self._allowed = tuple(choices), settings, allowed
+        self._objectives = 1 if settings.objectives == "accuracy" else 2
+        self._random = np.random.Generator(np.random.PCG64(seed))
+        self._candidates: list[Genes] = []
+        self._parents: list[int] = []  # places in the history, best first
+        self._seen: set[Genes] = set()
+        self._breed()
+        if self.done:
+            tried = min(prod(self._choices), RANDOM_TRIES)
+            raise ValueError(
+                f"the limits allow none of {tried:,} architectures that were tried: raise "
+                "max_params or max_flops"
+            )
+
+    @property
+    def done(self) -> bool:
+        """Whether every generation is scored, or no new architecture can be found."""
+        return not self._candidates
+
+    @property
+    def best(self) -> Scored:
+        """The highest in the first objective so far, then in the second, then the earliest."""
+        return max(self.history, key=lambda scored: scored.scores)
+
+    @property
+    def front(self) -> list[Scored]:
+        """What nothing so far dominates, the best in the second objective first: the cheapest."""
+        places = front([scored.scores for scored in self.history])
+        members = [self.history[place] for place in places]
+        return sorted(members, key=lambda scored: scored.scores[-1], reverse=True)
+
+    def ask(self) -> Genes:
+        """Return the present candidate: the same one until it is told of."""
+        return self._candidates[self.candidate]
+
+    def tell(self, scores: Sequence[float]) -> None:
+        """Score the present candidate and go on to the next.
+
+        Args:
+            scores: One number an objective, all to be maximised: a cost comes negated.
+
+        Raises:
+            ValueError: There are more or fewer, or one is not finite.
+        """
+        if len(scores) != self._objectives or not all(map(isfinite, scores)):
+            raise ValueError(f"scores = {scores}: must be finite, and {self._objectives} of them")
+        self.history.append(Scored(self.ask(), tuple(map(float, scores)), self.generation))
+        self.candidate += 1
+        if self.candidate == len(self._candidates):
+            self._select()
+            self.generation, self.candidate, self._candidates = self.generation + 1, 0, []
+            if self.generation < self._settings.generations:
+                self._breed()
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a checkpoint needs, as plain values."""
+        return {
+            "generator": dict(self._random.bit_generator.state),
+            "generation": self.generation,
+            "candidate": self.candidate,
+            "candidates": list(self._candidates),
+            "parents": list(self._parents),
+            "history": [tuple(scored) for scored in self.history],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state of an evolution with the same arguments, as if never interrupted."""
+        self._random.bit_generator.state = state["generator"]
+        self.generation, self.candidate = state["generation"], state["candidate"]
+        self._candidates, self._parents = list(state["candidates"]), list(state["parents"])
+        self.history = [Scored(*values) for values in state["history"]]
+        self._seen = {scored.genes for scored in self.history} | set(self._candidates)
+
+    # A generation ----------------------------------------------------------------------------
+
+    def _select(self) -> None:
+        """Keep the best of the parents and of the generation that was scored."""
+        most = self._settings.parents if self._objectives == 1 else self._settings.population
+        born = len(self.history) - len(self._candidates)
+        pool = self._parents + list(range(born, len(self.history)))
+        order = ranked([self.history[place].scores for place in pool])
+        self._parents = [pool[place] for place in order[:most]]
+
+    def _breed(self) -> None:
+        """Draw a generation: by crossover, by mutation, and at random for what is missing."""
+        population, tries = self._settings.population, range(TRIES * self._settings.population)
+        if len(self._parents) > 1:
+            crossed = round(self._settings.crossover * population)
+            self._fill(crossed, (self._crossed() for _ in tries))
+        if self._parents:
+            self._fill(population, (self._mutated() for _ in tries))
+        self._fill(population, self._drawn())
+
+    def _fill(self, size: int, draws: Iterable[Genes]) -> None:
+        """Take what is new and allowed until the generation has so many candidates."""
+        new = (genes for genes in draws if genes not in self._seen and self._allowed(genes))
+        for genes in islice(new, size - len(self._candidates)):
+            self._candidates.append(genes)
+            self._seen.add(genes)
+
+    def _crossed(self) -> Genes:
+        """Take each gene from one of two different parents."""
+        ours, theirs = self._chosen(2)
+        return _genes(np.where(self._random.random(len(ours)) < 0.5, ours, theirs))
+
+    def _mutated(self) -> Genes:
+        """Copy a parent; draw each gene anew with the probability of a mutation."""
+        (ours,) = self._chosen(1)
+        anew = self._random.random(len(ours)) < self._settings.mutation
+        return _genes(np.where(anew, self._random.integers(self._choices), ours))
+
+    def _drawn(self) -> Iterator[Genes]:
+        """Draw uniformly; in a small space without replacement, until it is exhausted."""
+        if prod(self._choices) <= RANDOM_TRIES:
+            every = list(product(*map(range, self._choices)))
+            yield from (every[place] for place in self._random.permutation(len(every)))
+        else:
+            for _ in range(RANDOM_TRIES):
+                yield _genes(self._random.integers(self._choices))
+
+    def _chosen(self, count: int) -> list[Genes]:
+        """Choose different parents: uniformly, with two objectives by binary tournaments."""
+        pool = list(self._parents)
+        winners = [
+            pool.pop(self._random.integers(len(pool), size=self._objectives).min())
+            for _ in range(count)
+        ]
+        return [self.history[place].genes for place in winners]
+
+
+def _genes(values: np.ndarray) -> Genes:
+    return tuple(values.tolist())
