@@ -268,7 +268,7 @@ def test_there_is_a_recipe_for_every_search_and_for_those_of_the_papers():
     for search in PARTS["search"]:
         own = part_named("search", search)()
         stems = {"darts": ["darts1", "darts2"]}.get(search, [search])
-        for stem in stems if own.trains else []:
+        for stem in stems if own.kind != "draws" else []:
             assert {f"{stem}-cifar10", f"{stem}-cifar100"} <= names
             try:
                 own.fit(make_part("space", {"name": "nasbench201"}))

@@ -26,6 +26,7 @@ from tutelage.flags import (
     sentence,
 )
 from tutelage.parts import PARTS, part_named
+from tutelage.searches.evolution import Evolution
 from tutelage.verbs import (
     Target,
     describe,
@@ -55,6 +56,7 @@ ROLES = {
 SECTIONS = {
     "weights": (Weights, "Weights, by SGD"),
     "alphas": (Alphas, "Alphas, by Adam"),
+    "evolution": (Evolution, "Evolution, for searches that sample paths"),
     "retrain": (Retrain, "Retraining, for `tutelage retrain`"),
 }
 

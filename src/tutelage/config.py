@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tutelage.checks import at_least, one_of, positive, within
+from tutelage.searches.evolution import Evolution
 
 Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -239,6 +240,11 @@ class Run:
     normal cell (DARTS+)."""
     stop_from: int = 10
     """First epoch whose architecture may be kept by an early stop: fresh alphas say little."""
+    ranked: int = 0
+    """Architectures, drawn uniformly, whose accuracies in the supernet of a sampling search are
+    compared with the table's (--table) in the end: how well one ranks the other; 0: none."""
+    evolution: Evolution = field(default_factory=Evolution)
+    """How an architecture is found among the paths of a trained supernet."""
     retrain: Retrain = Retrain()
     """How `tutelage retrain` trains what this run finds."""
 
@@ -260,7 +266,11 @@ class Run:
         for name in ("max_params", "max_flops"):
             if (value := getattr(self, name)) is not None:
                 positive(**{name: value})
-        at_least(0, budget_weight=self.budget_weight)
+        at_least(0, budget_weight=self.budget_weight, ranked=self.ranked)
+        if self.ranked and not self.table:
+            raise ValueError(
+                f"ranked = {self.ranked} without a table: give the file of true accuracies, --table"
+            )
         positive(radius=self.radius)
         one_of(("exact", "finite-difference", "first-order"), via=self.via)
         if self.sides not in (1, 2):

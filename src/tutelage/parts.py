@@ -43,8 +43,9 @@ def part_named(kind: str, name: str) -> Any:
         raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error
     if not is_dataclass(found):
         raise ValueError(f"{kind} {name!r} is no dataclass: a part is a dataclass of its settings")
-    able = {ability for ability, value in vars(protocol(kind)).items() if callable(value)}
-    if missing := sorted(able - set(dir(found)) - {"__init__", "__subclasshook__"}):
+    wanted = protocol(kind, found)
+    able = {name for each in wanted.__mro__ for name, x in vars(each).items() if callable(x)}
+    if missing := sorted(able - set(dir(found))):
         raise ValueError(
             f"{name} is no {kind}, since it lacks {', '.join(missing)}: must be one of "
             f"{', '.join(PARTS[kind])}, or a dataclass that can do what they can"
@@ -64,11 +65,12 @@ def make_part(kind: str, settings: Mapping[str, Any]) -> Any:
     return from_table(found, given, f"{kind} {name}")
 
 
-def protocol(kind: str) -> type:
-    """Import what a method, a search or a space must be able to do."""
+def protocol(kind: str, part: Any) -> type:
+    """Import what a method, a search (by its kind) or a space must be able to do."""
+    sampling = getattr(part, "kind", "") == "samples"
     module, name = {
         "method": ("tutelage.problem", "Method"),
-        "search": ("tutelage.searches.base", "Search"),
+        "search": ("tutelage.searches.base", "Sampling" if sampling else "Relaxing"),
         "space": ("tutelage.spaces.base", "Space"),
     }[kind]
     return typing.cast(type, getattr(importlib.import_module(module), name))

@@ -50,6 +50,13 @@ class Relaxation(Protocol):
     def mix(self, alphas: Tree, clock: Clock) -> Any:
         """Turn alphas into the mix that a supernet takes."""
 
+    def paths(self, count: int) -> Sequence[Any]:
+        """Draw so many mixes that each run one sub-network.
+
+        Raises:
+            ValueError: The search samples none, or not so many.
+        """
+
 
 class Net:
     """A network as a function of its weights, its alphas and images."""
@@ -101,6 +108,16 @@ class Net:
         if self.relaxation is None:
             raise ValueError("a fixed network has no mix: it was made without a search")
         return self.relaxation.mix(alphas, self.clock)
+
+    def paths(self, count: int) -> Sequence[Any]:
+        """Draw the mixes of so many sub-networks for one batch.
+
+        Raises:
+            ValueError: The search samples none, or not so many.
+        """
+        if self.relaxation is None:
+            raise ValueError("a fixed network has no paths: it was made without a search")
+        return self.relaxation.paths(count)
 
     @property
     def features(self) -> int:
@@ -166,6 +183,15 @@ def pick(variables: Tree, path: tuple[str | int, ...]) -> Tree:
     return variables
 
 
+class Taught(NamedTuple):
+    """What sampled sub-networks and their teacher say of the same images."""
+
+    students: Tensor
+    """Logits (m, B, C)."""
+    teacher: Tensor | None
+    """Logits (B, C); None: there is no teacher yet."""
+
+
 class Problem(NamedTuple):
     """A method, joined with a search and a space."""
 
@@ -187,6 +213,11 @@ class Problem(NamedTuple):
     """How many learners an ensemble keeps, selected together; 0: the best learner alone."""
     remark: str = ""
     """What a user should know before the run: memory that is taken."""
+    share: float = 1.0
+    """How much of the training images an epoch goes through."""
+    probe: Callable[[dict[str, Tree], Part, Part], Taught] | None = None
+    """Of a method that teaches sampled sub-networks: what students and teacher say of some
+    images (the second part), the teacher made for others (the first)."""
 
 
 class Method(Protocol):

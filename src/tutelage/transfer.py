@@ -193,6 +193,14 @@ def weight_distance(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]
 # Ensembles --------------------------------------------------------------------------------------
 
 
+def logit_distance(logits: Tensor) -> Tensor:
+    """Mean Euclidean distance () of two members' logits, of m members (m, B, C); 0 of one alone."""
+    count = len(logits)
+    images = logits.transpose(0, 1).double()
+    apart = torch.cdist(images, images, compute_mode="donot_use_mm_for_euclid_dist")
+    return apart.sum((1, 2)).mean() / max(1, count * (count - 1))
+
+
 @torch.no_grad()
 def ensemble_weights(logits: Tensor, y: Tensor, steps: int = 50) -> Tensor:
     """Weights (m,) of the ensemble of logits with the least cross-entropy on a batch.

@@ -24,7 +24,7 @@ Listing = Literal["methods", "searches", "spaces", "data", "recipes"]
 def search_base(recipe: str | None, resume: str | None) -> dict[str, Any]:
     """Read the settings that flags lie over: those of a run to go on with, and of a recipe."""
     tables = [{kind: getattr(Run(), kind) for kind in PARTS} | {"data": {}}]
-    tables += [{"weights": {}, "alphas": {}, "retrain": {}}]
+    tables += [{"weights": {}, "alphas": {}, "evolution": {}, "retrain": {}}]
     if resume:
         from tutelage.run.directory import RunDirectory
 

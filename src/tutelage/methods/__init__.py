@@ -12,6 +12,7 @@ METHODS = {
     "afd": "tutelage.methods.afd:AFD",
     "cream": "tutelage.methods.cream:Cream",
     "nes": "tutelage.methods.nes:NES",
+    "ennas": "tutelage.methods.ennas:EnNAS",
     "sd-darts": "tutelage.methods.sd_darts:SDDarts",
 }
 """Every method's name on the command line, and its class; a line here makes a method usable."""

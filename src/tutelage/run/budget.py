@@ -15,7 +15,7 @@ from torch import Tensor
 from tutelage.config import Run
 from tutelage.run.cost import Cost, Prices, PriceTable, final_size, prices_of
 from tutelage.run.phases import everything, strongest
-from tutelage.searches.base import Search
+from tutelage.searches.base import Relaxing, Search
 from tutelage.spaces.base import Mix, Space, nodes
 from tutelage.spaces.genotype import Genotype
 from tutelage.virtual import Tree
@@ -72,7 +72,7 @@ def silenced(space: Space, alphas: Tree, out: Mapping[str, Tensor]) -> Tree:
 class Budget:
     """Limits to what the final network of a search may cost."""
 
-    search: Search
+    search: Relaxing
     prices: Prices
     limits: tuple[float, float]
     """Largest cost: weights, multiply-adds; inf: no limit."""
@@ -249,6 +249,8 @@ def budget_of(
     if limits == [None, None]:
         return None
     prices = prices_of(space, final_size(settings, space, classes, shape[0]), shape[1:])
-    budget = Budget(search, prices, (limits[0] or inf, limits[1] or inf), settings.budget_weight)
+    budget = Budget(
+        cast(Relaxing, search), prices, (limits[0] or inf, limits[1] or inf), settings.budget_weight
+    )
     budget.check(space)
     return budget

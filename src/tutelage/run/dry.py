@@ -204,7 +204,7 @@ def dry_run(settings: Run) -> Dry:
         first = searching(asked)
         steps, remark = first.steps, first.problem.remark
         del first  # what it remembers is memory too
-        for batch in batches(asked) if search.trains else ():
+        for batch in batches(asked) if search.kind != "draws" else ():
             if len(measured) > 1 and predicted(measured, batch) > FILLED * memory:
                 break
             try:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from math import nan
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from tutelage.clock import Clock
 from tutelage.problem import Net
-from tutelage.searches.base import Search
+from tutelage.searches.base import Relaxing, Sampling, Search
 from tutelage.spaces.base import Mix, Size, Space
 from tutelage.spaces.fixed import fixed_network
+from tutelage.spaces.genotype import Genotype
+from tutelage.spaces.paths import kept, path
 from tutelage.virtual import Tree, tree_map
 
 
@@ -21,7 +24,7 @@ from tutelage.virtual import Tree, tree_map
 class Relaxed:
     """A search bound to the space and the device of one supernet."""
 
-    search: Search
+    search: Relaxing
     space: Space
     device: torch.device
 
@@ -36,6 +39,60 @@ class Relaxed:
     def mix(self, alphas: Tree, clock: Clock) -> Mix:
         """Turn alphas into a mix."""
         return self.search.mix(alphas, clock)
+
+    def paths(self, count: int) -> list[Mix]:
+        """Refuse to draw any.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            "this search mixes all operations, and the method teaches sampled sub-networks: use "
+            "--search diverse-paths or single-path"
+        )
+
+
+@dataclass
+class Sampled:
+    """A search that samples paths, bound to the space and the device of one supernet."""
+
+    search: Sampling
+    space: Space
+    device: torch.device
+    flops: Callable[[Genotype], float]
+    """Counts the multiply-adds of an architecture."""
+    dtype: torch.dtype = field(default_factory=torch.get_default_dtype)
+    """That of the weights, which are drawn now."""
+    diversity: dict[str, list[Tensor]] = field(default_factory=dict)
+    """How much operations differ, as it was measured last; empty before."""
+    counts: dict[str, Tensor] = field(default_factory=dict)
+    """How often each operation was drawn in this epoch, (edges, ops) for every group."""
+
+    def alphas(self) -> Tree:
+        """Have none: nothing but weights descends."""
+        return {}
+
+    def mix(self, alphas: Tree, clock: Clock) -> Mix:
+        """Draw one path."""
+        return self.paths(1)[0]
+
+    def paths(self, count: int) -> list[Mix]:
+        """Draw the paths of one batch."""
+        drawn = self.search.paths(self.space, count, self.diversity, self.flops)
+        for genes in drawn:
+            for group, edge, name in kept(self.space, genes):
+                shape = self.space.choices[group]
+                counts = self.counts.setdefault(group, torch.zeros(shape, dtype=torch.int64))
+                counts[edge, self.space.operations[group][edge].index(name)] += 1
+        return [path(self.space, genes, self.device, self.dtype) for genes in drawn]
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds."""
+        return {"diversity": self.diversity, "counts": self.counts}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.diversity, self.counts = dict(state["diversity"]), dict(state["counts"])
 
 
 @dataclass
@@ -52,8 +109,12 @@ class Maker:
     amp: torch.dtype | None
     images: Mapping[str, int] = field(default_factory=dict)
     """How many images each half has: what a method that remembers them asks for."""
+    flops: Callable[[Genotype], float] = lambda genotype: nan
+    """Counts the multiply-adds of an architecture, for a search that samples by them."""
     made: list[Net] = field(default_factory=list)
     """The supernets so far."""
+    sampled: list[Sampled] = field(default_factory=list)
+    """Of every supernet what samples its paths; none where the search mixes operations."""
 
     @property
     def classes(self) -> int:
@@ -63,10 +124,21 @@ class Maker:
     def supernet(self) -> Net:
         """Make a fresh learner in the searched space."""
         space = self.spaces[min(len(self.made), len(self.spaces) - 1)]
-        relaxed = Relaxed(self.search, space, self.device)
-        net = Net(lambda: self._placed(space.supernet(self.size)), relaxed, self.clock, self.amp)
+        net = Net(
+            lambda: self._placed(space.supernet(self.size)),
+            self._bound(space),
+            self.clock,
+            self.amp,
+        )
         self.made.append(net)
         return net
+
+    def _bound(self, space: Space) -> Relaxed | Sampled:
+        if self.search.kind == "samples":
+            search = cast(Sampling, self.search)
+            self.sampled.append(Sampled(search, space, self.device, self.flops))
+            return self.sampled[-1]
+        return Relaxed(cast(Relaxing, self.search), space, self.device)
 
     def fixed(self, architecture: str) -> Net:
         """Make a network that is not searched: resnet18, resnet50, or a genotype."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.multilevel import Notes, Report
+from tutelage.transfer import logit_distance
 
 STILL: Final = 20
 """Steps without any gradient after which a search stops; a sampled path may have none for one."""
@@ -138,6 +139,8 @@ def teaching_line(values: Mapping[str, float]) -> str:
         if pairs:
             words.append(f"{what} {', '.join(pairs)}")
             break  # one line
+    if "gap" in teaching:
+        words.append(f"teacher {100 * teaching['teacher_accuracy']:.1f} %")
     if "agreement" in teaching:
         words.append(f"agreement {100 * teaching['agreement']:.1f} %")
     return "; ".join(words)
@@ -171,7 +174,9 @@ def _marks(notes: Sequence[Notes], batch: Any) -> dict[str, Tensor]:
     - train_divergence, valid_divergence: of every learner from what taught it there;
     - labels: logits of every teacher and the true labels, -1 where unknown: how right and how
       decided the labels are that it gives;
-    - gate, transfer, attention: matrices (K, K), of every learner and every peer.
+    - gate, transfer, attention: matrices (K, K), of every learner and every peer;
+    - students, teacher: logits of sampled sub-networks on the training half, (m, B, C), and of
+      what teaches them, (B, C).
     """
     values = {}
     for noted in notes:
@@ -195,6 +200,22 @@ def _marks(notes: Sequence[Notes], batch: Any) -> dict[str, Tensor]:
         for what in ("gate", "transfer", "attention"):
             for k, row in enumerate(noted.get(what, ())):
                 values |= {f"teaching/{what}/{k}/{j}": x for j, x in enumerate(row)}
+        if "students" in noted:
+            values |= _sampled(noted["students"], noted.get("teacher"), batch.train.y)
+    return values
+
+
+def _sampled(students: Tensor, teacher: Tensor | None, y: Tensor) -> dict[str, Tensor]:
+    """Mark sampled sub-networks (m, B, C), as one learner, and their teacher (B, C)."""
+    right = _share(students.argmax(2) == y)
+    values = {
+        "learner/0/train_loss": F.cross_entropy(students.flatten(0, 1), y.repeat(len(students))),
+        "learner/0/train_accuracy": right,
+        "teaching/logit_distance": logit_distance(students),
+    }
+    if teacher is not None:
+        values["teaching/teacher_accuracy"] = _share(teacher.argmax(1) == y)
+        values["teaching/gap"] = values["teaching/teacher_accuracy"] - right
     return values
 
 

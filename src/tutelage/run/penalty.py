@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tutelage.multilevel import Notes, evaluate
 from tutelage.problem import Problem, pick
-from tutelage.virtual import Tree
+from tutelage.virtual import Tree, leaves
 
 
 def with_penalty(problem: Problem, budgets: Sequence[Callable[[Tree], Tensor]] = ()) -> Problem:
@@ -36,3 +36,9 @@ def with_penalty(problem: Problem, budgets: Sequence[Callable[[Tree], Tensor]] =
         return problem
     loss.__name__ = top.name
     return problem._replace(levels=[*problem.levels[:-1], replace(top, loss=loss)])
+
+
+def without_alphas(problem: Problem) -> Problem:
+    """Leave out the levels whose variable is empty: alphas, where paths are sampled."""
+    levels = [level for level in problem.levels if leaves(problem.variables[level.variable])]
+    return problem._replace(levels=levels)

@@ -16,7 +16,7 @@ from tutelage.data.draws import draws
 from tutelage.data.splits import load_split, save_split
 from tutelage.parts import part_settings
 from tutelage.problem import Method, pick
-from tutelage.run import ensemble
+from tutelage.run import ensemble, evolved
 from tutelage.run.directory import RunDirectory, plain
 from tutelage.run.ensemble import Ensemble, forward_selection
 from tutelage.run.joined import joined
@@ -159,8 +159,10 @@ def _keep(work: Searching, directory: RunDirectory, size: Size) -> Found:
     """
     learners = work.problem.learners
     work.set_clock()
-    validated = validate(work) if work.search.trains else None
+    validated = validate(work) if work.search.kind != "draws" else None
     marks = validated.marks if validated else [{} for _ in learners]
+    if work.search.kind == "samples":
+        return _evolve(work, directory, size, marks)
     genotypes = _genotypes(work)
     kept = min(range(len(marks)), key=lambda k: marks[k].get("valid_loss", 0.0))
     together = _select(work, validated, genotypes) if work.problem.members else None
@@ -175,12 +177,38 @@ def _keep(work: Searching, directory: RunDirectory, size: Size) -> Found:
         end: dict[str, Any] = {"event": "end", "learners": marks, "kept": kept}
         if together:
             end["ensemble"] = together.to_row()
-        if work.watching.table and not work.search.trains:  # there was no epoch to say it
+        if work.watching.table and work.search.kind == "draws":  # there was no epoch to say it
             end["table"] = work.watching.looked_up(genotypes)
         directory.append(end)
     directory.write_text("genotype.json", genotypes[kept].to_json(about))
     directory.save_session()
     return Found(genotypes[kept], directory.path, kept, marks, size, together)
+
+
+def _evolve(
+    work: Searching, directory: RunDirectory, size: Size, marks: list[dict[str, float]]
+) -> Found:
+    """Evolve among the paths of the best learner's supernet, in a folder of its own."""
+    kept = min(range(len(marks)), key=lambda k: marks[k]["valid_loss"])
+    scorer = evolved.scorer_of(work, work.problem.learners[kept])
+    about: dict[str, Any] = {"learner": kept, "epoch": work.epoch}
+    end: dict[str, Any] = {"event": "end", "learners": marks, "kept": kept}
+    if work.settings.ranked and work.watching.table:
+        ranking = evolved.ranking_of(work, scorer)
+        evolved.work_in(directory.path / evolved.RANKING, ranking, work.settings)
+        end["ranking"] = evolved.ranked(ranking, work.watching.table)
+    evolving = evolved.evolve_of(work, scorer)
+    evolved.work_in(directory.path / evolved.EVOLUTION, evolving, work.settings)
+    found = evolving.genotype(evolving.evolving.best)
+    end["evolution"] = evolving.described(evolving.evolving.best)
+    about["supernet_accuracy"] = end["evolution"]["accuracy"]
+    if work.watching.table:
+        end["table"] = work.watching.looked_up([found])
+    if not any(row["event"] == "end" for row in directory.rows()):
+        directory.append(end)
+    directory.write_text("genotype.json", found.to_json(about))
+    directory.save_session()
+    return Found(found, directory.path, kept, marks, size)
 
 
 def _genotypes(work: Searching) -> list[Genotype]:

@@ -10,8 +10,8 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
-from typing import Any, final
+from functools import cached_property, partial
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor
@@ -23,10 +23,11 @@ from tutelage.data.draws import draws
 from tutelage.multilevel import Level, hypergradient, search_step, tops
 from tutelage.problem import Learner, Method, Part, Problem, pick
 from tutelage.run.budget import budget_of
+from tutelage.run.cost import Prices, final_size, prices_of
 from tutelage.run.maker import Maker
 from tutelage.run.meter import Meter, entries, teaching_line
 from tutelage.run.meter import learners as marks_of
-from tutelage.run.penalty import with_penalty
+from tutelage.run.penalty import with_penalty, without_alphas
 from tutelage.run.phases import (
     Kept,
     Stretch,
@@ -36,9 +37,10 @@ from tutelage.run.phases import (
     stretches,
     strongest,
 )
+from tutelage.run.sampled import PROBES, compared, probed, shares
 from tutelage.run.streams import LazyBatch, Streams
 from tutelage.run.watching import Subject, Watching
-from tutelage.searches.base import Search
+from tutelage.searches.base import Relaxing, Sampling, Search
 from tutelage.spaces.base import Size, Space
 from tutelage.spaces.genotype import Genotype
 from tutelage.virtual import (
@@ -100,14 +102,22 @@ class Searching:
         self.clock = Clock()
         self.via = rule(settings)
         self.epoch, self.step = 0, 0
-        self.steps = min(streams.train.steps, settings.limit_batches or streams.train.steps)
-        self.epochs = settings.epochs if search.trains else 0
+        self.epochs = settings.epochs if search.kind != "draws" else 0
         self.meter = Meter()
         self.watching = Watching(settings, space)
         self._apart: dict[str, dict[str, float]] = {}
         shape = streams.train.data.images.shape
         self.budget = budget_of(settings, search, space, size.classes, shape)
         self._enter(0, [everything(space)])
+        steps = math.ceil(self.problem.share * streams.train.steps)
+        self.steps = min(steps, settings.limit_batches or steps)
+
+    @cached_property
+    def prices(self) -> Prices:
+        """What each choice adds to the final network."""
+        shape = self.streams.train.data.images.shape
+        final = final_size(self.settings, self.space, self.size.classes, shape[0])
+        return prices_of(self.space, final, shape[1:])
 
     def _enter(self, phase: int, kept: list[Kept]) -> None:
         """Make the problem of a phase, its variables drawn afresh, and optimisers for it."""
@@ -127,11 +137,15 @@ class Searching:
                 half: len(stream.subset)
                 for half, stream in (("train", self.streams.train), ("valid", self.streams.valid))
             },
+            flops=lambda genotype: self.prices.of(genotype).multiply_adds,
         )
         problem, spaces = self.method(self.maker), self.maker.spaces
-        count = len(problem.learners)
-        budgets = self.budget.penalties(spaces, count, self.device) if self.budget else []
-        self.problem = with_penalty(problem, budgets)
+        if self.search.kind == "samples":
+            self.problem = without_alphas(problem)
+        else:
+            count = len(problem.learners)
+            budgets = self.budget.penalties(spaces, count, self.device) if self.budget else []
+            self.problem = with_penalty(problem, budgets)
         self.variables = dict(self.problem.variables)
         self.velocities: dict[str, Tree] = {}
         self.optimisers = self._optimisers()
@@ -145,7 +159,9 @@ class Searching:
                 betas=(alphas.beta1, alphas.beta2),
                 weight_decay=alphas.weight_decay,
             )
-            for name in {x.variable: None for x in self.problem.levels if x.optimiser == "alphas"}
+            for name in dict.fromkeys(
+                x.variable for x in self.problem.levels if x.optimiser == "alphas"
+            )
         }
 
     def next_phase(self) -> None:
@@ -310,6 +326,8 @@ class Searching:
             learners = self.problem.learners
             row["gradient"] |= self._apart
             row["phase"] = self.clock.phase
+            if self.maker.sampled:
+                return row | {"drawn": [shares(x.counts) for x in self.maker.sampled]}
             row["operations"] = [names(self.space_of(x)) for x in learners]
             row["mix"] = [self.mix(learner) for learner in learners]
             row["genotype"] = [self.genotype(x).to_dict() for x in learners]
@@ -332,6 +350,8 @@ class Searching:
         teaching = teaching_line(self.meter.means)
         if teaching:
             shown["teaching"] = teaching
+        if self.maker.sampled:
+            return shown
         first = self.genotype(self.problem.learners[0])
         for group, cell in first.cells.items():
             shown[group] = " ".join(
@@ -342,7 +362,7 @@ class Searching:
 
     def mix(self, learner: Learner) -> dict[str, list[list[float]]]:
         """Return a learner's expected mix as plain numbers, edges x operations for every group."""
-        mix = self.search.expected(self.alphas(learner))
+        mix = cast(Relaxing, self.search).expected(self.alphas(learner))
         return {
             group: [[round(x, 6) for x in row] for row in weights.tolist()]
             for group, weights in mix.operations.items()
@@ -351,7 +371,8 @@ class Searching:
     def genotype(self, learner: Learner) -> Genotype:
         """Read a learner's architecture off."""
         space, alphas = self.space_of(learner), self.alphas(learner)
-        return (self.budget.read if self.budget else self.search.derive)(space, alphas)
+        derive = cast(Relaxing, self.search).derive
+        return (self.budget.read if self.budget else derive)(space, alphas)
 
     def alphas(self, learner: Learner) -> Tree:
         """Return a learner's alphas, on the CPU."""
@@ -389,12 +410,36 @@ class Searching:
 
     def _watch(self) -> dict[str, Any]:
         """Measure what the epoch has led to, and decide whether the search stops."""
+        if self.maker.sampled:
+            return self._sample()
         subjects = [Subject(x, self.space_of(x), self.genotype(x)) for x in self.problem.learners]
         batch = self.streams.valid.batch
         valid = [partial(batch, self.epoch, step) for step in range(self.steps)]
         return self.watching.after(
-            self.epoch, subjects, self.search, self.variables, valid, self.validation
+            self.epoch,
+            subjects,
+            cast(Relaxing, self.search),
+            self.variables,
+            valid,
+            self.validation,
         )
+
+    def _sample(self) -> dict[str, Any]:
+        """Compare students and teacher, and measure what the paths of the next epoch need."""
+        seed = draws(self.settings.seed, "search/probe", self.epoch).integers(2**63)
+        torch.manual_seed(int(seed))
+        train, valid = (
+            [partial(stream.batch, self.epoch, step) for step in range(PROBES)]
+            for stream in (self.streams.train, self.streams.valid)
+        )
+        row = {"probe": probed(self.problem, self.variables, train, valid)}
+        if cast(Sampling, self.search).measures:
+            for learner, sampled in zip(self.problem.learners, self.maker.sampled, strict=False):
+                weights = pick(self.variables, learner.weights)
+                sampled.diversity = compared(learner.net, weights, train)
+        for sampled in self.maker.sampled:
+            sampled.counts = {}
+        return row
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
@@ -404,6 +449,7 @@ class Searching:
             "meter": self.meter.state(),
             "apart": self._apart,
             "watching": self.watching.state(),
+            "sampled": [sampled.state() for sampled in self.maker.sampled],
             "phase": self.clock.phase,
             "kept": self.kept,
             "variables": self.variables,
@@ -421,6 +467,8 @@ class Searching:
             self.epochs = self.epoch
         if state["phase"]:
             self._enter(state["phase"], state["kept"])
+        for sampled, stored in zip(self.maker.sampled, state["sampled"], strict=True):
+            sampled.restore(stored)
 
         def placed(x: Tensor) -> Tensor:
             return x.to(self.device)

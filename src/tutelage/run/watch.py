@@ -25,7 +25,7 @@ from tutelage.run.probes import (
     skips,
 )
 from tutelage.run.stopping import Stop, by_eigenvalue, by_skips
-from tutelage.searches.base import Search
+from tutelage.searches.base import Relaxing
 from tutelage.spaces.base import Mix, Space, one_hot
 from tutelage.spaces.genotype import Genotype
 from tutelage.virtual import Tree
@@ -43,7 +43,7 @@ def due(settings: Run, epoch: int) -> set[str]:
 
 def watched(
     learner: Learner,
-    search: Search,
+    search: Relaxing,
     space: Space,
     variables: Mapping[str, Tree],
     genotype: Genotype,

@@ -10,7 +10,7 @@ from tutelage.config import Run
 from tutelage.problem import Learner, Part
 from tutelage.run.probes import signs
 from tutelage.run.watch import column, due, looked_up, stop_now, two_stages, watched
-from tutelage.searches.base import Search
+from tutelage.searches.base import Relaxing
 from tutelage.spaces.base import Space
 from tutelage.spaces.genotype import Genotype
 from tutelage.virtual import Tree
@@ -57,7 +57,7 @@ class Watching:
         self,
         epoch: int,
         subjects: Sequence[Subject],
-        search: Search,
+        search: Relaxing,
         variables: Mapping[str, Tree],
         valid: Sequence[Callable[[], Part]],
         held_out: Callable[[], Iterable[Part]],

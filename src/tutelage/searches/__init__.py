@@ -8,6 +8,8 @@ SEARCHES = {
     "drnas": "tutelage.searches.drnas:DrNas",
     "prdarts": "tutelage.searches.prdarts:PrDarts",
     "gdas": "tutelage.searches.gdas:Gdas",
+    "single-path": "tutelage.searches.single_path:SinglePath",
+    "diverse-paths": "tutelage.searches.diverse_paths:DiversePaths",
     "random": "tutelage.searches.random:Random",
 }
 """Every search's name on the command line, and its class; a line here makes a search usable."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from tutelage.checks import within
 from tutelage.clock import Clock
 from tutelage.spaces.base import Mix, Space
 from tutelage.spaces.genotype import Genotype
+from tutelage.spaces.paths import Genes
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,22 @@ class Phase:
         within(0, 1, frozen=self.frozen)
 
 
-class Search(Protocol):
-    """How choices are relaxed: a frozen dataclass of settings."""
+Diversity = Mapping[str, Sequence[Tensor]]
+"""For every group and edge, how much its operations differ (ops, ops), float64."""
 
-    trains: ClassVar[bool]
-    """Whether there is anything to train before the architecture is read off."""
+Kind = Literal["relaxes", "samples", "draws"]
+"""How a search finds an architecture.
+
+- relaxes: it mixes the operations by alphas that descend, and reads the architecture off them;
+- samples: it trains sampled paths of the supernet, among which evolution searches;
+- draws: it draws an architecture and trains nothing.
+"""
+
+
+class Search(Protocol):
+    """How choices are made: a frozen dataclass of settings."""
+
+    kind: ClassVar[Kind]
 
     def fit(self, space: Any) -> Space:
         """Return the space with what this search needs of it.
@@ -53,6 +65,10 @@ class Search(Protocol):
     def phases(self, space: Space) -> Sequence[Phase]:
         """List the phases of a search in a fitted space."""
 
+
+class Relaxing(Search, Protocol):
+    """A search that mixes operations, or draws an architecture once."""
+
     def alphas(self, space: Space) -> dict[str, Tensor]:
         """Draw initial alphas: for every group of choices (edges, ops)."""
 
@@ -64,6 +80,28 @@ class Search(Protocol):
 
     def derive(self, space: Space, alphas: dict[str, Tensor]) -> Genotype:
         """Read off the architecture."""
+
+
+class Sampling(Search, Protocol):
+    """A search that trains sampled paths."""
+
+    measures: ClassVar[bool]
+    """Whether it samples by how much operations differ, measured after every epoch."""
+
+    def paths(
+        self, space: Space, count: int, diversity: Diversity, flops: Callable[[Genotype], float]
+    ) -> list[Genes]:
+        """Draw the paths of one batch.
+
+        Args:
+            space: What can be built.
+            count: How many paths.
+            diversity: What was measured last; empty before the first measurement.
+            flops: Counts the multiply-adds of an architecture.
+
+        Raises:
+            ValueError: There are no such paths.
+        """
 
 
 def near_zero(space: Space, deviation: float) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tutelage.checks import at_least
 from tutelage.clock import Clock
-from tutelage.searches.base import Phase, near_zero, softmax
+from tutelage.searches.base import Kind, Phase, near_zero, softmax
 from tutelage.spaces.base import Mix, Space
 from tutelage.spaces.genotype import Genotype
 
@@ -31,7 +31,7 @@ class Darts:
     def __post_init__(self) -> None:
         at_least(0, init=self.init)
 
-    trains: ClassVar[bool] = True
+    kind: ClassVar[Kind] = "relaxes"
 
     def fit(self, space: Space) -> Space:
         """Take the space as it is."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tutelage.checks import at_least
 from tutelage.clock import Clock
-from tutelage.searches.base import Phase, near_zero, softmax
+from tutelage.searches.base import Kind, Phase, near_zero, softmax
 from tutelage.spaces.base import Mix, Space
 from tutelage.spaces.genotype import Genotype
 
@@ -35,7 +35,7 @@ class DartsMinus:
     def __post_init__(self) -> None:
         at_least(0, factor=self.factor, init=self.init)
 
-    trains: ClassVar[bool] = True
+    kind: ClassVar[Kind] = "relaxes"
 
     def fit(self, space: Space) -> Space:
         """Ask for the auxiliary skip."""

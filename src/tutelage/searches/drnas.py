@@ -33,7 +33,7 @@ from torch.distributions import Dirichlet, kl_divergence
 
 from tutelage.checks import at_least, one_of, within
 from tutelage.clock import Clock
-from tutelage.searches.base import Phase, near_zero, softmax
+from tutelage.searches.base import Kind, Phase, near_zero, softmax
 from tutelage.spaces.base import Mix, Space
 from tutelage.spaces.genotype import Genotype
 
@@ -99,7 +99,7 @@ class DrNas:
         one_of(("mean", "softmax"), score=self.score)
         at_least(0, kl_weight=self.kl_weight, init=self.init)
 
-    trains: ClassVar[bool] = True
+    kind: ClassVar[Kind] = "relaxes"
 
     def fit(self, space: Space) -> Space:
         """Drop `none`, which DARTS' cells never keep; a benchmark's cell may, so it stays there.

@@ -36,9 +36,12 @@ class Evolution:
     """Training images that set an architecture's BatchNorm statistics before it is scored; at most
     all that there are."""
 
+    judged: int = 8_000
+    """Validation images that an architecture is scored on; at most all that there are."""
+
     def __post_init__(self) -> None:
         at_least(1, population=self.population, generations=self.generations)
-        at_least(1, parents=self.parents, images=self.images)
+        at_least(1, parents=self.parents, images=self.images, judged=self.judged)
         within(0, 1, crossover=self.crossover, mutation=self.mutation)
         one_of(("accuracy", "accuracy-flops", "accuracy-params"), objectives=self.objectives)
         if self.parents == 1 and self.crossover:

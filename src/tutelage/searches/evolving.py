@@ -26,9 +26,7 @@ import numpy as np
 
 from tutelage.searches.evolution import Evolution
 from tutelage.searches.pareto import Scores, front, ranked
-
-Genes = tuple[int, ...]
-"""An architecture: which operation it has at each place."""
+from tutelage.spaces.paths import Genes
 
 TRIES = 10
 """Crossovers, then mutations, that are tried for each place in a generation (SPOS)."""
@@ -93,6 +91,11 @@ class Evolving:
     def done(self) -> bool:
         """Whether every generation is scored, or no new architecture can be found."""
         return not self._candidates
+
+    @property
+    def size(self) -> int:
+        """Candidates of the present generation."""
+        return len(self._candidates)
 
     @property
     def best(self) -> Scored:

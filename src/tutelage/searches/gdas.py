@@ -21,7 +21,7 @@ from torch import Tensor
 
 from tutelage.checks import at_least, positive
 from tutelage.clock import Clock
-from tutelage.searches.base import Phase, near_zero, softmax
+from tutelage.searches.base import Kind, Phase, near_zero, softmax
 from tutelage.spaces.base import Mix, Space
 from tutelage.spaces.genotype import Genotype
 
@@ -41,7 +41,7 @@ class Gdas:
         positive(tau=self.tau, tau_end=self.tau_end)
         at_least(0, init=self.init)
 
-    trains: ClassVar[bool] = True
+    kind: ClassVar[Kind] = "relaxes"
 
     def fit(self, space: Space) -> Space:
         """Take the space as it is."""

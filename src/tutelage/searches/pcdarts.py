@@ -23,7 +23,7 @@ import torch
 
 from tutelage.checks import at_least, within
 from tutelage.clock import Clock
-from tutelage.searches.base import Phase, near_zero, softmax
+from tutelage.searches.base import Kind, Phase, near_zero, softmax
 from tutelage.spaces.base import Mix, Space
 from tutelage.spaces.genotype import Genotype
 
@@ -47,7 +47,7 @@ class PcDarts:
         within(0, 1, frozen=self.frozen)
         at_least(0, init=self.init)
 
-    trains: ClassVar[bool] = True
+    kind: ClassVar[Kind] = "relaxes"
 
     def fit(self, space: Space) -> Space:
         """Take the space as it is."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from tutelage.checks import at_least, within
 from tutelage.clock import Clock
-from tutelage.searches.base import Phase, near_zero, softmax
+from tutelage.searches.base import Kind, Phase, near_zero, softmax
 from tutelage.spaces.base import Mix, Space
 from tutelage.spaces.genotype import Cell, Genotype
 
@@ -88,7 +88,7 @@ class PDarts:
             within(0, 1, skip_dropout=rate)
         at_least(0, max_skips=self.max_skips, init=self.init)
 
-    trains: ClassVar[bool] = True
+    kind: ClassVar[Kind] = "relaxes"
 
     def fit(self, space: Space) -> Space:
         """Take spaces of normal and reduction cells with operations to spare.

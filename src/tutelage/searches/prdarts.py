@@ -38,7 +38,7 @@ from torch import Tensor
 
 from tutelage.checks import at_least, positive, within
 from tutelage.clock import Clock
-from tutelage.searches.base import Phase, near_zero, softmax
+from tutelage.searches.base import Kind, Phase, near_zero, softmax
 from tutelage.spaces.base import Mix, Space
 from tutelage.spaces.genotype import DARTS_OPERATIONS, Cell, Genotype
 
@@ -137,7 +137,7 @@ class PrDarts:
         at_least(0, skip_weight=self.skip_weight, other_weight=self.other_weight)
         at_least(0, path_weight=self.path_weight, init=self.init)
 
-    trains: ClassVar[bool] = True
+    kind: ClassVar[Kind] = "relaxes"
 
     def fit(self, space: Space) -> Space:
         """Ask for a normalisation before the classifier.

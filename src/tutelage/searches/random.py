@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tutelage.clock import Clock
-from tutelage.searches.base import Phase
+from tutelage.searches.base import Kind, Phase
 from tutelage.spaces.base import Mix, Space
 from tutelage.spaces.genotype import Genotype
 
@@ -23,7 +23,7 @@ from tutelage.spaces.genotype import Genotype
 class Random:
     """Draw an architecture, train nothing."""
 
-    trains: ClassVar[bool] = False
+    kind: ClassVar[Kind] = "draws"
 
     def fit(self, space: Space) -> Space:
         """Take the space as it is."""

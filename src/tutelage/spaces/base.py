@@ -163,6 +163,14 @@ class Space(Protocol):
     def genotype(self, mix: Mix) -> Genotype:
         """Read off the architecture that a mix favours."""
 
+    def inherited(
+        self, weights: Mapping[str, Tensor], genotype: Genotype
+    ) -> dict[str, Tensor] | None:
+        """Return what a genotype's network has of a supernet's weights, under its own names.
+
+        None: the supernet computes operations together, so its weights go by other names.
+        """
+
     def network(
         self, genotype: Genotype, size: Size, *, auxiliary: bool = False, drop_path: float = 0.0
     ) -> nn.Module:

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from tutelage.spaces.base import (
     PLAIN,
     Edges,
@@ -110,6 +112,9 @@ class CellSpace:
             for group, edges in self.operations.items()
         }
         return Genotype(self.name, cells)
+
+    def inherited(self, weights: Mapping[str, Tensor], genotype: Genotype) -> None:
+        """Say that the supernet computes operations together."""
 
     def network(
         self, genotype: Genotype, size: Size, *, auxiliary: bool = False, drop_path: float = 0.0

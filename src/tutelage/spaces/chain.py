@@ -44,6 +44,7 @@ from tutelage.spaces.base import (
 from tutelage.spaces.blocks import ALLOWED, Activation, Style, block, is_block
 from tutelage.spaces.fused import channels_last, weighted_sum
 from tutelage.spaces.genotype import Genotype
+from tutelage.spaces.mixed import Compared, dealt
 
 GROUP = "chain"
 
@@ -133,19 +134,17 @@ class Supernet(nn.Module):
         chosen = everything if mix.chosen is None else mix.chosen[GROUP]
         yield from zip(self.layers, weights, chosen, strict=True)
 
-    def compared(self, x: Tensor) -> Iterator[tuple[str, int, Tensor]]:
-        """Yield group, edge and all operations' maps (ops, B, D) on the same inputs, by layer.
+    def compared(self, x: Tensor) -> Iterator[Compared]:
+        """Yield what all blocks of every layer put out for images (B, C, H, W).
 
-        The images are dealt out evenly to a layer's operations, at random; each goes on with the
-        output of its own (EnNAS, section 3.3).
+        Every image goes on with one block, dealt out evenly and at random (EnNAS, section 3.3).
         """
         x = self.frame.stem(channels_last(x))
         layer: Any
         for edge, layer in enumerate(self.layers):
             maps = torch.stack(layer.each(x))
             yield GROUP, edge, maps.flatten(2)
-            dealt = torch.randperm(len(x), device=x.device) % len(maps)
-            x = maps[dealt, torch.arange(len(x), device=x.device)]
+            x = dealt(maps)
 
 
 class Network(nn.Module):

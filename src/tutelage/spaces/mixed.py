@@ -22,9 +22,9 @@ their batch. Which operations an edge has is data: a tuple of names.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -235,6 +235,51 @@ class Dense(nn.Module):
         """Run on the activated map of one edge, times its scale ()."""
         kernel = select(self.weight, [self.edges.index(edge)], len(self.edges))
         return normalise(F.conv2d(active, kernel, padding=self.kernel // 2), scale)
+
+
+Compared = tuple[str, int, Tensor]
+"""Group, edge and its operations' maps (ops, B, D) on the same inputs."""
+
+
+def compared(
+    group: str, nodes: Iterable[Any], states: list[State], variant: Variant
+) -> Generator[Compared, None, list[State]]:
+    """Run a cell's nodes, yielding what all operations of an edge put out.
+
+    Every image goes on with one operation of each edge, dealt out evenly and at random (EnNAS,
+    section 3.3).
+
+    Args:
+        group: The cell's.
+        nodes: The cell's.
+        states: What comes from outside; the nodes' states are appended.
+        variant: How the nodes depart from the space's plain ones.
+
+    Returns:
+        All states.
+    """
+    start = 0
+    for node in nodes:
+        edges = node.edges
+        total: Any = 0
+        for edge, names in enumerate(edges):
+            weights = states[0].x.new_ones(len(edges), len(names))
+            maps = []
+            for column in range(len(names)):
+                chosen: list[list[int]] = [[] for _ in edges]
+                chosen[edge] = [column]
+                maps.append(node(states, Weights(weights, chosen, None, 0.0, 0.0)))
+            yield group, start + edge, torch.stack(maps).flatten(2)
+            total = total + dealt(torch.stack(maps))
+        start += len(edges)
+        states.append(State(total, 1, variant))
+    return states
+
+
+def dealt(maps: Tensor) -> Tensor:
+    """Give every image the map of one operation of (ops, B, C, H, W), evenly and at random."""
+    images = torch.arange(maps.shape[1], device=maps.device)
+    return maps[torch.randperm(maps.shape[1], device=maps.device) % len(maps), images]
 
 
 class MixedNode(nn.Module):

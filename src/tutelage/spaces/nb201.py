@@ -8,7 +8,7 @@ the one before and joined to it by a residual block of stride 2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -30,7 +30,7 @@ from tutelage.spaces.base import (
 )
 from tutelage.spaces.fused import channels_last
 from tutelage.spaces.genotype import NASBENCH201_OPERATIONS, Cell, Genotype
-from tutelage.spaces.mixed import MixedNode, State, Weights, weights_of
+from tutelage.spaces.mixed import Compared, MixedNode, State, Weights, compared, weights_of
 from tutelage.spaces.network import drop
 from tutelage.spaces.ops import ReluConvolution, operation
 
@@ -107,6 +107,11 @@ class MixedCell(nn.Module):
             start = stop
         return states[-1].whole
 
+    def compared(self, x: Tensor) -> Generator[Compared, None, Tensor]:
+        """Yield what all operations of every edge put out, and return the last node."""
+        states = yield from compared(GROUP, self.nodes, [State(x, 1, self.variant)], self.variant)
+        return states[-1].whole
+
 
 class Skeleton(nn.Module):
     """What surrounds the cells: stem, stages of cells joined by halving blocks, classifier."""
@@ -131,14 +136,17 @@ class Skeleton(nn.Module):
         self.norm = nn.BatchNorm2d(widths[-1], track_running_stats=track)
         self.classifier = nn.Linear(widths[-1], size.classes)
 
+    def steps(self) -> Iterator[tuple[nn.Module, Any]]:
+        """Yield every cell and what comes before it: at a new stage, the block that halves."""
+        for index, cell in enumerate(self.cells):
+            stage, place = divmod(index, self.per_stage)
+            yield self.halves[stage - 1] if stage and not place else nn.Identity(), cell
+
     def features(self, x: Tensor, through: Any) -> Tensor:
         """Map images (B, C, H, W) to what the classifier reads (B, D), cells given `through`."""
         x = self.stem(x)
-        for index, cell in enumerate(self.cells):
-            stage, place = divmod(index, self.per_stage)
-            if stage and not place:
-                x = self.halves[stage - 1](x)
-            x = cell(x, through())
+        for halve, cell in self.steps():
+            x = cell(halve(x), through())
         return self.norm(x).relu().mean((2, 3))
 
 
@@ -174,6 +182,12 @@ class Supernet(nn.Module):
             channels_last(x), lambda: weights_of(mix, GROUP, self.edges)
         )
         return self.skeleton.classifier(features), features
+
+    def compared(self, x: Tensor) -> Iterator[Compared]:
+        """Yield what all operations of every edge put out for images (B, C, H, W), cell by cell."""
+        x = self.skeleton.stem(channels_last(x))
+        for halve, cell in self.skeleton.steps():
+            x = yield from cell.compared(halve(x))
 
 
 @dataclass(frozen=True)
@@ -225,6 +239,9 @@ class NasBench201:
             tuple((next(names), source) for source in range(node + 1)) for node in range(NODES)
         )
         return Genotype(self.name, {GROUP: Cell(nodes, concat=(NODES,), inputs=1)})
+
+    def inherited(self, weights: Mapping[str, Tensor], genotype: Genotype) -> None:
+        """Say that the supernet computes operations together."""
 
     def network(
         self, genotype: Genotype, size: Size, *, auxiliary: bool = False, drop_path: float = 0.0

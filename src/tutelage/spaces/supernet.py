@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tutelage.spaces.base import PLAIN, Edges, Mix, Size, Variant, check_shares
 from tutelage.spaces.fused import channels_last
-from tutelage.spaces.mixed import MixedNode, Project, Reduce, State, Weights, weights_of
+from tutelage.spaces.mixed import (
+    Compared,
+    MixedNode,
+    Project,
+    Reduce,
+    State,
+    Weights,
+    compared,
+    weights_of,
+)
 from tutelage.spaces.ops import NODES, Place, layout, stem
 
 
@@ -41,6 +51,15 @@ class MixedCell(nn.Module):
             stop = start + len(states)
             states.append(State(node(states, weights.rows(start, stop)), 1, self.variant))
             start = stop
+        return torch.cat([state.whole for state in states[2:]], dim=1)
+
+    def compared(
+        self, before: Tensor, last: Tensor, group: str
+    ) -> Generator[Compared, None, Tensor]:
+        """Yield what all operations of every edge put out, and return the cell's output."""
+        inputs = (self.before(before), self.last(last))
+        states = [State(x, self.stride, self.variant) for x in inputs]
+        states = yield from compared(group, self.nodes, states, self.variant)
         return torch.cat([state.whole for state in states[2:]], dim=1)
 
 
@@ -78,3 +97,13 @@ class Supernet(nn.Module):
             before, last = last, output.relu()
         features = (self.norm(output).relu() if self.final_norm else output).mean((2, 3))
         return self.classifier(features), features
+
+    def compared(self, x: Tensor) -> Iterator[Compared]:
+        """Yield what all operations of every edge put out for images (B, C, H, W), cell by cell."""
+        before = last = self.stem[0](channels_last(x)).relu()
+        for part in self.stem[1:]:
+            last = part(before).relu()
+        cell: Any
+        for place, cell in zip(self.plan, self.cells, strict=True):
+            output = yield from cell.compared(before, last, place.group)
+            before, last = last, output.relu()

@@ -1,0 +1,119 @@
+"""EnNAS: neural architecture search via ensemble-based knowledge distillation.
+
+Anonymous, submitted to ICLR 2022 (OpenReview G9M4FU8Ggo).
+
+    t   = Σ_i w_i z_i,   Σ_i w_i = 1                                               Eq. 1
+    w   = argmin_w  CE(wᵀ Z, y)                                                     Eq. 2
+    L_i = CE(z_i, y) + λ τ² KL(p ‖ q_i)                                             Eq. 3
+
+    z_i, Z   logits of the i-th of m sub-networks sampled for a batch, and all of them
+    t, p     the teacher's logits, and its probabilities softmax(t / τ)
+    q_i      a student's probabilities softmax(z_i / τ)
+    w        how much each sub-network counts in the teacher, solved anew for every batch
+    W        the supernet's weights, which all sub-networks share
+
+With `--search diverse-paths` the sub-networks are sampled by their diversity (Eq. 4 and 5), with
+`--search single-path` each on its own (the paper's "w/o DS").
+
+Deviations:
+    The paper gives neither τ nor λ; with 1 its formula and its definitions of p and q agree.
+    It solves Eq. 2 with ECOS on logits, and asks only that w sums to one; here w >= 0 too, which a
+    bad sub-network does not upset (`sign = "any"` leaves it out).
+    The sub-networks' losses are summed and W steps once; the paper's Algorithm 1 updates one after
+    the other. Line 2 of it, the selection of a teacher, has no counterpart in the text.
+    Of the share of the training set that an epoch samples only the first digit is printed; 1 / m
+    gives as many passes as a single path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from tutelage.checks import at_least, one_of, positive, within
+from tutelage.multilevel import Level
+from tutelage.problem import Learner, Make, Problem, Taught
+from tutelage.transfer import cross_entropy, divergence, ensemble_weights
+
+
+@dataclass(frozen=True)
+class EnNAS:
+    """Sampled sub-networks are taught by their optimal ensemble."""
+
+    students: int = 4
+    """Sub-networks of a batch, m."""
+    temperature: float = 1.0
+    """How much teacher and students are softened, τ."""
+    taught_weight: float = 1.0
+    """Weight of what the teacher says, λ."""
+    warmup: float = 1 / 6
+    """Share of the epochs before the ensemble teaches (the paper's 20 of 120)."""
+    share: float = 0.0
+    """Share of the training images that an epoch goes through; 0: 1 / m."""
+    ensemble: Literal["optimal", "mean"] = "optimal"
+    """The teacher's weights w: those that fit the batch best (Eq. 2), or 1 / m."""
+    sign: Literal["nonnegative", "any"] = "nonnegative"
+    """Whether w may have negative entries."""
+    one_at_a_time: bool = False
+    """Hold one sub-network's maps at a time: less memory, a third more time."""
+
+    def __post_init__(self) -> None:
+        at_least(1, students=self.students)
+        at_least(0, taught_weight=self.taught_weight)
+        positive(temperature=self.temperature)
+        within(0, 1, warmup=self.warmup, share=self.share)
+        one_of(("optimal", "mean"), ensemble=self.ensemble)
+        one_of(("nonnegative", "any"), sign=self.sign)
+
+    def __call__(self, make: Make) -> Problem:
+        """Make the problem of one level.
+
+        Raises:
+            ValueError: The search samples no sub-networks, or not so many.
+        """
+        net, m = make.supernet(), self.students
+        net.paths(m)  # refused now rather than in the first step
+
+        def say(W, path, x):
+            """Logits (B, C) of a sub-network."""
+            if self.one_at_a_time and torch.is_grad_enabled():
+                return checkpoint(net.under, W, path, x, use_reentrant=False)[0]
+            return net.under(W, path, x)[0]
+
+        def weights(z, y):
+            """How much each counts, w (m,), from detached logits (m, B, C)."""
+            if self.ensemble == "mean":
+                return z.new_full((m,), 1 / m)
+            return ensemble_weights(z, y)  # Eq. 2
+
+        def learn(s, batch):
+            x, y, _ = batch.train
+            z = torch.stack([say(s.W, path, x) for path in net.paths(m)])
+            loss = torch.stack([cross_entropy(z_i, y) for z_i in z]).sum()
+            teaches = make.clock.epoch >= self.warmup * make.clock.epochs
+            known = z.detach()
+            w = weights(known, y)
+            t = torch.einsum("m,mbc->bc", w, known)  # Eq. 1
+            if teaches:
+                taught = [divergence(z_i, t, self.temperature) for z_i in z]
+                loss = loss + self.taught_weight * torch.stack(taught).sum()  # Eq. 3
+            return loss, {"students": known, "teacher": t}
+
+        @torch.no_grad()
+        def probe(variables, fitted, judged):
+            paths = net.paths(m)
+            z = torch.stack([say(variables["W"], path, fitted.x) for path in paths])
+            w = weights(z, fitted.y)
+            z = torch.stack([say(variables["W"], path, judged.x) for path in paths])
+            return Taught(z, torch.einsum("m,mbc->bc", w, z))
+
+        return Problem(
+            variables={"W": net.weights(), "A": net.alphas()},
+            levels=[Level("W", learn)],
+            learners=[Learner(net, ("W",), ("A",))],
+            share=self.share or 1 / m,
+            probe=probe,
+        )

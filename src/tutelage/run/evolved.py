@@ -1,0 +1,100 @@
+"""What follows the training of a supernet whose paths were sampled: a ranking, and evolution."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from functools import partial
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tutelage.benchmark.ranking import compare
+from tutelage.benchmark.table import Table, true_accuracy
+from tutelage.config import Run
+from tutelage.data.batches import Stream, in_order
+from tutelage.data.draws import draws
+from tutelage.problem import Learner, Part, pick
+from tutelage.run import loop
+from tutelage.run.budget import MILLION
+from tutelage.run.cost import Cost
+from tutelage.run.directory import RunDirectory, plain
+from tutelage.run.evolve import Evolve, Ranking
+from tutelage.run.scoring import Scorer
+from tutelage.run.searching import Searching
+from tutelage.spaces.paths import drawn, genotype
+
+TOP = 10
+"""Architectures that score best, of which is said how good they truly are."""
+EVOLUTION, RANKING = "evolution", "ranking"
+"""Folders in a run's directory."""
+
+
+def scorer_of(work: Searching, learner: Learner) -> Scorer:
+    """Make what scores architectures with a learner's weights, on the validation half."""
+    streams, evolution = work.streams, work.settings.evolution
+    return Scorer(
+        learner.net,
+        pick(work.variables, learner.weights),
+        work.space,
+        work.size,
+        fitted=partial(first, streams.train, evolution.images),
+        judged=partial(first, streams.valid, evolution.judged),
+    )
+
+
+def first(stream: Stream, images: int) -> Iterable[Part]:
+    """Yield the first images of a stream, not augmented."""
+    return in_order(stream.data, stream.subset[:images], stream.batch_size, stream.device)
+
+
+def ranking_of(work: Searching, scorer: Scorer) -> Ranking:
+    """Draw the architectures that are to be ranked, uniformly, none of them twice."""
+    torch.manual_seed(int(draws(work.settings.seed, "search/ranked").integers(2**63)))
+    genes = dict.fromkeys(drawn(work.space) for _ in range(work.settings.ranked))
+    return Ranking(work.space, scorer, list(genes))
+
+
+def ranked(ranking: Ranking, table: Table) -> dict[str, Any]:
+    """Compare what architectures score in the supernet with what the table knows of them."""
+    true = [true_accuracy(table, genotype(ranking.space, genes)) for genes in ranking.drawn]
+    return asdict(compare(ranking.scores, true, min(TOP, len(true))))
+
+
+def evolve_of(work: Searching, scorer: Scorer) -> Evolve:
+    """Make the evolution, within the limits to the final network.
+
+    Raises:
+        ValueError: No architecture is found within the limits.
+    """
+    settings = work.settings
+    limits = [
+        limit * MILLION if limit else inf for limit in (settings.max_params, settings.max_flops)
+    ]
+
+    def within(cost: Cost) -> bool:
+        return all(paid <= limit for paid, limit in zip(cost, limits, strict=True))
+
+    seed = int(draws(settings.seed, "search/evolution").integers(2**63))
+    return Evolve(work.space, scorer, work.prices, within, settings.evolution, seed)
+
+
+def work_in(path: Path, work: loop.Work, settings: Run) -> None:
+    """Do the work in a folder of a run's directory, or go on with it.
+
+    Raises:
+        StoppedError: A signal came; everything is saved.
+    """
+    begin = RunDirectory.resume if (path / "run.toml").exists() else RunDirectory.create
+    with begin(path, plain(settings)) as directory:
+        loop.run(
+            work,
+            directory,
+            log_every=1,
+            save_every=settings.save_every,
+            title=f"{path.name} {path.parent}",
+            go_on=f"tutelage search --resume {path.parent}",
+        )
+        directory.save_session()

@@ -1,0 +1,71 @@
+"""What an architecture scores with the weights of a supernet, before anything is trained for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.problem import Net, Part
+from tutelage.spaces.base import Size, Space, one_hot
+from tutelage.spaces.genotype import Genotype
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Scorer:
+    """Scores architectures with a supernet's weights.
+
+    A chain's architecture becomes a stand-alone network with those weights, whose BatchNorm
+    statistics are measured anew: in the supernet they would be those of all that was sampled.
+    Cells of supernets compute several operations in one, so they are scored where they are, with
+    the statistics of the batch.
+    """
+
+    net: Net
+    weights: dict[str, Tensor]
+    space: Space
+    size: Size
+    fitted: Callable[[], Iterable[Part]]
+    """Gives the images that set BatchNorm statistics."""
+    judged: Callable[[], Iterable[Part]]
+    """Gives the images that accuracy is measured on."""
+
+    @torch.no_grad()
+    def accuracy(self, genotype: Genotype) -> float:
+        """Measure an architecture's accuracy, as a share of the images."""
+        answer = self._network(genotype)
+        right = count = 0
+        for x, y, _ in self.judged():
+            right += int((answer(x).argmax(1) == y).sum())
+            count += len(y)
+        return right / count
+
+    def _network(self, genotype: Genotype) -> Callable[[Tensor], Tensor]:
+        """Return the architecture as a function of images (B, C, H, W) to logits (B, classes)."""
+        inherited = self.space.inherited(self.weights, genotype)
+        if inherited is None:
+            like = next(iter(self.weights.values()))
+            mix = one_hot(self.space, genotype, like)
+            return lambda x: self.net.under(self.weights, mix, x)[0]
+        network: Any = self.space.network(genotype, self.size)  # not typed for memory formats
+        network.load_state_dict(network.state_dict() | inherited)
+        device = next(iter(inherited.values())).device
+        network.to(device, memory_format=torch.channels_last)
+        recalibrate(network, self.fitted())
+        return network.eval()
+
+
+@torch.no_grad()
+def recalibrate(network: nn.Module, parts: Iterable[Part]) -> None:
+    """Set the BatchNorm statistics of a network to the mean over batches of images."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # a plain mean
+    network.train()
+    for x, _, _ in parts:
+        network(x)

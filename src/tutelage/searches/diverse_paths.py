@@ -1,0 +1,102 @@
+"""Diversity-based sampling of sub-networks: EnNAS, section 3.3 (OpenReview G9M4FU8Ggo).
+
+The m sub-networks of a batch take different operations in every layer. They are drawn one after
+the other: the first uniformly, the next by how much each operation differs from those already
+drawn, ζ (Eq. 4 and 5). How the conditional probabilities are scaled is `rule`:
+
+- exact: alternately, over the sets' true probabilities, until every operation is as likely as any
+  other at every draw, which the paper states as the sampler's property;
+- printed: as Eq. 5 prints it, made a distribution; that property holds within some per cent;
+- direct: ζ alone, made a distribution; operations that differ more are trained more.
+
+ζ is measured after every epoch; before the first time operations are drawn uniformly, without
+repetition.
+
+Deviations: the paper has no word on operations that put out nothing but zeros, whose cosine does
+not exist: they count as different from all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+
+from tutelage.checks import one_of
+from tutelage.searches.base import Diversity, Kind, Phase
+from tutelage.searches.diversity import Rule, Sequential, sequential, uniform
+from tutelage.spaces.base import Space
+from tutelage.spaces.genotype import Genotype
+from tutelage.spaces.paths import Genes, choices
+
+
+@dataclass(frozen=True)
+class DiversePaths:
+    """Train sub-networks that differ in every layer."""
+
+    rule: Rule = "exact"
+    """How Eq. 5 is made a distribution: exact, printed or direct."""
+    kind: ClassVar[Kind] = "samples"
+    measures: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        one_of(("exact", "printed", "direct"), rule=self.rule)
+
+    def fit(self, space: Space) -> Space:
+        """Take the space as it is."""
+        return space
+
+    def size(self, space: Space) -> tuple[int, int]:
+        """Have the space's own size."""
+        return space.sizes[:2]
+
+    def phases(self, space: Space) -> Sequence[Phase]:
+        """Search in one go."""
+        return (Phase(),)
+
+    def paths(
+        self, space: Space, count: int, diversity: Diversity, flops: Callable[[Genotype], float]
+    ) -> list[Genes]:
+        """Draw paths that have no operation of a layer in common.
+
+        Raises:
+            ValueError: A layer has fewer operations than paths are asked for.
+        """
+        columns: list[list[int]] = []
+        for node in choices(space):
+            subsets = torch.randint(len(node.subsets), (count,)).tolist()
+            if len(node.subsets) > 1:
+                columns.append(subsets)
+            edges = zip(node.edges, node.operations, strict=True)
+            drawn = {e: self._edge(space, node.group, e, n, count, diversity) for e, n in edges}
+            kept = [node.subsets[subset] for subset in subsets]
+            for place in range(len(node.subsets[0])):
+                columns.append([drawn[edges[place]][i] for i, edges in enumerate(kept)])
+        return list(zip(*columns, strict=True))
+
+    def _edge(
+        self,
+        space: Space,
+        group: str,
+        edge: int,
+        names: Sequence[str],
+        count: int,
+        diversity: Diversity,
+    ) -> list[int]:
+        """Draw different operations of one edge, of those named, for so many paths."""
+        if group not in diversity:
+            return uniform(len(names), count).draw()[0].tolist()
+        columns = [space.operations[group][edge].index(name) for name in names]
+        zeta = diversity[group][edge][columns][:, columns].contiguous()
+        return conditionals(zeta.numpy().tobytes(), count, self.rule).draw()[0].tolist()
+
+
+@lru_cache(maxsize=4096)
+def conditionals(zeta: bytes, count: int, rule: Rule) -> Sequential:
+    """Make an edge's probabilities once for all steps between two measurements."""
+    values = torch.frombuffer(bytearray(zeta), dtype=torch.float64)
+    side = round(len(values) ** 0.5)
+    return sequential(values.view(side, side), count, rule)

@@ -1,0 +1,89 @@
+"""Single path one-shot: train one sampled path a batch, then evolve.
+
+Guo et al.: Single path one-shot neural architecture search with uniform sampling. ECCV 2020,
+arXiv:1904.00420.
+
+    W* = argmin_W  E_{a ~ Γ(A)} [ L_train(N(a, W(a))) ]                            Eq. 6
+    a* = argmax_{a ∈ A}  ACC_val(N(a, W*(a)))                                       Eq. 2
+
+The prior Γ is uniform over the architectures. The paper's code draws a range of FLOPs instead, of
+several of equal width, and then an architecture within it: `bins`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from tutelage.checks import at_least
+from tutelage.searches.base import Diversity, Kind, Phase
+from tutelage.spaces.base import Space
+from tutelage.spaces.genotype import Genotype
+from tutelage.spaces.paths import Genes, drawn, genotype
+
+MILLION = 1e6
+TRIES = 10_000
+"""Architectures that are drawn for one within a range of multiply-adds."""
+
+
+@dataclass(frozen=True)
+class SinglePath:
+    """Train one sampled path a batch."""
+
+    bins: int = 0
+    """Ranges of multiply-adds, of equal width, of which one is drawn first; 0: the architecture is
+    drawn uniformly."""
+    bins_from: float = 0.0
+    """Least multiply-adds of the lowest range, in millions (the paper's code: 290)."""
+    bins_to: float = 0.0
+    """Most multiply-adds of the highest range, in millions (the paper's code: 360)."""
+    kind: ClassVar[Kind] = "samples"
+    measures: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        at_least(0, bins=self.bins, bins_from=self.bins_from)
+        if self.bins and self.bins_to <= self.bins_from:
+            raise ValueError(
+                f"bins_to = {self.bins_to}: must be above bins_from = {self.bins_from}, both in "
+                "millions of multiply-adds"
+            )
+
+    def fit(self, space: Space) -> Space:
+        """Take the space as it is."""
+        return space
+
+    def size(self, space: Space) -> tuple[int, int]:
+        """Have the space's own size."""
+        return space.sizes[:2]
+
+    def phases(self, space: Space) -> Sequence[Phase]:
+        """Search in one go."""
+        return (Phase(),)
+
+    def paths(
+        self, space: Space, count: int, diversity: Diversity, flops: Callable[[Genotype], float]
+    ) -> list[Genes]:
+        """Draw paths, each on its own.
+
+        Raises:
+            ValueError: No architecture was found within a range of multiply-adds.
+        """
+        if self.bins:
+            return [self._within_a_bin(space, flops) for _ in range(count)]
+        return [drawn(space) for _ in range(count)]
+
+    def _within_a_bin(self, space: Space, flops: Callable[[Genotype], float]) -> Genes:
+        width = (self.bins_to - self.bins_from) / self.bins
+        low = self.bins_from + width * int(torch.randint(self.bins, ()))
+        for _ in range(TRIES):
+            genes = drawn(space)
+            if low <= flops(genotype(space, genes)) / MILLION < low + width:
+                return genes
+        raise ValueError(
+            f"bins of {self.bins_from:g} to {self.bins_to:g} million multiply-adds: of {TRIES} "
+            f"architectures of {space.name} none has {low:g} to {low + width:g}; give a range "
+            "that --dry-run shows"
+        )

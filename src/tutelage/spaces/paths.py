@@ -1,0 +1,97 @@
+"""Architectures as genes: what is sampled, crossed and mutated.
+
+An architecture is a tuple of whole numbers, one for each choice, which are independent of one
+another: every tuple within the bounds is an architecture, and uniform genes are uniform
+architectures. Where a node keeps all edges that enter it, there is a gene for each edge, its
+operation. Where it keeps some (cells of DARTS' shape keep two), the first of the node's genes says
+which edges, and one for each kept edge its operation, of those that can be kept: `none` cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tutelage.spaces.base import Mix, Space, nodes, one_hot
+from tutelage.spaces.genotype import Genotype
+
+Genes = tuple[int, ...]
+
+
+class Node(NamedTuple):
+    """The choices at a node."""
+
+    group: str
+    edges: range
+    """Those that enter it."""
+    subsets: tuple[tuple[int, ...], ...]
+    """Sets of edges that it may keep."""
+    operations: tuple[tuple[str, ...], ...]
+    """Of every entering edge, what it may keep."""
+
+    @property
+    def bounds(self) -> Genes:
+        """How many values each of the node's genes has."""
+        fewest = min(len(names) for names in self.operations)
+        operations = (fewest,) * len(self.subsets[0])
+        return operations if len(self.subsets) == 1 else (len(self.subsets), *operations)
+
+
+def choices(space: Space) -> list[Node]:
+    """List the nodes of a space with what each may choose."""
+    zeros = Mix({group: torch.zeros(shape) for group, shape in space.choices.items()})
+    found = []
+    for group, edges, kept in nodes(space.genotype(zeros)):
+        names = tuple(space.operations[group][edge] for edge in edges)
+        if len(kept) < len(edges):
+            names = tuple(tuple(n for n in each if n != "none") for each in names)
+        found.append(Node(group, edges, tuple(combinations(edges, len(kept))), names))
+    return found
+
+
+def bounds(space: Space) -> Genes:
+    """How many values each gene of an architecture has.
+
+    >>> from tutelage.spaces.nb201 import NASBENCH201
+    >>> bounds(NASBENCH201)
+    (5, 5, 5, 5, 5, 5)
+    """
+    return tuple(bound for node in choices(space) for bound in node.bounds)
+
+
+def drawn(space: Space) -> Genes:
+    """Draw an architecture, uniformly, from torch's generator."""
+    return tuple(int(torch.randint(bound, ())) for bound in bounds(space))
+
+
+def kept(space: Space, genes: Sequence[int]) -> Iterator[tuple[str, int, str]]:
+    """Yield group, edge and operation of everything that an architecture keeps."""
+    rest = iter(genes)
+    for node in choices(space):
+        subset = node.subsets[next(rest) if len(node.subsets) > 1 else 0]
+        for edge in subset:
+            yield node.group, edge, node.operations[edge - node.edges.start][next(rest)]
+
+
+def genotype(space: Space, genes: Sequence[int]) -> Genotype:
+    """Return the architecture of genes."""
+    weights = {group: torch.zeros(shape) for group, shape in space.choices.items()}
+    for group, edge, name in kept(space, genes):
+        weights[group][edge, space.operations[group][edge].index(name)] = 1
+    return space.genotype(Mix(weights))
+
+
+def path(space: Space, genes: Sequence[int], device: torch.device, dtype: torch.dtype) -> Mix:
+    """Return the mix that runs an architecture's operations, and only those."""
+    # made on the CPU, since its values say what runs: reading them would make a device wait
+    mix = one_hot(space, genotype(space, genes), torch.zeros((), dtype=dtype))
+
+    def placed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {group: x.to(device, non_blocking=True) for group, x in tensors.items()}
+
+    return replace(mix, operations=placed(mix.operations), edges=placed(mix.edges or {}))
