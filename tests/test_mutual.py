@@ -9,12 +9,14 @@ import torch
 import torch.nn.functional as F
 
 from problems import alone, answers, kl, made, relative
+from test_search import TINY, work_of
 from tutelage.methods.afd import AFD
 from tutelage.methods.kdcl import KDCL, combine, correlations
 from tutelage.methods.mkd import MKD
 from tutelage.methods.okddip import OKDDip
 from tutelage.methods.one import ONE
 from tutelage.multilevel import own_gradient
+from tutelage.searches.pdarts import PDarts
 from tutelage.virtual import leaves
 
 
@@ -88,6 +90,49 @@ def test_kdcl_remembers_the_errors_on_validation_data():
     problem.after_step(variables, batch, [{}, notes])
     now = correlations(torch.stack(notes["valid"]).detach(), batch.valid.y)
     torch.testing.assert_close(variables["C"], 0.99 * torch.eye(2).double() + 0.01 * now)
+    still = dict(variables)
+    problem.after_step(still, batch, [{}])  # as of frozen alphas
+    assert still["C"] is variables["C"]
+
+
+GENERAL = TINY | {"channels": 4, "batch_size": 16}
+
+
+def test_kdcls_correlations_wait_for_frozen_alphas(tmp_path, monkeypatch):
+    """PC-DARTS' alphas stand still in the first of three epochs; then C is that of Eq. 10."""
+    settings = GENERAL | {"search": "pcdarts", "space": "nasbench201", "cells": 1, "epochs": 3}
+    work = work_of(settings, tmp_path, monkeypatch, KDCL(ensemble="general"))
+    start = work.variables["C"].clone()
+    assert start.equal(torch.eye(2))
+    for _ in range(work.steps):
+        work.advance()
+        assert work.variables["C"].equal(start)
+    work.end_epoch()
+    part = work.streams.valid.batch(1, 0)  # alphas move first, by what W says before its step
+    logits = [
+        learner.net(w, a, part.x)
+        for learner, w, a in zip(
+            work.problem.learners, work.variables["W"], work.variables["A"], strict=True
+        )
+    ]
+    work.advance()
+    now = correlations(torch.stack(logits), part.y)
+    torch.testing.assert_close(work.variables["C"], 0.99 * start + 0.01 * now)
+    assert not work.variables["C"].equal(start)
+
+
+def test_kdcls_correlations_begin_afresh_in_every_phase_of_a_progressive_search(
+    tmp_path, monkeypatch
+):
+    """P-DARTS' three phases of two epochs each begin with one of frozen alphas."""
+    settings = GENERAL | {"search": PDarts(deeper=(0, 0)), "epochs": 6, "limit_batches": 1}
+    work = work_of(settings, tmp_path, monkeypatch, KDCL(ensemble="general"))
+    moved = []
+    for _ in range(6):
+        work.advance()
+        moved.append(not work.variables["C"].equal(torch.eye(2)))
+        work.end_epoch()
+    assert moved == [False, True] * 3
 
 
 def test_one_is_the_branches_their_ensemble_and_the_divergence_from_it():

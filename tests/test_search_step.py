@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from problems import METHODS, made
 from toys import ToyMake, ToySupernet, toy_batch
 from tutelage.methods.kdcl import KDCL
 from tutelage.methods.lbt import LBT
@@ -14,7 +15,7 @@ from tutelage.methods.okddip import OKDDip
 from tutelage.methods.pamkd import PAMKD
 from tutelage.methods.sgl import SGL
 from tutelage.methods.single import Single
-from tutelage.multilevel import own_gradient, search_step
+from tutelage.multilevel import Level, evaluate, hypergradient, own_gradient, search_step
 from tutelage.virtual import Exact, FiniteDifference, FirstOrder, Rate, descend, leaves
 
 
@@ -125,3 +126,50 @@ def test_levels_first_adopts_the_virtual_steps_gradients(method):
                 leaves(fresh[level.variable]), leaves(variables[level.variable]), strict=True
             ):
                 torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+# Notes ------------------------------------------------------------------------------------------
+
+
+def noting(s, batch):
+    """Note what hangs on the graph, in every shape that notes have."""
+    z = s.w * s.a
+    return z.sum(), {"lone": z, "list": [z, 2 * z], "pair": ([z], batch), "dict": {"of": [z.exp()]}}
+
+
+def exam(s, batch):
+    return (s.w * s.a).square().sum(), {"seen": {"w": s.w, "product": [s.w * s.a]}}
+
+
+def test_notes_are_cut_from_the_graph_wherever_they_lie():
+    levels = [Level("w", noting), Level("a", exam, optimiser="alphas")]
+    variables = {"w": torch.tensor([2.0, 3.0]), "a": torch.tensor([5.0, 7.0])}
+    graph = {name: x.clone().requires_grad_() for name, x in variables.items()}
+    truth = torch.tensor([0, 1])
+    z = torch.tensor([10.0, 21.0])
+    value, notes = evaluate(levels[0], graph, truth)
+    assert value.requires_grad
+    assert list(notes) == ["lone", "list", "pair", "dict"]
+    expected = [z, z, 2 * z, z, truth, z.exp()]
+    for note, x in zip(leaves(notes), expected, strict=True):
+        assert torch.equal(note, x) and not note.requires_grad
+    rates, batch = {"w": Rate(0.1)}, truth
+    for via in (Exact(), Exact(recompute=True), FiniteDifference(), FirstOrder()):
+        found = hypergradient(levels, variables, batch, rates, via)
+        assert [list(noted) for noted in found.notes] == [list(notes), ["seen"]]
+        assert not any(x.requires_grad for x in leaves(found.notes))
+    _, _, noted = own_gradient(levels[0], variables, batch)
+    assert not any(x.requires_grad for x in leaves(noted))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_methods_notes_hold_on_to_a_graph(method):
+    """They would keep all of it in memory to the end of the iteration."""
+    problem, batch, levels, seen, _ = made(METHODS[method])
+    for tree in problem.variables.values():
+        for x in leaves(tree):
+            x.requires_grad_(x.is_floating_point())
+    for level in levels.values():
+        value, notes = evaluate(level, vars(seen), batch)
+        assert value.requires_grad
+        assert not any(x.requires_grad for x in leaves(notes))
