@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from commands import TINY
+from ensembles import pool
 from retraining import train
 from tutelage import cli
+from tutelage.run.search import search_run
 
 torch.set_num_threads(1)  # tests are many tiny operations, which threads only slow down
 
@@ -77,3 +79,9 @@ def retrained(tmp_path_factory):
     out = tmp_path_factory.mktemp("retrained") / "whole"
     train(out)
     return out
+
+
+@pytest.fixture(scope="session")
+def searched_pool(tmp_path_factory):
+    """A finished search of an ensemble, of two epochs; not to be written to."""
+    return search_run(pool(save_every=0.0), tmp_path_factory.mktemp("nes") / "run")

@@ -1,58 +1,23 @@
-"""PAMKD and the methods that it is measured against: their losses by hand, and what they refuse."""
+"""The methods that PAMKD is measured against: their losses by hand, and what they refuse."""
 
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from test_multilevel import relative, setting
-from toys import ToyMake, toy_batch
+from problems import alone, answers, kl, made, relative
+from test_search import TINY, work_of
 from tutelage.methods.afd import AFD
-from tutelage.methods.cream import Cream, entered
 from tutelage.methods.kdcl import KDCL, combine, correlations
 from tutelage.methods.mkd import MKD
 from tutelage.methods.okddip import OKDDip
 from tutelage.methods.one import ONE
-from tutelage.methods.pamkd import PAMKD
-from tutelage.multilevel import hypergradient, own_gradient
-from tutelage.spaces.base import Mix
-from tutelage.virtual import Exact, FiniteDifference, Rate, leaves
-from unrolled import unrolled
-
-
-def made(method, images=7):
-    """A method on toys: its problem, a batch, the losses by name, and all that they read."""
-    torch.manual_seed(0)
-    make = ToyMake()
-    problem = method(make)
-    levels = {level.name: level for level in problem.levels}
-    seen = SimpleNamespace(
-        **problem.variables,
-        **{a: problem.variables[of] for x in problem.levels for a, of in x.aliases.items()},
-    )
-    return problem, toy_batch(images), levels, seen, make
-
-
-def kl(p, q):
-    """KL(p ‖ q) of two lists of rows, mean over rows."""
-    rows = zip(p.tolist(), q.tolist(), strict=True)
-    sums = [sum(a * math.log(a / b) for a, b in zip(*row, strict=True)) for row in rows]
-    return sum(sums) / len(sums)
-
-
-def answers(problem, seen, x, weights="W"):
-    return [
-        learner.net.forward(w, a, x)
-        for learner, w, a in zip(problem.learners, getattr(seen, weights), seen.A, strict=False)
-    ]
-
-
-def alone(found, y):
-    return sum(float(F.cross_entropy(logits, y)) for logits, _ in found)
+from tutelage.multilevel import own_gradient
+from tutelage.searches.pdarts import PDarts
+from tutelage.virtual import leaves
 
 
 def test_mkd_is_cross_entropy_and_the_peers_divergence():
@@ -125,6 +90,49 @@ def test_kdcl_remembers_the_errors_on_validation_data():
     problem.after_step(variables, batch, [{}, notes])
     now = correlations(torch.stack(notes["valid"]).detach(), batch.valid.y)
     torch.testing.assert_close(variables["C"], 0.99 * torch.eye(2).double() + 0.01 * now)
+    still = dict(variables)
+    problem.after_step(still, batch, [{}])  # as of frozen alphas
+    assert still["C"] is variables["C"]
+
+
+GENERAL = TINY | {"channels": 4, "batch_size": 16}
+
+
+def test_kdcls_correlations_wait_for_frozen_alphas(tmp_path, monkeypatch):
+    """PC-DARTS' alphas stand still in the first of three epochs; then C is that of Eq. 10."""
+    settings = GENERAL | {"search": "pcdarts", "space": "nasbench201", "cells": 1, "epochs": 3}
+    work = work_of(settings, tmp_path, monkeypatch, KDCL(ensemble="general"))
+    start = work.variables["C"].clone()
+    assert start.equal(torch.eye(2))
+    for _ in range(work.steps):
+        work.advance()
+        assert work.variables["C"].equal(start)
+    work.end_epoch()
+    part = work.streams.valid.batch(1, 0)  # alphas move first, by what W says before its step
+    logits = [
+        learner.net(w, a, part.x)
+        for learner, w, a in zip(
+            work.problem.learners, work.variables["W"], work.variables["A"], strict=True
+        )
+    ]
+    work.advance()
+    now = correlations(torch.stack(logits), part.y)
+    torch.testing.assert_close(work.variables["C"], 0.99 * start + 0.01 * now)
+    assert not work.variables["C"].equal(start)
+
+
+def test_kdcls_correlations_begin_afresh_in_every_phase_of_a_progressive_search(
+    tmp_path, monkeypatch
+):
+    """P-DARTS' three phases of two epochs each begin with one of frozen alphas."""
+    settings = GENERAL | {"search": PDarts(deeper=(0, 0)), "epochs": 6, "limit_batches": 1}
+    work = work_of(settings, tmp_path, monkeypatch, KDCL(ensemble="general"))
+    moved = []
+    for _ in range(6):
+        work.advance()
+        moved.append(not work.variables["C"].equal(torch.eye(2)))
+        work.end_epoch()
+    assert moved == [False, True] * 3
 
 
 def test_one_is_the_branches_their_ensemble_and_the_divergence_from_it():
@@ -186,153 +194,9 @@ def test_afds_discriminators_and_what_deceives_them():
     assert float(loss) == pytest.approx(expected, rel=1e-12)
 
 
-# PAMKD ------------------------------------------------------------------------------------------
-
-
-def test_pamkds_second_stage_by_loops():
-    method = PAMKD(learners=3, group_size=2, margin=0.2, peer_weight=0.5)
-    problem, batch, levels, seen, _ = made(method)
-    torch.manual_seed(5)
-    loss, notes = levels["learn_together"].loss(seen, batch)
-    torch.manual_seed(5)
-    groups = torch.randperm(7)[:6].view(3, 2).tolist()
-    teachers = answers(problem, seen, batch.valid.x, "V")
-    students = answers(problem, seen, batch.valid.x)
-    losses = [float(F.cross_entropy(z, batch.valid.y)) for z, _ in teachers]
-
-    def s(e, group):
-        return float(F.cosine_similarity(e[group[0]], e[group[1]], dim=0))
-
-    expected = alone(answers(problem, seen, batch.train.x), batch.train.y)
-    for k in range(3):
-        for j in range(3):
-            d = max(0.0, losses[k] - losses[j])
-            hinges = 0.0
-            for one in groups:
-                for two in groups:
-                    ordered = s(teachers[j][1], one) - s(teachers[j][1], two)
-                    if ordered > 0:
-                        fitted = s(students[k][1], one) - s(students[k][1], two)
-                        hinges += max(0.0, 0.2 - ordered * fitted)
-            expected += 0.5 * d * hinges
-            if j != k:
-                assert float(notes["transfer"][k, j]) == pytest.approx(hinges, rel=1e-9)
-                assert float(notes["gate"][k, j]) == pytest.approx(d, rel=1e-9, abs=1e-15)
-    assert float(loss) == pytest.approx(expected, rel=1e-12)
-
-
-def test_the_gate_is_closed_to_a_worse_peer_and_its_derivative_right_on_both_sides():
-    problem, batch, levels, seen, _ = made(PAMKD(group_size=2, margin=0.2))
-    names = list(problem.variables["V"][0])
-    teachers = answers(problem, seen, batch.valid.x, "V")
-    losses = [float(F.cross_entropy(z, batch.valid.y)) for z, _ in teachers]
-    better = losses.index(min(losses))
-    worse = 1 - better
-    torch.manual_seed(2)
-    _, notes = levels["learn_together"].loss(seen, batch)
-    assert float(notes["gate"][better, worse]) == 0.0
-    assert float(notes["gate"][worse, better]) == pytest.approx(losses[worse] - losses[better])
-
-    def gates(shift):
-        """Both gates, with the worse learner's first weights shifted along its loss's gradient."""
-        moved = [dict(tree) for tree in problem.variables["V"]]
-        moved[worse][names[0]] = moved[worse][names[0]] + shift
-        seen.V = moved
-        torch.manual_seed(2)
-        gate = levels["learn_together"].loss(seen, batch)[1]["gate"]
-        return gate[worse, better], gate[better, worse]
-
-    w = problem.variables["V"][worse][names[0]].clone().requires_grad_()
-    net, a = problem.learners[worse].net, problem.variables["A"][worse]
-    own = F.cross_entropy(
-        net({**problem.variables["V"][worse], names[0]: w}, a, batch.valid.x), batch.valid.y
-    )
-    (slope,) = torch.autograd.grad(own, w)
-    step = torch.zeros_like(w, requires_grad=True)
-    open_, closed = gates(step)
-    (found,) = torch.autograd.grad(open_, step, retain_graph=True)
-    torch.testing.assert_close(found, slope)  # d (L_worse - L_better)+ on the open side
-    (found,) = torch.autograd.grad(closed, step)
-    assert float(found.abs().max()) == 0.0  # and nothing on the closed one
-    direction = slope / slope.norm()
-    up, down = (float(gates(sign * 1e-6 * direction)[0]) for sign in (1, -1))
-    assert (up - down) / 2e-6 == pytest.approx(float(slope.norm()), rel=1e-5)
-
-
-@pytest.mark.parametrize("learners", [1, 2, 3])
-def test_pamkds_hypergradient_passes_gate_and_similarities(learners):
-    method = PAMKD(learners=learners, group_size=2, margin=0.3, peer_weight=20.0)
-    levels, variables, batch, rates, _ = setting(method)
-    torch.manual_seed(1)
-    found = hypergradient(levels, variables, batch, rates, Exact())
-    torch.manual_seed(1)
-    expected = unrolled(levels, variables, batch, rates)
-    assert relative(leaves(found.gradient), expected) < 1e-8
-    through_v = float(found.terms.get("learn_alone", 0.0))
-    assert (through_v > 1e-4) == (learners > 1)
-    assert (float(found.terms["learn_together: A_peers"]) > 1e-4) == (learners > 1)
-
-
-def test_a_real_step_moves_only_its_own_variable_through_its_own_loss():
-    """Neither gate nor teachers carry a gradient into W's step: V and A are given there."""
-    problem, batch, levels, _, _ = made(PAMKD(group_size=2))
-    torch.manual_seed(0)
-    gradient, _, _ = own_gradient(levels["learn_together"], problem.variables, batch)
-    assert all(not x.requires_grad for x in leaves(problem.variables))
-    assert len(leaves(gradient)) == len(leaves(problem.variables["W"]))
-
-
-def test_the_gate_remembers_losses_where_it_is_told_to():
-    problem, batch, levels, seen, _ = made(PAMKD(group_size=2, gate_memory=0.75))
-    seen.losses = torch.tensor([4.0, 0.0]).double()
-    torch.manual_seed(0)
-    _, notes = levels["learn_together"].loss(seen, batch)
-    now = notes["losses"]
-    difference = 0.75 * 4.0 + 0.25 * float(now[0] - now[1])
-    assert float(notes["gate"][0, 1]) == pytest.approx(difference)
-    variables = {**problem.variables, "losses": seen.losses}
-    problem.after_step(variables, batch, [{"train": []}, notes])
-    torch.testing.assert_close(variables["losses"], 0.75 * seen.losses + 0.25 * now)
-
-
-def test_without_a_first_stage_w_stands_for_v():
-    problem, batch, levels, seen, _ = made(PAMKD(first_stage="none", group_size=2))
-    assert set(problem.variables) == {"W", "A"}
-    torch.manual_seed(0)
-    _, notes = levels["learn_together"].loss(seen, batch)
-    losses = [
-        float(F.cross_entropy(z, batch.valid.y)) for z, _ in answers(problem, seen, batch.valid.x)
-    ]
-    assert float(notes["gate"].sum()) == pytest.approx(abs(losses[0] - losses[1]))
-
-
-@pytest.mark.parametrize("second_stage", ["mkd", "kdcl", "afd"])
-def test_another_second_stage_is_taught_by_v_without_scrutiny(second_stage):
-    problem, batch, levels, seen, _ = made(PAMKD(second_stage=second_stage, peer_weight=0.5))
-    loss, _ = levels["learn_together"].loss(seen, batch)
-    x, y, _ = batch.train
-    teachers, students = answers(problem, seen, x, "V"), answers(problem, seen, x)
-    if second_stage == "kdcl":
-        ensemble = combine(torch.stack([z for z, _ in teachers]), y, "linear")
-        taught = sum(kl(ensemble.softmax(1), z.softmax(1)) for z, _ in students)
-    else:
-        taught = sum(kl(teachers[1 - k][0].softmax(1), students[k][0].softmax(1)) for k in range(2))
-    if second_stage == "afd":
-        for c, (_, e) in zip(seen.C, students, strict=True):
-            inner = F.leaky_relu(e @ c["inner"]["weight"].T + c["inner"]["bias"], 0.2)
-            judged = inner @ c["outer"]["weight"].T + c["outer"]["bias"]
-            taught += float(((1 - judged) ** 2).mean())
-    assert float(loss) == pytest.approx(alone(students, y) + 0.5 * taught, rel=1e-10)
-
-
 @pytest.mark.parametrize(
     ("build", "sentence"),
     [
-        (lambda: PAMKD(group_size=1), "group_size = 1"),
-        (lambda: PAMKD(knowledge="group"), "knowledge = 'group': must be one of groups, labels"),
-        (lambda: PAMKD(gate_memory=1.5), "gate_memory = 1.5: must lie between 0 and 1"),
-        (lambda: PAMKD(first_stage="none", second_stage="mkd"), "that is method mkd itself"),
-        (lambda: PAMKD(second_stage="afd", learners=1), "no peer to deceive"),
         (lambda: MKD(target="mean", knowledge="groups"), "take divergence or labels"),
         (lambda: MKD(temperature=0.0), "temperature = 0.0"),
         (lambda: KDCL(ensemble="best"), "ensemble = 'best': must be one of naive, linear"),
@@ -344,80 +208,3 @@ def test_another_second_stage_is_taught_by_v_without_scrutiny(second_stage):
 def test_wrong_settings_are_refused_in_a_sentence(build, sentence):
     with pytest.raises(ValueError, match=sentence):
         build()
-
-
-# Cream ------------------------------------------------------------------------------------------
-
-
-def filled(problem, losses=(2.0, 1.0)):
-    """A board with two paths of the toy: operations (0, 1) and (2, 2) of its two edges."""
-    board = problem.variables["board"]
-    for place, operations in enumerate([(0, 1), (2, 2)]):
-        path = {"normal": F.one_hot(torch.tensor(operations), 3).double()}
-        board = entered(board, path, torch.tensor(losses[place]).double())
-    return board
-
-
-def test_cream_weighs_the_best_matching_paths_answer_against_the_labels():
-    problem, batch, levels, seen, _ = made(Cream(board=3, warmup=0.0, judged=0.5))
-    seen.board = filled(problem)
-    loss, notes = levels["learn"].loss(seen, batch)
-    x, y, _ = batch.train
-    net, w, theta = problem.learners[0].net, seen.w, seen.A["match"]
-    z = net(w, seen.A["alphas"], x)
-    answers, rho = [], []
-    for operations in [(0, 1), (2, 2)]:
-        path = {"normal": F.one_hot(torch.tensor(operations), 3).double()}
-        answers.append(net.under(w, Mix(path), x)[0])
-        part = net.under(w, Mix(path), x[:3])[0] - z[:3]
-        rho.append(float((part @ theta["weight"].T + theta["bias"]).mean().sigmoid()))
-    best = rho.index(max(rho))
-    p, q = answers[best].softmax(1), z.log_softmax(1)
-    taught = -float((p * q).sum(1).mean())
-    expected = 0.5 * (rho[best] * taught + (2 - rho[best]) * float(F.cross_entropy(z, y)))
-    assert float(loss) == pytest.approx(expected, rel=1e-12)
-    torch.testing.assert_close(notes["labels"][0][0], answers[best])
-
-
-def test_creams_matching_learns_through_the_students_step_and_equals_the_unroll():
-    # (of a whole batch the toy's last layer, normalised, has the same mean whatever the path)
-    problem, batch, *_ = made(Cream(board=2, warmup=0.0, judged=0.5))
-    variables = {**problem.variables, "board": filled(problem)}
-    rates = {"w": Rate(0.3, 0.9, 0.03)}
-    found = hypergradient(problem.levels, variables, batch, rates, Exact())
-    expected = unrolled(problem.levels, variables, batch, rates)
-    assert relative(leaves(found.gradient), expected) < 1e-8
-    assert float(found.gradient["match"]["weight"].norm()) > 1e-6
-    shifted = hypergradient(problem.levels, variables, batch, rates, FiniteDifference(1e-4))
-    assert relative(leaves(shifted.gradient), expected) < 1e-3
-
-
-def test_the_board_takes_the_better_and_none_twice():
-    problem, *_ = made(Cream(board=2))
-    board = filled(problem)
-    assert int(board["filled"]) == 2
-    assert board["loss"].tolist() == [2.0, 1.0]
-
-    def path(*operations):
-        return {"normal": F.one_hot(torch.tensor(operations), 3).double()}
-
-    assert entered(board, path(1, 1), torch.tensor(2.5)) is board  # worse than all
-    assert entered(board, path(2, 2), torch.tensor(0.1)) is board  # there already
-    better = entered(board, path(1, 1), torch.tensor(0.5))
-    assert better["loss"].tolist() == [0.5, 1.0]
-    assert better["paths"]["normal"][0].equal(path(1, 1)["normal"])
-    assert board["loss"].tolist() == [2.0, 1.0]  # the old one is left as it was
-
-
-def test_cream_measures_a_path_of_its_mix_after_every_step():
-    problem, batch, _, _, _ = made(Cream(board=2))
-    variables = dict(problem.variables)
-    torch.manual_seed(0)
-    problem.after_step(variables, batch, [])
-    board = variables["board"]
-    assert int(board["filled"]) == 1
-    rows = board["paths"]["normal"][0]
-    assert rows.sum(1).tolist() == [1.0, 1.0]
-    net = problem.learners[0].net
-    z = net.under(variables["w"], Mix({"normal": rows}), batch.valid.x)[0]
-    assert float(board["loss"][0]) == pytest.approx(float(F.cross_entropy(z, batch.valid.y)))

@@ -281,6 +281,12 @@ def test_there_is_a_recipe_for_every_search_and_for_those_of_the_papers():
             assert f"sgl-{on}-{data}" in names
         for on in ("darts1", "darts2", "pdarts", "pcdarts"):
             assert f"lbt-{on}-{data}" in names
+    ons = ("darts1", "pdarts", "pcdarts", "prdarts", "s1")
+    cifar = {f"pamkd-{on}-{data}" for on in ons for data in ("cifar10", "cifar100")}
+    pamkd = {name for name in names if name.startswith("pamkd-")}
+    assert pamkd == cifar | {"pamkd-drnas-nasbench201"}
+    sd_darts = {name for name in names if name.startswith("sd-darts-")}
+    assert sd_darts == {"sd-darts-cifar10", "sd-darts-nasbench201"}
 
 
 def test_a_recipe_by_path(tmp_path, searched):

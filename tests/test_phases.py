@@ -1,35 +1,22 @@
-"""Phases: where they lie among the epochs, what they hand on, and kills in their midst."""
+"""Phases: where they lie among the epochs, what they leave, and kills in their midst."""
 
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from test_search import TINY, KilledError, killed_at, run_toml, same_runs, work_of
-from tutelage.methods.lbt import LBT
-from tutelage.methods.sgl import SGL
-from tutelage.methods.single import Single
-from tutelage.problem import pick
+from test_search import KilledError, killed_at, run_toml, same_runs
 from tutelage.run import checkpoint
 from tutelage.run.phases import everything, narrowed, placed, stretches, strongest
 from tutelage.run.search import search_run
 from tutelage.searches.base import Phase
 from tutelage.searches.drnas import DrNas
-from tutelage.searches.pdarts import PDarts
 from tutelage.spaces.cells import DARTS, S3
-from tutelage.virtual import leaves
 
 PDARTS = {"search": {"name": "pdarts", "deeper": (0, 1)}, "epochs": 3}
 DRNAS = {"search": {"name": "drnas"}, "channels": 12, "epochs": 4}
-
-
-METHODS = [
-    pytest.param(Single(), id="single"),
-    pytest.param(SGL(), id="sgl", marks=pytest.mark.slow),
-]
 
 
 # Stretches --------------------------------------------------------------------------------------
@@ -223,149 +210,3 @@ def test_killed_in_the_second_phase_and_resumed_equals_uninterrupted(
             assert (last["phase"], last["step"]) == (1, 0 if minutes else 1)
     search_run(run, tmp_path / "killed", resume=True)
     same_runs(tmp_path / "whole", tmp_path / "killed")
-
-
-# What a phase hands on --------------------------------------------------------------------------
-
-
-def at_the_second_phase(tmp_path, monkeypatch, method, search=None, **settings):
-    """A search at the end of its first phase, as it was, and in its second phase."""
-    settings = {**TINY, "epochs": 4, "channels": 12, **settings, "search": search or DrNas()}
-    work = work_of(settings, tmp_path, monkeypatch, method)
-    while work.epoch < work.stretches[0].epochs - 1 or work.step < work.steps:
-        if work.step == work.steps:
-            work.end_epoch()
-        work.advance()
-    was = SimpleNamespace(
-        problem=work.problem,
-        variables=work.variables,
-        velocities=work.velocities,
-        moments={
-            name: [dict(x.state.get(p, {})) for p in leaves(work.variables[name])]
-            for name, x in work.optimisers.items()
-        },
-        alphas=[work.alphas(learner) for learner in work.problem.learners],
-    )
-    work.end_epoch()
-    return was, work
-
-
-def assert_grown(new, old, moved, before):
-    """What has a weight's place in the new phase has the place of the same weight in the old."""
-    assert new.keys() == moved.keys()
-    widened = 0
-    for name, weight in new.items():
-        if weight.shape == old[name].shape and ".nodes." not in name:
-            assert torch.equal(weight, old[name])
-            assert torch.equal(moved[name], before[name])
-            continue
-        values, order = old[name].flatten().sort()
-        assert (values.diff() > 0).all()  # no two alike, so that each names its place
-        index = torch.searchsorted(values, weight.flatten())
-        assert torch.equal(values[index], weight.flatten())
-        places = order[index]
-        assert torch.equal(before[name].flatten()[places], moved[name].flatten())
-        widened += weight.numel() > len(places.unique())
-    assert widened > 10
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_weights_and_their_momentum_are_carried_on_alike(method, tmp_path, monkeypatch):
-    was, work = at_the_second_phase(tmp_path, monkeypatch, method)
-    assert work.clock.phase == 1
-    learners = zip(was.problem.learners, work.problem.learners, strict=True)
-    for old, learner in learners:
-        assert [old.weights, *old.drafts] == [learner.weights, *learner.drafts]
-        for path in (learner.weights, *learner.drafts):
-            own = {name: p.shape for name, p in learner.net.module.named_parameters()}
-            new = pick(work.variables, path)
-            assert {name: x.shape for name, x in new.items()} == own
-            before = pick(was.velocities, path)
-            assert all(x.abs().max() > 0 for name, x in before.items() if "classifier" in name)
-            assert_grown(new, pick(was.variables, path), pick(work.velocities, path), before)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_alphas_and_their_moments_are_carried_on(method, tmp_path, monkeypatch):
-    was, work = at_the_second_phase(tmp_path, monkeypatch, method)
-    assert work.optimisers.keys() == {"A"}
-    states = iter(was.moments["A"])
-    tensors = iter(leaves(work.variables["A"]))
-    assert len(was.moments["A"]) == len(leaves(work.variables["A"]))
-    for k, learner in enumerate(work.problem.learners):
-        for group, alphas in was.alphas[k].items():
-            columns = alphas.topk(4).indices.sort().values
-            kept = next(tensors)
-            assert kept is pick(work.variables, learner.alphas)[group]
-            assert torch.equal(kept, alphas.gather(1, columns))
-            before, after = next(states), work.optimisers["A"].state[kept]
-            assert after["step"] == before["step"] == 2  # the second of two epochs, two steps
-            for key in ("exp_avg", "exp_avg_sq"):
-                assert before[key].abs().max() > 0
-                assert torch.equal(after[key], before[key].gather(1, columns))
-            # a space that has these operations
-            names = [op for op in DARTS.operations[group][0] if op != "none"]
-            expected = tuple(tuple(names[c] for c in row) for row in columns.tolist())
-            assert work.space_of(learner).operations[group] == expected
-    work.advance()  # Adam goes on counting where the alphas move; they are frozen in this epoch
-    work.epoch = 3
-    work.advance()
-    assert work.optimisers["A"].state[kept]["step"] == 3
-
-
-def test_the_rate_goes_on_falling_where_weights_are_carried_on(tmp_path, monkeypatch):
-    _, work = at_the_second_phase(tmp_path, monkeypatch, Single())
-    (level,) = [each for each in work.problem.levels if each.variable == "w"]
-    weights = work.settings.weights
-    assert work.epoch == 2  # half of the way down the cosine
-    assert work.rate(level).lr == pytest.approx((weights.lr + weights.lr_min) / 2)
-    work.set_clock()
-    assert (work.clock.epoch, work.clock.epochs) == (2, 4)
-
-
-def test_what_starts_afresh_does_so_in_all(tmp_path, monkeypatch):
-    """P-DARTS' second phase has new weights, alphas, momentum, moments and schedules."""
-    search = PDarts(deeper=(0, 1))
-    was, work = at_the_second_phase(
-        tmp_path, monkeypatch, Single(), search, epochs=6, channels=2, cells=3
-    )
-    assert work.clock.phase == 1
-    assert work.velocities == {}
-    assert not work.optimisers["A"].state
-    stem = "stem.0.0.weight"
-    assert work.variables["w"][stem].shape == was.variables["w"][stem].shape
-    assert not torch.equal(work.variables["w"][stem], was.variables["w"][stem])
-    assert all(x.abs().max() < 0.01 for x in leaves(work.variables["A"]))
-    assert [tuple(x.shape) for x in leaves(work.variables["A"])] == [(14, 5)] * 2
-    (level,) = [each for each in work.problem.levels if each.variable == "w"]
-    assert work.rate(level).lr == work.settings.weights.lr
-    work.set_clock()
-    assert (work.clock.epoch, work.clock.epochs) == (0, 2)
-    for epoch in (2, 3):  # one of two epochs is frozen
-        work.epoch = epoch
-        assert [each.variable for each in work.levels()] == ["w", "A"][: epoch - 1]
-
-
-def test_what_is_not_searched_is_carried_on_too(tmp_path, monkeypatch):
-    """LBT's student has no operations to lose: its weights and momentum stay as they are."""
-    method = LBT(student="DARTS_V1")
-    was, work = at_the_second_phase(tmp_path, monkeypatch, method, epochs=2, limit_batches=1)
-    for name, x in was.variables["S"].items():
-        assert torch.equal(work.variables["S"][name], x)
-        assert torch.equal(work.velocities["S"][name], was.velocities["S"][name])
-
-
-@pytest.mark.slow
-def test_alphas_of_a_separate_first_stage_are_carried_on_too(tmp_path, monkeypatch):
-    """SGL's B (Eq. 13) weighs the operations of V, which learners keep by their A."""
-    method = SGL(first_stage="separate", pretrain=3)  # B moves in the epoch between 2 and 3
-    was, work = at_the_second_phase(tmp_path, monkeypatch, method, epochs=8, limit_batches=1)
-    before = iter(was.moments["B"])
-    for k, alphas in enumerate(was.alphas):
-        for group, a in alphas.items():
-            columns = a.topk(4).indices.sort().values
-            kept, state = work.variables["B"][k][group], next(before)
-            assert torch.equal(kept, was.variables["B"][k][group].gather(1, columns))
-            assert state["exp_avg"].abs().max() > 0
-            moved = work.optimisers["B"].state[kept]["exp_avg"]
-            assert torch.equal(moved, state["exp_avg"].gather(1, columns))

@@ -84,3 +84,8 @@ def toy_batch(images: int = 7) -> ToyBatch:
         return Part(x, torch.randint(CLASSES, (images,)), torch.arange(images))
 
     return ToyBatch(part(), part(), part())
+
+
+def epoch_of(images, size):
+    """Shuffled positions in batches, the last one partial."""
+    return torch.randperm(images).split(size)

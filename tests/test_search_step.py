@@ -1,0 +1,175 @@
+"""One search iteration: what it descends by, its forward passes, and what it shares."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from problems import METHODS, made
+from toys import ToyMake, ToySupernet, toy_batch
+from tutelage.methods.kdcl import KDCL
+from tutelage.methods.lbt import LBT
+from tutelage.methods.mkd import MKD
+from tutelage.methods.okddip import OKDDip
+from tutelage.methods.pamkd import PAMKD
+from tutelage.methods.sgl import SGL
+from tutelage.methods.single import Single
+from tutelage.multilevel import Level, evaluate, hypergradient, own_gradient, search_step
+from tutelage.virtual import Exact, FiniteDifference, FirstOrder, Rate, descend, leaves
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_descend_is_torch_sgd_to_the_bit(nesterov):
+    torch.manual_seed(0)
+    learners = [nn.Linear(4, 3), nn.Linear(4, 3)]
+    w = [dict(m.named_parameters()) for m in learners]
+    w = [{k: v.detach().clone() for k, v in learner.items()} for learner in w]
+    optimiser = torch.optim.SGD(
+        [p for m in learners for p in m.parameters()], 0.1, 0.9, 0, 0.01, nesterov=nesterov
+    )
+    velocity = None
+    for _ in range(4):
+        x = torch.randn(5, 4)
+        for module in learners:
+            module.zero_grad()
+            (10 * module(x)).square().mean().backward()
+        g = [{k: p.grad.clone() for k, p in m.named_parameters()} for m in learners]
+        for module in learners:
+            nn.utils.clip_grad_norm_(module.parameters(), 5.0)
+        optimiser.step()
+        w, velocity = descend(w, g, velocity, Rate(0.1, 0.9, 0.01, clip=5.0, nesterov=nesterov))
+    for learner, module in zip(w, learners, strict=True):
+        for name, parameter in module.named_parameters():
+            torch.testing.assert_close(learner[name], parameter, rtol=1e-6, atol=1e-7)
+
+
+class Calls:
+    """Counts forward passes of a toy learner."""
+
+    def __init__(self):
+        self.count = 0
+        calls = self
+
+        class Counted(ToySupernet):
+            def forward(self, x, mix):
+                calls.count += 1
+                return super().forward(x, mix)
+
+        self.module = Counted
+
+
+def run_step(method, via, order, calls):
+    torch.manual_seed(0)
+    problem = method(ToyMake(supernet=calls.module))
+    rates = {x.variable: Rate(0.1, 0.9, 3e-4, 5.0) for x in problem.levels if x.variable != "A"}
+    variables = dict(problem.variables)
+    calls.count = 0
+    velocities = {}
+    search_step(
+        problem.levels,
+        variables,
+        velocities,
+        toy_batch(),
+        rates=rates,
+        virtual=rates,
+        via=via,
+        order=order,
+        move=lambda name, g: [
+            x.sub_(0.1 * y) for x, y in zip(leaves(variables[name]), leaves(g), strict=True)
+        ],
+    )
+    return problem, variables, velocities
+
+
+@pytest.mark.parametrize(
+    ("method", "via", "order", "forwards"),
+    [
+        (Single(), FirstOrder(), "alphas-first", 2),  # exam, training
+        (Single(), Exact(), "alphas-first", 3),  # virtual, exam, training
+        (Single(), FiniteDifference(), "alphas-first", 5),  # and the pair
+        (Single(), Exact(), "levels-first", 2),  # the virtual step is the real one
+        (LBT(), Exact(), "levels-first", 3),  # training, labels, exam
+        (LBT(), Exact(recompute=True), "levels-first", 5),
+        (LBT(), FiniteDifference(sides=1), "levels-first", 5),
+        (LBT(), FiniteDifference(), "levels-first", 7),
+        (SGL(), Exact(), "levels-first", 10),  # 2 V, 2 labels, 4 W, 2 exams
+        (SGL(), FirstOrder(), "levels-first", 10),
+        (PAMKD(), Exact(), "levels-first", 10),  # 2 V, 2 W; 2 V, 2 W on groups; 2 exams
+        (PAMKD(learners=3), FirstOrder(), "levels-first", 15),
+        (MKD(), FirstOrder(), "alphas-first", 4),  # 2 exams, 2 training: peers are not asked again
+        (KDCL(), FiniteDifference(), "alphas-first", 10),
+        (OKDDip(learners=3), FirstOrder(), "alphas-first", 6),
+    ],
+)
+def test_forward_passes_of_a_step_are_the_fewest(method, via, order, forwards):
+    calls = Calls()
+    run_step(method, via, order, calls)
+    assert calls.count == forwards
+
+
+@pytest.mark.parametrize("method", [Single(order="levels-first"), SGL(), LBT()])
+def test_levels_first_adopts_the_virtual_steps_gradients(method):
+    """Sharing gives the same bits as computing every real gradient anew, inner level first."""
+    problem, variables, _ = run_step(method, Exact(), "levels-first", Calls())
+    fresh = dict(problem.variables)
+    torch.manual_seed(0)
+    again = method(ToyMake(supernet=Calls().module))
+    fresh, batch = dict(again.variables), toy_batch()
+    for level in again.levels:
+        if level.variable != "A":
+            g, _, _ = own_gradient(level, fresh, batch)
+            fresh[level.variable], _ = descend(
+                fresh[level.variable], g, None, Rate(0.1, 0.9, 3e-4, 5.0)
+            )
+            for a, b in zip(
+                leaves(fresh[level.variable]), leaves(variables[level.variable]), strict=True
+            ):
+                torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+# Notes ------------------------------------------------------------------------------------------
+
+
+def noting(s, batch):
+    """Note what hangs on the graph, in every shape that notes have."""
+    z = s.w * s.a
+    return z.sum(), {"lone": z, "list": [z, 2 * z], "pair": ([z], batch), "dict": {"of": [z.exp()]}}
+
+
+def exam(s, batch):
+    return (s.w * s.a).square().sum(), {"seen": {"w": s.w, "product": [s.w * s.a]}}
+
+
+def test_notes_are_cut_from_the_graph_wherever_they_lie():
+    levels = [Level("w", noting), Level("a", exam, optimiser="alphas")]
+    variables = {"w": torch.tensor([2.0, 3.0]), "a": torch.tensor([5.0, 7.0])}
+    graph = {name: x.clone().requires_grad_() for name, x in variables.items()}
+    truth = torch.tensor([0, 1])
+    z = torch.tensor([10.0, 21.0])
+    value, notes = evaluate(levels[0], graph, truth)
+    assert value.requires_grad
+    assert list(notes) == ["lone", "list", "pair", "dict"]
+    expected = [z, z, 2 * z, z, truth, z.exp()]
+    for note, x in zip(leaves(notes), expected, strict=True):
+        assert torch.equal(note, x) and not note.requires_grad
+    rates, batch = {"w": Rate(0.1)}, truth
+    for via in (Exact(), Exact(recompute=True), FiniteDifference(), FirstOrder()):
+        found = hypergradient(levels, variables, batch, rates, via)
+        assert [list(noted) for noted in found.notes] == [list(notes), ["seen"]]
+        assert not any(x.requires_grad for x in leaves(found.notes))
+    _, _, noted = own_gradient(levels[0], variables, batch)
+    assert not any(x.requires_grad for x in leaves(noted))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_methods_notes_hold_on_to_a_graph(method):
+    """They would keep all of it in memory to the end of the iteration."""
+    problem, batch, levels, seen, _ = made(METHODS[method])
+    for tree in problem.variables.values():
+        for x in leaves(tree):
+            x.requires_grad_(x.is_floating_point())
+    for level in levels.values():
+        value, notes = evaluate(level, vars(seen), batch)
+        assert value.requires_grad
+        assert not any(x.requires_grad for x in leaves(notes))

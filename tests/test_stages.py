@@ -1,0 +1,160 @@
+"""What a search says of a learner before it is taught and after, and of one that this spoils."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import dataclass
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import tutelage
+from test_search import TINY, run_toml, work_of
+from toys import ToyMake, toy_batch
+from tutelage.methods.pamkd import PAMKD
+from tutelage.methods.sgl import SGL
+from tutelage.methods.single import Single
+from tutelage.run.search import search_run, validate
+from tutelage.run.watch import Stages, two_stages
+
+SMALL = TINY | {"space": "nasbench201", "cells": 1, "channels": 4}
+SPOILING = SMALL | {"limit_batches": 9, "batch_size": 32}
+"""Settings by which a learner is spoilt beyond chance: of nine batches, eight are compared."""
+
+
+def right(learner, weights, alphas, part):
+    """Whether each image is named right, one by one."""
+    logits = learner.net(weights, alphas, part.x).tolist()
+    return [row.index(max(row)) == y for row, y in zip(logits, part.y.tolist(), strict=True)]
+
+
+# Two stages of one learner ----------------------------------------------------------------------
+
+
+def test_stages_are_counted_image_by_image():
+    problem = SGL()(ToyMake())
+    variables, learner = problem.variables, problem.learners[1]
+    parts, before, after = [], [], []
+    for images in (40, 7):
+        part = toy_batch(images).valid
+        logits = learner.net(variables["V"][1], variables["A"][1], part.x)
+        y = torch.where(torch.arange(images) % 4 > 0, logits.argmax(1), part.y)
+        parts.append(part._replace(y=y))
+        before += right(learner, variables["V"][1], variables["A"][1], parts[-1])
+        after += right(learner, variables["W"][1], variables["A"][1], parts[-1])
+    found = two_stages(learner, variables, parts)
+    changed = sum(a != b for a, b in zip(before, after, strict=True))
+    assert found == Stages(sum(before), sum(after), changed, images=47)
+    assert found.first > found.taught > found.first - found.changed  # both ways something changed
+    assert found.accuracies == {"first": sum(before) / 47, "taught": sum(after) / 47}
+
+
+def test_the_sign_is_mcnemars_test():
+    """Of images that changed, `lost` less `won` has the deviation sqrt(lost + won) by chance."""
+    for lost, won in itertools.product(range(30), repeat=2):
+        spoilt = lost > won and (lost - won) ** 2 / (lost + won) > 4
+        assert bool(Stages(50, 50 - lost + won, lost + won, 200).sign) == spoilt
+
+
+def test_the_sign_just_below_and_just_above():
+    assert Stages(60, 48, 36, 150).sign == ""  # 12 fewer: twice the square root of 36
+    assert Stages(60, 47, 35, 150).sign == (
+        "its peers' teaching spoils it: 31.3 % of 150 validation images right, 40.0 % before it "
+        "was taught (collective failure)"
+    )
+    assert Stages(48, 60, 12, 150).sign == Stages(60, 60, 0, 150).sign == ""
+
+
+# In a search ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Spoiling(SGL):
+    """Small-group learning that ends every step with a second learner that errs where it can."""
+
+    def __call__(self, make):
+        """Make the problem with W of learner 1 that says least what its V says most."""
+
+        def spoil(variables, batch, notes):
+            alone = variables["V"][1]
+            turned = {name: -x if "classifier" in name else x for name, x in alone.items()}
+            variables["W"] = [variables["W"][0], turned]
+
+        return super().__call__(make)._replace(after_step=spoil)
+
+
+def test_an_epochs_row_warns_of_a_learner_that_teaching_spoils(tmp_path, monkeypatch):
+    work = work_of(SPOILING, tmp_path, monkeypatch, Spoiling())
+    for _ in range(9):
+        work.advance()
+    counts = {"V": [0, 0], "W": [0, 0]}
+    for step in range(8):  # batches of the validation half, as the epoch's steps have them
+        part = work.streams.valid.batch(0, step)
+        for name, k in itertools.product("VW", range(2)):
+            weights, alphas = work.variables[name][k], work.variables["A"][k]
+            counts[name][k] += sum(right(work.problem.learners[k], weights, alphas, part))
+    row = work.end_epoch()
+    assert row["stages"] == [
+        {"first": first / 256, "taught": taught / 256}
+        for first, taught in zip(counts["V"], counts["W"], strict=True)
+    ]
+    first, taught = (100 * counts[name][1] / 256 for name in "VW")
+    assert [warning for warning in row["warnings"] if "skip" not in warning] == [
+        f"learner 1: its peers' teaching spoils it: {taught:.1f} % of 256 validation images "
+        f"right, {first:.1f} % before it was taught (collective failure)"
+    ]
+
+
+@pytest.mark.parametrize("method", [Single(), PAMKD(first_stage="none", group_size=2)])
+def test_where_no_learner_has_a_first_stage_no_row_speaks_of_stages(method, tmp_path, monkeypatch):
+    work = work_of(SMALL, tmp_path, monkeypatch, method)
+    work.advance()
+    assert "stages" not in work.end_epoch()
+
+
+def rows(path):
+    return [json.loads(text) for text in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_end_has_both_stages_on_the_whole_half(tmp_path, monkeypatch):
+    """Mean over images, of batches of 100 and of a last one of 99 alike."""
+    import tutelage.run.search as module
+
+    seen = []
+    monkeypatch.setattr(module, "validate", lambda work: seen.append(work) or validate(work))
+    own = {"cells": 1, "batch_size": 100, "epochs": 1, "limit_batches": None}
+    search_run(run_toml("sgl", space={"name": "nasbench201"}, **own), tmp_path / "run")
+    (work,) = seen
+    parts = list(work.validation())
+    assert len({len(part.y) for part in parts}) == 2
+    *_, epoch, end = rows(tmp_path / "run")
+    assert [set(each) for each in epoch["stages"]] == [{"first", "taught"}] * 2
+    for k, (learner, marks) in enumerate(zip(work.problem.learners, end["learners"], strict=True)):
+        assert set(marks) == {"valid_loss", "valid_accuracy", "first_loss", "first_accuracy"}
+        for stage, name in (("first", "V"), ("valid", "W")):
+            weights, alphas = work.variables[name][k], work.variables["A"][k]
+            hits = [hit for part in parts for hit in right(learner, weights, alphas, part)]
+            losses = torch.cat(
+                [
+                    F.cross_entropy(learner.net(weights, alphas, x).double(), y, reduction="none")
+                    for x, y, _ in parts
+                ]
+            )
+            assert marks[f"{stage}_accuracy"] == sum(hits) / len(hits)
+            assert marks[f"{stage}_loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
+
+
+def test_the_end_of_learners_without_a_first_stage_has_one(tmp_path):
+    settings = run_toml(space={"name": "nasbench201"}, cells=1, epochs=1)
+    search_run(settings, tmp_path / "run")
+    assert [set(marks) for marks in rows(tmp_path / "run")[-1]["learners"]] == [
+        {"valid_loss", "valid_accuracy"}
+    ]
+
+
+def test_the_warning_is_printed(tmp_path, capsys):
+    tutelage.search(Spoiling(), out=tmp_path / "run", **SPOILING | {"epochs": 1})
+    said = "".join(capsys.readouterr())
+    assert said.count("warning: learner 1: its peers' teaching spoils it: ") == 1
