@@ -58,12 +58,14 @@ class Data:
 
 @dataclass(frozen=True)
 class Weights:
-    """How network weights descend: SGD with momentum and a cosine schedule."""
+    """How network weights descend: SGD with momentum, and a rate that falls."""
 
     lr: float = 0.025
     """Initial learning rate of the weights."""
     lr_min: float = 0.001
-    """Learning rate at the end of the cosine."""
+    """Learning rate at the end."""
+    schedule: Literal["cosine", "linear"] = "cosine"
+    """How the learning rate falls."""
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 3e-4
@@ -73,13 +75,14 @@ class Weights:
     nesterov: bool = False
     """Nesterov's rule for the momentum."""
     anneal: Literal["epoch", "step"] = "epoch"
-    """When the cosine moves on."""
+    """When the learning rate moves on."""
 
     def __post_init__(self) -> None:
         positive(lr=self.lr)
         at_least(0, lr_min=self.lr_min, weight_decay=self.weight_decay, clip=self.clip)
         within(0, 1, momentum=self.momentum)
         one_of(("epoch", "step"), anneal=self.anneal)
+        one_of(("cosine", "linear"), schedule=self.schedule)
 
 
 @dataclass(frozen=True)

@@ -230,15 +230,17 @@ class Searching:
         ]
 
     def rate(self, level: Level) -> Rate:
-        """Return how a level's variable descends now: by a cosine over its epochs."""
+        """Return how a level's variable descends now: at a rate that falls over its epochs."""
         weights = self.settings.weights
         lr = weights.lr
         if level.schedule == "cosine":
             epochs = level.epochs or range(self.stretch.span)
             now = float(self.epoch - self.stretch.drawn)
             now += self.step / self.steps if weights.anneal == "step" else 0
-            turned = math.pi * (now - epochs.start) / len(epochs)
-            lr = weights.lr_min + (lr - weights.lr_min) * (1 + math.cos(turned)) / 2
+            gone = (now - epochs.start) / len(epochs)
+            cosine = (1 + math.cos(math.pi * gone)) / 2
+            share = cosine if weights.schedule == "cosine" else 1 - gone
+            lr = weights.lr_min + (lr - weights.lr_min) * share
         clip = weights.clip if level.clip else 0.0
         return Rate(lr, weights.momentum, weights.weight_decay, clip, weights.nesterov)
 
