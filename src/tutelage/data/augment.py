@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tutelage.config import Data
 from tutelage.data import DataError
+from tutelage.data.device import onto
 from tutelage.data.images import Labelled
 
 
@@ -124,10 +125,3 @@ def cut_out(x: Tensor, side: int, row: Tensor, column: Tensor) -> Tensor:
     hidden_columns = (across >= 0) & (across < side)
     hidden = hidden_rows[:, None, :, None] & hidden_columns[:, None, None, :]
     return x.mul_(~hidden)
-
-
-def onto(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to the device without waiting for the work that is queued there."""
-    if device.type == "cuda" and not tensor.is_cuda:
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from tutelage.data import DataError
-from tutelage.data.augment import Augmentation, augment, normalise, onto
+from tutelage.data.augment import Augmentation, augment, normalise
+from tutelage.data.device import onto
 from tutelage.data.draws import draws
 from tutelage.data.images import Labelled
 from tutelage.problem import Part

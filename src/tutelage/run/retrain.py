@@ -2,9 +2,9 @@
 
 An ensemble's networks are trained each by itself, and their mean probabilities are measured once.
 
-The recipe is that of DARTS' evaluation (Liu, Simonyan & Yang, ICLR 2019, section 3.2): SGD with
-momentum, a cosine to 0 over the epochs, cutout, an auxiliary head, and paths that are dropped with
-a probability that grows linearly from 0.
+The recipe is by default that of DARTS' evaluation (Liu, Simonyan & Yang, ICLR 2019, section 3.2):
+SGD with momentum, a cosine to 0 over the epochs, cutout, an auxiliary head, and paths that are
+dropped with a probability that grows linearly from 0.
 """
 
 from __future__ import annotations
@@ -197,8 +197,8 @@ def test(training: Training, data: Data, out: Path) -> dict[str, Any]:
     """
     stream, details = training.stream, training.about()
     tested = test_images(data, details)
-    marks = measured(training.network, tested, stream.batch_size, stream.device)
-    save_network(out / FILE, training.network, details)
+    marks = measured(training.tested, tested, stream.batch_size, stream.device)
+    save_network(out / FILE, training.tested, details)
     print(said(marks))
     return marks
 
