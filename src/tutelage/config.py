@@ -207,7 +207,7 @@ class Retrain:
             raise ValueError(f"nesterov with optimiser = {self.optimiser!r}: only 'sgd' has it")
         if self.warm_up > self.epochs:
             raise ValueError(
-                f"warm_up = {self.warm_up}: must be at most the {self.epochs} epochs of the training"
+                f"warm_up = {self.warm_up}: must be at most the {self.epochs} epochs in all"
             )
         one_of(("sgd", "rmsprop"), optimiser=self.optimiser)
         one_of(("cosine", "linear", "step"), schedule=self.schedule)

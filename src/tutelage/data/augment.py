@@ -1,8 +1,8 @@
 """Augmentation of whole batches, on the device, from draws that are made in numpy.
 
 Order and semantics are the field's (torchvision's RandomCrop and RandomHorizontalFlip on raw
-pixels, normalisation, then the cutout of DARTS): the crop's padding is black, and what is cut out
-is 0 after normalisation.
+pixels, RandAugment, normalisation, then the cutout of DARTS and random erasing): the crop's padding
+is black, and what is cut out is 0 after normalisation.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from torch import Tensor
 from tutelage.config import Data
 from tutelage.data import DataError
 from tutelage.data.device import onto
+from tutelage.data.erasing import erase
 from tutelage.data.images import Labelled
+from tutelage.data.randaugment import OFF, RandAugment, rand_augment
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,10 @@ class Augmentation:
     """Whether half of the images are flipped left to right."""
     cutout: int = 0
     """Side of the square that is cut out, in pixels; 0: none."""
+    randaugment: RandAugment = OFF
+    """Random operations on every image."""
+    erasing: float = 0.0
+    """Probability that a rectangle becomes noise."""
 
 
 def augmentation(data: Labelled, settings: Data) -> Augmentation:
@@ -58,10 +64,11 @@ def augment(
     std: tuple[float, ...],
     random: np.random.Generator,
 ) -> Tensor:
-    """Crop, flip, normalise and cut out uint8 (B, C, H, W); return float32, channels-last.
+    """Crop, flip, change, normalise and cut out uint8 (B, C, H, W); return float32, channels-last.
 
-    Every option's numbers are drawn whether or not it is on, so that switching one leaves the
-    draws of the others alone; they are drawn in numpy, so that a CPU and a GPU see one batch.
+    The numbers of crop, flip and cutout are drawn whether or not they are on, so that switching one
+    leaves the draws of the others alone; all are drawn in numpy, so that a CPU and a GPU see one
+    batch.
     """
     count, _, height, width = pixels.shape
     chance = random.random((5, count))
@@ -71,8 +78,13 @@ def augment(
     )
     if how.crop or how.flip:
         pixels = crop_and_flip(pixels, how.crop, top, left, mirrored.bool() & how.flip)
+    if how.randaugment.operations:
+        grey = tuple(round(255 * each) for each in mean)
+        pixels = rand_augment(pixels, how.randaugment, grey, random)
     x = normalise(pixels, mean, std)
-    return cut_out(x, how.cutout, row, column) if how.cutout else x
+    if how.cutout:
+        cut_out(x, how.cutout, row, column)
+    return erase(x, how.erasing, random) if how.erasing else x
 
 
 def crop_and_flip(

@@ -24,9 +24,7 @@ def optimiser(network: nn.Module, settings: Retrain) -> torch.optim.Optimizer:
     }
     if settings.optimiser == "sgd":
         return torch.optim.SGD(groups, **common, nesterov=settings.nesterov)
-    return RMSProp(
-        groups, **common, decay=settings.rmsprop_decay, epsilon=settings.rmsprop_epsilon
-    )
+    return RMSProp(groups, **common, decay=settings.rmsprop_decay, epsilon=settings.rmsprop_epsilon)
 
 
 def parameter_groups(network: nn.Module, norm_decay: bool) -> list[dict[str, Any]]:

@@ -20,9 +20,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from tutelage.config import Data, Retrain
-from tutelage.data.augment import augmentation
+from tutelage.data.augment import Augmentation, augmentation
 from tutelage.data.batches import Stream, in_order
 from tutelage.data.images import Labelled
+from tutelage.data.randaugment import RandAugment
 from tutelage.data.read import read
 from tutelage.run import ensemble, loop
 from tutelage.run.directory import RunDirectory, plain
@@ -66,7 +67,7 @@ def retrain(
         batch_size=settings.batch_size,
         seed=settings.seed,
         name="retrain",
-        augmentation=augmentation(train, data),
+        augmentation=_varied(augmentation(train, data), settings),
         device=device,
     )
     begin = RunDirectory.resume if resume else RunDirectory.create
@@ -166,6 +167,17 @@ def _cut(data: Data, settings: Retrain, default: int) -> tuple[Data, Retrain]:
     """Fill in the cutout where it is not set; the data's is the settings'."""
     cutout = default if settings.cutout is None else settings.cutout
     return replace(data, cutout=cutout), replace(settings, cutout=cutout)
+
+
+def _varied(own: Augmentation, settings: Retrain) -> Augmentation:
+    """Add what only a retraining varies."""
+    operations = RandAugment(
+        operations=settings.randaugment,
+        magnitude=settings.randaugment_magnitude,
+        std=settings.randaugment_std,
+        probability=settings.randaugment_probability,
+    )
+    return replace(own, randaugment=operations, erasing=settings.erasing)
 
 
 def default_cutout(data: Labelled) -> int:

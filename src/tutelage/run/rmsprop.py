@@ -63,7 +63,7 @@ class RMSProp(torch.optim.Optimizer):
                 self.state[weight]["buffer"] = torch.zeros_like(weight)
         squares = [self.state[weight]["square"] for weight in weights]
         buffers = [self.state[weight]["buffer"] for weight in weights]
-        gradients = [weight.grad for weight in weights]
+        gradients: Any = [weight.grad for weight in weights]
         # All weights in a few calls: one by one, a GPU would wait for Python.
         if group["weight_decay"]:
             gradients = torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
