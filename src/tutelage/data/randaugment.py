@@ -96,18 +96,17 @@ def invert(pixels: Tensor, _: Tensor) -> Tensor:
 
 def posterize(pixels: Tensor, bits: Tensor) -> Tensor:
     """Keep the highest bits of every grey value."""
-    step = 2 ** (8 - bits.int())
-    return (pixels // step * step).to(torch.uint8)
+    return pixels & (256 - 2 ** (8 - bits.int())).to(torch.uint8)
 
 
 def solarize(pixels: Tensor, threshold: Tensor) -> Tensor:
     """Invert what is not below the threshold."""
-    return torch.where(pixels < threshold, pixels, 255 - pixels)
+    return torch.where(pixels < threshold.short(), pixels, 255 - pixels)
 
 
 def solarize_add(pixels: Tensor, addition: Tensor) -> Tensor:
     """Lighten what is below 128."""
-    lighter = (pixels + addition.int()).clamp_max(255).to(torch.uint8)
+    lighter = (pixels + addition.short()).clamp_max(255).to(torch.uint8)
     return torch.where(pixels < 128, lighter, pixels)
 
 
@@ -154,14 +153,11 @@ def brightness(pixels: Tensor, factor: Tensor) -> Tensor:
 
 def sharpness(pixels: Tensor, factor: Tensor) -> Tensor:
     """Smooth all but the border, below a factor of 1, or sharpen."""
-    height, width = pixels.shape[2:]
-    wide = pixels.int()
-    total = 4 * wide[:, :, 1:-1, 1:-1]
-    for row in range(3):
-        for column in range(3):
-            total = total + wide[:, :, row : row + height - 2, column : column + width - 2]
+    grey = pixels.float()
+    rows = grey[:, :, :-2] + grey[:, :, 1:-1] + grey[:, :, 2:]
+    total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * grey[:, :, 1:-1, 1:-1]
     smooth = pixels.clone()
-    smooth[:, :, 1:-1, 1:-1] = ((2 * total + 13) // 26).to(torch.uint8)  # of 13, rounded
+    smooth[:, :, 1:-1, 1:-1] = (total / 13 + 0.5).to(torch.uint8)
     return blend(smooth, pixels, factor)
 
 
@@ -177,12 +173,17 @@ def blend(low: Tensor, pixels: Tensor, factor: Tensor) -> Tensor:
     """Return low at a factor of 0, the pixels at 1, and what lies between and beyond."""
     base = low.float()
     # In this order and precision: another one would round some grey values differently.
-    return (base + factor.float() * (pixels.float() - base)).clamp(0, 255).to(torch.uint8)
+    values = pixels.float().sub_(base).mul_(factor.float()).add_(base)
+    return values.clamp_(0, 255).to(torch.uint8)
 
 
 def look_up(pixels: Tensor, table: Tensor) -> Tensor:
     """Replace every grey value by the entry of its image and channel in a table (B, C, 256)."""
-    return table.to(torch.uint8).gather(2, pixels.flatten(2).long()).view(pixels.shape)
+    count, channels, height, width = pixels.shape
+    first = torch.arange(0, table.numel(), 256, dtype=torch.int32, device=pixels.device)
+    at = (pixels + first.view(count, channels, 1, 1)).permute(0, 2, 3, 1)  # (B, H, W, C)
+    found = table.to(torch.uint8).flatten().index_select(0, at.flatten())
+    return found.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 def enhancement(strength: Floats) -> Floats:
