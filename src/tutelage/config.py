@@ -41,6 +41,17 @@ class Data:
     """Flip half of the images left to right; not set: the data set's own."""
     cutout: int = 0
     """Side of the square that is cut out, in pixels; 0: none."""
+    rescale: float = 0.0
+    """Smallest share of an image's area that a random window keeps before it is brought to the
+    resolution, 0.08 on ImageNet; 0: no windows."""
+    jitter: float = 0.0
+    """Largest relative change of brightness, contrast and saturation, 0.4 on ImageNet; 0: none."""
+    centre: float = 1.0
+    """Share of the side that is kept of a folder's images where they are not varied, 0.875 on
+    ImageNet, which is 224 of 256 pixels."""
+    memory: Literal["auto", "load", "stream"] = "auto"
+    """Read a folder into memory, or decode it batch by batch; auto: up to 2 GiB into memory, unless
+    rescale or centre want more of an image than the resolution."""
 
     def __post_init__(self) -> None:
         if not 0 < self.train_fraction < 1:
@@ -48,7 +59,11 @@ class Data:
                 f"train_fraction = {self.train_fraction}: must lie strictly between 0 and 1"
             )
         one_of(("auto", "grey", "rgb"), colour=self.colour)
-        at_least(0, cutout=self.cutout)
+        one_of(("auto", "load", "stream"), memory=self.memory)
+        at_least(0, cutout=self.cutout, jitter=self.jitter)
+        within(0, 1, rescale=self.rescale)
+        if not 0 < self.centre <= 1:
+            raise ValueError(f"centre = {self.centre}: must be above 0 and at most 1")
         if self.crop is not None:
             at_least(0, crop=self.crop)
         if self.resolution is not None:

@@ -1,8 +1,8 @@
 """Augmentation of whole batches, on the device, from draws that are made in numpy.
 
-Order and semantics are the field's (torchvision's RandomCrop and RandomHorizontalFlip on raw
-pixels, RandAugment, normalisation, then the cutout of DARTS and random erasing): the crop's padding
-is black, and what is cut out is 0 after normalisation.
+Order and semantics are the field's (torchvision's RandomCrop, RandomHorizontalFlip and ColorJitter
+on raw pixels, RandAugment, normalisation, then the cutout of DARTS and random erasing): the crop's
+padding is black, and what is cut out is 0 after normalisation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tutelage.data import DataError
 from tutelage.data.device import onto
 from tutelage.data.erasing import erase
 from tutelage.data.images import Labelled
-from tutelage.data.randaugment import OFF, RandAugment, rand_augment
+from tutelage.data.randaugment import OFF, RandAugment, jitter, rand_augment
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class Augmentation:
     """Whether half of the images are flipped left to right."""
     cutout: int = 0
     """Side of the square that is cut out, in pixels; 0: none."""
+    rescale: float = 0.0
+    """Smallest share of an image's area that a random window keeps; 0: no windows."""
+    jitter: float = 0.0
+    """Largest relative change of brightness, contrast and saturation; 0: none."""
     randaugment: RandAugment = OFF
     """Random operations on every image."""
     erasing: float = 0.0
@@ -50,10 +54,13 @@ def augmentation(data: Labelled, settings: Data) -> Augmentation:
             f"cutout = {settings.cutout}: would hide whole images of {data.name}, "
             f"whose side is {side} pixels; give less, or 0 for none"
         )
+    own_crop = 0 if settings.rescale else data.crop  # a window has moved the image already
     return Augmentation(
-        crop=data.crop if settings.crop is None else settings.crop,
+        crop=own_crop if settings.crop is None else settings.crop,
         flip=data.flip if settings.flip is None else settings.flip,
         cutout=settings.cutout,
+        rescale=settings.rescale,
+        jitter=settings.jitter,
     )
 
 
@@ -78,6 +85,8 @@ def augment(
     )
     if how.crop or how.flip:
         pixels = crop_and_flip(pixels, how.crop, top, left, mirrored.bool() & how.flip)
+    if how.jitter:
+        pixels = jitter(pixels, how.jitter, random)
     if how.randaugment.operations:
         grey = tuple(round(255 * each) for each in mean)
         pixels = rand_augment(pixels, how.randaugment, grey, random)

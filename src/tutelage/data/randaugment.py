@@ -68,6 +68,28 @@ def rand_augment(
     return pixels
 
 
+def jitter(pixels: Tensor, most: float, random: np.random.Generator) -> Tensor:
+    """Change brightness, contrast and saturation of uint8 images, in an order of every image's own.
+
+    Args:
+        pixels: uint8 (B, C, H, W).
+        most: largest relative change; factors are drawn from 1 - most, or 0, to 1 + most.
+        random: what draws, in numpy, so that a CPU and a GPU do the same.
+    """
+    count, tones = len(pixels), (brightness, contrast, color)
+    order = random.random((len(tones), count)).argsort(0)
+    low = max(0, 1 - most)
+    factors = low + (1 + most - low) * random.random((len(tones), count))
+    pixels = pixels.clone()
+    for turn in order:
+        for place in np.unique(turn):
+            images = (turn == place).nonzero()[0]
+            factor = onto(torch.from_numpy(factors[place, images]), pixels.device)
+            index = onto(torch.from_numpy(images), pixels.device)
+            pixels[index] = tones[place](pixels[index], factor.view(-1, 1, 1, 1))
+    return pixels
+
+
 def operate(pixels: Tensor, name: str, strength: Floats, fill: tuple[int, ...]) -> Tensor:
     """Do one operation on every image.
 
@@ -141,7 +163,7 @@ def color(pixels: Tensor, factor: Tensor) -> Tensor:
 def contrast(pixels: Tensor, factor: Tensor) -> Tensor:
     """Bring grey values nearer to the image's mean, below a factor of 1, or farther from it."""
     grey = luminance(pixels).long()
-    size = grey[0].numel()
+    size = grey.shape[2] * grey.shape[3]
     mean = (2 * grey.sum((1, 2, 3), keepdim=True) + size) // (2 * size)
     return blend(mean, pixels, factor)
 
