@@ -121,8 +121,7 @@ class InMemory:
 class OnDisk:
     """Images decoded from their files when they are taken, by a pool of threads.
 
-    Decoding and resizing are Pillow's, which holds no lock meanwhile: threads are as fast as
-    processes, and share the files' names.
+    Pillow lets other threads run while it decodes and resizes, so no processes are needed.
     """
 
     def __init__(
