@@ -9,7 +9,7 @@ which edges, and one for each kept edge its operation, of those that can be kept
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import NamedTuple
@@ -42,8 +42,18 @@ class Node(NamedTuple):
         return operations if len(self.subsets) == 1 else (len(self.subsets), *operations)
 
 
+_KNOWN: dict[Hashable, list[Node]] = {}
+
+
 def choices(space: Space) -> list[Node]:
     """List the nodes of a space with what each may choose."""
+    key = (space.name, space.nodes, *space.operations.items())
+    if key not in _KNOWN:
+        _KNOWN[key] = _choices(space)
+    return _KNOWN[key]
+
+
+def _choices(space: Space) -> list[Node]:
     zeros = Mix({group: torch.zeros(shape) for group, shape in space.choices.items()})
     found = []
     for group, edges, kept in nodes(space.genotype(zeros)):
