@@ -24,7 +24,7 @@ from tutelage.run.directory import RunDirectory, plain
 from tutelage.run.evolve import Evolve, Ranking
 from tutelage.run.scoring import Scorer
 from tutelage.run.searching import Searching
-from tutelage.spaces.paths import drawn, genotype
+from tutelage.spaces.paths import drawn
 
 TOP = 10
 """Architectures that score best, of which is said how good they truly are."""
@@ -50,17 +50,25 @@ def first(stream: Stream, images: int) -> Iterable[Part]:
     return in_order(stream.data, stream.subset[:images], stream.batch_size, stream.device)
 
 
-def ranking_of(work: Searching, scorer: Scorer) -> Ranking:
+def ranking_of(work: Searching, scorer: Scorer, table: Table) -> Ranking:
     """Draw the architectures that are to be ranked, uniformly, none of them twice."""
     torch.manual_seed(int(draws(work.settings.seed, "search/ranked").integers(2**63)))
     genes = dict.fromkeys(drawn(work.space) for _ in range(work.settings.ranked))
-    return Ranking(work.space, scorer, list(genes))
+    return Ranking(work.space, scorer, work.prices, table, list(genes))
 
 
-def ranked(ranking: Ranking, table: Table) -> dict[str, Any]:
-    """Compare what architectures score in the supernet with what the table knows of them."""
-    true = [true_accuracy(table, genotype(ranking.space, genes)) for genes in ranking.drawn]
-    return asdict(compare(ranking.scores, true, min(TOP, len(true))))
+def ranked(ranking: Ranking) -> dict[str, Any]:
+    """Compare what architectures score in the supernet with what the table knows of them.
+
+    Returns:
+        The figures of the comparison, and under `by_multiply_adds` those of ranking the same
+        architectures by their multiply-adds, for which nothing need be trained.
+    """
+    true = [true_accuracy(ranking.table, found) for found in ranking.drawn]
+    costs = [ranking.prices.of(found).multiply_adds for found in ranking.drawn]
+    top = min(TOP, len(true))
+    untrained = asdict(compare(costs, true, top))
+    return asdict(compare(ranking.scores, true, top)) | {"by_multiply_adds": untrained}
 
 
 def evolve_of(work: Searching, scorer: Scorer) -> Evolve:

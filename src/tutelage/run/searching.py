@@ -37,7 +37,7 @@ from tutelage.run.phases import (
     stretches,
     strongest,
 )
-from tutelage.run.sampled import PROBES, compared, probed, shares
+from tutelage.run.sampled import PROBES, compared, draws_of, probed, shares
 from tutelage.run.streams import LazyBatch, Streams
 from tutelage.run.watching import Subject, Watching
 from tutelage.searches.base import Relaxing, Sampling, Search
@@ -328,9 +328,10 @@ class Searching:
             learners = self.problem.learners
             row["gradient"] |= self._apart
             row["phase"] = self.clock.phase
-            if self.maker.sampled:
-                return row | {"drawn": [shares(x.counts) for x in self.maker.sampled]}
             row["operations"] = [names(self.space_of(x)) for x in learners]
+            if sampled := self.maker.sampled:
+                row["drawn"] = [shares(x.counts) for x in sampled]
+                return row | {"draws": [draws_of(x.counts) for x in sampled]}
             row["mix"] = [self.mix(learner) for learner in learners]
             row["genotype"] = [self.genotype(x).to_dict() for x in learners]
             if self.budget:
