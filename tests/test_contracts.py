@@ -94,8 +94,8 @@ def default(triples):
 
     What meets is two: a method and a search in mixes and phases, a search and a space in `fit`. So
     the slow run has every method with every search in one space, and with every space under one
-    search; the exhaustive one has every triple. Chains differ in their settings alone, and so do the
-    searches that sample paths in what a method sees: one of each stands for the others.
+    search; the exhaustive one has every triple. Chains differ in their settings alone, and a method
+    sees no difference between searches that sample paths: one of each stands for the others.
     """
     home = {search: space for _, search, space in reversed(WORKING) if space == "darts"}
     home |= {search: space for _, search, space in WORKING if space == BENCHMARK}
