@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
+from tutelage.benchmark.table import Table
 from tutelage.run.cost import Cost, Prices
 from tutelage.run.scoring import Scorer
+from tutelage.run.watch import looked_up
 from tutelage.searches.evolution import Evolution
 from tutelage.searches.evolving import Evolving, Scored
 from tutelage.spaces.base import Space
@@ -136,7 +138,7 @@ class Evolve:
 
 @final
 class Ranking:
-    """Architectures drawn uniformly, and what each scores in the supernet.
+    """Architectures drawn uniformly: what each scores in the supernet, and what a table knows.
 
     Attributes:
         epoch: 1 when all are scored.
@@ -145,8 +147,12 @@ class Ranking:
         epochs: 1.
     """
 
-    def __init__(self, space: Space, scorer: Scorer, drawn: Sequence[Genes]) -> None:
-        self.space, self.scorer, self.drawn = space, scorer, list(drawn)
+    def __init__(
+        self, space: Space, scorer: Scorer, prices: Prices, table: Table, drawn: Sequence[Genes]
+    ) -> None:
+        self.space, self.scorer, self.prices, self.table = space, scorer, prices, table
+        self.drawn = [genotype(space, genes) for genes in drawn]
+        self.genes = list(drawn)
         self.scores: list[float] = []
         self.epoch, self.step, self.steps, self.epochs = 0, 0, len(self.drawn), 1
 
@@ -157,7 +163,7 @@ class Ranking:
 
     def advance(self) -> None:
         """Score one architecture."""
-        self.scores.append(self.scorer.accuracy(genotype(self.space, self.drawn[self.step])))
+        self.scores.append(self.scorer.accuracy(self.drawn[self.step]))
         self.step += 1
 
     def check(self) -> None:
@@ -168,8 +174,17 @@ class Ranking:
 
     def row(self, event: str) -> dict[str, Any]:
         """Return a row of metrics.jsonl: the last architecture."""
-        last = {"genes": list(self.drawn[self.done - 1]), "accuracy": self.scores[-1]}
-        return {"event": event, "epoch": self.epoch, "step": self.step, **last}
+        place = self.done - 1
+        found = self.drawn[place]
+        return {
+            "event": event,
+            "epoch": self.epoch,
+            "step": self.step,
+            "genes": list(self.genes[place]),
+            "accuracy": self.scores[place],
+            "multiply_adds": self.prices.of(found).multiply_adds,
+            "table": looked_up(self.table, found),
+        }
 
     def fields(self) -> Mapping[str, str]:
         """Return what progress shows."""
