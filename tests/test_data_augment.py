@@ -1,5 +1,7 @@
 """Batched augmentation against plain loops over images, rows and columns."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,9 +17,12 @@ from tutelage.data.augment import (
     normalise,
 )
 from tutelage.data.draws import draws
+from tutelage.data.erasing import erase, rectangles
 from tutelage.data.images import InMemory, Labelled
+from tutelage.data.randaugment import OFF, RandAugment, rand_augment
 
 MEAN, STD = (0.5, 0.25, 0.4), (0.2, 0.3, 0.25)
+ZERO, ONE = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)
 
 
 def pictures(count=6, channels=3, height=7, width=5, seed=0):
@@ -148,3 +153,47 @@ def test_a_gpu_makes_the_same_batch():
     here = augment(pixels, how, MEAN, STD, draws(0, "x"))
     there = augment(pixels.cuda(), how, MEAN, STD, draws(0, "x"))
     assert torch.equal(here, there.cpu())
+
+
+def slow_erase(x, rectangles, noise):
+    """Fill rectangles one number after another, image by image and channel by channel."""
+    out, numbers = x.copy(), iter(noise)
+    for image, (top, left, tall, wide) in zip(out, rectangles, strict=True):
+        for channel in image:
+            for row in range(top, top + tall):
+                for column in range(left, left + wide):
+                    channel[row, column] = next(numbers)
+    assert next(numbers, None) is None
+    return out
+
+
+def test_erasing_fills_the_rectangles_that_a_loop_fills():
+    x = normalise(pictures(count=64, height=20, width=15), MEAN, STD)
+    random = draws(1, "x")
+    drawn = rectangles(64, 20, 15, 0.4, random).T
+    noise = random.standard_normal(3 * sum(tall * wide for *_, tall, wide in drawn), np.float32)
+    want = slow_erase(x.numpy(), drawn.tolist(), noise.tolist())
+    np.testing.assert_array_equal(erase(x, 0.4, draws(1, "x")).numpy(), want)
+
+
+def test_erased_rectangles_have_the_papers_areas_and_proportions():
+    drawn = rectangles(20_000, 60, 40, 0.2, draws(0, "x"))
+    top, left, tall, wide = drawn[:, drawn[2] > 0]
+    assert abs(len(top) / 20_000 - 0.2) < 4 * (0.16 / 20_000) ** 0.5
+    assert (top >= 0).all() and (top + tall <= 60).all() and (tall < 60).all()
+    assert (left >= 0).all() and (left + wide <= 40).all() and (wide < 40).all()
+    share, proportion = tall * wide / 2400, tall / wide
+    assert 0.015 < share.min() < 0.03 and 0.3 < share.max() < 0.35
+    assert 0.25 < proportion.min() < 0.35 and 2.8 < proportion.max() < 3.8
+    assert (top + tall).max() == 60 and (left + wide).max() == 40
+
+
+def test_random_operations_come_before_normalisation_and_noise_after_it():
+    pixels = pictures(count=32, height=20, width=20)
+    how = Augmentation(crop=2, flip=True, randaugment=RandAugment(2), erasing=0.5)
+    random = draws(3, "train", 1, 2)
+    shifted = augment(pixels, replace(how, randaugment=OFF, erasing=0), ZERO, ONE, random)
+    whole = shifted.round().to(torch.uint8)
+    operated = rand_augment(whole, how.randaugment, (128, 64, 102), random)
+    want = erase(normalise(operated, MEAN, STD), 0.5, random)
+    assert torch.equal(augment(pixels, how, MEAN, STD, draws(3, "train", 1, 2)), want)

@@ -42,6 +42,17 @@ class Data:
     """Flip half of the images left to right; not set: the data set's own."""
     cutout: int = 0
     """Side of the square that is cut out, in pixels; 0: none."""
+    rescale: float = 0.0
+    """Smallest share of an image's area that a random window keeps before it is brought to the
+    resolution, 0.08 on ImageNet; 0: no windows."""
+    jitter: float = 0.0
+    """Largest relative change of brightness, contrast and saturation, 0.4 on ImageNet; 0: none."""
+    centre: float = 1.0
+    """Share of the side that is kept of a folder's images where they are not varied, 0.875 on
+    ImageNet, which is 224 of 256 pixels."""
+    memory: Literal["auto", "load", "stream"] = "auto"
+    """Read a folder into memory, or decode it batch by batch; auto: up to 2 GiB into memory, unless
+    rescale or centre want more of an image than the resolution."""
 
     def __post_init__(self) -> None:
         if not 0 < self.train_fraction < 1:
@@ -49,7 +60,11 @@ class Data:
                 f"train_fraction = {self.train_fraction}: must lie strictly between 0 and 1"
             )
         one_of(("auto", "grey", "rgb"), colour=self.colour)
-        at_least(0, cutout=self.cutout)
+        one_of(("auto", "load", "stream"), memory=self.memory)
+        at_least(0, cutout=self.cutout, jitter=self.jitter)
+        within(0, 1, rescale=self.rescale)
+        if not 0 < self.centre <= 1:
+            raise ValueError(f"centre = {self.centre}: must be above 0 and at most 1")
         if self.crop is not None:
             at_least(0, crop=self.crop)
         if self.resolution is not None:
@@ -58,12 +73,14 @@ class Data:
 
 @dataclass(frozen=True)
 class Weights:
-    """How network weights descend: SGD with momentum and a cosine schedule."""
+    """How network weights descend: SGD with momentum, and a rate that falls."""
 
     lr: float = 0.025
     """Initial learning rate of the weights."""
     lr_min: float = 0.001
-    """Learning rate at the end of the cosine."""
+    """Learning rate at the end."""
+    schedule: Literal["cosine", "linear"] = "cosine"
+    """How the learning rate falls."""
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 3e-4
@@ -73,13 +90,14 @@ class Weights:
     nesterov: bool = False
     """Nesterov's rule for the momentum."""
     anneal: Literal["epoch", "step"] = "epoch"
-    """When the cosine moves on."""
+    """When the learning rate moves on."""
 
     def __post_init__(self) -> None:
         positive(lr=self.lr)
         at_least(0, lr_min=self.lr_min, weight_decay=self.weight_decay, clip=self.clip)
         within(0, 1, momentum=self.momentum)
         one_of(("epoch", "step"), anneal=self.anneal)
+        one_of(("cosine", "linear"), schedule=self.schedule)
 
 
 @dataclass(frozen=True)
@@ -119,18 +137,43 @@ class Retrain:
     """Cells of the network; not set: the space's own, 20 in darts and 5 a stage in nasbench201."""
     form: Literal["cifar", "imagenet"] = "cifar"
     """Stem and head: cifar keeps the image's resolution, imagenet divides it by 8."""
+    optimiser: Literal["sgd", "rmsprop"] = "sgd"
+    """How weights descend: SGD, or RMSProp as TensorFlow computes it."""
     lr: float = 0.025
-    """Initial learning rate; a cosine takes it to 0."""
+    """Learning rate at the beginning, or after the warm-up."""
     momentum: float = 0.9
-    """Momentum of SGD."""
+    """Momentum of the optimiser."""
     weight_decay: float = 3e-4
-    """Weight decay of SGD."""
+    """Weight decay, added to the gradient."""
+    norm_decay: bool = True
+    """Decay also biases and the weights of BatchNorm."""
     nesterov: bool = False
-    """Nesterov's rule for the momentum."""
+    """SGD: Nesterov's rule for the momentum."""
+    rmsprop_decay: float = 0.9
+    """RMSProp: decay of the mean square of the gradient."""
+    rmsprop_epsilon: float = 1e-3
+    """RMSProp: added to the mean square, inside the root."""
+    schedule: Literal["cosine", "linear", "step"] = "cosine"
+    """How the learning rate falls: along a cosine or a line to 0, or by steps."""
+    step_factor: float = 0.97
+    """Schedule step: what each step multiplies the learning rate by."""
+    step_epochs: float = 2.4
+    """Schedule step: epochs between two steps."""
+    anneal: Literal["epoch", "step"] = "epoch"
+    """When the learning rate moves on: after every epoch, or after every step of the optimiser."""
+    warm_up: float = 0.0
+    """Epochs in which the learning rate first grows along a line, while the schedule counts on."""
+    warm_up_lr: float = 1e-6
+    """Learning rate at which the warm-up begins."""
     clip: float = 5.0
     """Largest norm of the gradient; 0: no clipping."""
+    ema: float = 0.0
+    """Decay, a step, of an average of the weights, which is then what is tested and saved, 0.9999
+    in the papers; 0: no average."""
     label_smoothing: float = 0.0
     """Share of the label spread over all classes."""
+    dropout: float = 0.0
+    """Share of the features that dropout zeroes before the classifier."""
     auxiliary: float | None = None
     """Weight of the auxiliary head's loss; 0: no such head; not set: 0.4 where the space's networks
     have one."""
@@ -139,6 +182,16 @@ class Retrain:
     cutout: int | None = None
     """Side of the square that is cut out, in pixels; 0: none; not set: 16, and on images below 32
     pixels half their side."""
+    randaugment: int = 0
+    """Operations that RandAugment draws for every image, 2 in the papers; 0: none."""
+    randaugment_magnitude: float = 9.0
+    """Mean strength of RandAugment's operations, from 0 to 10."""
+    randaugment_std: float = 0.5
+    """Standard deviation of that strength."""
+    randaugment_probability: float = 0.5
+    """Probability with which a drawn operation is carried out."""
+    erasing: float = 0.0
+    """Probability that a random rectangle of an image is replaced by noise."""
     seed: int = 0
     """Seed of every random draw."""
     device: Device = "auto"
@@ -153,15 +206,31 @@ class Retrain:
     def __post_init__(self) -> None:
         at_least(1, epochs=self.epochs, batch_size=self.batch_size, log_every=self.log_every)
         at_least(0, seed=self.seed, clip=self.clip, save_every=self.save_every)
-        at_least(0, weight_decay=self.weight_decay)
+        at_least(0, weight_decay=self.weight_decay, warm_up=self.warm_up)
+        at_least(0, warm_up_lr=self.warm_up_lr, randaugment=self.randaugment)
+        at_least(0, randaugment_std=self.randaugment_std)
         minima = {"channels": 1, "cells": 1, "limit_batches": 1, "cutout": 0, "auxiliary": 0}
         for name, minimum in minima.items():
             if (value := getattr(self, name)) is not None:
                 at_least(minimum, **{name: value})
-        positive(lr=self.lr)
+        positive(lr=self.lr, rmsprop_epsilon=self.rmsprop_epsilon)
+        positive(step_factor=self.step_factor, step_epochs=self.step_epochs)
         within(0, 1, momentum=self.momentum, label_smoothing=self.label_smoothing)
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"drop_path = {self.drop_path}: must be at least 0 and below 1")
+        within(0, 1, rmsprop_decay=self.rmsprop_decay, erasing=self.erasing)
+        within(0, 1, randaugment_probability=self.randaugment_probability)
+        within(0, 10, randaugment_magnitude=self.randaugment_magnitude)
+        for name in ("drop_path", "dropout", "ema"):
+            if not 0 <= (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name} = {value}: must be at least 0 and below 1")
+        if self.nesterov and self.optimiser != "sgd":
+            raise ValueError(f"nesterov with optimiser = {self.optimiser!r}: only 'sgd' has it")
+        if self.warm_up > self.epochs:
+            raise ValueError(
+                f"warm_up = {self.warm_up}: must be at most the {self.epochs} epochs in all"
+            )
+        one_of(("sgd", "rmsprop"), optimiser=self.optimiser)
+        one_of(("cosine", "linear", "step"), schedule=self.schedule)
+        one_of(("epoch", "step"), anneal=self.anneal)
         one_of(("cifar", "imagenet"), form=self.form)
         one_of(("fp32", "bf16"), precision=self.precision)
         one_of(("auto", "cpu", "cuda"), device=self.device)
@@ -267,6 +336,8 @@ class Run:
             if (value := getattr(self, name)) is not None:
                 positive(**{name: value})
         at_least(0, budget_weight=self.budget_weight, ranked=self.ranked)
+        if self.ranked == 1:
+            raise ValueError("ranked = 1: a ranking needs two architectures or more, or 0 for none")
         if self.ranked and not self.table:
             raise ValueError(
                 f"ranked = {self.ranked} without a table: give the file of true accuracies, --table"

@@ -1,8 +1,8 @@
 """Augmentation of whole batches, on the device, from draws that are made in numpy.
 
-Order and semantics are the field's (torchvision's RandomCrop and RandomHorizontalFlip on raw
-pixels, normalisation, then the cutout of DARTS): the crop's padding is black, and what is cut out
-is 0 after normalisation.
+Order and semantics are the field's (torchvision's RandomCrop, RandomHorizontalFlip and ColorJitter
+on raw pixels, RandAugment, normalisation, then the cutout of DARTS and random erasing): the crop's
+padding is black, and what is cut out is 0 after normalisation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from torch import Tensor
 
 from tutelage.config import Data
 from tutelage.data import DataError
+from tutelage.data.device import onto
+from tutelage.data.erasing import erase
 from tutelage.data.images import Labelled
+from tutelage.data.randaugment import OFF, RandAugment, jitter, rand_augment
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,14 @@ class Augmentation:
     """Whether half of the images are flipped left to right."""
     cutout: int = 0
     """Side of the square that is cut out, in pixels; 0: none."""
+    rescale: float = 0.0
+    """Smallest share of an image's area that a random window keeps; 0: no windows."""
+    jitter: float = 0.0
+    """Largest relative change of brightness, contrast and saturation; 0: none."""
+    randaugment: RandAugment = OFF
+    """Random operations on every image."""
+    erasing: float = 0.0
+    """Probability that a rectangle becomes noise."""
 
 
 def augmentation(data: Labelled, settings: Data) -> Augmentation:
@@ -43,10 +54,13 @@ def augmentation(data: Labelled, settings: Data) -> Augmentation:
             f"cutout = {settings.cutout}: would hide whole images of {data.name}, "
             f"whose side is {side} pixels; give less, or 0 for none"
         )
+    own_crop = 0 if settings.rescale else data.crop  # a window has moved the image already
     return Augmentation(
-        crop=data.crop if settings.crop is None else settings.crop,
+        crop=own_crop if settings.crop is None else settings.crop,
         flip=data.flip if settings.flip is None else settings.flip,
         cutout=settings.cutout,
+        rescale=settings.rescale,
+        jitter=settings.jitter,
     )
 
 
@@ -57,10 +71,11 @@ def augment(
     std: tuple[float, ...],
     random: np.random.Generator,
 ) -> Tensor:
-    """Crop, flip, normalise and cut out uint8 (B, C, H, W); return float32, channels-last.
+    """Crop, flip, change, normalise and cut out uint8 (B, C, H, W); return float32, channels-last.
 
-    Every option's numbers are drawn whether or not it is on, so that switching one leaves the
-    draws of the others alone; they are drawn in numpy, so that a CPU and a GPU see one batch.
+    The numbers of crop, flip and cutout are drawn whether or not they are on, so that switching one
+    leaves the draws of the others alone; all are drawn in numpy, so that a CPU and a GPU see one
+    batch.
     """
     count, _, height, width = pixels.shape
     chance = random.random((5, count))
@@ -70,8 +85,15 @@ def augment(
     )
     if how.crop or how.flip:
         pixels = crop_and_flip(pixels, how.crop, top, left, mirrored.bool() & how.flip)
+    if how.jitter:
+        pixels = jitter(pixels, how.jitter, random)
+    if how.randaugment.operations:
+        grey = tuple(round(255 * each) for each in mean)
+        pixels = rand_augment(pixels, how.randaugment, grey, random)
     x = normalise(pixels, mean, std)
-    return cut_out(x, how.cutout, row, column) if how.cutout else x
+    if how.cutout:
+        cut_out(x, how.cutout, row, column)
+    return erase(x, how.erasing, random) if how.erasing else x
 
 
 def crop_and_flip(
@@ -124,10 +146,3 @@ def cut_out(x: Tensor, side: int, row: Tensor, column: Tensor) -> Tensor:
     hidden_columns = (across >= 0) & (across < side)
     hidden = hidden_rows[:, None, :, None] & hidden_columns[:, None, None, :]
     return x.mul_(~hidden)
-
-
-def onto(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to the device without waiting for the work that is queued there."""
-    if device.type == "cuda" and not tensor.is_cuda:
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)

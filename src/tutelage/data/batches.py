@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from tutelage.data import DataError
-from tutelage.data.augment import Augmentation, augment, normalise, onto
+from tutelage.data.augment import Augmentation, augment, normalise
+from tutelage.data.device import onto
 from tutelage.data.draws import draws
 from tutelage.data.images import Labelled
+from tutelage.data.windows import Windows
 from tutelage.problem import Part
 
 
@@ -55,19 +57,37 @@ class Stream:
         """
         index = self._index(epoch, step)
         chosen = self.subset[index]
-        pixels = onto(self.data.images.take(chosen), self.device)
+        pixels = onto(self.data.images.take(chosen, self._windows(epoch, step)), self.device)
         if (step + 1) % self.steps:
-            self.data.images.expect(self.subset[self._index(epoch, step + 1)])
+            following = self.subset[self._index(epoch, step + 1)]
+            self.data.images.expect(following, self._windows(epoch, step + 1))
         random = draws(self.seed, f"{self.name}/augment", epoch, step)
         x = augment(pixels, self.augmentation, self.data.mean, self.data.std, random)
         y = self.data.images.labels[chosen]
         return Part(x, onto(y, self.device), onto(index, self.device))
+
+    def in_order(self, images: int | None = None) -> Iterator[Part]:
+        """Yield the first images (None: all) once, in order and not augmented.
+
+        As among the batches that are augmented, a last one of a single image is left out.
+        """
+        subset = self.subset[:images]
+        if len(subset) % self.batch_size == 1:
+            subset = subset[:-1]
+        return in_order(self.data, subset, self.batch_size, self.device)
 
     def _index(self, epoch: int, step: int) -> Tensor:
         """Positions in the subset that a batch holds, int64 (B,)."""
         turn, place = divmod(step, self.steps)
         permutation = order(self.seed, self.name, epoch, turn, len(self.subset))
         return permutation[place * self.batch_size :][: self.batch_size].clone()
+
+    def _windows(self, epoch: int, step: int) -> Windows | None:
+        """Windows of a batch's images, where the augmentation asks for them."""
+        if not self.augmentation.rescale:
+            return None
+        random = draws(self.seed, f"{self.name}/windows", epoch, step)
+        return Windows.draw(self.batch_size, self.augmentation.rescale, random)
 
 
 @lru_cache(maxsize=8)

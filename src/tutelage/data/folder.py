@@ -1,35 +1,37 @@
-"""Folders of images: ROOT/train/CLASS with ROOT/test or ROOT/val, ROOT/CLASS, or no classes."""
+"""Folders of images: ROOT/train/CLASS with ROOT/test or ROOT/val, ROOT/CLASS, or no classes.
+
+Instead of folders by class there may be shards, see `tutelage.data.shards`.
+"""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor
 
 from tutelage.config import Data
-from tutelage.data import DataError
-from tutelage.data.images import Images, Labelled, OnDisk, Shape, load, measure
+from tutelage.data import DataError, shards
+from tutelage.data.images import (
+    SUFFIXES,
+    Images,
+    Labelled,
+    Listing,
+    OnDisk,
+    Opened,
+    Shape,
+    load,
+    measure,
+)
 from tutelage.data.request import PartName, given_root
 from tutelage.data.splits import held_out
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 TEST_SHARE = 0.2  # of every class, where the folder has no test part of its own
 MEMORY = 2 * 2**30  # bytes of pixels up to which a folder is read into memory once
-
-
-class Listing(NamedTuple):
-    """The files of one part of a folder."""
-
-    paths: list[str]
-    labels: Tensor
-    classes: tuple[str, ...]
 
 
 def read_folder(settings: Data, part: PartName) -> Labelled:
@@ -43,12 +45,12 @@ def read_folder(settings: Data, part: PartName) -> Labelled:
     """
     root = given_root(settings)
     train = listing(root, "train")
-    shape = common_shape(train.paths, settings)
+    shape = common_shape(train, settings)
     if part == "train":
-        images = opened(train.paths, train.labels, shape)
+        images = opened(train, shape, settings)
         mean, std = measure(images)
     else:
-        mean, std = measure(OnDisk(train.paths, train.labels, shape))
+        mean, std = measure(on_disk(train, shape, settings))
         images = test_images(root, train.classes, shape, settings)
     side = min(shape[1:])
     return Labelled(root.name, images, train.classes, mean, std, crop=side // 8, flip=True)
@@ -60,36 +62,58 @@ def test_images(root: Path, classes: tuple[str, ...], shape: Shape, settings: Da
     if test.classes != classes:
         odd = sorted(set(test.classes) ^ set(classes))
         raise DataError(f"{root}: only one of its parts has the classes {', '.join(odd)}")
-    found = common_shape(test.paths, settings)
+    found = common_shape(test, settings)
     if found != shape:
         raise DataError(
             f"{root}: its test images are {describe(found)}, its training images "
             f"{describe(shape)}; give --data.colour and --data.resolution"
         )
-    return opened(test.paths, test.labels, shape)
+    return opened(test, shape, settings)
 
 
-def read_unlabelled_folder(root: Path, shape: Shape) -> Images:
+def read_unlabelled_folder(root: Path, shape: Shape, settings: Data) -> Images:
     """Read every image below ROOT/train, or below ROOT, in a given shape.
 
     Raises:
         DataError: there are no images.
     """
+    if members := shards.members_of(root):
+        found = Listing(members, torch.full((len(members),), -1), (), shards.opened)
+        return opened(found, shape, settings)
     below = root / "train" if (root / "train").is_dir() else root
     paths = files_below(below)
     if not paths:
         raise DataError(f"{below} holds no images ({', '.join(SUFFIXES)})")
-    return opened(paths, torch.full((len(paths),), -1), shape)
+    return opened(Listing(paths, torch.full((len(paths),), -1), ()), shape, settings)
 
 
-def opened(paths: list[str], labels: Tensor, shape: Shape) -> Images:
-    """Read the files into memory where they fit, else leave them on disk."""
-    images = OnDisk(paths, labels, shape)
-    return load(images) if len(paths) * math.prod(shape) <= MEMORY else images
+def on_disk(files: Listing, shape: Shape, settings: Data) -> OnDisk:
+    """Leave images where they lie."""
+    return OnDisk(files.paths, files.labels, shape, opened=files.opened, centre=settings.centre)
+
+
+def opened(files: Listing, shape: Shape, settings: Data) -> Images:
+    """Read images into memory, or leave them on disk, as the settings or else their size say.
+
+    Raises:
+        DataError: more of an image is wanted than memory would hold.
+    """
+    images = on_disk(files, shape, settings)
+    if settings.memory == "load" and settings.centre < 1:
+        raise DataError(
+            f"centre = {settings.centre} with memory = 'load': images in memory have no border "
+            "to cut off, give --data.memory stream"
+        )
+    whole = settings.rescale == 0 and settings.centre == 1
+    small = len(images) * math.prod(shape) <= MEMORY
+    fits = settings.memory == "auto" and whole and small
+    return load(images) if fits or settings.memory == "load" else images
 
 
 def listing(root: Path, part: PartName) -> Listing:
-    """List the files of a part by class, opening none."""
+    """List the files of a part by class, decoding none."""
+    if shards.shards(root, "train"):
+        return shards.listing(root, part)
     divided = (root / "train").is_dir()
     top = root / "train" if divided and part == "train" else root
     if divided and part == "test":
@@ -130,7 +154,7 @@ def files_below(folder: Path) -> list[str]:
     )
 
 
-def common_shape(paths: Sequence[str], settings: Data) -> Shape:
+def common_shape(files: Listing, settings: Data) -> Shape:
     """Return the shape that the settings ask for, or else the one that all images share.
 
     Raises:
@@ -140,8 +164,9 @@ def common_shape(paths: Sequence[str], settings: Data) -> Shape:
     side = settings.resolution
     if channels and side:
         return channels, side, side
+    paths = files.paths
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        shapes = list(pool.map(header, paths))
+        shapes = list(pool.map(header, paths, repeat(files.opened)))
     first = shapes[0]
     for path, shape in zip(paths, shapes, strict=True):
         if not channels and shape[0] != first[0]:
@@ -158,10 +183,10 @@ def common_shape(paths: Sequence[str], settings: Data) -> Shape:
     return channels or first[0], height, width
 
 
-def header(path: str) -> Shape:
+def header(path: Any, opened: Opened) -> Shape:
     """Read an image's channels, height and width without decoding it."""
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             return (1 if image.mode in ("1", "L", "LA") else 3), image.height, image.width
     except Exception as error:  # on a broken file Pillow raises OSError, SyntaxError, IndexError...
         raise DataError(f"{path} is not a readable image: {error}") from error

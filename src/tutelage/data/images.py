@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, final
+from typing import Any, NamedTuple, Protocol, final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,22 @@ from torch import Tensor
 
 from tutelage.data import DataError
 from tutelage.data.draws import draws
+from tutelage.data.windows import Box, Windows, central
 
 Pixels = npt.NDArray[np.uint8]
 Shape = tuple[int, int, int]  # channels, height, width
+Opened = Callable[[Any], Image.Image]  # opens an image where it lies, without decoding it
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+class Listing(NamedTuple):
+    """Where the images of one part of a set lie."""
+
+    paths: Sequence[Any]
+    labels: Tensor
+    classes: tuple[str, ...]
+    opened: Opened = Image.open
+    """What opens one of the paths."""
 
 
 class Images(Protocol):
@@ -36,10 +49,10 @@ class Images(Protocol):
     def __len__(self) -> int:
         """Count the images, N."""
 
-    def take(self, index: Tensor) -> Tensor:
-        """Return the images at an index (B,) as uint8 (B, C, H, W)."""
+    def take(self, index: Tensor, windows: Windows | None = None) -> Tensor:
+        """Return the images at an index (B,), or windows of them, as uint8 (B, C, H, W)."""
 
-    def expect(self, index: Tensor) -> None:
+    def expect(self, index: Tensor, windows: Windows | None = None) -> None:
         """Say which images will be taken soon, so that slow ones can be got ready."""
 
 
@@ -90,46 +103,98 @@ class InMemory:
         """Count the images."""
         return len(self.pixels)
 
-    def take(self, index: Tensor) -> Tensor:
-        """Return the images at an index (B,) as uint8 (B, C, H, W)."""
-        return self.pixels.index_select(0, index)
+    def take(self, index: Tensor, windows: Windows | None = None) -> Tensor:
+        """Return the images at an index (B,), or windows of them, as uint8 (B, C, H, W)."""
+        taken = self.pixels.index_select(0, index)
+        if windows is None:
+            return taken
+        height, width = taken.shape[2:]
+        boxes = [windows.box(position, width, height) for position in range(len(taken))]
+        pairs = zip(pictures(taken), boxes, strict=True)
+        return stack([fit(picture, self.shape, box) for picture, box in pairs])
 
-    def expect(self, index: Tensor) -> None:
+    def expect(self, index: Tensor, windows: Windows | None = None) -> None:
         """Do nothing: everything is at hand."""
 
 
 @final
 class OnDisk:
-    """Images decoded from their files when they are taken, by a pool of threads."""
+    """Images decoded from their files when they are taken, by a pool of threads.
 
-    def __init__(self, paths: Sequence[str], labels: Tensor, shape: Shape) -> None:
+    Pillow lets other threads run while it decodes and resizes, so no processes are needed.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Any],
+        labels: Tensor,
+        shape: Shape,
+        *,
+        opened: Opened = Image.open,
+        centre: float = 1.0,
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            paths: where the images lie.
+            labels: their classes, int64 (N,).
+            shape: what they are brought to.
+            opened: what opens an image.
+            centre: share of the side that a centre crop keeps, where no windows are asked for.
+        """
         self.labels = labels
         self.shape = shape
-        self._paths = paths
+        self._paths, self._centre, self._opened = paths, centre, opened
         self._pool = ThreadPoolExecutor(os.cpu_count(), "decode")
-        self._expected: dict[tuple[int, ...], list[Future[Pixels]]] = {}
+        self._expected: dict[tuple[bytes, ...], list[Future[Pixels]]] = {}
 
     def __len__(self) -> int:
         """Count the images."""
         return len(self._paths)
 
-    def take(self, index: Tensor) -> Tensor:
-        """Return the images at an index (B,) as uint8 (B, C, H, W).
+    def take(self, index: Tensor, windows: Windows | None = None) -> Tensor:
+        """Return the images at an index (B,), or windows of them, as uint8 (B, C, H, W).
 
         Raises:
             DataError: a file is not a readable image.
         """
-        decoding = self._expected.pop(tuple(index.tolist()), None) or self._decode(index)
+        decoding = self._expected.pop(_key(index, windows), None) or self._decode(index, windows)
         return stack([image.result() for image in decoding])
 
-    def expect(self, index: Tensor) -> None:
+    def expect(self, index: Tensor, windows: Windows | None = None) -> None:
         """Begin to decode the images at an index."""
-        self._expected[tuple(index.tolist())] = self._decode(index)
+        self._expected[_key(index, windows)] = self._decode(index, windows)
         while len(self._expected) > 8:  # batches that nobody took: an epoch was cut short
             del self._expected[next(iter(self._expected))]
 
-    def _decode(self, index: Tensor) -> list[Future[Pixels]]:
-        return [self._pool.submit(decode, self._paths[i], self.shape) for i in index.tolist()]
+    def _decode(self, index: Tensor, windows: Windows | None) -> list[Future[Pixels]]:
+        return [
+            self._pool.submit(self._read, self._paths[i], position, windows)
+            for position, i in enumerate(index.tolist())
+        ]
+
+    def _read(self, path: Any, position: int, windows: Windows | None) -> Pixels:
+        """Read an image as a picture (H, W, C).
+
+        Raises:
+            DataError: the file is not a readable image.
+        """
+        try:
+            with self._opened(path) as image:
+                if windows is not None:
+                    return fit(image, self.shape, windows.box(position, *image.size))
+                if self._centre < 1:
+                    box = central(*image.size, self.shape[1:], self._centre)
+                    return fit(image, self.shape, box)
+                return fit(image, self.shape)
+        except Exception as error:  # a broken file: Pillow's OSError, SyntaxError, IndexError...
+            raise DataError(f"{path} is not a readable image: {error}") from error
+
+
+def _key(index: Tensor, windows: Windows | None) -> tuple[bytes, ...]:
+    """Name a batch by its images, and by their windows."""
+    images = index.numpy().tobytes()
+    return (images,) if windows is None else (images, windows.chance.tobytes())
 
 
 @final
@@ -149,27 +214,34 @@ class Unlabelled:
         """Count the images."""
         return len(self.images)
 
-    def take(self, index: Tensor) -> Tensor:
-        """Return the images at an index (B,) as uint8 (B, C, H, W)."""
-        taken = self.images.take(index)
+    def take(self, index: Tensor, windows: Windows | None = None) -> Tensor:
+        """Return the images at an index (B,), or windows of them, as uint8 (B, C, H, W)."""
+        taken = self.images.take(index, windows)
         if self.images.shape == self.shape:
             return taken
-        pictures = taken.permute(0, 2, 3, 1).numpy()
-        grey = taken.shape[1] == 1
-        return stack([fit(Image.fromarray(p[..., 0] if grey else p), self.shape) for p in pictures])
+        return stack([fit(picture, self.shape) for picture in pictures(taken)])
 
-    def expect(self, index: Tensor) -> None:
+    def expect(self, index: Tensor, windows: Windows | None = None) -> None:
         """Pass it on."""
-        self.images.expect(index)
+        self.images.expect(index, windows)
 
 
-def stack(pictures: Sequence[Pixels]) -> Tensor:
+def pictures(pixels: Tensor) -> list[Image.Image]:
+    """Return uint8 (B, C, H, W) as Pillow's images."""
+    arrays = pixels.permute(0, 2, 3, 1).numpy()
+    grey = pixels.shape[1] == 1
+    return [Image.fromarray(array[..., 0] if grey else array) for array in arrays]
+
+
+def stack(arrays: Sequence[Pixels]) -> Tensor:
     """Stack pictures (H, W, C) to uint8 (B, C, H, W) in channels-last memory."""
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
 
 
-def fit(image: Image.Image, shape: Shape) -> Pixels:
-    """Bring a picture to a shape, as (H, W, C): grey or RGB, shorter side resized, centre cropped.
+def fit(image: Image.Image, shape: Shape, box: Box | None = None) -> Pixels:
+    """Bring a picture, or a box of it, to a shape, as (H, W, C): grey or RGB, and resized.
+
+    Without a box the shorter side is brought to the shape, and what is too long is cut off.
 
     Raises:
         DataError: the picture has more than 8 bits a channel.
@@ -177,23 +249,13 @@ def fit(image: Image.Image, shape: Shape) -> Pixels:
     channels, height, width = shape
     if image.mode[0] in "IF":
         raise DataError(f"it has mode {image.mode}, and images need 8 bits a channel")
-    image = image.convert("L" if channels == 1 else "RGB")
-    if image.size != (width, height):
+    mode = "L" if channels == 1 else "RGB"
+    image = image if image.mode == mode else image.convert(mode)
+    if box is not None:
+        image = image.resize((width, height), Image.Resampling.BILINEAR, box)
+    elif image.size != (width, height):
         image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
     return np.asarray(image, np.uint8).reshape(height, width, channels)
-
-
-def decode(path: str, shape: Shape) -> Pixels:
-    """Read a file as a picture (H, W, C).
-
-    Raises:
-        DataError: the file is not a readable image.
-    """
-    try:
-        with Image.open(path) as image:
-            return fit(image, shape)
-    except Exception as error:  # on a broken file Pillow raises OSError, SyntaxError, IndexError...
-        raise DataError(f"{path} is not a readable image: {error}") from error
 
 
 def load(images: OnDisk) -> InMemory:

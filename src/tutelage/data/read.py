@@ -76,7 +76,7 @@ def other_images(settings: Data, searched: Labelled) -> Images:
         raise DataError("unlabelled = folder needs a folder: give --data-root DIR or its path")
     if own.name == "folder" and own.root and own.root.resolve() == other.root.resolve():
         return searched.images  # without a train folder, all files would take in the test part
-    return read_unlabelled_folder(other.root, searched.images.shape)
+    return read_unlabelled_folder(other.root, searched.images.shape, settings)
 
 
 def named(settings: Data) -> Data:
@@ -96,7 +96,7 @@ def named(settings: Data) -> Data:
 
 
 def check_unchanged(settings: Data, labelled: Labelled) -> None:
-    """Refuse a resolution or colour that a set of fixed images does not have."""
+    """Refuse what only a folder's images can be asked for."""
     channels, side, _ = labelled.images.shape
     if settings.resolution not in (None, side):
         raise DataError(
@@ -107,4 +107,10 @@ def check_unchanged(settings: Data, labelled: Labelled) -> None:
         raise DataError(
             f"colour = {settings.colour!r}: the images of {settings.name} are "
             f"{'grey' if channels == 1 else 'RGB'}; only a folder's images are converted"
+        )
+    if settings.centre < 1 or settings.memory == "stream":
+        given = f"centre = {settings.centre}" if settings.centre < 1 else "memory = 'stream'"
+        raise DataError(
+            f"{given}: the images of {settings.name} lie in memory as they are; only a folder's "
+            "are decoded batch by batch"
         )

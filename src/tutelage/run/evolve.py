@@ -13,7 +13,7 @@ from tutelage.searches.evolution import Evolution
 from tutelage.searches.evolving import Evolving, Scored
 from tutelage.spaces.base import Space
 from tutelage.spaces.genotype import Genotype
-from tutelage.spaces.paths import Genes, bounds, genotype
+from tutelage.spaces.paths import Genes, bounds, genotype, kept
 
 
 @final
@@ -52,7 +52,7 @@ class Evolve:
         self.space, self.scorer, self.prices, self.settings = space, scorer, prices, settings
 
         def allowed(genes: Genes) -> bool:
-            return within(prices.of(genotype(space, genes)))
+            return within(prices.total(kept(space, genes)))
 
         self.evolving = Evolving(bounds(space), settings, allowed, seed)
         self.epochs = settings.generations

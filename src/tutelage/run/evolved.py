@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
-from math import inf
+from math import inf, prod
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,8 @@ import torch
 from tutelage.benchmark.ranking import compare
 from tutelage.benchmark.table import Table, true_accuracy
 from tutelage.config import Run
-from tutelage.data.batches import Stream, in_order
 from tutelage.data.draws import draws
-from tutelage.problem import Learner, Part, pick
+from tutelage.problem import Learner, pick
 from tutelage.run import loop
 from tutelage.run.budget import MILLION
 from tutelage.run.cost import Cost
@@ -24,7 +22,7 @@ from tutelage.run.directory import RunDirectory, plain
 from tutelage.run.evolve import Evolve, Ranking
 from tutelage.run.scoring import Scorer
 from tutelage.run.searching import Searching
-from tutelage.spaces.paths import drawn
+from tutelage.spaces.paths import Genes, bounds, drawn
 
 TOP = 10
 """Architectures that score best, of which is said how good they truly are."""
@@ -40,21 +38,19 @@ def scorer_of(work: Searching, learner: Learner) -> Scorer:
         pick(work.variables, learner.weights),
         work.space,
         work.size,
-        fitted=partial(first, streams.train, evolution.images),
-        judged=partial(first, streams.valid, evolution.judged),
+        fitted=partial(streams.train.in_order, evolution.images),
+        judged=partial(streams.valid.in_order, evolution.judged),
     )
-
-
-def first(stream: Stream, images: int) -> Iterable[Part]:
-    """Yield the first images of a stream, not augmented."""
-    return in_order(stream.data, stream.subset[:images], stream.batch_size, stream.device)
 
 
 def ranking_of(work: Searching, scorer: Scorer, table: Table) -> Ranking:
     """Draw the architectures that are to be ranked, uniformly, none of them twice."""
     torch.manual_seed(int(draws(work.settings.seed, "search/ranked").integers(2**63)))
-    genes = dict.fromkeys(drawn(work.space) for _ in range(work.settings.ranked))
-    return Ranking(work.space, scorer, work.prices, table, list(genes))
+    count = min(work.settings.ranked, prod(bounds(work.space)))
+    genes: set[Genes] = set()
+    while len(genes) < count:
+        genes.add(drawn(work.space))
+    return Ranking(work.space, scorer, work.prices, table, sorted(genes))
 
 
 def ranked(ranking: Ranking) -> dict[str, Any]:

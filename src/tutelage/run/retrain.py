@@ -2,9 +2,9 @@
 
 An ensemble's networks are trained each by itself, and their mean probabilities are measured once.
 
-The recipe is that of DARTS' evaluation (Liu, Simonyan & Yang, ICLR 2019, section 3.2): SGD with
-momentum, a cosine to 0 over the epochs, cutout, an auxiliary head, and paths that are dropped with
-a probability that grows linearly from 0.
+The recipe is by default that of DARTS' evaluation (Liu, Simonyan & Yang, ICLR 2019, section 3.2):
+SGD with momentum, a cosine to 0 over the epochs, cutout, an auxiliary head, and paths that are
+dropped with a probability that grows linearly from 0.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from tutelage.config import Data, Retrain
-from tutelage.data.augment import augmentation
+from tutelage.data.augment import Augmentation, augmentation
 from tutelage.data.batches import Stream, in_order
 from tutelage.data.images import Labelled
+from tutelage.data.randaugment import RandAugment
 from tutelage.data.read import read
 from tutelage.run import ensemble, loop
 from tutelage.run.directory import RunDirectory, plain
@@ -66,7 +67,7 @@ def retrain(
         batch_size=settings.batch_size,
         seed=settings.seed,
         name="retrain",
-        augmentation=augmentation(train, data),
+        augmentation=_varied(augmentation(train, data), settings),
         device=device,
     )
     begin = RunDirectory.resume if resume else RunDirectory.create
@@ -168,6 +169,17 @@ def _cut(data: Data, settings: Retrain, default: int) -> tuple[Data, Retrain]:
     return replace(data, cutout=cutout), replace(settings, cutout=cutout)
 
 
+def _varied(own: Augmentation, settings: Retrain) -> Augmentation:
+    """Add what only a retraining varies."""
+    operations = RandAugment(
+        operations=settings.randaugment,
+        magnitude=settings.randaugment_magnitude,
+        std=settings.randaugment_std,
+        probability=settings.randaugment_probability,
+    )
+    return replace(own, randaugment=operations, erasing=settings.erasing)
+
+
 def default_cutout(data: Labelled) -> int:
     """Return DARTS' 16 pixels, which are half of CIFAR's side; half the side of smaller images."""
     return min(16, *(side // 2 for side in data.images.shape[1:]))
@@ -197,8 +209,8 @@ def test(training: Training, data: Data, out: Path) -> dict[str, Any]:
     """
     stream, details = training.stream, training.about()
     tested = test_images(data, details)
-    marks = measured(training.network, tested, stream.batch_size, stream.device)
-    save_network(out / FILE, training.network, details)
+    marks = measured(training.tested, tested, stream.batch_size, stream.device)
+    save_network(out / FILE, training.tested, details)
     print(said(marks))
     return marks
 

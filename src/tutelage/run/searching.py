@@ -18,7 +18,6 @@ from torch import Tensor
 
 from tutelage.clock import Clock
 from tutelage.config import Run
-from tutelage.data.batches import in_order
 from tutelage.data.draws import draws
 from tutelage.multilevel import Level, hypergradient, search_step, tops
 from tutelage.problem import Learner, Method, Part, Problem, pick
@@ -109,7 +108,8 @@ class Searching:
         shape = streams.train.data.images.shape
         self.budget = budget_of(settings, search, space, size.classes, shape)
         self._enter(0, [everything(space)])
-        steps = math.ceil(self.problem.share * streams.train.steps)
+        # less a rounding error: 0.1 of 30 steps are 3, not 4
+        steps = math.ceil(self.problem.share * streams.train.steps - 1e-9)
         self.steps = min(steps, settings.limit_batches or steps)
 
     @cached_property
@@ -140,6 +140,8 @@ class Searching:
             flops=lambda genotype: self.prices.of(genotype).multiply_adds,
         )
         problem, spaces = self.method(self.maker), self.maker.spaces
+        for sampled in self.maker.sampled:
+            sampled.counts = {}  # what a method draws to see that it can is no sub-network's step
         if self.search.kind == "samples":
             self.problem = without_alphas(problem)
         else:
@@ -230,15 +232,17 @@ class Searching:
         ]
 
     def rate(self, level: Level) -> Rate:
-        """Return how a level's variable descends now: by a cosine over its epochs."""
+        """Return how a level's variable descends now: at a rate that falls over its epochs."""
         weights = self.settings.weights
         lr = weights.lr
         if level.schedule == "cosine":
             epochs = level.epochs or range(self.stretch.span)
             now = float(self.epoch - self.stretch.drawn)
             now += self.step / self.steps if weights.anneal == "step" else 0
-            turned = math.pi * (now - epochs.start) / len(epochs)
-            lr = weights.lr_min + (lr - weights.lr_min) * (1 + math.cos(turned)) / 2
+            gone = (now - epochs.start) / len(epochs)
+            cosine = (1 + math.cos(math.pi * gone)) / 2
+            share = cosine if weights.schedule == "cosine" else 1 - gone
+            lr = weights.lr_min + (lr - weights.lr_min) * share
         clip = weights.clip if level.clip else 0.0
         return Rate(lr, weights.momentum, weights.weight_decay, clip, weights.nesterov)
 
@@ -390,8 +394,7 @@ class Searching:
         Batches are those of the search, since a supernet normalises by the batch.
         """
         valid, limit = self.streams.valid, self.settings.limit_batches
-        subset = valid.subset[: limit * valid.batch_size] if limit else valid.subset
-        return in_order(valid.data, subset, valid.batch_size, valid.device)
+        return valid.in_order(limit * valid.batch_size if limit else None)
 
     # Checkpoints ---------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
-"""The training of one network by SGD, as a state that goes on from step to step.
+"""The training of one network, as a state that goes on from step to step.
 
-The order of the images, their augmentation and the dropped paths are functions of (seed, epoch,
+The order of the images, their augmentation and what is dropped are functions of (seed, epoch,
 step), so a training that goes on from a checkpoint is the uninterrupted one.
 """
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tutelage.config import Retrain
 from tutelage.data.batches import Stream
 from tutelage.data.draws import draws
+from tutelage.run.descent import Average, optimiser, rate
 from tutelage.run.describe import multiply_adds, weights
 from tutelage.run.network import About, build
 from tutelage.spaces.base import Size
@@ -64,13 +65,9 @@ class Training:
         torch.manual_seed(settings.seed)
         network: Any = build(genotype, self.size, auxiliary=self.auxiliary > 0)
         self.network = network.to(stream.device, memory_format=torch.channels_last)
-        self.optimiser = torch.optim.SGD(
-            self.network.parameters(),
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            nesterov=settings.nesterov,
-        )
+        self.network.dropout = settings.dropout
+        self.optimiser = optimiser(self.network, settings)
+        self.average = Average(self.network, settings.ema) if settings.ema else None
         self.epoch, self.step, self.epochs = 0, 0, settings.epochs
         self.steps = min(stream.steps, settings.limit_batches or stream.steps)
         self._unchecked: list[Tensor] = []
@@ -85,19 +82,25 @@ class Training:
         # Of this epoch so far: sum of losses, correct images, images.
         self._sums = torch.zeros(3, dtype=torch.float64, device=self.stream.device)
 
+    @property
+    def tested(self) -> nn.Module:
+        """What is tested and saved: the network, or the average of its weights."""
+        return self.network if self.average is None else self.average.network
+
     def rate(self) -> float:
-        """Return the learning rate of the epoch: a cosine from the initial one to 0."""
-        return self.settings.lr * (1 + math.cos(math.pi * self.epoch / self.settings.epochs)) / 2
+        """Return the learning rate of the next step."""
+        begun = self.step / self.steps if self.settings.anneal == "step" else 0
+        return rate(self.settings, self.epoch + begun)
 
     def drop_path(self) -> float:
         """Return the probability of dropping a path in the epoch, growing linearly from 0."""
         return self.settings.drop_path * self.epoch / self.settings.epochs
 
     def advance(self) -> None:
-        """Take one step of SGD; the device may still be at it when this returns."""
+        """Take one step of the optimiser; the device may still be at it when this returns."""
         settings = self.settings
         x, y, _ = self.stream.batch(self.epoch, self.step)
-        # Dropped paths: seeded anew for every step, so that nothing has to be carried along.
+        # What is dropped: seeded anew for every step, so that nothing has to be carried along.
         seed = draws(settings.seed, "retrain/drop path", self.epoch, self.step).integers(2**63)
         torch.manual_seed(int(seed))
         self.network.train()
@@ -112,6 +115,8 @@ class Training:
         total.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip or math.inf)
         self.optimiser.step()
+        if self.average is not None:
+            self.average.update(self.network, self.done)
         correct = (logits.argmax(1) == y).sum()
         count = len(y)
         self._sums += torch.stack((loss.detach() * count, correct, torch.full_like(correct, count)))
@@ -152,7 +157,7 @@ class Training:
             "step": self.step,
             "train_loss": loss / count,
             "train_accuracy": correct / count,
-            "lr": self.rate(),
+            "lr": self.optimiser.param_groups[0]["lr"],
             "drop_path": self.drop_path(),
         }
 
@@ -181,6 +186,7 @@ class Training:
             "sums": self._sums,
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "average": self.average and self.average.network.state_dict(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -189,6 +195,8 @@ class Training:
         self._sums = state["sums"].to(self.stream.device)
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
+        if self.average is not None:
+            self.average.network.load_state_dict(state["average"])
 
     def about(self) -> About:
         """Return what the network is."""

@@ -156,12 +156,14 @@ class Network(nn.Module):
     def __init__(self, cell: Cell, size: Size, drop_path: float = 0.0) -> None:
         super().__init__()
         self.drop_path = drop_path
+        self.dropout = 0.0
         self.skeleton = Skeleton(lambda channels: CellNetwork(cell, channels), size, track=True)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, None]:
         """Map images (B, C, H, W) to logits (B, classes), in training with None."""
         drop_path = self.drop_path if self.training else 0.0
-        logits = self.skeleton.classifier(self.skeleton.features(x, lambda: drop_path))
+        features = self.skeleton.features(x, lambda: drop_path)
+        logits = self.skeleton.classifier(F.dropout(features, self.dropout, self.training))
         return (logits, None) if self.training else logits
 
 

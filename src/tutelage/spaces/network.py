@@ -2,7 +2,7 @@
 
 Ordinary modules: BatchNorm has an affine part and running statistics. In training mode the network
 gives (logits, auxiliary logits or None), in evaluation mode logits alone, which is what an export
-wants. `network.drop_path` is a plain number that a trainer may set before each epoch.
+wants. `network.drop_path` and `network.dropout` are plain numbers that a trainer may set.
 """
 
 from __future__ import annotations
@@ -115,6 +115,7 @@ class Network(nn.Module):
         """Build the network, with an auxiliary head if asked for."""
         super().__init__()
         self.drop_path = drop_path
+        self.dropout = 0.0
         self.stem = stem(size)
         widths = {group: len(cell.concat) for group, cell in genotype.cells.items()}
         plan = layout(size, widths)
@@ -128,7 +129,7 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor | None]:
         """Map images (B, C, H, W) to logits (B, classes), in training with auxiliary logits."""
         features, tapped = self._run(x)
-        logits = self.classifier(features)
+        logits = self.classifier(F.dropout(features, self.dropout, self.training))
         if not self.training:
             return logits
         return logits, None if self.auxiliary is None else self.auxiliary(tapped)

@@ -1,0 +1,62 @@
+"""Random erasing: a rectangle of an image becomes noise.
+
+Zhong, Zheng, Kang, Li & Yang: Random erasing data augmentation. AAAI 2020, arXiv:1708.04896, with
+its areas and proportions, and the noise of a normal distribution for every pixel that the papers of
+the MBConv networks train with.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tutelage.data.device import onto
+
+AREA: Final = (0.02, 1 / 3)
+"""Least and largest share of the image that is erased."""
+PROPORTION: Final = (0.3, 1 / 0.3)
+"""Least and largest height over width."""
+ATTEMPTS: Final = 10
+"""Rectangles that are tried until one is smaller than the image."""
+
+
+def erase(x: Tensor, probability: float, random: np.random.Generator) -> Tensor:
+    """Fill a rectangle of some images (B, C, H, W) with normal noise, in place.
+
+    Args:
+        x: normalised images.
+        probability: that an image is treated.
+        random: what draws, in numpy, so that a CPU and a GPU do the same.
+    """
+    count, channels, height, width = x.shape
+    top, left, tall, wide = rectangles(count, height, width, probability, random)
+    noise = random.standard_normal(channels * int((tall * wide).sum()), np.float32)
+    where = onto(torch.from_numpy(np.stack([top, left, tall, wide])), x.device)[:, :, None]
+    down = torch.arange(height, device=x.device) - where[0]  # (B, H)
+    across = torch.arange(width, device=x.device) - where[1]  # (B, W)
+    rows, columns = (down >= 0) & (down < where[2]), (across >= 0) & (across < where[3])
+    inside = rows[:, None, :, None] & columns[:, None, None, :]
+    return x.masked_scatter_(inside, onto(torch.from_numpy(noise), x.device).to(x.dtype))
+
+
+def rectangles(
+    count: int, height: int, width: int, probability: float, random: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Draw top, left, height and width of a rectangle for every image, (4, B); 0 by 0 for none."""
+    chance = random.random((3, count))
+    area, shape = random.random((2, ATTEMPTS, count))
+    low, high = np.log(PROPORTION)
+    pixels = height * width * (AREA[0] + (AREA[1] - AREA[0]) * area)
+    proportion = np.exp(low + (high - low) * shape)
+    tall = np.round(np.sqrt(pixels * proportion)).astype(np.int64)
+    wide = np.round(np.sqrt(pixels / proportion)).astype(np.int64)
+    fits = (tall < height) & (wide < width)
+    first = fits.argmax(0), np.arange(count)
+    chosen = (chance[0] < probability) & fits[first]
+    tall, wide = np.where(chosen, tall[first], 0), np.where(chosen, wide[first], 0)
+    top, left = (chance[1:] * [height - tall + 1, width - wide + 1]).astype(np.int64)
+    return np.stack([top, left, tall, wide])

@@ -1,0 +1,117 @@
+"""Shards of images: tar files with KEY.jpg beside KEY.cls, as webdataset writes them.
+
+A shard is indexed once, and its images are then read where they lie: one order of them is as good
+as another, so batches stay a function of (seed, epoch, step), halves are halves of single images,
+and a resumed run is exact in mid-epoch. webdataset itself reads forwards, through a buffer that it
+shuffles and whose state is stored nowhere; only its format is used here, which the standard library
+reads.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import torch
+from PIL import Image
+
+from tutelage.data import DataError
+from tutelage.data.images import SUFFIXES, Listing
+from tutelage.data.request import PartName
+
+LABEL: Final = "cls"
+CLASSES: Final = "classes.txt"
+WORDS: Final[dict[PartName, tuple[str, ...]]] = {"train": ("train",), "test": ("test", "val")}
+"""What the shards of a part, or their folder, are called; the first that is there."""
+
+
+class Member(NamedTuple):
+    """An image inside a shard."""
+
+    shard: str
+    offset: int
+    """Of its first byte."""
+    size: int
+    """Bytes."""
+
+    def __str__(self) -> str:
+        return f"the image at byte {self.offset} of {self.shard}"
+
+
+def shards(root: Path, part: PartName) -> list[Path]:
+    """List the shards of a part: tar files in a folder of its name, or with it in their own."""
+    for word in WORDS[part]:
+        inside = sorted((root / word).glob("*.tar"))
+        if found := inside or sorted(f for f in root.glob("*.tar") if word in f.name.lower()):
+            return found
+    return []
+
+
+@lru_cache(maxsize=4)
+def listing(root: Path, part: PartName) -> Listing:
+    """List the images of a part and their labels, decoding none.
+
+    Classes are called by their numbers, or by the lines of classes.txt beside the shards.
+
+    Raises:
+        DataError: there are no shards of this part, or they are damaged or lack labels.
+    """
+    found = shards(root, part)
+    if not found:
+        raise DataError(f"{root} has shards of its train part, but none of a test or val part")
+    members: list[Member] = []
+    labels: list[int] = []
+    for shard in found:
+        images, marks = index(shard)
+        if lacking := images.keys() - marks.keys():
+            raise DataError(f"{shard} has no {min(lacking)}.{LABEL} beside its image")
+        members += images.values()
+        labels += [marks[key] for key in images]
+    if (root / CLASSES).is_file():
+        classes = tuple((root / CLASSES).read_text(encoding="utf-8").splitlines())
+    elif part == "train":
+        classes = tuple(str(label) for label in range(max(labels) + 1))
+    else:
+        classes = listing(root, "train").classes
+    return Listing(members, torch.tensor(labels), classes, opened)
+
+
+def members_of(root: Path) -> list[Member]:
+    """List the images of the training part, labelled or not."""
+    return [image for shard in shards(root, "train") for image in index(shard)[0].values()]
+
+
+def index(shard: Path) -> tuple[dict[str, Member], dict[str, int]]:
+    """Return the images and the labels of a shard by their keys, names up to the first dot.
+
+    Raises:
+        DataError: it is damaged, holds no images, or a label is no whole number.
+    """
+    images: dict[str, Member] = {}
+    labels: dict[str, int] = {}
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            for entry in archive:
+                folder, slash, name = entry.name.rpartition("/")
+                key, _, kind = name.partition(".")
+                key, kind = folder + slash + key, kind.lower()
+                if entry.isfile() and kind == LABEL:
+                    content = archive.extractfile(entry)
+                    labels[key] = int(content.read()) if content else -1
+                elif entry.isfile() and f".{kind}" in SUFFIXES:
+                    images[key] = Member(str(shard), entry.offset_data, entry.size)
+    except (tarfile.TarError, ValueError) as error:
+        raise DataError(f"{shard} is damaged or no tar file of samples: {error}") from error
+    if not images:
+        raise DataError(f"{shard} holds no images called KEY.jpg ({', '.join(SUFFIXES)})")
+    return images, labels
+
+
+def opened(member: Member) -> Image.Image:
+    """Open an image inside a shard."""
+    with Path(member.shard).open("rb") as file:
+        file.seek(member.offset)
+        return Image.open(io.BytesIO(file.read(member.size)))
