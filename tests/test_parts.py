@@ -365,7 +365,7 @@ def test_reading_back_keeps_every_value_that_is_not_the_default(of):
     default = of(name="folder", root=Path("x"), crop=1, flip=True) if of is Data else of()
     values = {f.name: changed(getattr(default, f.name)) for f in fields(of)}
     if of is Run:
-        values["table"] = Path("a.json")  # what `ranked` wants
+        values |= {"table": Path("a.json"), "ranked": 2}  # a ranking needs both
     settings = of(**values)
     assert from_table(of, tomllib.loads(tomli_w.dumps(plain(settings))), "it") == settings
 
