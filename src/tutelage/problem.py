@@ -155,6 +155,9 @@ class Make(Protocol):
     def fixed(self, architecture: str) -> Net:
         """Make a network that is not searched: resnet18, resnet50, or a genotype."""
 
+    def multiply_adds(self, mix: Any) -> float:
+        """Count the multiply-adds of the architecture that a sampled mix runs."""
+
 
 class Learner(NamedTuple):
     """One model that the search may keep."""
@@ -218,6 +221,8 @@ class Problem(NamedTuple):
     probe: Callable[[dict[str, Tree], Part, Part], Taught] | None = None
     """Of a method that teaches sampled sub-networks: what students and teacher say of some
     images (the second part), the teacher made for others (the first)."""
+    seeds: Callable[[dict[str, Tree]], Sequence[Any]] | None = None
+    """Mixes of architectures that are worth a place in the first generation of the evolution."""
 
 
 class Method(Protocol):

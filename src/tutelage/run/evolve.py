@@ -11,7 +11,7 @@ from tutelage.searches.evolution import Evolution
 from tutelage.searches.evolving import Evolving, Scored
 from tutelage.spaces.base import Space
 from tutelage.spaces.genotype import Genotype
-from tutelage.spaces.paths import Genes, bounds, genotype
+from tutelage.spaces.paths import Genes, bounds, genes, genotype
 
 
 @final
@@ -33,6 +33,7 @@ class Evolve:
         within: Callable[[Cost], bool],
         settings: Evolution,
         seed: int,
+        first: Sequence[Genotype] = (),
     ) -> None:
         """Draw the first generation.
 
@@ -43,16 +44,18 @@ class Evolve:
             within: Whether it may cost so much.
             settings: Those of the evolution.
             seed: Seed of every draw.
+            first: What the first generation holds besides, where the limits allow it.
 
         Raises:
             ValueError: No architecture is found within the limits.
         """
         self.space, self.scorer, self.prices, self.settings = space, scorer, prices, settings
 
-        def allowed(genes: Genes) -> bool:
-            return within(prices.of(genotype(space, genes)))
+        def allowed(candidate: Genes) -> bool:
+            return within(prices.of(genotype(space, candidate)))
 
-        self.evolving = Evolving(bounds(space), settings, allowed, seed)
+        known = [genes(space, architecture) for architecture in first]
+        self.evolving = Evolving(bounds(space), settings, allowed, seed, known)
         self.epochs = settings.generations
         self._follow()
 

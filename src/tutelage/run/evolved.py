@@ -24,7 +24,7 @@ from tutelage.run.directory import RunDirectory, plain
 from tutelage.run.evolve import Evolve, Ranking
 from tutelage.run.scoring import Scorer
 from tutelage.run.searching import Searching
-from tutelage.spaces.paths import drawn, genotype
+from tutelage.spaces.paths import architecture, drawn, genotype
 
 TOP = 10
 """Architectures that score best, of which is said how good they truly are."""
@@ -78,7 +78,9 @@ def evolve_of(work: Searching, scorer: Scorer) -> Evolve:
         return all(paid <= limit for paid, limit in zip(cost, limits, strict=True))
 
     seed = int(draws(settings.seed, "search/evolution").integers(2**63))
-    return Evolve(work.space, scorer, work.prices, within, settings.evolution, seed)
+    known = work.problem.seeds(work.variables) if work.problem.seeds else ()
+    first = [architecture(work.space, mix) for mix in known]
+    return Evolve(work.space, scorer, work.prices, within, settings.evolution, seed, first)
 
 
 def work_in(path: Path, work: loop.Work, settings: Run) -> None:

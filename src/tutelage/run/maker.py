@@ -16,7 +16,7 @@ from tutelage.searches.base import Relaxing, Sampling, Search
 from tutelage.spaces.base import Mix, Size, Space
 from tutelage.spaces.fixed import fixed_network
 from tutelage.spaces.genotype import Genotype
-from tutelage.spaces.paths import kept, path
+from tutelage.spaces.paths import architecture, kept, path
 from tutelage.virtual import Tree, tree_map
 
 
@@ -145,6 +145,10 @@ class Maker:
         return Net(
             lambda: self._placed(fixed_network(architecture, self.size)), None, self.clock, self.amp
         )
+
+    def multiply_adds(self, mix: Mix) -> float:
+        """Count the multiply-adds of the architecture that a sampled mix runs."""
+        return self.flops(architecture(self.spaces[0], mix))
 
     def _placed(self, module: nn.Module) -> nn.Module:
         placed: Any = module  # nn.Module.to is not typed for memory formats

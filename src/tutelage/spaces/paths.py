@@ -45,10 +45,11 @@ class Node(NamedTuple):
 def choices(space: Space) -> list[Node]:
     """List the nodes of a space with what each may choose."""
     zeros = Mix({group: torch.zeros(shape) for group, shape in space.choices.items()})
-    found = []
-    for group, edges, kept in nodes(space.genotype(zeros)):
+    found, places = [], list(nodes(space.genotype(zeros)))
+    keeps_none = all(len(kept) == len(edges) for _, edges, kept in places)
+    for group, edges, kept in places:
         names = tuple(space.operations[group][edge] for edge in edges)
-        if len(kept) < len(edges):
+        if not keeps_none:
             names = tuple(tuple(n for n in each if n != "none") for each in names)
         found.append(Node(group, edges, tuple(combinations(edges, len(kept))), names))
     return found
@@ -84,6 +85,27 @@ def genotype(space: Space, genes: Sequence[int]) -> Genotype:
     for group, edge, name in kept(space, genes):
         weights[group][edge, space.operations[group][edge].index(name)] = 1
     return space.genotype(Mix(weights))
+
+
+def architecture(space: Space, path: Mix) -> Genotype:
+    """Return the architecture of a path: the inverse of `path`, less the genes."""
+    # on the CPU, where reading values makes nothing wait
+    return space.genotype(Mix({group: x.cpu() for group, x in path.operations.items()}))
+
+
+def genes(space: Space, genotype: Genotype) -> Genes:
+    """Return the genes of an architecture.
+
+    >>> from tutelage.spaces.nb201 import NASBENCH201
+    >>> genes(NASBENCH201, genotype(NASBENCH201, (4, 3, 2, 1, 0, 4)))
+    (4, 3, 2, 1, 0, 4)
+    """
+    found: list[int] = []
+    for node, (_, _, kept) in zip(choices(space), nodes(genotype), strict=True):
+        if len(node.subsets) > 1:
+            found.append(node.subsets.index(tuple(edge for edge, _ in sorted(kept))))
+        found += [node.operations[e - node.edges.start].index(name) for e, name in sorted(kept)]
+    return tuple(found)
 
 
 def path(space: Space, genes: Sequence[int], device: torch.device, dtype: torch.dtype) -> Mix:
