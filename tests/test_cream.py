@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -9,12 +10,17 @@ import torch
 import torch.nn.functional as F
 
 from problems import made, relative
+from test_search import TINY, KilledError, killed_at, same_runs
 from toys import CLASSES, EDGES, OPS, ToyMake, ToyRelaxation, toy_batch
+from tutelage.config import Run
 from tutelage.methods.board import empty, entered, paths_of
 from tutelage.methods.cream import Cream
 from tutelage.multilevel import hypergradient, search_step
 from tutelage.problem import Net
+from tutelage.run import checkpoint
 from tutelage.run.penalty import without_alphas
+from tutelage.run.search import search_run
+from tutelage.searches.evolution import Evolution
 from tutelage.spaces.base import Mix
 from tutelage.virtual import Exact, FiniteDifference, Rate, leaves
 from unrolled import unrolled
@@ -260,3 +266,34 @@ def test_a_probe_lets_the_best_match_of_the_fitted_images_teach_others():
     _, without, _ = sampled(Cream(), board=())
     assert problem.probe(without, batch.train, batch.valid).teacher is None
     assert said.students.shape == (2, 7, CLASSES)
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_is_the_run_left_alone_and_evolves_from_its_board(tmp_path, monkeypatch):
+    run = Run(
+        **{**TINY, "cells": None, "limit_batches": 3, "via": "exact"},
+        method={"name": "cream", "board": 3, "warmup": 0.0, "every": 2},
+        search={"name": "single-path"},
+        space={"name": "nasbench-macro"},
+        evolution=Evolution(population=4, generations=1, images=20, judged=20),
+        save_every=0.0,
+    )
+    search_run(run, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        killed_at(patch, 5)  # in the second epoch
+        search_run(run, tmp_path / "killed")
+    search_run(run, tmp_path / "killed", resume=True)
+    same_runs(tmp_path / "whole", tmp_path / "killed")
+
+    board = checkpoint.load(tmp_path / "whole")["work"]["variables"]["board"]
+    columns = board["paths"]["operations"]["chain"].argmax(-1).tolist()
+    text = (tmp_path / "whole" / "evolution" / "metrics.jsonl").read_text()
+    asked = [json.loads(line)["genes"] for line in text.splitlines()]
+    assert asked[:3] == columns and len(columns) == 3
+    rows = [json.loads(x) for x in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    ends = [row for row in rows if row["event"] == "epoch"]
+    assert (
+        ends[1]["gradient"]["validate"]["learn"] > 0 == ends[1]["gradient"]["validate"]["validate"]
+    )
+    assert {"teacher_accuracy", "gap", "students_accuracy"} <= set(ends[1]["probe"])
+    assert {"teacher_accuracy", "gap"} <= set(ends[1]["teaching"])

@@ -91,7 +91,7 @@ class Cream:
             loss = cross_entropy(z, y)
             notes = {"students": z.unsqueeze(0)} if samples else {"train": [z]}
             if int(s.board["filled"]) and make.clock.epoch >= self.warmup * make.clock.epochs:
-                part = max(1, int(self.judged * len(x)))
+                part = max(2, int(self.judged * len(x)))  # one has no BatchNorm
                 rho = ratings(s, mix, x[:part], z[:part])
                 best = int(hold(rho.argmax()))
                 with torch.no_grad():

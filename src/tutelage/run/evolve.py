@@ -73,13 +73,13 @@ class Evolve:
     def advance(self) -> None:
         """Score one candidate."""
         found = genotype(self.space, self.evolving.ask())
-        accuracy, cost = self.scorer.accuracy(found), self.prices.of(found)
+        score, cost = self.scorer.score(found), self.prices.of(found)
         second = {
             "accuracy": (),
             "accuracy-flops": (-cost.multiply_adds,),
             "accuracy-params": (-cost.weights,),
         }
-        self.evolving.tell((accuracy, *second[self.settings.objectives]))
+        self.evolving.tell((score, *second[self.settings.objectives]))
         self.step += 1
 
     def check(self) -> None:
@@ -102,7 +102,7 @@ class Evolve:
         cost = self.prices.of(self.genotype(scored))
         return {
             "genes": list(scored.genes),
-            "accuracy": scored.scores[0],
+            self.scorer.quantity: scored.scores[0],
             "params": cost.weights,
             "multiply_adds": cost.multiply_adds,
         }
@@ -117,8 +117,8 @@ class Evolve:
         return {
             "generation": f"{self.epoch + 1}/{self.epochs}",
             "candidate": f"{self.step}/{self.steps}",
-            "last": f"{100 * self.evolving.history[-1].scores[0]:.2f} %",
-            "best": f"{100 * best.scores[0]:.2f} %",
+            "last": self.scorer.written(self.evolving.history[-1].scores[0]),
+            "best": self.scorer.written(best.scores[0]),
         }
 
     def end_epoch(self) -> dict[str, Any]:
@@ -160,7 +160,7 @@ class Ranking:
 
     def advance(self) -> None:
         """Score one architecture."""
-        self.scores.append(self.scorer.accuracy(genotype(self.space, self.drawn[self.step])))
+        self.scores.append(self.scorer.score(genotype(self.space, self.drawn[self.step])))
         self.step += 1
 
     def check(self) -> None:
@@ -171,7 +171,8 @@ class Ranking:
 
     def row(self, event: str) -> dict[str, Any]:
         """Return a row of metrics.jsonl: the last architecture."""
-        last = {"genes": list(self.drawn[self.done - 1]), "accuracy": self.scores[-1]}
+        genes = list(self.drawn[self.done - 1])
+        last = {"genes": genes, self.scorer.quantity: self.scores[-1]}
         return {"event": event, "epoch": self.epoch, "step": self.step, **last}
 
     def fields(self) -> Mapping[str, str]:

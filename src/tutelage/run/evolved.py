@@ -34,7 +34,7 @@ EVOLUTION, RANKING = "evolution", "ranking"
 
 def scorer_of(work: Searching, learner: Learner) -> Scorer:
     """Make what scores architectures with a learner's weights, on the validation half."""
-    streams, evolution = work.streams, work.settings.evolution
+    streams, evolution, own = work.streams, work.settings.evolution, work.problem.score
     return Scorer(
         learner.net,
         pick(work.variables, learner.weights),
@@ -42,6 +42,7 @@ def scorer_of(work: Searching, learner: Learner) -> Scorer:
         work.size,
         fitted=partial(first, streams.train, evolution.images),
         judged=partial(first, streams.valid, evolution.judged),
+        own=partial(own, work.variables) if own else None,
     )
 
 
