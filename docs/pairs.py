@@ -1,12 +1,13 @@
-"""Write the table of searches and spaces in searches.md again, from what the code does.
+"""Write the tables of searches and spaces in searches.md again, from what the code does.
 
     python docs/pairs.py
 
 Every method is joined with every search in every space, phase by phase, in networks of one cell (in
-nasbench201, one a stage).
+nasbench201 one a stage, in chains one layer a stage).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from textwrap import fill
@@ -21,40 +22,52 @@ from tutelage.run.maker import Maker
 from tutelage.searches import SEARCHES
 from tutelage.spaces import SPACES
 from tutelage.spaces.base import Size
+from tutelage.spaces.chain import Chain
 
 PAGE = Path(__file__).parent / "searches.md"
 BEGIN, END = "<!-- from docs/pairs.py -->\n", "<!-- to here -->\n"
 SIZE = Size(channels=12, cells=1)
 IMAGES = {"train": 2, "valid": 2}
-SMALL = {"lbt": {"student": "DARTS_V1"}}
-"""Settings that make a part quick to build."""
+SMALL = {"lbt": {"student": "DARTS_V1"}, "ennas": {"students": 2}}
+"""Settings that make a part quick to build, and fit it to spaces of few operations."""
 
 
-@cache
-def join(method: str, search: str, space: str) -> str:
-    """Return the channels and cells of a combination's supernets by default.
+CHAINS = [name for name in SPACES if isinstance(make_part("space", {"name": name}), Chain)]
+"""Chains differ in their settings alone, so the first one meets all methods, the others one."""
+
+
+def join(method: str, search: str, space: str) -> None:
+    """Build a combination's supernets, small.
 
     Raises:
         ValueError: It does not work; says why.
     """
-    relaxation = make_part("search", {"name": search})
-    fitted = relaxation.fit(make_part("space", {"name": space}))
-    phases = relaxation.phases(fitted)
-    for phase in phases:
-        varied = fitted.varied(partial=phase.partial or 1)
+    relaxation, small, cells = make_part("search", {"name": search}), part(space), 1
+    if space in CHAINS:
+        cells = len(small.depths)
+        small = replace(small, depths=(1,) * cells)
+    small = relaxation.fit(small)
+    for phase in relaxation.phases(small):
+        varied = small.varied(partial=phase.partial or 1)
         if phase.operations:
             first = list(range(phase.operations))
-            varied = varied.narrowed({g: [first] * n for g, (n, _) in fitted.choices.items()})
-        cpu = torch.device("cpu")
-        maker = Maker(relaxation, [varied], SIZE, Clock(), 3, cpu, amp=None, images=IMAGES)
+            varied = varied.narrowed({g: [first] * n for g, (n, _) in small.choices.items()})
+        size, cpu = replace(SIZE, cells=cells), torch.device("cpu")
+        maker = Maker(relaxation, [varied], size, Clock(), 3, cpu, amp=None, images=IMAGES)
         make_part("method", {"name": method, **SMALL.get(method, {})})(maker)
-    channels, cells = relaxation.size(fitted)
-    depths = dict.fromkeys(str(cells + phase.cells) for phase in phases)  # each once, in order
-    return f"{channels} × {', '.join(depths)}" if relaxation.trains else "yes"
 
 
+@cache
+def part(space: str) -> Any:
+    """Make a space once."""
+    return make_part("space", {"name": space})
+
+
+@cache
 def refusal(method: str, search: str, space: str) -> str | None:
     """Return the sentence that refuses a combination; None where it works."""
+    if space in CHAINS[1:] and method != "single":
+        return refusal("single", search, space) or refusal(method, search, CHAINS[0])
     try:
         join(method, search, space)
     except ValueError as error:
@@ -62,42 +75,76 @@ def refusal(method: str, search: str, space: str) -> str | None:
     return None
 
 
-def rows() -> Iterator[list[str]]:
-    """Yield the table's rows, a search each."""
-    yield ["", *(f"`{space}`" for space in SPACES)]
-    yield ["---"] * (1 + len(SPACES))
+def able(search: str, space: str) -> list[str]:
+    """List the methods that work with a search in a space."""
+    return [method for method in METHODS if not refusal(method, search, space)]
+
+
+def most(search: str) -> list[str]:
+    """List the methods that work with a search in some space."""
+    return [method for method in METHODS if any(method in able(search, s) for s in SPACES)]
+
+
+def entry(search: str, space: str) -> str:
+    """Return the channels and cells, or layers, of a pair's supernets by default."""
+    relaxation = make_part("search", {"name": search})
+    fitted = relaxation.fit(part(space))
+    channels, cells = relaxation.size(fitted)
+    phases = relaxation.phases(fitted)
+    depths = dict.fromkeys(str(cells + phase.cells) for phase in phases)  # each once, in order
+    return "yes" if relaxation.kind == "draws" else f"{channels} × {', '.join(depths)}"
+
+
+def rows(spaces: Sequence[str]) -> Iterator[list[str]]:
+    """Yield a table's rows, a search each, of those that work in one of the spaces."""
+    yield ["", *(f"`{space}`" for space in spaces)]
+    yield ["---"] * (1 + len(spaces))
     for search in SEARCHES:
         row = [f"`{search}`"]
-        for space in SPACES:
-            able = [method for method in METHODS if not refusal(method, search, space)]
-            only = "" if len(able) == len(METHODS) else f" with {', '.join(able)}"
-            row.append(join(able[0], search, space) + only if able else "–")
-        yield row
+        for space in spaces:
+            methods = able(search, space)
+            only = "" if methods == most(search) else f" with {', '.join(methods)}"
+            row.append(entry(search, space) + only if methods else "–")
+        if set(row[1:]) != {"–"}:
+            yield row
 
 
-def refusals() -> dict[tuple[str, str], Any]:
-    """Map every search and sentence that refuses to the spaces it speaks of, and the methods."""
-    found: dict[tuple[str, str], Any] = {}
+def refused() -> Iterator[tuple[str, str]]:
+    """Yield what does not work, and the sentence that says so: methods, then spaces."""
+    methods: dict[tuple[str, str], list[str]] = {}
+    spaces: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for search in SEARCHES:
-        for space in SPACES:
-            for method in METHODS:
-                if sentence := refusal(method, search, space):
-                    spaces, methods = found.setdefault((search, sentence), ({}, {}))
-                    spaces[space] = methods[method] = None
-    return found
+        for method in METHODS:
+            if method not in most(search):
+                space = next(space for space in SPACES if able(search, space))
+                methods.setdefault((method, refusal(method, search, space) or ""), []).append(
+                    search
+                )
+        sentences = {s: refusal(most(search)[0], search, s) for s in SPACES}
+        for sentence in dict.fromkeys(filter(None, sentences.values())):
+            where = tuple(space for space in SPACES if sentences[space] == sentence)
+            spaces.setdefault((sentence, where), []).append(search)
+    for (method, sentence), searches in methods.items():
+        yield f"`{method}` with {named(searches)}", sentence
+    for (sentence, where), searches in spaces.items():
+        yield f"{named(searches)} in {named(where)}", sentence
+
+
+def named(names: Sequence[str]) -> str:
+    """Write names as code."""
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def text() -> str:
     """Return what stands between the marks."""
-    lines = ["| " + " | ".join(row) + " |" for row in rows()]
-    lines[0] = lines[0].replace("|  |", "| |")
-    lines += ["", "What does not work is refused before anything is written:", ""]
-    for (search, sentence), (spaces, methods) in refusals().items():
-        named = ", ".join(f"`{space}`" for space in spaces)
-        only = "" if len(methods) == len(METHODS) else f", {', '.join(methods)}"
-        lines.append(
-            fill(f"- `{search}` in {named}{only}: “{sentence}”", 118, subsequent_indent="  ")
-        )
+    lines = []
+    for spaces in ([space for space in SPACES if space not in CHAINS], CHAINS):
+        table = ["| " + " | ".join(row) + " |" for row in rows(spaces)]
+        lines += [table[0].replace("|  |", "| |"), *table[1:], ""]
+    lines += ["What does not work is refused before anything is written:", ""]
+    for what, sentence in refused():
+        told = f"- {what}: “{sentence}”"
+        lines.append(fill(told, 118, subsequent_indent="  ", break_on_hyphens=False))
     return "\n".join(lines) + "\n"
 
 

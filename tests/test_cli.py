@@ -54,6 +54,7 @@ def test_the_help_of_a_search_has_its_parts_flags_in_order(tutelage, monkeypatch
         "Data",
         "Weights, by SGD",
         "Alphas, by Adam",
+        "Evolution, for searches that sample paths",
         "Retraining, for `tutelage retrain`",
     ]
     flags = re.findall(r"^│ (--[\w.-]+)", out, re.MULTILINE)

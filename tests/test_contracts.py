@@ -107,21 +107,24 @@ def default(triples):
 
     What meets is two: a method and a search in mixes and phases, a search and a space in `fit`. So
     the slow run has every method with every search in one space, and with every space under one
-    search; the exhaustive one has every triple. Chains differ in their settings alone, so one of
-    them stands for all with methods.
+    search; the exhaustive one has every triple. Chains differ in their settings alone, and a method
+    sees no difference between searches that sample paths: one of each stands for the others.
     """
     home = {search: space for _, search, space in reversed(WORKING) if space == "darts"}
     home |= {search: space for _, search, space in WORKING if space == BENCHMARK}
 
     def marks(method, search, space):
-        other_chain = space in CHAINS and space != "nasbench-macro"
-        if method == "single" or (search, space) == ("darts", BENCHMARK):
-            return (pytest.mark.slow,) if other_chain else ()
-        if method in ("ennas", "dna") and space == "nasbench-macro":
+        if space in CHAINS:
+            first = space == "nasbench-macro"
+            if first and method in ("single", "ennas", "dna"):
+                return ()
+            if first and (method, search) == ("cream", "single-path"):
+                return ()
+            if search == "single-path" and (first or method in ("single", "ennas", "dna")):
+                return (pytest.mark.slow,)
+        elif method == "single" or (search, space) == ("darts", BENCHMARK):
             return ()
-        if (method, search, space) == ("cream", "single-path", "nasbench-macro"):
-            return ()
-        if not other_chain and (search == "darts" or space == home.get(search)):
+        elif search != "diverse-paths" and (search == "darts" or space == home.get(search)):
             return (pytest.mark.slow,)
         return (pytest.mark.slow, pytest.mark.exhaustive)
 

@@ -21,6 +21,7 @@ from tutelage.benchmark.table import open_table, true_accuracy
 from tutelage.config import Run
 from tutelage.run.watch import looked_up
 from tutelage.run.watching import Watching
+from tutelage.spaces.chain import NASBENCH_MACRO
 from tutelage.spaces.genotype import Cell, Genotype
 from tutelage.spaces.notation import read_macro, write_macro
 from tutelage.spaces.published import PUBLISHED, resolve
@@ -178,8 +179,7 @@ print(sorted(times)[2], "torch" in sys.modules)
 
 
 def test_a_search_in_the_tables_own_space_is_told_what_it_says(made):
-    space = SimpleNamespace(name="nasbench-macro")
-    watching = Watching(Run(table=made), space)
+    watching = Watching(Run(table=made), NASBENCH_MACRO)
     answer = Table(made).query(chain("21012100"))
     (said,) = watching.looked_up([chain("21012100")])
     assert said == {**answer.accuracy, "rank": answer.rank["cifar10_test"]}

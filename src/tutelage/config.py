@@ -336,6 +336,8 @@ class Run:
             if (value := getattr(self, name)) is not None:
                 positive(**{name: value})
         at_least(0, budget_weight=self.budget_weight, ranked=self.ranked)
+        if self.ranked == 1:
+            raise ValueError("ranked = 1: a ranking needs two architectures or more, or 0 for none")
         if self.ranked and not self.table:
             raise ValueError(
                 f"ranked = {self.ranked} without a table: give the file of true accuracies, --table"

@@ -36,6 +36,18 @@ The file's accuracies are hundredths that passed through float32: as they stand,
 number of images would differ in the sixth decimal, and equal architectures not share a rank.
 """
 
+LAYOUT: Mapping[str, Any] = {
+    "widths": [64, 128, 256],
+    "depths": [2, 3, 3],
+    "strides": [2, 2, 2],
+    "stem": 32,
+    "first": 0,
+    "last": 1280,
+    "squeeze": 0.0,
+    "activation": "relu",
+}
+"""What a genotype says of its chain where that is the benchmark's."""
+
 UNPACK: Mapping[bytes, Callable[[bytes], bytes]] = {
     b"\xfd7zXZ\0": lzma.decompress,
     b"\x1f\x8b": gzip.decompress,
@@ -141,13 +153,18 @@ def architecture(genotype: Genotype) -> str:
     """Write a genotype as the benchmark's digits.
 
     Raises:
-        ValueError: it is of another space.
+        ValueError: it is of another space, or laid out otherwise.
     """
     if genotype.space != Table.space:
         raise ValueError(
             f"the genotype is of the space {genotype.space!r}: the table holds {Table.space}'s "
             "chains"
         )
+    for name, value in genotype.layout.items():
+        if name in LAYOUT and value != LAYOUT[name]:
+            raise ValueError(
+                f"a chain with {name} = {value}: the table's networks have {LAYOUT[name]}"
+            )
     nodes = [node for cell in genotype.cells.values() for node in cell.nodes]
     return write_macro([operation for node in nodes for operation, _ in node])
 

@@ -66,6 +66,16 @@ class Stream:
         y = self.data.images.labels[chosen]
         return Part(x, onto(y, self.device), onto(index, self.device))
 
+    def in_order(self, images: int | None = None) -> Iterator[Part]:
+        """Yield the first images (None: all) once, in order and not augmented.
+
+        As among the batches that are augmented, a last one of a single image is left out.
+        """
+        subset = self.subset[:images]
+        if len(subset) % self.batch_size == 1:
+            subset = subset[:-1]
+        return in_order(self.data, subset, self.batch_size, self.device)
+
     def _index(self, epoch: int, step: int) -> Tensor:
         """Positions in the subset that a batch holds, int64 (B,)."""
         turn, place = divmod(step, self.steps)

@@ -1,4 +1,4 @@
-"""Draw genotypes: every cell as a layered graph, as SVG or PNG, from one geometry."""
+"""Draw genotypes, as SVG or PNG: every cell as a layered graph, a chain stage by stage."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path as Curve
 
 from tutelage.checks import nearest
+from tutelage.report.chain import chain_figure
 from tutelage.report.figures import LIGHT, canvas, styled, to_png, to_svg
 from tutelage.report.layout import Layout, Slot, Wire, arrange, cell_name
 from tutelage.spaces.genotype import Genotype
@@ -64,6 +65,8 @@ def cell_figure(genotype: Genotype, groups: Sequence[str]) -> Figure:
         if group not in genotype.cells:
             raise ValueError(f"no cell {group!r}: {nearest(group, genotype.cells)}")
     with styled():
+        if genotype.stages:
+            return chain_figure(genotype)
         return _figure(groups, [arrange(genotype.cells[group]) for group in groups])
 
 

@@ -9,6 +9,7 @@ and no label and foreign wire ever share a place. Within ranks, slots are ordere
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
@@ -66,16 +67,16 @@ def short_name(operation: str) -> str:
     ['sep 3×3', 'max 3×3', 'skip']
     """
     words = operation.replace("_conv_", " ").replace("_pool_", " ").replace("_connect", "")
-    return words.replace("_", " ").replace("3x3", "3×3").replace("5x5", "5×5").replace("1x1", "1×1")
+    return re.sub(r"(\d)x(\d)", r"\1×\2", words.replace("_", " "))
 
 
 def cell_name(group: str) -> str:
     """Name the cell of a group.
 
-    >>> cell_name("normal"), cell_name("cell")
-    ('normal cell', 'cell')
+    >>> cell_name("normal"), cell_name("cell"), cell_name("chain")
+    ('normal cell', 'cell', 'chain')
     """
-    return group if group == "cell" else f"{group} cell"
+    return group if group in ("cell", "chain") else f"{group} cell"
 
 
 def arrange(cell: Cell) -> Layout:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from tutelage.report.compared import compared
 from tutelage.report.figures import variables
 from tutelage.report.read import read_run
-from tutelage.report.sections import compared, details, summary
+from tutelage.report.sections import details, summary
 from tutelage.report.tables import as_table, comparison
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from textwrap import fill, wrap
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -16,6 +18,9 @@ from matplotlib.ticker import MaxNLocator
 
 from tutelage.report.figures import LIGHT, SERIES, Drawn, drawn, new_figure, styled
 from tutelage.report.read import Stage, number
+
+LINE = 60
+"""Letters of a legend's line, longer names have several."""
 
 
 @dataclass(frozen=True)
@@ -131,11 +136,13 @@ def plot(
     *,
     log: bool = False,
     shown: tuple[float, float] | None = None,
+    filled: bool = False,
 ) -> Iterator[Drawn]:
     """Give the plot of the lines, or nothing where no line holds a number."""
     lines = [line for line in lines if np.isfinite(line.y).any()]
     if lines:
-        yield drawn(caption, curves(lines, axis, log=log, shown=shown), caption)
+        figure = curves(lines, axis, log=log, shown=shown, filled=filled)
+        yield drawn(caption, figure, caption)
 
 
 def curves(
@@ -144,6 +151,7 @@ def curves(
     *,
     log: bool = False,
     shown: tuple[float, float] | None = None,
+    filled: bool = False,
 ) -> Figure:
     """Plot curves under a legend that names curves of the same label once.
 
@@ -152,30 +160,54 @@ def curves(
         axis: what it runs over.
         log: whether heights are logarithmic.
         shown: heights that are in the plot even where no line is; if logarithmic, its very ends.
+        filled: whether the space between the first two lines is shaded.
     """
-    labels = {line.label for line in lines}
-    columns = len(labels) if len(labels) < 4 else min(3, (len(labels) + 1) // 2)
-    if max(map(len, labels)) > 30:
-        columns = 1
-    legend = 14.0 * -(-len(labels) // columns) + 8 if len(labels) > 1 else 0.0
-    width, height = 400.0, 210 + legend + (12 if axis.marks else 0)
     with styled():
-        figure = new_figure(width, height)
-        axes = figure.add_axes((42 / width, 34 / height, (width - 54) / width, 170 / height))
-        handles = {line.label.replace("$", r"\$"): _draw_line(axes, line) for line in lines}
+        figure, axes = framed([line.label for line in lines], above=12 if axis.marks else 0)
+        handles = {line.label: _draw_line(axes, line) for line in lines}
+        if filled and len(lines) > 1:
+            first, second = lines[:2]
+            axes.fill_between(first.x, first.y, second.y, color=first.colour, alpha=0.12, lw=0)
         _scale(axes, [y for line in lines for y in line.y if math.isfinite(y)], log, shown)
         axes.set_xlabel(axis.name)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         axes.margins(x=0.02)
         axes.tick_params(length=0)
         _draw_marks(axes, axis.marks)
-        if legend:
-            figure.legend(
-                list(handles.values()), list(handles), loc="upper left", ncols=columns,
-                bbox_to_anchor=(30 / width, 1), fontsize=9, handlelength=1.8, columnspacing=1.4,
-                borderaxespad=0.2,
-            )  # fmt: skip
+        name(figure, handles)
     return figure
+
+
+def framed(labels: Iterable[str], above: float = 0.0) -> tuple[Figure, Axes]:
+    """Make axes, with room for the names of what they show and so many points above them."""
+    lines, _ = _legend(labels)
+    room = 14.0 * lines + 8 if lines else 0.0
+    width, height = 400.0, 210 + room + above
+    figure = new_figure(width, height)
+    return figure, figure.add_axes((42 / width, 34 / height, (width - 54) / width, 170 / height))
+
+
+def name(figure: Figure, handles: Mapping[str, Artist]) -> None:
+    """Name what a figure shows, where that is more than one thing."""
+    lines, columns = _legend(handles)
+    if lines:
+        labels = [fill(label, LINE).replace("$", r"\$") for label in handles]
+        figure.legend(
+            list(handles.values()), labels, loc="upper left", ncols=columns,
+            bbox_to_anchor=(30 / 400, 1), fontsize=9, handlelength=1.8, columnspacing=1.4,
+            borderaxespad=0.2,
+        )  # fmt: skip
+
+
+def _legend(labels: Iterable[str]) -> tuple[int, int]:
+    """Give the lines and the columns of a legend; none where it would name one thing."""
+    found = set(labels)
+    if len(found) < 2:
+        return 0, 1
+    if max(map(len, found)) > 30:
+        return sum(len(wrap(label, LINE)) for label in found), 1
+    columns = len(found) if len(found) < 4 else min(3, (len(found) + 1) // 2)
+    return -(-len(found) // columns), columns
 
 
 def _draw_line(axes: Axes, line: Line) -> Line2D:

@@ -42,6 +42,10 @@ class Stage:
     """One sentence for everything that is damaged."""
     networks: tuple[Stage, ...] = ()
     """The retrainings of an ensemble's members, as far as there are any."""
+    ranking: Stage | None = None
+    """How a supernet of sampled paths ranked architectures that a table knows; None before it."""
+    evolution: Stage | None = None
+    """The evolution among its paths; None before it begins."""
 
     def of(self, event: str) -> list[dict[str, Any]]:
         """Give the rows of one event: step, epoch or end."""
@@ -76,6 +80,11 @@ class Stage:
         return bool(self.of("end")) and not self.epochs_done
 
     @property
+    def sampled(self) -> bool:
+        """Whether paths of a supernet were sampled, as far as an epoch has told."""
+        return self.evolution is not None or any("drawn" in row for row in self.of("epoch"))
+
+    @property
     def stopped(self) -> Mapping[str, Any]:
         """Why the search stopped early, and the epoch whose architecture counts; or nothing."""
         found = [row["stopped"] for row in self.of("epoch") if row.get("stopped")]
@@ -92,9 +101,16 @@ class Stage:
         return next((row for row in rows if row.get("epoch") == wanted), rows[-1])
 
     @property
+    def answers(self) -> list[Any]:
+        """What a table says of the architectures that count: of every learner's, or of the one."""
+        ends = [row["table"] for row in self.of("end") if row.get("table")]
+        return ends[-1] if ends else self.last.get("table") or []
+
+    @property
     def benchmark(self) -> Benchmark:
         """The benchmark that was asked; the first where none was."""
-        asked = {key for answer in self.last.get("table") or [] for key in answer}
+        ranked = [row.get("table") or {} for row in (self.ranking.rows if self.ranking else [])]
+        asked = {key for answer in [*self.answers, *ranked] for key in answer}
         return next((each for each in BENCHMARKS if each.ranked_by in asked), BENCHMARKS[0])
 
     @property
@@ -180,8 +196,11 @@ class Record:
 
     @property
     def valid_accuracy(self) -> float | None:
-        """The accuracy of what is kept on validation data at the end of the search."""
-        if self.search is None:
+        """The accuracy of what is kept on validation data at the end of the search.
+
+        None where paths were sampled: the supernet had none that was kept while it trained.
+        """
+        if self.search is None or self.search.sampled:
             return None
         if self.members:
             return number(self.search.ensemble.get("valid_accuracy"))
@@ -200,8 +219,9 @@ class Record:
         """
         if self.search is None or self.kept is None or self.members:
             return {}
-        found = self.search.last.get("table") or []
-        return found[self.kept] if self.kept < len(found) else {}
+        found = self.search.answers
+        place = 0 if self.search.sampled else self.kept
+        return found[place] if place < len(found) else {}
 
 
 def read_run(path: Path) -> Record:
@@ -236,6 +256,9 @@ def _stage(path: Path) -> Stage:
     result = _read(path / "result.json", json.loads, notes)
     ensemble = _read(path / "ensemble.json", json.loads, notes)
     networks = tuple(_stage(folder) for folder in sorted(path.glob("member-*")))
+    ranking, evolution = (
+        _stage(path / name) if (path / name).is_dir() else None for name in ("ranking", "evolution")
+    )
     stored = _read(path / "genotype.json", json.loads, notes) or result.get("genotype", {})
     genotype = None
     if stored:
@@ -255,8 +278,13 @@ def _stage(path: Path) -> Stage:
         about=stored.get("about") or {},
         result=result,
         ensemble=ensemble,
-        notes=(*notes, *(note for network in networks for note in network.notes)),
+        notes=(
+            *notes,
+            *(note for each in (*networks, ranking, evolution) if each for note in each.notes),
+        ),
         networks=networks,
+        ranking=ranking,
+        evolution=evolution,
     )
 
 

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Iterator
 from typing import Any
 
-from tutelage.report.benchmarks import BENCHMARKS
 from tutelage.report.figures import LIGHT, SERIES, Drawn
 from tutelage.report.learners import cells, learners
-from tutelage.report.plots import (
-    Axis,
-    Line,
-    by_epoch,
-    keyed_lines,
-    learner_lines,
-    plot,
-    timeline,
-    values,
-)
+from tutelage.report.plots import Line, by_epoch, keyed_lines, learner_lines, plot, timeline, values
 from tutelage.report.read import Record, Stage, number
-from tutelage.report.tables import Row, dotted, duration
+from tutelage.report.sampled import sampled
+from tutelage.report.status import provenance, status, stopped
+from tutelage.report.tables import dotted, duration
 from tutelage.report.teaching import first_stage, teaching
-from tutelage.report.watched import (
-    collapse,
-    figure,
-    rank,
-    table_header,
-    table_plots,
-    table_rows,
-    warnings,
-)
+from tutelage.report.tiles import tiles
+from tutelage.report.watched import collapse, table_header, table_plots, table_rows, warnings
 from tutelage.spaces.genotype import Genotype
 
 COSTS = (
@@ -39,17 +22,6 @@ COSTS = (
     ("weights", "max_params", "Weights"),
 )
 """Keys of `cost` in metrics.jsonl, settings that limit them, and names."""
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One number that matters."""
-
-    name: str
-    value: str
-    remark: str
-    result: bool = False
-    """Whether it is what the run was for."""
 
 
 def summary(record: Record) -> dict[str, Any]:
@@ -64,6 +36,7 @@ def summary(record: Record) -> dict[str, Any]:
         "cells": cells(record.genotype),
         "genotype": record.genotype,
         "texts": list(texts(record.genotype)),
+        "drawing": "Layers" if record.genotype and record.genotype.stages else "Cells",
     }
 
 
@@ -88,115 +61,11 @@ def details(record: Record) -> dict[str, Any]:
         "table_header": table_header(search) if search else (),
         "table_plots": list(table_plots(search)) if search else [],
         "gradients": list(gradients(search)) if search else [],
+        "sampled": sampled(search) if search and search.sampled else None,
         "retraining": list(retrained(retraining)) if retraining else [],
         "settings": [(name, settings(stage)) for name, stage in record.stages],
         "sessions": [(name, each) for name, stage in record.stages for each in sessions(stage)],
     }
-
-
-def status(record: Record) -> str:
-    """Say in one sentence how far a run is."""
-    parts = []
-    if record.search:
-        done, total = record.search.epochs_done, record.search.setting("epochs")
-        ended = record.search.of("end") or done == total
-        state = "finished" if ended else "in progress"
-        if record.search.stopped:
-            parts.append(f"Search stopped early after {_of(done, total)}")
-        elif record.search.trainless:
-            parts.append("Search finished without training")
-        else:
-            parts.append(f"Search {state}, {_of(done, total)}")
-    if record.retraining is None:
-        parts.append("not retrained yet, so there is no test error")
-    elif record.test_error is None and record.members:
-        done = sum(bool(network.result) for network in record.retraining.networks)
-        parts.append(f"retraining in progress, {done} of {len(record.members)} networks")
-    elif record.test_error is None:
-        done, total = record.retraining.epochs_done, record.retraining.setting("retrain", "epochs")
-        parts.append(f"retraining in progress, {_of(done, total)}")
-    else:
-        parts.append("retrained from scratch and tested once, after the last epoch")
-    sentence = "; ".join(parts) + "."
-    return sentence[0].upper() + sentence[1:]
-
-
-def stopped(stage: Stage) -> str:
-    """Say why a search stopped early and what it keeps; nothing where it did not."""
-    if not stage.stopped:
-        return ""
-    reason, kept = stage.stopped.get("reason", "no reason is recorded"), stage.last.get("epoch")
-    last = f", not that of the last epoch, {stage.of('epoch')[-1].get('epoch')}"
-    rest = last if stage.kept_earlier else ", the last"
-    return f"Stopped early: {reason}. The architecture of epoch {kept} is kept{rest}."
-
-
-def tiles(record: Record) -> Iterator[Tile]:
-    """Give the numbers that matter, as far as they are known."""
-    retraining = record.retraining
-    if retraining and record.test_error is not None:
-        epochs = retraining.result.get("epochs", retraining.epochs_done)
-        remark = f"after {epochs} epochs of training"
-        if record.members:
-            own = ", ".join(percent(each) for each in retraining.result.get("ensemble") or [])
-            remark = f"of the ensemble, {remark} of each network; by themselves {own}"
-        yield Tile("test error", percent(record.test_error), remark, True)
-    if record.search and record.answer:
-        answer, benchmark = record.answer, record.search.benchmark
-        for key, data in benchmark.tests.items():
-            ranked = key == benchmark.ranked_by
-            remark = f"rank {rank(answer, benchmark)}" if ranked else f"of {benchmark.title}"
-            yield Tile(f"{data} test", figure(answer, key), remark, result=ranked)
-    if retraining and record.parameters is not None:
-        whose = "of all networks, " if record.members else ""
-        yield Tile("weights", quantity(record.parameters), f"{whose}without auxiliary head")
-    multiply_adds = number(retraining.result.get("multiply_adds")) if retraining else None
-    if multiply_adds is not None:
-        whose = "all networks, " if record.members else ""
-        yield Tile("multiply-adds", quantity(multiply_adds), f"{whose}one image")
-    if record.valid_accuracy is not None:
-        alone = "supernet, end of search" if record.kept is None else f"learner {record.kept}, kept"
-        yield Tile("valid accuracy", percent(record.valid_accuracy), record.ensemble or alone)
-    for name, stage in record.stages:
-        if stage.seconds is not None:
-            count = len(stage.sessions)
-            remark = "in one session" if count == 1 else f"in {count} sessions"
-            yield Tile(f"{name} time", duration(stage.seconds), remark)
-
-
-def percent(fraction: float) -> str:
-    """Write a fraction in percent, two decimals."""
-    return f"{100 * fraction:.2f} %"
-
-
-def quantity(count: float) -> str:
-    """Write a large number with three digits or more.
-
-    >>> quantity(3349342), quantity(528e6), quantity(48214), quantity(12)
-    ('3.35 M', '528 M', '48.2 k', '12')
-    """
-    for unit, size in (("M", 1e6), ("k", 1e3)):
-        if count >= size:
-            digits = 0 if count >= 100 * size else 1 if count >= 10 * size else 2
-            return f"{count / size:.{digits}f} {unit}"
-    return f"{count:.0f}"
-
-
-def provenance(record: Record) -> str:
-    """Say where the genotype comes from, and how the supernet did when the search ended."""
-    about = record.search.about if record.search else {}
-    if record.search is None or "learner" not in about:
-        return ""
-    origin = f"learner {about['learner']}"
-    if record.members:
-        origin += f", the first of the {record.ensemble},"
-    if record.search.epochs_done:
-        origin += f" after epoch {record.search.last.get('epoch', '?')}"
-    loss, accuracy = number(about.get("valid_loss")), number(about.get("valid_accuracy"))
-    if loss is None or accuracy is None:
-        return origin
-    marks = f"validation loss {loss:.4f}, validation accuracy {percent(accuracy)}"
-    return f"{origin}, whose supernet ended with {marks}"
 
 
 def learning(stage: Stage) -> Iterator[Drawn]:
@@ -282,48 +151,13 @@ def texts(genotype: Genotype | None) -> Iterator[tuple[str, str]]:
     notations = (
         ("NAS-Bench-201’s string", genotype.to_nasbench201),
         ("DARTS’ tuple text", genotype.to_darts),
+        ("NAS-Bench-Macro’s digits", genotype.to_macro),
     )
     for name, write in notations:
         try:
             yield name, write()
         except ValueError:  # cells of another shape
             continue
-
-
-def compared(rows: Sequence[Row]) -> list[Drawn]:
-    """Plot the runs of a comparison over each other, one colour a row of the table."""
-    accuracy, loss, training = [], [], []
-    tables: dict[str, list[Line]] = {each.title: [] for each in BENCHMARKS}
-    for place, row in enumerate(rows):
-        colour = SERIES[place % len(SERIES)]
-        for record in row.records:
-            if record.search:
-                kept = record.kept or 0
-                _, x, found = timeline(record.search)
-                y = [100 * value for value in values(found, "learners", kept, "valid_accuracy")]
-                accuracy.append(Line(row.label, x, y, colour))
-                y = values(found, "learners", kept, "valid_loss")
-                loss.append(Line(row.label, x, y, colour))
-                benchmark = record.search.benchmark
-                y = values(found, "table", kept, benchmark.ranked_by)
-                tables[benchmark.title].append(Line(row.label, x, y, colour))
-            for stage in record.retraining.trainings if record.retraining else ():
-                _, x, found = timeline(stage)
-                training.append(Line(row.label, x, values(found, "train_loss"), colour))
-    axis = Axis("epoch")
-    return [
-        *plot("Search: validation accuracy of the kept learner (%)", accuracy, axis),
-        *plot("Search: validation loss of the kept learner", loss, axis),
-        *chain.from_iterable(
-            plot(f"{title}: CIFAR-10 test accuracy of the kept learner (%)", lines, axis)
-            for title, lines in tables.items()
-        ),
-        *plot("Retraining: training loss", training, axis),
-    ]
-
-
-def _of(done: int, total: Any) -> str:
-    return f"{done} of {total} epochs" if total else f"{done} epochs"
 
 
 def _part(name: str, value: Any) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tutelage.report.benchmarks import BENCHMARKS
+from tutelage.report.found import gap, multiply_adds, supernet_accuracy, tau, weights
 from tutelage.report.read import Record, number
 
 IMMATERIAL = ("seed", "device", "root", "download", "save_every", "log_every", "table")
@@ -73,11 +74,6 @@ class Row:
         return _statistic(record.valid_accuracy for record in self.records)
 
     @property
-    def parameters(self) -> Statistic:
-        """Weights of the retrained networks."""
-        return _statistic(record.parameters for record in self.records)
-
-    @property
     def search_seconds(self) -> Statistic:
         """How long the searches took."""
         return _statistic(record.search.seconds for record in self.records if record.search)
@@ -102,12 +98,17 @@ class Row:
             "seeds": ", ".join(seeds),
             "test error %": self.test_error.text(scale=100),
             **self.benchmark(),
+            "supernet accuracy %": self._mean(supernet_accuracy).text(scale=100),
+            "Kendall’s tau": self._mean(tau).text(),
+            "teacher’s gap (points)": self._mean(gap).text(scale=100),
             "valid accuracy %": self.valid_accuracy.text(scale=100),
-            "weights (M)": self.parameters.text(
-                digits=2 if self.parameters.mean >= 1e6 else 4, scale=1e-6
-            ),
+            "weights (M)": _millions(self._mean(weights)),
+            "multiply-adds (M)": _millions(self._mean(multiply_adds)),
             "search time": self.search_seconds.text(scale=1 / seconds, unit=f" {unit}"),
         }
+
+    def _mean(self, figure: Callable[[Record], float | None]) -> Statistic:
+        return _statistic(map(figure, self.records))
 
     def _answered(self, key: str) -> Statistic:
         return _statistic(number(record.answer.get(key)) for record in self.records)
@@ -185,6 +186,11 @@ def dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from dotted(value, f"{prefix}{name}.")
+
+
+def _millions(counts: Statistic) -> str:
+    """Write large numbers, with more digits where they are small."""
+    return counts.text(digits=2 if counts.mean >= 1e6 else 4, scale=1e-6)
 
 
 def _statistic(values: Iterable[float | None]) -> Statistic:

@@ -96,8 +96,9 @@ def table_header(stage: Stage) -> tuple[str, ...]:
 def table_rows(stage: Stage, kept: int | None) -> list[tuple[str, ...]]:
     """Give, for every learner, its name, accuracies and rank at the epoch that counts."""
     rows = []
-    for k, answer in enumerate(stage.last.get("table") or []):
+    for k, answer in enumerate(stage.answers):
         name = f"learner {k}" + (", kept" if k == kept else "")
+        name = "found by evolution" if stage.sampled else name
         figures = (figure(answer, key) for key in stage.benchmark.tests)
         rows.append((name, *figures, rank(answer, stage.benchmark)))
     return rows

@@ -125,11 +125,13 @@ class Prices:
 
     def of(self, genotype: Genotype) -> Cost:
         """Add up what an architecture costs."""
-        parts = [
-            self.operations[group][edge][name]
-            for group, _, kept in nodes(genotype)
-            for edge, name in kept
-        ]
+        return self.total(
+            (group, e, name) for group, _, kept in nodes(genotype) for e, name in kept
+        )
+
+    def total(self, kept: Iterable[tuple[str, int, str]]) -> Cost:
+        """Add up what group, edge and operation of all that is kept cost."""
+        parts = (self.operations[group][edge][name] for group, edge, name in kept)
         return added([self.fixed, *parts])
 
     def can_stay(self, name: str) -> bool:

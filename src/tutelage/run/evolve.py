@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
+from tutelage.benchmark.table import Table
 from tutelage.run.cost import Cost, Prices
 from tutelage.run.scoring import Scorer
+from tutelage.run.watch import looked_up
 from tutelage.searches.evolution import Evolution
 from tutelage.searches.evolving import Evolving, Scored
 from tutelage.spaces.base import Space
 from tutelage.spaces.genotype import Genotype
-from tutelage.spaces.paths import Genes, bounds, genes, genotype
+from tutelage.spaces.paths import Genes, bounds, genes, genotype, kept
 
 
 @final
@@ -52,7 +54,7 @@ class Evolve:
         self.space, self.scorer, self.prices, self.settings = space, scorer, prices, settings
 
         def allowed(candidate: Genes) -> bool:
-            return within(prices.of(genotype(space, candidate)))
+            return within(prices.total(kept(space, candidate)))
 
         known = [genes(space, architecture) for architecture in first]
         self.evolving = Evolving(bounds(space), settings, allowed, seed, known)
@@ -139,7 +141,7 @@ class Evolve:
 
 @final
 class Ranking:
-    """Architectures drawn uniformly, and what each scores in the supernet.
+    """Architectures drawn uniformly: what each scores in the supernet, and what a table knows.
 
     Attributes:
         epoch: 1 when all are scored.
@@ -148,8 +150,12 @@ class Ranking:
         epochs: 1.
     """
 
-    def __init__(self, space: Space, scorer: Scorer, drawn: Sequence[Genes]) -> None:
-        self.space, self.scorer, self.drawn = space, scorer, list(drawn)
+    def __init__(
+        self, space: Space, scorer: Scorer, prices: Prices, table: Table, drawn: Sequence[Genes]
+    ) -> None:
+        self.space, self.scorer, self.prices, self.table = space, scorer, prices, table
+        self.drawn = [genotype(space, genes) for genes in drawn]
+        self.genes = list(drawn)
         self.scores: list[float] = []
         self.epoch, self.step, self.steps, self.epochs = 0, 0, len(self.drawn), 1
 
@@ -160,7 +166,7 @@ class Ranking:
 
     def advance(self) -> None:
         """Score one architecture."""
-        self.scores.append(self.scorer.score(genotype(self.space, self.drawn[self.step])))
+        self.scores.append(self.scorer.score(self.drawn[self.step]))
         self.step += 1
 
     def check(self) -> None:
@@ -171,9 +177,17 @@ class Ranking:
 
     def row(self, event: str) -> dict[str, Any]:
         """Return a row of metrics.jsonl: the last architecture."""
-        genes = list(self.drawn[self.done - 1])
-        last = {"genes": genes, self.scorer.quantity: self.scores[-1]}
-        return {"event": event, "epoch": self.epoch, "step": self.step, **last}
+        place = self.done - 1
+        found = self.drawn[place]
+        return {
+            "event": event,
+            "epoch": self.epoch,
+            "step": self.step,
+            "genes": list(self.genes[place]),
+            self.scorer.quantity: self.scores[place],
+            "multiply_adds": self.prices.of(found).multiply_adds,
+            "table": looked_up(self.table, found),
+        }
 
     def fields(self) -> Mapping[str, str]:
         """Return what progress shows."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
-from math import inf
+from math import inf, prod
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,8 @@ import torch
 from tutelage.benchmark.ranking import compare
 from tutelage.benchmark.table import Table, true_accuracy
 from tutelage.config import Run
-from tutelage.data.batches import Stream, in_order
 from tutelage.data.draws import draws
-from tutelage.problem import Learner, Part, pick
+from tutelage.problem import Learner, pick
 from tutelage.run import loop
 from tutelage.run.budget import MILLION
 from tutelage.run.cost import Cost
@@ -24,7 +22,7 @@ from tutelage.run.directory import RunDirectory, plain
 from tutelage.run.evolve import Evolve, Ranking
 from tutelage.run.scoring import Scorer
 from tutelage.run.searching import Searching
-from tutelage.spaces.paths import architecture, drawn, genotype
+from tutelage.spaces.paths import Genes, architecture, bounds, drawn
 
 TOP = 10
 """Architectures that score best, of which is said how good they truly are."""
@@ -40,28 +38,34 @@ def scorer_of(work: Searching, learner: Learner) -> Scorer:
         pick(work.variables, learner.weights),
         work.space,
         work.size,
-        fitted=partial(first, streams.train, evolution.images),
-        judged=partial(first, streams.valid, evolution.judged),
+        fitted=partial(streams.train.in_order, evolution.images),
+        judged=partial(streams.valid.in_order, evolution.judged),
         own=partial(own, work.variables) if own else None,
     )
 
 
-def first(stream: Stream, images: int) -> Iterable[Part]:
-    """Yield the first images of a stream, not augmented."""
-    return in_order(stream.data, stream.subset[:images], stream.batch_size, stream.device)
-
-
-def ranking_of(work: Searching, scorer: Scorer) -> Ranking:
+def ranking_of(work: Searching, scorer: Scorer, table: Table) -> Ranking:
     """Draw the architectures that are to be ranked, uniformly, none of them twice."""
     torch.manual_seed(int(draws(work.settings.seed, "search/ranked").integers(2**63)))
-    genes = dict.fromkeys(drawn(work.space) for _ in range(work.settings.ranked))
-    return Ranking(work.space, scorer, list(genes))
+    count = min(work.settings.ranked, prod(bounds(work.space)))
+    genes: set[Genes] = set()
+    while len(genes) < count:
+        genes.add(drawn(work.space))
+    return Ranking(work.space, scorer, work.prices, table, sorted(genes))
 
 
-def ranked(ranking: Ranking, table: Table) -> dict[str, Any]:
-    """Compare what architectures score in the supernet with what the table knows of them."""
-    true = [true_accuracy(table, genotype(ranking.space, genes)) for genes in ranking.drawn]
-    return asdict(compare(ranking.scores, true, min(TOP, len(true))))
+def ranked(ranking: Ranking) -> dict[str, Any]:
+    """Compare what architectures score in the supernet with what the table knows of them.
+
+    Returns:
+        The figures of the comparison, and under `by_multiply_adds` those of ranking the same
+        architectures by their multiply-adds, for which nothing need be trained.
+    """
+    true = [true_accuracy(ranking.table, found) for found in ranking.drawn]
+    costs = [ranking.prices.of(found).multiply_adds for found in ranking.drawn]
+    top = min(TOP, len(true))
+    untrained = asdict(compare(costs, true, top))
+    return asdict(compare(ranking.scores, true, top)) | {"by_multiply_adds": untrained}
 
 
 def evolve_of(work: Searching, scorer: Scorer) -> Evolve:

@@ -44,6 +44,7 @@ def joined(settings: Run) -> Joined:
     method = make_part("method", settings.method)
     asked = make_part("space", settings.space)
     space = search.fit(asked)
+    check_kind(settings, search)
     settings = replace(
         settings,
         method=part_settings("method", method),
@@ -60,3 +61,25 @@ def joined(settings: Run) -> Joined:
         form=settings.form,
     )
     return Joined(settings, method, search, space, size, train, device)
+
+
+OF_ALPHAS = ("eigenvalue_every", "sharpness_every", "gap_every", "stop")
+"""Settings that watch alphas."""
+
+
+def check_kind(settings: Run, search: Search) -> None:
+    """Refuse settings that would do nothing in this kind of search.
+
+    Raises:
+        ValueError: There are such.
+    """
+    if search.kind != "samples" and settings.ranked:
+        raise ValueError(
+            f"ranked = {settings.ranked}: only searches that sample paths rank architectures in "
+            "the supernet, single-path and diverse-paths"
+        )
+    for name in OF_ALPHAS if search.kind == "samples" else ():
+        if (value := getattr(settings, name)) not in (0, "never"):
+            raise ValueError(
+                f"{name} = {value!r}: it watches alphas, and this search samples paths and has none"
+            )

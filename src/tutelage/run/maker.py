@@ -139,6 +139,7 @@ class Maker:
     def _bound(self, space: Space) -> Relaxed | Sampled:
         if self.search.kind == "samples":
             search = cast(Sampling, self.search)
+            search.check(space, self.flops)
             self.sampled.append(Sampled(search, space, self.device, self.flops))
             return self.sampled[-1]
         return Relaxed(cast(Relaxing, self.search), space, self.device)

@@ -116,6 +116,11 @@ def compared(
     return found
 
 
+def draws_of(counts: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    """Return how many operations were drawn in all, for each edge."""
+    return {group: c.sum(1).long().tolist() for group, c in counts.items()}
+
+
 def shares(counts: Mapping[str, Tensor]) -> dict[str, list[list[float]]]:
     """Return how often each operation was drawn, as shares of its edge's draws (edges, ops)."""
     return {

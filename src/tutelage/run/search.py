@@ -195,9 +195,9 @@ def _evolve(
     about: dict[str, Any] = {"learner": kept, "epoch": work.epoch}
     end: dict[str, Any] = {"event": "end", "learners": marks, "kept": kept}
     if work.settings.ranked and work.watching.table:
-        ranking = evolved.ranking_of(work, scorer)
+        ranking = evolved.ranking_of(work, scorer, work.watching.table)
         evolved.work_in(directory.path / evolved.RANKING, ranking, work.settings)
-        end["ranking"] = evolved.ranked(ranking, work.watching.table)
+        end["ranking"] = evolved.ranked(ranking)
     evolving = evolved.evolve_of(work, scorer)
     evolved.work_in(directory.path / evolved.EVOLUTION, evolving, work.settings)
     found = evolving.genotype(evolving.evolving.best)

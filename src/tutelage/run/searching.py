@@ -18,7 +18,6 @@ from torch import Tensor
 
 from tutelage.clock import Clock
 from tutelage.config import Run
-from tutelage.data.batches import in_order
 from tutelage.data.draws import draws
 from tutelage.multilevel import Level, hypergradient, search_step, tops
 from tutelage.problem import Learner, Method, Part, Problem, pick
@@ -37,7 +36,7 @@ from tutelage.run.phases import (
     stretches,
     strongest,
 )
-from tutelage.run.sampled import PROBES, compared, probed, shares
+from tutelage.run.sampled import PROBES, compared, draws_of, probed, shares
 from tutelage.run.streams import LazyBatch, Streams
 from tutelage.run.teacher import Pictures
 from tutelage.run.watching import Subject, Watching
@@ -110,7 +109,8 @@ class Searching:
         shape = streams.train.data.images.shape
         self.budget = budget_of(settings, search, space, size.classes, shape)
         self._enter(0, [everything(space)])
-        steps = math.ceil(self.problem.share * streams.train.steps)
+        # less a rounding error: 0.1 of 30 steps are 3, not 4
+        steps = math.ceil(self.problem.share * streams.train.steps - 1e-9)
         self.steps = min(steps, settings.limit_batches or steps)
 
     @cached_property
@@ -142,6 +142,8 @@ class Searching:
             pictures=Pictures(data.images.shape, data.mean, data.std),
         )
         problem, spaces = self.method(self.maker), self.maker.spaces
+        for sampled in self.maker.sampled:
+            sampled.counts = {}  # what a method draws to see that it can is no sub-network's step
         if self.search.kind == "samples":
             self.problem = without_alphas(problem)
         else:
@@ -330,9 +332,10 @@ class Searching:
             learners = self.problem.learners
             row["gradient"] |= self._apart
             row["phase"] = self.clock.phase
-            if self.maker.sampled:
-                return row | {"drawn": [shares(x.counts) for x in self.maker.sampled]}
             row["operations"] = [names(self.space_of(x)) for x in learners]
+            if sampled := self.maker.sampled:
+                row["drawn"] = [shares(x.counts) for x in sampled]
+                return row | {"draws": [draws_of(x.counts) for x in sampled]}
             row["mix"] = [self.mix(learner) for learner in learners]
             row["genotype"] = [self.genotype(x).to_dict() for x in learners]
             if self.budget:
@@ -393,8 +396,7 @@ class Searching:
         Batches are those of the search, since a supernet normalises by the batch.
         """
         valid, limit = self.streams.valid, self.settings.limit_batches
-        subset = valid.subset[: limit * valid.batch_size] if limit else valid.subset
-        return in_order(valid.data, subset, valid.batch_size, valid.device)
+        return valid.in_order(limit * valid.batch_size if limit else None)
 
     # Checkpoints ---------------------------------------------------------------------------
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, final
 
+import torch
+
 from tutelage.benchmark.table import open_table
 from tutelage.config import Run
 from tutelage.problem import Learner, Part
 from tutelage.run.probes import signs
 from tutelage.run.watch import column, due, looked_up, stop_now, two_stages, watched
 from tutelage.searches.base import Relaxing
-from tutelage.spaces.base import Space
+from tutelage.spaces.base import Mix, Space
 from tutelage.spaces.genotype import Genotype
 from tutelage.virtual import Tree
 
@@ -42,7 +44,7 @@ class Watching:
         """Open the table that the settings name.
 
         Raises:
-            ValueError: It is none, or of another space.
+            ValueError: It is none, or of another space, or of another layout of it.
         """
         self.settings = settings
         self.table = open_table(settings.table) if settings.table else None
@@ -50,6 +52,8 @@ class Watching:
             raise ValueError(
                 f"--table with --space {space.name}: {settings.table} is of {self.table.space}"
             )
+        zeros = Mix({group: torch.zeros(shape) for group, shape in space.choices.items()})
+        self.looked_up([space.genotype(zeros)])  # a chain laid out otherwise is in no table
         self.history: list[list[dict[str, Any]]] = []
         self.stopped: dict[str, Any] | None = None
 

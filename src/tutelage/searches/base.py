@@ -88,6 +88,17 @@ class Sampling(Search, Protocol):
     measures: ClassVar[bool]
     """Whether it samples by how much operations differ, measured after every epoch."""
 
+    def check(self, space: Space, flops: Callable[[Genotype], float]) -> None:
+        """Refuse what could not be drawn.
+
+        Args:
+            space: What can be built.
+            flops: Counts the multiply-adds of an architecture.
+
+        Raises:
+            ValueError: There are no such paths.
+        """
+
     def paths(
         self, space: Space, count: int, diversity: Diversity, flops: Callable[[Genotype], float]
     ) -> list[Genes]:

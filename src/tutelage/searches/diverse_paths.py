@@ -57,6 +57,9 @@ class DiversePaths:
         """Search in one go."""
         return (Phase(),)
 
+    def check(self, space: Space, flops: Callable[[Genotype], float]) -> None:
+        """Refuse nothing: how many operations there must be depends on how many paths."""
+
     def paths(
         self, space: Space, count: int, diversity: Diversity, flops: Callable[[Genotype], float]
     ) -> list[Genes]:

@@ -29,6 +29,7 @@ often, so sets of operators are as likely as in a uniform draw. That is every m 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -100,8 +101,9 @@ def sequential(zeta: Tensor, m: int, rule: Rule = "exact") -> Sequential:
     return Sequential(tuple(picks))
 
 
+@cache
 def uniform(operators: int, m: int) -> Sequential:
-    """Make the sampler of m distinct operators that knows no diversity: all orders are as likely.
+    """Make, once, the sampler of m distinct operators without diversity: all orders are as likely.
 
     Raises:
         ValueError: When m is not 1 to the number of operators.

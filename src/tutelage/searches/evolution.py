@@ -41,7 +41,8 @@ class Evolution:
 
     def __post_init__(self) -> None:
         at_least(1, population=self.population, generations=self.generations)
-        at_least(1, parents=self.parents, images=self.images, judged=self.judged)
+        at_least(1, parents=self.parents)
+        at_least(2, images=self.images, judged=self.judged)  # a supernet normalises by the batch
         within(0, 1, crossover=self.crossover, mutation=self.mutation)
         one_of(("accuracy", "accuracy-flops", "accuracy-params"), objectives=self.objectives)
         if self.parents == 1 and self.crossover:

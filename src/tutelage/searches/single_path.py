@@ -63,6 +63,15 @@ class SinglePath:
         """Search in one go."""
         return (Phase(),)
 
+    def check(self, space: Space, flops: Callable[[Genotype], float]) -> None:
+        """Refuse ranges of multiply-adds in which no architecture is found.
+
+        Raises:
+            ValueError: None was found in one of them.
+        """
+        for place in range(self.bins):
+            self._within(place, space, flops)
+
     def paths(
         self, space: Space, count: int, diversity: Diversity, flops: Callable[[Genotype], float]
     ) -> list[Genes]:
@@ -72,15 +81,17 @@ class SinglePath:
             ValueError: No architecture was found within a range of multiply-adds.
         """
         if self.bins:
-            return [self._within_a_bin(space, flops) for _ in range(count)]
+            places = torch.randint(self.bins, (count,)).tolist()
+            return [self._within(place, space, flops) for place in places]
         return [drawn(space) for _ in range(count)]
 
-    def _within_a_bin(self, space: Space, flops: Callable[[Genotype], float]) -> Genes:
+    def _within(self, place: int, space: Space, flops: Callable[[Genotype], float]) -> Genes:
+        """Draw an architecture within a range, both ends of which belong to it as in the code."""
         width = (self.bins_to - self.bins_from) / self.bins
-        low = self.bins_from + width * int(torch.randint(self.bins, ()))
+        low = self.bins_from + width * place
         for _ in range(TRIES):
             genes = drawn(space)
-            if low <= flops(genotype(space, genes)) / MILLION < low + width:
+            if low <= flops(genotype(space, genes)) / MILLION <= low + width:
                 return genes
         raise ValueError(
             f"bins of {self.bins_from:g} to {self.bins_to:g} million multiply-adds: of {TRIES} "

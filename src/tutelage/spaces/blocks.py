@@ -21,8 +21,10 @@ from tutelage.spaces.fused import depthwise
 from tutelage.spaces.network import drop
 
 Activation = Literal["relu", "swish"]
-MBCONV = re.compile(r"mbconv([1-9]\d*)_([1-9]\d*)x\2")
-SHUFFLE = re.compile(r"shuffle_([1-9]\d*)x\1")
+ODD = r"((?:[1-9]\d*)?[13579])"
+"""Sides of a kernel: an even one has no middle, so a map would grow by a pixel."""
+MBCONV = re.compile(rf"mbconv([1-9]\d*)_{ODD}x\2")
+SHUFFLE = re.compile(rf"shuffle_{ODD}x\1")
 
 
 class Style(NamedTuple):
@@ -177,7 +179,7 @@ def block(name: str, inputs: int, outputs: int, stride: int, style: Style) -> nn
 
 
 ALLOWED = (
-    "must be identity, shuffle_xception, shuffle_KxK or mbconvE_KxK, such as shuffle_5x5 or "
-    "mbconv6_3x3 for an expansion of 6"
+    "must be identity, shuffle_xception, shuffle_KxK or mbconvE_KxK, K odd, such as shuffle_5x5 "
+    "or mbconv6_3x3 for an expansion of 6"
 )
 """What names there are, for error messages."""

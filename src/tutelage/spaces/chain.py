@@ -26,7 +26,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tutelage.checks import at_least, one_of
+from tutelage.checks import at_least, nearest, one_of
 from tutelage.spaces.base import (
     PLAIN,
     SETTING,
@@ -237,12 +237,14 @@ class Chain:
         for name in self.candidates:
             if not is_block(name):
                 raise ValueError(f"candidates = {name}: {ALLOWED}")
-        at_least(1, stem=self.stem, **{f"depths {d}": d for d in self.depths})
+        at_least(1, stem=self.stem)
         at_least(0, first=self.first, last=self.last, squeeze=self.squeeze)
         if any(width < 2 or width % 2 for width in self.widths):
-            raise ValueError(f"widths = {self.widths}: must be even, at least 2")
+            raise ValueError(f"widths = {listed(self.widths)}: each must be even, at least 2")
+        if min(self.depths) < 1:
+            raise ValueError(f"depths = {listed(self.depths)}: each must be at least 1")
         if any(stride not in (1, 2) for stride in self.strides):
-            raise ValueError(f"strides = {self.strides}: each must be 1 or 2")
+            raise ValueError(f"strides = {listed(self.strides)}: each must be 1 or 2")
         one_of(("relu", "swish"), activation=self.activation)
 
     @property
@@ -318,7 +320,7 @@ class Chain:
         if size.cells != sum(self.depths):
             raise ValueError(
                 f"cells = {size.cells}: the chain {self.name} has {sum(self.depths)} layers, by "
-                f"its depths {' '.join(map(str, self.depths))}; change those instead"
+                f"its depths {listed(self.depths)}; change those instead"
             )
         scaled = self.scaled(size)
         found: list[Layer] = []
@@ -354,8 +356,8 @@ class Chain:
         """Build the stand-alone network of a genotype.
 
         Raises:
-            ValueError: The genotype is of another space or laid out otherwise, or an auxiliary
-                head is asked for.
+            ValueError: The genotype is of another space, laid out otherwise or of other blocks,
+                or an auxiliary head is asked for.
         """
         check_space(genotype, self.name)
         if genotype.layout and dict(genotype.layout) != self.layout:
@@ -364,7 +366,18 @@ class Chain:
             )
         if auxiliary:
             raise ValueError("networks of chains have no auxiliary head: give --auxiliary 0")
-        return Network(self, self.names(genotype), size, drop_path)
+        names = self.names(genotype)
+        if len(names) != sum(self.depths):
+            raise ValueError(
+                f"a genotype of {len(names)} layers: the chain {self.name} has "
+                f"{sum(self.depths)}, by its depths {listed(self.depths)}"
+            )
+        for name in names:
+            if name not in self.candidates:
+                raise ValueError(
+                    f"block {name!r} in the space {self.name}: {nearest(name, self.candidates)}"
+                )
+        return Network(self, names, size, drop_path)
 
     def names(self, genotype: Genotype) -> list[str]:
         """List the blocks of a genotype, by layer."""
@@ -379,6 +392,11 @@ class Chain:
                 if key.startswith(theirs):
                     found[f"layers.{layer}.{key.removeprefix(theirs)}"] = weights[key]
         return found
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """Write numbers as the command line takes them."""
+    return " ".join(map(str, numbers))
 
 
 def mbconvs(expansions: Sequence[int]) -> tuple[str, ...]:

@@ -17,8 +17,10 @@ from tutelage.spaces.notation import (
     read_darts,
     read_nasbench201,
     write_darts,
+    write_macro,
     write_nasbench201,
 )
+from tutelage.spaces.stages import Stage, as_text, stages_of
 
 Node = tuple[tuple[str, int], ...]
 
@@ -128,6 +130,7 @@ class Genotype:
             _check_nasbench201(self.cells)
         elif "chain" in self.cells:
             _check_chain(self.cells)
+            stages_of(self.names, self.layout)
 
     @classmethod
     def from_dict(cls, data: Any) -> Genotype:
@@ -152,6 +155,17 @@ class Genotype:
         """Make the genotype of a chain from its blocks' names, one a layer."""
         nodes = tuple(((name, layer),) for layer, name in enumerate(names))
         return cls(space, {"chain": Cell(nodes, concat=(len(nodes),), inputs=1)}, layout)
+
+    @property
+    def names(self) -> list[str]:
+        """The operations of all nodes, in their order: of a chain its blocks, one a layer."""
+        nodes = (node for cell in self.cells.values() for node in cell.nodes)
+        return [name for node in nodes for name, _ in node]
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The stages of a chain; of cells there are none."""
+        return stages_of(self.names, self.layout) if "chain" in self.cells else []
 
     @classmethod
     def from_json(cls, text: str) -> Genotype:
@@ -224,8 +238,17 @@ class Genotype:
         _check_nasbench201(self.cells)
         return write_nasbench201(self.cells["cell"].nodes)
 
+    def to_macro(self) -> str:
+        """Write NAS-Bench-Macro's digits; raise ValueError unless it is of that space."""
+        if self.space != "nasbench-macro":
+            raise ValueError(
+                f"the genotype is of the space {self.space!r}: NAS-Bench-Macro's digits are of "
+                "nasbench-macro's chains"
+            )
+        return write_macro(self.names)
+
     def as_text(self) -> str:
-        """Write the cells for a terminal, one node a line.
+        """Write the cells for a terminal, one node a line; of a chain one stage a line.
 
         >>> from tutelage.spaces.published import PUBLISHED
         >>> print(PUBLISHED["DARTS_V2"].as_text().split("reduce")[0].rstrip())
@@ -236,6 +259,8 @@ class Genotype:
           5 = skip_connect(c_{k-2}) + dil_conv_3x3(2)
           output = concat(2, 3, 4, 5)
         """
+        if "chain" in self.cells:
+            return as_text(self.stages)
         lines = []
         for group, cell in self.cells.items():
             lines.append(group)

@@ -4,12 +4,12 @@ An architecture is a tuple of whole numbers, one for each choice, which are inde
 another: every tuple within the bounds is an architecture, and uniform genes are uniform
 architectures. Where a node keeps all edges that enter it, there is a gene for each edge, its
 operation. Where it keeps some (cells of DARTS' shape keep two), the first of the node's genes says
-which edges, and one for each kept edge its operation, of those that can be kept: `none` cannot.
+which edges, and one for each kept edge its operation. Cells with such nodes never keep `none`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import NamedTuple
@@ -42,17 +42,34 @@ class Node(NamedTuple):
         return operations if len(self.subsets) == 1 else (len(self.subsets), *operations)
 
 
+_KNOWN: dict[Hashable, list[Node]] = {}
+
+
 def choices(space: Space) -> list[Node]:
     """List the nodes of a space with what each may choose."""
+    key = (space.name, space.nodes, *space.operations.items())
+    if key not in _KNOWN:
+        _KNOWN[key] = _choices(space)
+    return _KNOWN[key]
+
+
+def _choices(space: Space) -> list[Node]:
     zeros = Mix({group: torch.zeros(shape) for group, shape in space.choices.items()})
-    found, places = [], list(nodes(space.genotype(zeros)))
-    keeps_none = all(len(kept) == len(edges) for _, edges, kept in places)
-    for group, edges, kept in places:
-        names = tuple(space.operations[group][edge] for edge in edges)
-        if not keeps_none:
-            names = tuple(tuple(n for n in each if n != "none") for each in names)
-        found.append(Node(group, edges, tuple(combinations(edges, len(kept))), names))
-    return found
+    found = list(nodes(space.genotype(zeros)))
+    keeps_none = all(len(kept) == len(edges) for _, edges, kept in found)
+
+    def able(group: str, edge: int) -> tuple[str, ...]:
+        return tuple(n for n in space.operations[group][edge] if n != "none" or keeps_none)
+
+    return [
+        Node(
+            group,
+            edges,
+            subsets=tuple(combinations(edges, len(kept))),
+            operations=tuple(able(group, edge) for edge in edges),
+        )
+        for group, edges, kept in found
+    ]
 
 
 def bounds(space: Space) -> Genes:

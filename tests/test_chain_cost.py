@@ -1,0 +1,192 @@
+"""What networks of chains cost, against their authors' code, published figures and a table."""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from chains import SPACES, chosen, drawn, genotype, own_size
+from tutelage.benchmark.nasbench_macro import LAYOUT, Table, architecture
+from tutelage.config import Run
+from tutelage.run.cost import prices_of
+from tutelage.run.describe import describe, multiply_adds, weights
+from tutelage.run.watching import Watching
+from tutelage.spaces.chain import ENNAS_S2, NASBENCH_MACRO, SHUFFLE, Chain
+
+FILE = Path(os.environ.get("TUTELAGE_TEST_TABLES", ""), "nas-bench-macro_cifar10.json.xz")
+real_data = pytest.mark.skipif(
+    not FILE.is_file(), reason="TUTELAGE_TEST_TABLES names no folder with NAS-Bench-Macro's JSON"
+)
+EVERY = ["".join(digits) for digits in product("012", repeat=8)]
+
+
+SPOS_BLOCKS = {
+    0: (2736, 3504, 4656, 4192),
+    1: (2336, 2848, 3616, 3936),
+    4: (18192, 20496, 23952, 25888),
+    5: (13520, 14800, 16720, 21360),
+    8: (79680, 84800, 92480, 108160),
+    9: (52640, 55200, 59040, 81120),
+    16: (312960, 323200, 338560, 421120),
+    17: (207680, 212800, 220480, 315840),
+}
+"""Weights of the four blocks of a layer in SPOS' code, without scale and shift; layers between
+them are as the one before."""
+SPOS_FOUND = (0, 0, 3, 1, 1, 1, 0, 0, 2, 0, 2, 1, 1, 0, 2, 0, 2, 1, 3, 2)
+SPOS_MULTIPLY_ADDS = {
+    (0,) * 20: 295_842_496,
+    (1,) * 20: 313_654_976,
+    (2,) * 20: 340_373_696,
+    (3,) * 20: 358_825_920,
+    SPOS_FOUND: 318_729_024,
+}
+"""Of its networks for 224 x 224 images, by the numbers of their blocks."""
+
+
+def test_spos_supernet_and_networks_cost_what_its_code_counts():
+    size = own_size(SHUFFLE, 1000, "imagenet")
+    biases = 1000  # its classifier has none
+    with torch.device("meta"):
+        supernet = SHUFFLE.supernet(size)
+    assert weights(supernet) == 8_388_176 + biases
+    for layer, mixed in enumerate(supernet.layers):
+        expected = SPOS_BLOCKS[max(first for first in SPOS_BLOCKS if first <= layer)]
+        assert tuple(weights(each) for each in mixed.blocks.values()) == expected, layer
+    prices = prices_of(SHUFFLE, size, (224, 224))
+    for columns, expected in SPOS_MULTIPLY_ADDS.items():
+        assert prices.of(chosen(SHUFFLE, columns)).multiply_adds == expected
+    with torch.device("meta"):
+        network = SHUFFLE.network(chosen(SHUFFLE, SPOS_FOUND), size)
+    norms = [m.num_features for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    scales = 2 * sum(norms)  # which the supernet does not have
+    searched = zip(supernet.layers, SPOS_FOUND, strict=True)
+    layers = sum(weights(mixed.blocks[SHUFFLE.candidates[column]]) for mixed, column in searched)
+    fixed = 27 * 16 + 640 * 1024 + 1024 * 1000
+    assert weights(network) == fixed + layers + biases + scales
+    assert multiply_adds(network.eval(), (3, 224, 224)) == SPOS_MULTIPLY_ADDS[SPOS_FOUND]
+
+
+def test_networks_of_mbconv_have_the_weights_that_others_publish():
+    """MobileNetV2 and EfficientNet-B0 are chains of these blocks."""
+    v2 = Chain(
+        "ennas-s1",
+        candidates=("mbconv6_3x3",),
+        widths=(24, 32, 64, 96, 160, 320),
+        depths=(2, 3, 4, 3, 3, 1),
+        strides=(2, 2, 2, 1, 2, 1),
+        first=16,
+    )
+    size = own_size(v2, 1000, "imagenet")
+    with torch.device("meta"):
+        network = v2.network(genotype(v2, ["mbconv6_3x3"] * 16), size)
+    assert weights(network) == 3_504_872
+    assert multiply_adds(network.eval(), (3, 224, 224)) == 300_774_272
+    b0 = replace(
+        v2,
+        candidates=("mbconv6_3x3", "mbconv6_5x5"),
+        widths=(24, 40, 80, 112, 192, 320),
+        depths=(2, 2, 3, 3, 4, 1),
+        squeeze=0.25,
+        activation="swish",
+    )
+    kernels = zip((3, 5, 3, 5, 5, 3), b0.depths, strict=True)
+    names = [f"mbconv6_{k}x{k}" for k, depth in kernels for _ in range(depth)]
+    with torch.device("meta"):
+        network = b0.network(genotype(b0, names), own_size(b0, 1000, "imagenet"))
+    assert weights(network) == 5_288_548
+
+
+def parity(names: list[str]) -> None:
+    """Compare sums of prices, which other tests compare with built networks."""
+    table = Table(FILE)
+    prices = prices_of(NASBENCH_MACRO, own_size(NASBENCH_MACRO), (32, 32))
+    for name in names:
+        found = chosen(NASBENCH_MACRO, map(int, name))
+        answer = table.query(found)
+        assert prices.of(found) == (answer.parameters, answer.flops), name
+
+
+@real_data
+def test_some_networks_cost_what_nas_bench_macro_says():
+    names = random.Random(0).sample(EVERY, 64)
+    parity(names)
+    for name in names[:3]:  # built, not added up
+        found = chosen(NASBENCH_MACRO, map(int, name))
+        answer, said = Table(FILE).query(found), describe(found, own_size(NASBENCH_MACRO))
+        assert (said.weights, said.multiply_adds) == (answer.parameters, answer.flops)
+
+
+@real_data
+@pytest.mark.slow
+def test_all_networks_cost_what_nas_bench_macro_says():
+    parity(EVERY)
+
+
+COSTS = [
+    pytest.param(space, form, side, id=f"{space.name}-{side}", marks=marks)
+    for space in SPACES
+    for form, side in (("cifar", 32), ("imagenet", 224), ("cifar", 45))
+    for marks in [() if space in (NASBENCH_MACRO, ENNAS_S2) and side < 45 else pytest.mark.slow]
+]
+
+
+@pytest.mark.parametrize(("space", "form", "side"), COSTS)
+def test_prices_add_up_to_the_network_and_slots_are_what_layers_read(space, form, side):
+    size, found = own_size(space, 10, form), drawn(space, side)
+    with torch.device("meta"):
+        network = space.network(found, size).eval()
+    seen = []
+    for layer in (*network.layers, network.frame.end):
+        layer.register_forward_pre_hook(lambda _, x: seen.append(tuple(x[0].shape[1:])))
+    costs = weights(network), multiply_adds(network, (3, side, side))
+    assert prices_of(space, size, (side, side)).of(found) == costs
+    assert seen[:-1] == [slot.shape for slot in space.slots(size, (side, side))]
+    for _ in range(space.strides.count(2) + (form == "imagenet")):
+        side = (side + 1) // 2
+    assert seen[-1][1:] == (side, side)
+
+
+# Its table --------------------------------------------------------------------------------------
+
+
+def test_the_tables_layout_is_the_spaces():
+    assert LAYOUT.items() <= NASBENCH_MACRO.layout.items()
+    assert set(NASBENCH_MACRO.layout) - set(LAYOUT) == {"candidates", "affine"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"widths": (8, 16, 32)},
+            r"a chain with widths = \[8, 16, 32\]: the table's networks have",
+        ),
+        ({"depths": (1, 1, 1)}, r"a chain with depths = \[1, 1, 1\]"),
+        ({"last": 0}, "a chain with last = 0: the table's networks have 1280"),
+        ({"squeeze": 0.25}, "a chain with squeeze = 0.25"),
+    ],
+)
+def test_a_chain_laid_out_otherwise_is_in_no_table(changed, message):
+    space = replace(NASBENCH_MACRO, **changed)
+    with pytest.raises(ValueError, match=message):
+        architecture(drawn(space, 0))
+
+
+def test_fewer_candidates_or_no_scales_are_still_the_tables():
+    space = replace(NASBENCH_MACRO, candidates=("mbconv6_5x5", "identity"), affine=False)
+    assert architecture(genotype(space, ["mbconv6_5x5", "identity"] * 4)) == "20202020"
+
+
+@real_data
+def test_a_search_with_a_table_of_another_layout_is_refused_before_it_begins():
+    watching = Watching(Run(table=FILE), NASBENCH_MACRO)
+    assert watching.looked_up([chosen(NASBENCH_MACRO, [2] * 8)])[0]["cifar10_test"] > 92
+    with pytest.raises(ValueError, match="a chain with stem = 16"):
+        Watching(Run(table=FILE), replace(NASBENCH_MACRO, stem=16))

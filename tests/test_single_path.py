@@ -1,0 +1,131 @@
+"""Single path one-shot: uniform paths, and paths by ranges of multiply-adds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from math import sqrt
+
+import pytest
+import torch
+
+from chains import own_size
+from test_search import run_toml
+from tutelage.run.cost import prices_of
+from tutelage.run.dry import dry_run
+from tutelage.run.search import search_run
+from tutelage.searches.single_path import SinglePath
+from tutelage.spaces.chain import NASBENCH_MACRO, SHUFFLE
+from tutelage.spaces.genotype import Genotype
+from tutelage.spaces.paths import genotype
+
+DRAWS = 1200
+SPACE = replace(NASBENCH_MACRO, depths=(2, 1, 1))
+
+
+def millions(found: Genotype) -> float:
+    """Multiply-adds of a toy: a million a large block, half of one a small block."""
+    costs = {"identity": 0.0, "mbconv3_3x3": 0.5e6, "mbconv6_5x5": 1e6}
+    return sum(costs[name] for name in SPACE.names(found))
+
+
+def cost(genes) -> float:
+    return sum(genes) / 2
+
+
+def near(count, draws, probability):
+    return abs(count - draws * probability) < 5 * sqrt(draws * probability * (1 - probability))
+
+
+def test_without_ranges_paths_are_uniform():
+    found = SinglePath().paths(SPACE, DRAWS, {}, millions)
+    assert len(found) == DRAWS
+    for place in range(4):
+        counts = Counter(genes[place] for genes in found)
+        assert set(counts) == {0, 1, 2}
+        assert all(near(count, DRAWS, 1 / 3) for count in counts.values())
+
+
+def test_ranges_are_drawn_uniformly_and_never_left():
+    search = SinglePath(bins=3, bins_from=0.25, bins_to=3.25)
+    found = [cost(genes) for genes in search.paths(SPACE, DRAWS, {}, millions)]
+    assert min(found) > 0.25 and max(found) < 3.25
+    counts = Counter(int(each - 0.25) for each in found)
+    assert set(counts) == {0, 1, 2}
+    assert all(near(count, DRAWS, 1 / 3) for count in counts.values())
+    without = [cost(genes) for genes in SinglePath().paths(SPACE, DRAWS, {}, millions)]
+    rare = sum(0 < each < 1.25 for each in without)
+    assert near(rare, DRAWS, 14 / 81)  # a range that uniform draws seldom reach
+
+
+def test_within_a_range_architectures_are_uniform():
+    search = SinglePath(bins=1, bins_from=0.9, bins_to=1.1)
+    found = Counter(search.paths(SPACE, DRAWS, {}, millions))
+    assert len(found) == 4 + 4 * 3 // 2  # one large block, or two small ones
+    assert all(near(count, DRAWS, 1 / 10) for count in found.values())
+
+
+def test_both_ends_of_a_range_belong_to_it():
+    found = SinglePath(bins=2, bins_from=1.0, bins_to=2.0).paths(SPACE, 200, {}, millions)
+    assert set(map(cost, found)) == {1.0, 1.5, 2.0}
+
+
+@pytest.mark.slow
+def test_the_ranges_of_spos_code_are_reached_in_its_space():
+    prices = prices_of(SHUFFLE, own_size(SHUFFLE, 1000, "imagenet"), (224, 224))
+    costs = []
+
+    def flops(found):
+        costs.append(prices.of(found).multiply_adds)
+        return costs[-1]
+
+    search = SinglePath(bins=7, bins_from=290, bins_to=360)
+    search.check(SHUFFLE, flops)
+    for _ in range(4):
+        (genes,) = search.paths(SHUFFLE, 1, {}, flops)
+        assert 290e6 <= costs[-1] <= 360e6
+        assert prices.of(genotype(SHUFFLE, genes)).multiply_adds == costs[-1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bins": -1}, "bins = -1: must be a number of at least 0"),
+        ({"bins": 2, "bins_from": -3}, "bins_from = -3"),
+        ({"bins": 2}, r"bins_to = 0\.0: must be above bins_from = 0\.0"),
+        ({"bins": 2, "bins_from": 3, "bins_to": 3}, "must be above bins_from = 3"),
+    ],
+)
+def test_ranges_that_are_none_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SinglePath(**settings)
+
+
+def test_a_range_that_nothing_is_in_is_refused_by_name(monkeypatch):
+    monkeypatch.setattr("tutelage.searches.single_path.TRIES", 200)
+    search = SinglePath(bins=3, bins_from=2.5, bins_to=8.5)
+    with pytest.raises(ValueError, match=r"of 200 architectures of .* none has 4\.5 to 6\.5;"):
+        search.check(SPACE, millions)
+    SinglePath(bins=3, bins_from=1, bins_to=4).check(SPACE, millions)
+
+
+def test_a_search_with_such_a_range_is_refused_before_it_begins(tmp_path, monkeypatch):
+    monkeypatch.setattr("tutelage.searches.single_path.TRIES", 100)
+    settings = run_toml(
+        search={"name": "single-path", "bins": 2, "bins_from": 1.0, "bins_to": 1e4},
+        space={"name": "nasbench-macro"},
+        cells=None,
+    )
+    for begin in (lambda: search_run(settings, tmp_path / "run"), lambda: dry_run(settings)):
+        with pytest.raises(ValueError, match="million multiply-adds: of 100 architectures"):
+            begin()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_seed_draws_the_same_paths():
+    search = SinglePath(bins=2, bins_from=1, bins_to=3)
+    torch.manual_seed(5)
+    first = search.paths(SPACE, 5, {}, millions)
+    torch.manual_seed(5)
+    assert search.paths(SPACE, 5, {}, millions) == first
+    assert search.paths(SPACE, 5, {}, millions) != first
