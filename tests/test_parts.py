@@ -27,6 +27,7 @@ from tutelage.parts import (
     summary,
 )
 from tutelage.recipes import read_recipe, recipe_names
+from tutelage.run.cost import final_size, prices_of
 from tutelage.run.directory import plain
 from tutelage.run.maker import Maker
 from tutelage.run.penalty import without_alphas
@@ -233,6 +234,12 @@ def test_every_recipe_of_the_package_is_valid(name, searched):
             assert asked[key] == value
 
 
+def final_prices(settings, space):
+    side = settings.data.resolution or 32
+    final = final_size(settings, space, classes=1000, image_channels=3)
+    return prices_of(space, final, (side, side))
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_joins_its_parts_in_every_phase(name, searched):
     """In networks of the recipe's channels with one cell, or one a stage; chains are narrow."""
@@ -249,6 +256,9 @@ def test_every_recipe_joins_its_parts_in_every_phase(name, searched):
         cpu = torch.device("cpu")
         images = {"train": 2, "valid": 2}
         maker = Maker(search, [varied], size, Clock(), stretch.span, cpu, None, images)
+        if search.kind == "samples":
+            prices = final_prices(settings, space)
+            maker.flops = lambda found, prices=prices: prices.of(found).multiply_adds
         problem = method(maker)
         if search.kind == "samples":
             problem = without_alphas(problem)
