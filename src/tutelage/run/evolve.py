@@ -13,7 +13,7 @@ from tutelage.searches.evolution import Evolution
 from tutelage.searches.evolving import Evolving, Scored
 from tutelage.spaces.base import Space
 from tutelage.spaces.genotype import Genotype
-from tutelage.spaces.paths import Genes, bounds, genotype, kept
+from tutelage.spaces.paths import Genes, bounds, genes, genotype, kept
 
 
 @final
@@ -35,6 +35,7 @@ class Evolve:
         within: Callable[[Cost], bool],
         settings: Evolution,
         seed: int,
+        first: Sequence[Genotype] = (),
     ) -> None:
         """Draw the first generation.
 
@@ -45,16 +46,18 @@ class Evolve:
             within: Whether it may cost so much.
             settings: Those of the evolution.
             seed: Seed of every draw.
+            first: What the first generation holds besides, where the limits allow it.
 
         Raises:
             ValueError: No architecture is found within the limits.
         """
         self.space, self.scorer, self.prices, self.settings = space, scorer, prices, settings
 
-        def allowed(genes: Genes) -> bool:
-            return within(prices.total(kept(space, genes)))
+        def allowed(candidate: Genes) -> bool:
+            return within(prices.total(kept(space, candidate)))
 
-        self.evolving = Evolving(bounds(space), settings, allowed, seed)
+        known = [genes(space, architecture) for architecture in first]
+        self.evolving = Evolving(bounds(space), settings, allowed, seed, known)
         self.epochs = settings.generations
         self._follow()
 
@@ -72,13 +75,13 @@ class Evolve:
     def advance(self) -> None:
         """Score one candidate."""
         found = genotype(self.space, self.evolving.ask())
-        accuracy, cost = self.scorer.accuracy(found), self.prices.of(found)
+        score, cost = self.scorer.score(found), self.prices.of(found)
         second = {
             "accuracy": (),
             "accuracy-flops": (-cost.multiply_adds,),
             "accuracy-params": (-cost.weights,),
         }
-        self.evolving.tell((accuracy, *second[self.settings.objectives]))
+        self.evolving.tell((score, *second[self.settings.objectives]))
         self.step += 1
 
     def check(self) -> None:
@@ -101,7 +104,7 @@ class Evolve:
         cost = self.prices.of(self.genotype(scored))
         return {
             "genes": list(scored.genes),
-            "accuracy": scored.scores[0],
+            self.scorer.quantity: scored.scores[0],
             "params": cost.weights,
             "multiply_adds": cost.multiply_adds,
         }
@@ -116,8 +119,8 @@ class Evolve:
         return {
             "generation": f"{self.epoch + 1}/{self.epochs}",
             "candidate": f"{self.step}/{self.steps}",
-            "last": f"{100 * self.evolving.history[-1].scores[0]:.2f} %",
-            "best": f"{100 * best.scores[0]:.2f} %",
+            "last": self.scorer.written(self.evolving.history[-1].scores[0]),
+            "best": self.scorer.written(best.scores[0]),
         }
 
     def end_epoch(self) -> dict[str, Any]:
@@ -163,7 +166,7 @@ class Ranking:
 
     def advance(self) -> None:
         """Score one architecture."""
-        self.scores.append(self.scorer.accuracy(self.drawn[self.step]))
+        self.scores.append(self.scorer.score(self.drawn[self.step]))
         self.step += 1
 
     def check(self) -> None:
@@ -181,7 +184,7 @@ class Ranking:
             "epoch": self.epoch,
             "step": self.step,
             "genes": list(self.genes[place]),
-            "accuracy": self.scores[place],
+            self.scorer.quantity: self.scores[place],
             "multiply_adds": self.prices.of(found).multiply_adds,
             "table": looked_up(self.table, found),
         }

@@ -22,7 +22,7 @@ from tutelage.run.directory import RunDirectory, plain
 from tutelage.run.evolve import Evolve, Ranking
 from tutelage.run.scoring import Scorer
 from tutelage.run.searching import Searching
-from tutelage.spaces.paths import Genes, bounds, drawn
+from tutelage.spaces.paths import Genes, architecture, bounds, drawn
 
 TOP = 10
 """Architectures that score best, of which is said how good they truly are."""
@@ -32,7 +32,7 @@ EVOLUTION, RANKING = "evolution", "ranking"
 
 def scorer_of(work: Searching, learner: Learner) -> Scorer:
     """Make what scores architectures with a learner's weights, on the validation half."""
-    streams, evolution = work.streams, work.settings.evolution
+    streams, evolution, own = work.streams, work.settings.evolution, work.problem.score
     return Scorer(
         learner.net,
         pick(work.variables, learner.weights),
@@ -40,6 +40,7 @@ def scorer_of(work: Searching, learner: Learner) -> Scorer:
         work.size,
         fitted=partial(streams.train.in_order, evolution.images),
         judged=partial(streams.valid.in_order, evolution.judged),
+        own=partial(own, work.variables) if own else None,
     )
 
 
@@ -82,7 +83,9 @@ def evolve_of(work: Searching, scorer: Scorer) -> Evolve:
         return all(paid <= limit for paid, limit in zip(cost, limits, strict=True))
 
     seed = int(draws(settings.seed, "search/evolution").integers(2**63))
-    return Evolve(work.space, scorer, work.prices, within, settings.evolution, seed)
+    known = work.problem.seeds(work.variables) if work.problem.seeds else ()
+    first = [architecture(work.space, mix) for mix in known]
+    return Evolve(work.space, scorer, work.prices, within, settings.evolution, seed, first)
 
 
 def work_in(path: Path, work: loop.Work, settings: Run) -> None:

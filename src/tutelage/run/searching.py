@@ -38,6 +38,7 @@ from tutelage.run.phases import (
 )
 from tutelage.run.sampled import PROBES, compared, draws_of, probed, shares
 from tutelage.run.streams import LazyBatch, Streams
+from tutelage.run.teacher import Pictures
 from tutelage.run.watching import Subject, Watching
 from tutelage.searches.base import Relaxing, Sampling, Search
 from tutelage.spaces.base import Size, Space
@@ -124,7 +125,7 @@ class Searching:
         self.clock.phase, self.kept = phase, kept
         stretch = self.stretches[phase]
         partial = stretch.phase.partial or self.space.variant.partial
-        varied = self.space.varied(partial=partial)
+        varied, data = self.space.varied(partial=partial), self.streams.train.data
         self.maker = Maker(
             search=self.search,
             spaces=[varied.narrowed(each) for each in kept],
@@ -138,6 +139,7 @@ class Searching:
                 for half, stream in (("train", self.streams.train), ("valid", self.streams.valid))
             },
             flops=lambda genotype: self.prices.of(genotype).multiply_adds,
+            pictures=Pictures(data.images.shape, data.mean, data.std),
         )
         problem, spaces = self.method(self.maker), self.maker.spaces
         for sampled in self.maker.sampled:

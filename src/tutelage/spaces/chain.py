@@ -119,11 +119,18 @@ class Supernet(nn.Module):
         pairs = zip(space.operations[GROUP], space.layers(size), strict=True)
         self.layers = nn.ModuleList(MixedLayer(names, layer, style) for names, layer in pairs)
 
-    def forward(self, x: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
-        """Map images (B, C, H, W) to logits (B, classes) and features (B, D)."""
-        x = self.frame.stem(channels_last(x))
-        for layer, weights, columns in self.through(mix):
-            x = layer(x, weights, columns)
+    def forward(self, x: Tensor, mix: Mix, stage: int | None = None) -> Any:
+        """Map images (B, C, H, W) to logits (B, classes) and features (B, D).
+
+        Of one stage alone, map what it reads, which is images for the first, to what it puts out.
+        """
+        if not stage:
+            x = self.frame.stem(channels_last(x))
+        for own, (layer, weights, columns) in zip(self.stages, self.through(mix), strict=True):
+            if stage in (None, own):
+                x = layer(x, weights, columns)
+        if stage is not None:
+            return x
         features = self.frame.pooled(x)
         return self.frame.classifier(features), features
 
@@ -157,6 +164,7 @@ class Network(nn.Module):
         self.drop_path, self.dropout = drop_path, 0.0
         style = space.style(track=True)
         self.frame = Frame(space, size, style)
+        self.stages = [layer.stage for layer in space.layers(size)]
         self.layers = nn.ModuleList(
             block(name, layer.inputs, layer.outputs, layer.stride, style)
             for name, layer in zip(names, space.layers(size), strict=True)
@@ -169,6 +177,14 @@ class Network(nn.Module):
         for layer in self.layers:
             x = layer(x, drop_path)
         return self.frame.pooled(x)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """List the feature maps (B, C, H, W) after every stage."""
+        x = self.frame.stem(x)
+        last: dict[int, Tensor] = {}
+        for stage, layer in zip(self.stages, self.layers, strict=True):
+            x = last[stage] = layer(x, 0.0)
+        return list(last.values())
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, None]:
         """Map images (B, C, H, W) to logits (B, classes), in training with None."""
@@ -240,6 +256,11 @@ class Chain:
     def nodes(self) -> tuple[int, ...]:
         """One edge enters each node: the layer itself."""
         return (1,) * sum(self.depths)
+
+    @property
+    def stages(self) -> int:
+        """Count the stages, which run one by one."""
+        return len(self.depths)
 
     @property
     def sizes(self) -> Sizes:
