@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
-from tutelage.benchmark.table import Table
 from tutelage.run.cost import Cost, Prices
 from tutelage.run.scoring import Scorer
-from tutelage.run.watch import looked_up
 from tutelage.searches.evolution import Evolution
 from tutelage.searches.evolving import Evolving, Scored
 from tutelage.spaces.base import Space
@@ -141,7 +139,7 @@ class Evolve:
 
 @final
 class Ranking:
-    """Architectures drawn uniformly: what each scores in the supernet, and what a table knows.
+    """Architectures drawn uniformly, and what each scores in the supernet.
 
     Attributes:
         epoch: 1 when all are scored.
@@ -151,11 +149,14 @@ class Ranking:
     """
 
     def __init__(
-        self, space: Space, scorer: Scorer, prices: Prices, table: Table, drawn: Sequence[Genes]
+        self,
+        space: Space,
+        scorer: Scorer,
+        drawn: Sequence[Genes],
+        known: Callable[[Genotype], Mapping[str, Any]],
     ) -> None:
-        self.space, self.scorer, self.prices, self.table = space, scorer, prices, table
-        self.drawn = [genotype(space, genes) for genes in drawn]
-        self.genes = list(drawn)
+        """Score nothing yet; `known` says what else of an architecture goes into its row."""
+        self.space, self.scorer, self.drawn, self.known = space, scorer, list(drawn), known
         self.scores: list[float] = []
         self.epoch, self.step, self.steps, self.epochs = 0, 0, len(self.drawn), 1
 
@@ -166,7 +167,7 @@ class Ranking:
 
     def advance(self) -> None:
         """Score one architecture."""
-        self.scores.append(self.scorer.score(self.drawn[self.step]))
+        self.scores.append(self.scorer.score(genotype(self.space, self.drawn[self.step])))
         self.step += 1
 
     def check(self) -> None:
@@ -177,17 +178,10 @@ class Ranking:
 
     def row(self, event: str) -> dict[str, Any]:
         """Return a row of metrics.jsonl: the last architecture."""
-        place = self.done - 1
-        found = self.drawn[place]
-        return {
-            "event": event,
-            "epoch": self.epoch,
-            "step": self.step,
-            "genes": list(self.genes[place]),
-            self.scorer.quantity: self.scores[place],
-            "multiply_adds": self.prices.of(found).multiply_adds,
-            "table": looked_up(self.table, found),
-        }
+        genes = self.drawn[self.done - 1]
+        last = {"genes": list(genes), self.scorer.quantity: self.scores[-1]}
+        known = self.known(genotype(self.space, genes))
+        return {"event": event, "epoch": self.epoch, "step": self.step, **last, **known}
 
     def fields(self) -> Mapping[str, str]:
         """Return what progress shows."""

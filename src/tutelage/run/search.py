@@ -197,7 +197,7 @@ def _evolve(
     if work.settings.ranked and work.watching.table:
         ranking = evolved.ranking_of(work, scorer, work.watching.table)
         evolved.work_in(directory.path / evolved.RANKING, ranking, work.settings)
-        end["ranking"] = evolved.ranked(ranking)
+        end["ranking"] = evolved.ranked(ranking, work.watching.table)
     evolving = evolved.evolve_of(work, scorer)
     evolved.work_in(directory.path / evolved.EVOLUTION, evolving, work.settings)
     found = evolving.genotype(evolving.evolving.best)
