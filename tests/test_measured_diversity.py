@@ -146,8 +146,8 @@ def test_images_are_dealt_out_evenly_and_at_random():
 # In a search ------------------------------------------------------------------------------------
 
 
-def settings(**changed):
-    return run_toml(
+def small(**changed):
+    own = run_toml(
         "ennas",
         search={"name": "diverse-paths"},
         space={"name": "nasbench-macro", "widths": (4, 6), "depths": (1, 1), "strides": (2, 2)},
@@ -156,10 +156,6 @@ def settings(**changed):
         cells=None,
         **changed,
     )
-
-
-def small(**changed):
-    own = settings(**changed)
     return replace(own, method={"name": "ennas", "students": 2})
 
 

@@ -27,6 +27,7 @@ from tutelage.parts import (
     summary,
 )
 from tutelage.recipes import read_recipe, recipe_names
+from tutelage.run.cost import final_size, prices_of
 from tutelage.run.directory import plain
 from tutelage.run.maker import Maker
 from tutelage.run.penalty import without_alphas
@@ -233,6 +234,12 @@ def test_every_recipe_of_the_package_is_valid(name, searched):
             assert asked[key] == value
 
 
+def final_prices(settings, space):
+    side = settings.data.resolution or 32
+    final = final_size(settings, space, classes=1000, image_channels=3)
+    return prices_of(space, final, (side, side))
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_joins_its_parts_in_every_phase(name, searched):
     """In networks of the recipe's channels with one cell, or one a stage; chains are narrow."""
@@ -249,6 +256,9 @@ def test_every_recipe_joins_its_parts_in_every_phase(name, searched):
         cpu = torch.device("cpu")
         images = {"train": 2, "valid": 2}
         maker = Maker(search, [varied], size, Clock(), stretch.span, cpu, None, images)
+        if search.kind == "samples":
+            prices = final_prices(settings, space)
+            maker.flops = lambda found, prices=prices: prices.of(found).multiply_adds
         problem = method(maker)
         if search.kind == "samples":
             problem = without_alphas(problem)
@@ -355,7 +365,7 @@ def test_reading_back_keeps_every_value_that_is_not_the_default(of):
     default = of(name="folder", root=Path("x"), crop=1, flip=True) if of is Data else of()
     values = {f.name: changed(getattr(default, f.name)) for f in fields(of)}
     if of is Run:
-        values["table"] = Path("a.json")  # what `ranked` wants
+        values |= {"table": Path("a.json"), "ranked": 2}  # a ranking needs both
     settings = of(**values)
     assert from_table(of, tomllib.loads(tomli_w.dumps(plain(settings))), "it") == settings
 

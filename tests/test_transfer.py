@@ -6,7 +6,6 @@ import itertools
 import math
 
 import pytest
-import scipy.optimize
 import torch
 
 from tutelage.transfer import (
@@ -14,7 +13,6 @@ from tutelage.transfer import (
     Answer,
     cosines,
     divergence,
-    ensemble_weights,
     group_similarity,
     knowledge,
     order_hinges,
@@ -173,48 +171,6 @@ def test_every_form_of_knowledge_has_a_loss(answers):
     assert len(set(KNOWLEDGE)) == 7
     for form in KNOWLEDGE:
         assert knowledge(form, 11)(*answers).shape == ()
-
-
-# Ensembles --------------------------------------------------------------------------------------
-
-
-def cross_entropy(w, logits, y):
-    mixed = torch.einsum("m,mbc->bc", torch.as_tensor(w), logits)
-    return float(torch.nn.functional.cross_entropy(mixed, y))
-
-
-def cases():
-    torch.manual_seed(0)
-    for members, classes in ((2, 10), (3, 4), (5, 100), (8, 10)):
-        y = torch.randint(classes, (64,))
-        logits = 3 * torch.randn(members, 64, classes).double()
-        yield f"random-{members}", logits, y
-        helped = logits + 2 * torch.nn.functional.one_hot(y, classes)
-        yield f"good-{members}", helped, y
-        perfect = logits.clone()
-        perfect[0] = 30.0 * torch.nn.functional.one_hot(y, classes)
-        yield f"perfect-{members}", perfect, y
-        yield f"identical-{members}", helped[:1].repeat(members, 1, 1), y
-
-
-@pytest.mark.parametrize(("logits", "y"), [pytest.param(z, y, id=name) for name, z, y in cases()])
-def test_ensemble_weights_reach_scipys_minimum(logits, y):
-    members = len(logits)
-    found = ensemble_weights(logits, y)
-    assert float(found.sum()) == pytest.approx(1.0, abs=1e-12)
-    assert float(found.min()) >= 0.0
-    mine = cross_entropy(found, logits, y)
-    single = min(cross_entropy(w, logits, y) for w in torch.eye(members).double())
-    best = scipy.optimize.minimize(
-        lambda w: cross_entropy(w, logits, y),
-        [1 / members] * members,
-        bounds=[(0, 1)] * members,
-        constraints={"type": "eq", "fun": lambda w: sum(w) - 1},
-        method="SLSQP",
-        options={"ftol": 1e-14, "maxiter": 500},
-    )
-    assert mine <= best.fun * (1 + 1e-6) + 1e-12
-    assert mine <= single + 1e-12
 
 
 # What is held -----------------------------------------------------------------------------------

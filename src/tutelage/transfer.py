@@ -201,66 +201,6 @@ def logit_distance(logits: Tensor) -> Tensor:
     return apart.sum((1, 2)).mean() / max(1, count * (count - 1))
 
 
-@torch.no_grad()
-def ensemble_weights(logits: Tensor, y: Tensor, steps: int = 50) -> Tensor:
-    """Weights (m,) of the ensemble of logits with the least cross-entropy on a batch.
-
-    min_w CE(Σ_i w_i z_i, y) with Σ w = 1, w >= 0: the linear ensemble of KDCL (Guo et al., CVPR
-    2020) and Eq. 2 of EnNAS. The problem is convex; each step solves its quadratic model on the
-    simplex exactly and halves until it descends. Computed in float64.
-
-    Args:
-        logits: Of m members, (m, B, C).
-        y: Labels (B,).
-        steps: Largest number of steps.
-    """
-    members = logits.double() - logits.double().amax(2, keepdim=True)
-    w = torch.full((len(members),), 1 / len(members), dtype=torch.float64, device=logits.device)
-    own = members.gather(2, y.expand(len(members), -1).unsqueeze(2)).squeeze(2)  # (m, B)
-
-    def loss(w: Tensor) -> Tensor:
-        mixed = torch.einsum("m,mbc->bc", w, members)
-        return (mixed.logsumexp(1) - w @ own).mean()
-
-    now = loss(w)
-    for _ in range(steps):
-        p = torch.einsum("m,mbc->bc", w, members).softmax(1)
-        expected = torch.einsum("bc,mbc->mb", p, members)
-        gradient = (expected - own).mean(1)
-        spread = (members - expected.unsqueeze(2)) * p.sqrt()
-        hessian = torch.einsum("mbc,nbc->mn", spread, spread) / members.shape[1]
-        target = _simplex_minimum(w, gradient, hessian)
-        gap = gradient @ (w - target)
-        if gap <= 1e-12 * (1 + now.abs()):
-            break
-        share = 1.0
-        while (then := loss(w + share * (target - w))) > now - 1e-4 * share * gap and share > 1e-9:
-            share /= 2
-        w, now = w + share * (target - w), then
-    return w.to(logits.dtype)
-
-
-def _simplex_minimum(w: Tensor, gradient: Tensor, hessian: Tensor) -> Tensor:
-    """Minimise the quadratic model at w (m,) over the simplex: the best of all its faces."""
-    count = len(w)
-    faces = torch.arange(1, 2**count, device=w.device).unsqueeze(1) >> torch.arange(
-        count, device=w.device
-    )
-    inside = (faces & 1).to(w)  # (2^m - 1, m)
-    ridge = 1e-12 * (1 + hessian.diagonal().amax()) * torch.eye(count, dtype=w.dtype).to(w)
-    h, linear = hessian + ridge, gradient - hessian @ w
-    system = torch.zeros(len(inside), count + 1, count + 1, dtype=w.dtype, device=w.device)
-    free = inside.unsqueeze(2) * inside.unsqueeze(1)
-    system[:, :count, :count] = free * h + torch.diag_embed(1 - inside)
-    system[:, :count, count] = system[:, count, :count] = inside
-    right = torch.cat([-inside * linear, torch.ones_like(inside[:, :1])], 1)
-    points = torch.linalg.solve(system, right)[:, :count]
-    values = points @ linear + 0.5 * ((points @ h) * points).sum(1)
-    feasible = (points >= -1e-12).all(1) & values.isfinite()
-    best = points[values.masked_fill(~feasible, torch.inf).argmin()].clamp_min(0)
-    return best / best.sum()
-
-
 # Distances from probabilities -------------------------------------------------------------------
 
 Distance = Literal["kl", "kl-reverse", "euclidean", "manhattan", "cosine"]

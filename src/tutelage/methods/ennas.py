@@ -34,9 +34,10 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from tutelage.checks import at_least, one_of, positive, within
+from tutelage.ensembling import Sign, ensemble_weights
 from tutelage.multilevel import Level
 from tutelage.problem import Learner, Make, Problem, Taught
-from tutelage.transfer import cross_entropy, divergence, ensemble_weights
+from tutelage.transfer import cross_entropy, divergence
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class EnNAS:
     """Share of the training images that an epoch goes through; 0: 1 / m."""
     ensemble: Literal["optimal", "mean"] = "optimal"
     """The teacher's weights w: those that fit the batch best (Eq. 2), or 1 / m."""
-    sign: Literal["nonnegative", "any"] = "nonnegative"
-    """Whether w may have negative entries."""
+    sign: Sign = "nonnegative"
+    """What w may be: nonnegative, or any, from -10."""
     one_at_a_time: bool = False
     """Hold one sub-network's maps at a time: less memory, a third more time."""
 
@@ -87,7 +88,7 @@ class EnNAS:
             """How much each counts, w (m,), from detached logits (m, B, C)."""
             if self.ensemble == "mean":
                 return z.new_full((m,), 1 / m)
-            return ensemble_weights(z, y)  # Eq. 2
+            return ensemble_weights(z, y, self.sign)  # Eq. 2
 
         def learn(s, batch):
             x, y, _ = batch.train

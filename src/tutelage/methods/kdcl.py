@@ -28,10 +28,11 @@ import torch
 import torch.nn.functional as F
 
 from tutelage.checks import at_least, one_of, positive
+from tutelage.ensembling import ensemble_weights
 from tutelage.methods.group import Group, total
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
-from tutelage.transfer import divergence, ensemble_weights
+from tutelage.transfer import divergence
 from tutelage.virtual import Tree, hold
 
 Ensemble = Literal["naive", "linear", "minimum", "general"]

@@ -40,8 +40,9 @@ def candidates(stage: Stage) -> list[Candidate]:
         known = [x for x in (number(row.get(key)) for key in keys) if x is not None]
         if len(known) == len(keys):
             generation, accuracy, params, multiply_adds = known
-            genes = tuple(row.get("genes") or ())
-            found.append(Candidate(int(generation), accuracy, params, multiply_adds, genes))
+            genes = row.get("genes")
+            chosen = tuple(genes) if isinstance(genes, list) else ()
+            found.append(Candidate(int(generation), accuracy, params, multiply_adds, chosen))
     return found
 
 
@@ -179,14 +180,16 @@ def progress(stage: Stage) -> str:
 
 def said(stage: Stage) -> str:
     """Say what was found, and when."""
-    chosen = best(candidates(stage), traded(stage))
+    found = candidates(stage)
+    chosen = best(found, traded(stage))
     if chosen is None:
         return "No architecture is scored yet."
-    first = max(c.accuracy for c in candidates(stage) if c.generation == 0)
-    gained = 100 * (chosen.accuracy - first)
+    text = f"{progress(stage)}. The best scores {percent(chosen.accuracy)} in the supernet"
+    drawn_at_random = [each.accuracy for each in found if each.generation == 0]
+    if chosen.generation == 0 or not drawn_at_random:
+        return f"{text} and is from generation {chosen.generation}; generation 0 is random."
+    gained = 100 * (chosen.accuracy - max(drawn_at_random))
     return (
-        f"{progress(stage)[0].upper()}{progress(stage)[1:]}. The best scores "
-        f"{percent(chosen.accuracy)} in the supernet and was found in generation "
-        f"{chosen.generation}, {gained:.2f} percentage points above the best of the random "
-        "generation 0."
+        f"{text} and is from generation {chosen.generation}, {gained:.2f} percentage points above "
+        "the best of generation 0, which is random."
     )

@@ -38,14 +38,22 @@ def compared(stage: Stage) -> Mapping[str, Any]:
     return found[-1] if found else {}
 
 
+def apart(found: list[Pair], top: int) -> tuple[list[Pair], list[Pair]]:
+    """Give those that score best, and the rest; of equals the truly worse are taken first.
+
+    So does `tutelage.benchmark.ranking`, which the figures are from.
+    """
+    order = sorted(found, key=lambda pair: (-pair.scored, pair.true))
+    return order[:top], order[top:]
+
+
 def ranked(stage: Stage) -> Iterator[Drawn]:
     """Plot true accuracy against accuracy in the supernet."""
     found = pairs(stage)
     if not found:
         return
     top = int(number(compared(stage).get("top")) or 0)
-    order = sorted(found, key=lambda pair: (-pair.scored, pair.true))  # as the figures take them
-    first, rest = order[:top], order[top:]
+    first, rest = apart(found, top)
     kinds = [
         Points("drawn at random", *_columns(rest), LIGHT["slate"], 22.0, alpha=0.6),
         Points(f"the supernet’s first {top}", *_columns(first), LIGHT["blue"], 22.0),

@@ -36,7 +36,7 @@ def summary(record: Record) -> dict[str, Any]:
         "cells": cells(record.genotype),
         "genotype": record.genotype,
         "texts": list(texts(record.genotype)),
-        "drawing": "Layers" if record.genotype and record.genotype.stages else "Cells",
+        "drawing": drawing(record),
     }
 
 
@@ -142,6 +142,13 @@ def sessions(stage: Stage) -> Iterator[dict[str, str]]:
             "versions": ", ".join(f"{name} {each}" for name, each in versions.items() if each),
             "hardware": ", ".join(_part(name, each) for name, each in hardware.items() if each),
         }
+
+
+def drawing(record: Record) -> str:
+    """Name what is drawn of the genotype."""
+    if record.genotype is None:
+        return "Architecture"
+    return "Layers" if record.genotype.stages else "Cells"
 
 
 def texts(genotype: Genotype | None) -> Iterator[tuple[str, str]]:

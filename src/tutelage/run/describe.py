@@ -46,12 +46,13 @@ class Description:
     def as_text(self) -> str:
         """Return what `describe` prints."""
         size, side = self.size, self.side
+        layers = "layers" if self.genotype.stages else "cells"
         head = f"  with auxiliary{self.weights_with_auxiliary:>15,}"
         has_head = self.weights_with_auxiliary > self.weights
         return "\n".join(
             [
                 f"{self.genotype.space}, {size.form} form: {size.channels} channels, "
-                f"{size.cells} cells, {size.classes} classes",
+                f"{size.cells} {layers}, {size.classes} classes",
                 f"weights         {self.weights:>15,}",
                 *([head] if has_head else []),
                 f"multiply-adds   {self.multiply_adds:>15,}  "

@@ -1,0 +1,232 @@
+"""What an architecture scores with a supernet's weights, and the ranking of architectures by it."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from chains import SMALL, chosen, own_size
+from tutelage.clock import Clock
+from tutelage.config import Run
+from tutelage.problem import Net, Part
+from tutelage.run.cost import Cost, Prices
+from tutelage.run.evolve import Evolve, Ranking
+from tutelage.run.scoring import Scorer, recalibrate
+from tutelage.searches.evolution import Evolution
+from tutelage.spaces.base import Size, one_hot
+from tutelage.spaces.genotype import Genotype
+from tutelage.spaces.nb201 import NASBENCH201
+from tutelage.spaces.paths import genotype
+
+SIZE = own_size(SMALL, 3)
+
+
+def parts(sizes, seed=0):
+    """Batches of images of three classes that can be told apart a little by their brightness."""
+    draws = torch.Generator().manual_seed(seed)
+    found = []
+    for count in sizes:
+        y = torch.randint(3, (count,), generator=draws)
+        x = torch.randn(count, 3, 6, 6, generator=draws) + y.view(-1, 1, 1, 1)
+        found.append(Part(x, y, torch.arange(count)))
+    return found
+
+
+def scorer_of(space, size, fitted, judged):
+    net = Net(lambda: space.supernet(size), None, Clock())
+    weights = {name: 1.3 * x for name, x in net.weights().items()}
+    return Scorer(net, weights, space, size, lambda: iter(fitted), lambda: iter(judged))
+
+
+def test_statistics_are_means_over_batches_of_their_means_and_variances():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4))
+    network[1].running_mean.fill_(5)  # what was there before does not count
+    twin = copy.deepcopy(network)
+    fitted = parts((4, 4, 3))
+    recalibrate(network, fitted)
+    means, variances = [], []
+    with torch.no_grad():
+        for x, _, _ in fitted:
+            y = twin[0](x)
+            for _ in range(2):
+                mean, variance = y.mean((0, 2, 3)), y.var((0, 2, 3), unbiased=True)
+                means.append(mean)
+                variances.append(variance)
+                biased = y.var((0, 2, 3), unbiased=False)[:, None, None]
+                y = ((y - mean[:, None, None]) / (biased + 1e-5).sqrt()).relu()
+    for place, layer in enumerate((1, 3)):
+        torch.testing.assert_close(network[layer].running_mean, sum(means[place::2]) / 3)
+        torch.testing.assert_close(network[layer].running_var, sum(variances[place::2]) / 3)
+    before = network[1].running_mean.clone()
+    recalibrate(network, fitted)  # anew, not on top
+    assert torch.equal(network[1].running_mean, before)
+
+
+@pytest.mark.parametrize("columns", [(1, 2, 3), (0, 3, 1), (2, 0, 0)])
+def test_the_accuracy_of_a_chain_is_that_of_its_network_fitted_by_hand(columns):
+    torch.manual_seed(1)
+    fitted, judged = parts((8, 8, 5)), parts((7, 7, 7, 2), seed=1)
+    scorer = scorer_of(SMALL, SIZE, fitted, judged)
+    found = chosen(SMALL, columns)
+    # the blocks of the supernet themselves, their statistics recorded on the way
+    supernet = SMALL.supernet(SIZE)
+    supernet.load_state_dict(scorer.weights)
+    network = nn.Sequential(
+        *supernet.frame.stem,
+        *(
+            layer.blocks[SMALL.candidates[c]]
+            for layer, c in zip(supernet.layers, columns, strict=True)
+        ),
+        *supernet.frame.end,
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        supernet.frame.classifier,
+    )
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    seen = {norm: [] for norm in norms}
+    for norm in norms:
+        norm.register_forward_pre_hook(
+            lambda module, x: seen[module].append(
+                (x[0].mean((0, 2, 3)), x[0].var((0, 2, 3), unbiased=True))
+            )
+        )
+    right = 0
+    with torch.no_grad():
+        for x, _, _ in fitted:
+            network(x)
+        for norm in norms:
+            means, variances = zip(*seen[norm], strict=True)
+            norm.running_mean = torch.stack(means).mean(0)
+            norm.running_var = torch.stack(variances).mean(0)
+        network.eval()
+        for x, y, _ in judged:
+            right += int((network(x).argmax(1) == y).sum())
+    before = {name: x.clone() for name, x in scorer.weights.items()}
+    assert scorer.accuracy(found) == right / 23
+    assert scorer.accuracy(found) == right / 23  # nothing of the first time is left
+    assert all(torch.equal(x, before[name]) for name, x in scorer.weights.items())
+    assert 0 < right < 23
+
+
+def test_statistics_matter():
+    """With other images to fit them to, the same weights answer otherwise."""
+    judged = parts((50,), seed=2)
+    dark = [Part(part.x - 3, part.y, part.position) for part in parts((20, 20))]
+    scores = []
+    for fitted in (parts((20, 20)), dark):
+        torch.manual_seed(1)
+        scores.append(scorer_of(SMALL, SIZE, fitted, judged).accuracy(chosen(SMALL, (1, 2, 3))))
+    assert scores[0] != scores[1]
+
+
+def test_cells_are_scored_in_the_supernet_by_the_statistics_of_the_batch():
+    torch.manual_seed(3)
+    size, judged = Size(2, 1, 3), parts((6, 6, 4), seed=4)
+    scorer = scorer_of(NASBENCH201, size, [], judged)
+    found = genotype(NASBENCH201, (3, 1, 2, 4, 3, 2))
+    net = NASBENCH201.supernet(size)
+    net.load_state_dict(scorer.weights)
+    mix = one_hot(NASBENCH201, found, torch.zeros(()))
+    with torch.no_grad():
+        right = sum(int((net(x, mix)[0].argmax(1) == y).sum()) for x, y, _ in judged)
+    assert scorer.accuracy(found) == right / 16
+
+
+# Ranking and evolution as work ------------------------------------------------------------------
+
+
+class Counting:
+    """Scores by the share of large blocks, and remembers what was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def accuracy(self, found: Genotype) -> float:
+        self.asked.append(found)
+        return sum(SMALL.names(found).count(name) for name in ("mbconv3_3x3",)) / 3
+
+
+PRICES = Prices(
+    Cost(0, 5),
+    {"chain": [{n: Cost(c, 2 * c) for c, n in enumerate(SMALL.candidates)} for _ in range(3)]},
+    [(1, 1)] * 3,
+)
+
+
+def test_a_ranking_scores_every_architecture_once_and_goes_on_where_it_was():
+    drawn = [(0, 0, 0), (1, 0, 1), (1, 1, 1), (2, 3, 1)]
+    first, scorer = Ranking(SMALL, Counting(), drawn), Counting()
+    for _ in range(3):
+        first.advance()
+    assert first.row("step") == {
+        "event": "step",
+        "epoch": 0,
+        "step": 3,
+        "genes": [1, 1, 1],
+        "accuracy": 1.0,
+    }
+    second = Ranking(SMALL, scorer, drawn)
+    second.restore(first.state())
+    assert (second.done, second.epoch, second.step, second.steps) == (3, 0, 3, 4)
+    second.advance()
+    assert scorer.asked == [genotype(SMALL, (2, 3, 1))]
+    assert second.scores == [0, 2 / 3, 1, 1 / 3]
+    second.end_epoch()
+    third = Ranking(SMALL, scorer, drawn)
+    third.restore(second.state())
+    assert (third.epoch, third.step, third.done) == (second.epoch, second.step, 4) == (1, 0, 4)
+
+
+def test_an_evolution_keeps_its_limits_and_says_what_candidates_cost():
+    settings = Evolution(population=6, generations=3, parents=3)
+    evolve = Evolve(SMALL, Counting(), PRICES, lambda cost: cost.weights <= 4, settings, seed=0)
+    while evolve.epoch < evolve.epochs:
+        evolve.advance()
+        row = evolve.row("step")
+        assert row["params"] == sum(row["genes"]) <= 4
+        assert row["multiply_adds"] == 5 + 2 * row["params"]
+        assert row["accuracy"] == row["genes"].count(1) / 3
+        if evolve.step == evolve.steps:
+            best = evolve.end_epoch()
+    assert best["genes"] == [1, 1, 1]
+    asked = [tuple(SMALL.names(found)) for found in evolve.scorer.asked]
+    assert len(asked) == len(set(asked)) == 18
+    assert SMALL.names(evolve.genotype(evolve.evolving.best)) == ["mbconv3_3x3"] * 3
+
+
+def test_a_second_objective_is_the_cost_negated():
+    for objectives, place in (("accuracy-params", "params"), ("accuracy-flops", "multiply_adds")):
+        settings = Evolution(population=8, generations=4, parents=2, objectives=objectives)
+        evolve = Evolve(SMALL, Counting(), PRICES, lambda cost: True, settings, seed=1)
+        while evolve.epoch < evolve.epochs:
+            evolve.advance()
+            row = evolve.row("step")
+            assert evolve.evolving.history[-1].scores == (row["accuracy"], -row[place])
+            if evolve.step == evolve.steps:
+                front = evolve.end_epoch()["front"]
+        costs = [each[place] for each in front]
+        assert costs == sorted(costs) and costs[0] == (0 if place == "params" else 5)
+        assert all(each["params"] == each["genes"].count(1) for each in front)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ranked": 5}, "ranked = 5 without a table: give the file of true accuracies, --table"),
+        ({"ranked": 1, "table": "x"}, "ranked = 1: a ranking needs two architectures or more"),
+        ({"ranked": -1}, "ranked = -1: must be a number of at least 0"),
+    ],
+)
+def test_rankings_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Run(**settings)
+
+
+@pytest.mark.parametrize("name", ["images", "judged"])
+def test_one_image_is_no_batch(name):
+    with pytest.raises(ValueError, match=f"{name} = 1: must be a number of at least 2"):
+        Evolution(**{name: 1})
