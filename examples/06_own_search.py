@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import tutelage
-from tutelage.searches.base import Phase, near_zero, softmax
+from tutelage.searches.base import Kind, Phase, near_zero, softmax
 from tutelage.spaces.base import Mix
 
 
@@ -15,7 +15,7 @@ class Cooling:
     end: float = 0.1
     """Temperature at the end of the search; it starts at 1."""
 
-    trains: ClassVar[bool] = True
+    kind: ClassVar[Kind] = "relaxes"
 
     def fit(self, space):
         """Take any space of mixed operations."""
