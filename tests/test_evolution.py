@@ -115,6 +115,17 @@ def test_the_first_generation_is_uniform_over_what_is_allowed():
     assert all(sum(genes) % 2 for genes in large)
 
 
+def test_the_first_generation_holds_what_it_is_given_where_that_is_allowed():
+    given = [(0,) * 8, (1,) * 8, (0,) * 8, (2,) * 8]
+    settings = Evolution(population=5)
+    evolving = Evolving(LAYERS, settings, lambda genes: genes != given[1], seed=0, first=given)
+    candidates = evolving.state()["candidates"]
+    assert candidates[:2] == [given[0], given[3]]
+    assert len(set(candidates)) == 5 and given[1] not in candidates
+    full = Evolving(LAYERS, Evolution(population=2), anything, seed=0, first=given)
+    assert full.state()["candidates"] == [given[0], given[1]]
+
+
 def second_generation(evolving, first_scores):
     """Score the first generation with numbers that are given, and return what comes next."""
     for scores in first_scores:

@@ -159,11 +159,11 @@ def test_the_front_is_the_one_that_the_search_follows(seed):
         for place, (x, y, z) in enumerate(generator.integers(8, size=(40, 3)))
     ]
     for cost in ("params", "multiply_adds"):
-        scores = [(each.accuracy, -getattr(each, cost)) for each in found]
+        scores = [(each.score, -getattr(each, cost)) for each in found]
         theirs = {scores[place] for place in pareto.front(scores)}
         members = evolution.front(found, cost)
-        assert [(each.accuracy, -getattr(each, cost)) for each in members] == sorted(theirs)
-        best = max(found, key=lambda each: (each.accuracy, -getattr(each, cost)))
+        assert [(each.score, -getattr(each, cost)) for each in members] == sorted(theirs)
+        best = max(found, key=lambda each: (each.score, -getattr(each, cost)))
         assert evolution.best(found, cost) == best == members[-1]
 
 
@@ -173,19 +173,40 @@ def test_what_evolution_found_is_what_the_run_keeps(tmp_path, objectives):
     stage = stage_of(run).evolution
     found = evolution.candidates(stage)
     assert len(found) == 24 and {each.generation for each in found} == {0, 1, 2, 3}
-    best = max(each.accuracy for each in found)
-    first = max(each.accuracy for each in found[:6])
+    best = max(each.score for each in found)
+    first = max(each.score for each in found[:6])
     text = report(tmp_path, run).text
-    assert f"24 architectures scored. The best scores {100 * best:.2f} % in the supernet" in text
-    assert f"{100 * (best - first):.2f} percentage points above the best of generation 0" in text
+    assert f"24 architectures scored. By accuracy in the supernet the best has {best:.2f} %" in text
+    assert f"the best of generation 0, which is random, has {first:.2f} %." in text
     rows = evolution.front_rows(stage)
     assert bool(rows) == (objectives != "accuracy") == ("Pareto front" in text)
     captions = [each.caption for each in evolution.evolved(stage)]
     name = "weights" if objectives == "accuracy-params" else "multiply-adds"
-    assert captions[1:] == [f"Accuracy in the supernet (%), by {name}"]
+    assert captions[1:] == [f"By {name}: accuracy in the supernet (%)"]
     if rows:
-        assert rows[0][0] == f"{100 * best:.2f} %"
+        assert rows[0][0] == f"{best:.2f} %"
         assert [float(a[0][:-2]) > float(b[0][:-2]) for a, b in pairwise(rows)].count(False) == 0
+
+
+def test_a_method_may_score_by_a_rule_of_its_own(tmp_path):
+    run = write_sampled(tmp_path / "run", objectives="accuracy-flops")
+
+    def rescore(row):
+        for each in (row, row.get("evolution") or {}):
+            if "accuracy" in each:
+                each["score"] = -each.pop("accuracy")
+
+    for path in (run, run / "evolution", run / "ranking"):
+        change(path, rescore)
+    stage = stage_of(run)
+    worst = min(row["score"] for row in stage.evolution.of("step"))
+    found = evolution.candidates(stage.evolution)
+    assert min(each.score for each in found) == worst
+    text = report(tmp_path, run).text
+    best = f"{max(each.score for each in found):.4f}".replace("-", "−")
+    assert f"By the method’s own score the best has {best}" in text
+    assert "supernet accuracy" not in text and "%), by the method’s own score" in text
+    assert len(ranking.pairs(stage)) == 20
 
 
 def test_limits_are_drawn_where_they_are_near_and_named_where_they_are_far(tmp_path):

@@ -142,10 +142,12 @@ def test_cells_are_scored_in_the_supernet_by_the_statistics_of_the_batch():
 class Counting:
     """Scores by the share of large blocks, and remembers what was asked."""
 
+    quantity = "accuracy"
+
     def __init__(self):
         self.asked = []
 
-    def accuracy(self, found: Genotype) -> float:
+    def score(self, found: Genotype) -> float:
         self.asked.append(found)
         return sum(SMALL.names(found).count(name) for name in ("mbconv3_3x3",)) / 3
 
@@ -159,7 +161,11 @@ PRICES = Prices(
 
 def test_a_ranking_scores_every_architecture_once_and_goes_on_where_it_was():
     drawn = [(0, 0, 0), (1, 0, 1), (1, 1, 1), (2, 3, 1)]
-    first, scorer = Ranking(SMALL, Counting(), drawn), Counting()
+
+    def known(found):
+        return {"layers": len(SMALL.names(found))}
+
+    first, scorer = Ranking(SMALL, Counting(), drawn, known), Counting()
     for _ in range(3):
         first.advance()
     assert first.row("step") == {
@@ -168,15 +174,16 @@ def test_a_ranking_scores_every_architecture_once_and_goes_on_where_it_was():
         "step": 3,
         "genes": [1, 1, 1],
         "accuracy": 1.0,
+        "layers": 3,
     }
-    second = Ranking(SMALL, scorer, drawn)
+    second = Ranking(SMALL, scorer, drawn, known)
     second.restore(first.state())
     assert (second.done, second.epoch, second.step, second.steps) == (3, 0, 3, 4)
     second.advance()
     assert scorer.asked == [genotype(SMALL, (2, 3, 1))]
     assert second.scores == [0, 2 / 3, 1, 1 / 3]
     second.end_epoch()
-    third = Ranking(SMALL, scorer, drawn)
+    third = Ranking(SMALL, scorer, drawn, known)
     third.restore(second.state())
     assert (third.epoch, third.step, third.done) == (second.epoch, second.step, 4) == (1, 0, 4)
 

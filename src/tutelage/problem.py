@@ -119,6 +119,19 @@ class Net:
             raise ValueError("a fixed network has no paths: it was made without a search")
         return self.relaxation.paths(count)
 
+    def stage(self, weights: Tree, mix: Any, x: Tensor, stage: int) -> Tensor:
+        """Return the feature map (B, C, H, W) after one stage of a supernet under a mix.
+
+        Args:
+            weights: Those of the whole supernet.
+            mix: That of the whole supernet.
+            x: What the stage reads: images for the first, else a map like that of the one before.
+            stage: Which, counted from 0.
+        """
+        with torch.autocast(x.device.type, self.amp, enabled=self.amp is not None):
+            found = functional_call(self.module, weights, (x, mix, stage))
+        return found.to(torch.promote_types(found.dtype, torch.float32))
+
     @property
     def features(self) -> int:
         """Count the features of an image that the classifier reads, D."""
@@ -149,11 +162,29 @@ class Make(Protocol):
     def classes(self) -> int:
         """Count the classes, C."""
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+
+    @property
+    def stages(self) -> int:
+        """Count the stages of a supernet that run one by one; 0: it only runs whole."""
+
     def supernet(self) -> Net:
         """Make a fresh learner in the searched space."""
 
     def fixed(self, architecture: str) -> Net:
         """Make a network that is not searched: resnet18, resnet50, or a genotype."""
+
+    def multiply_adds(self, mix: Any) -> float:
+        """Count the multiply-adds of the architecture that a sampled mix runs."""
+
+    def teacher(self, name: str) -> Callable[[Tensor], Sequence[Tensor]]:
+        """Get a trained network: images to its feature maps (B, C, H, W), stage by stage.
+
+        Raises:
+            ValueError: There is none of this name, or it is for other images.
+        """
 
 
 class Learner(NamedTuple):
@@ -218,6 +249,11 @@ class Problem(NamedTuple):
     probe: Callable[[dict[str, Tree], Part, Part], Taught] | None = None
     """Of a method that teaches sampled sub-networks: what students and teacher say of some
     images (the second part), the teacher made for others (the first)."""
+    seeds: Callable[[dict[str, Tree]], Sequence[Any]] | None = None
+    """Mixes of architectures that are worth a place in the first generation of the evolution."""
+    score: Callable[[dict[str, Tree], Any, Part], Tensor] | None = None
+    """How good () a sampled mix is on some images, higher is better; None: by its accuracy. A
+    method that has its own trains no classifier, so nothing else is asked of its learner."""
 
 
 class Method(Protocol):

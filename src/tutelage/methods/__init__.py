@@ -13,6 +13,7 @@ METHODS = {
     "cream": "tutelage.methods.cream:Cream",
     "nes": "tutelage.methods.nes:NES",
     "ennas": "tutelage.methods.ennas:EnNAS",
+    "dna": "tutelage.methods.dna:DNA",
     "sd-darts": "tutelage.methods.sd_darts:SDDarts",
 }
 """Every method's name on the command line, and its class; a line here makes a method usable."""

@@ -1,41 +1,52 @@
 """Cream: distilling prioritised paths.  Peng, Du et al., NeurIPS 2020, arXiv:2010.15821.
 
-    min_{A, θ}  L(w*(A, θ), A; D_val)                                             Eq. 6
-    s.t.        w* = argmin_w  ½ [ρ KD(p_w, p_b) + (2 - ρ) L(w, A; D_train)]       Eq. 4, 5
-                b  = argmax_{b ∈ B} ρ_b,   ρ_b = σ(θ · (z_b - z_w))                 Eq. 3
+    min_θ   L(w*(θ), a; D_val)                                                      Eq. 6
+    s.t.    w* = argmin_w  ½ [ρ KD(p_w, p_b) + (2 - ρ) L(w, a; D_train)]             Eq. 4, 5
+            b  = argmax_{b ∈ B} ρ_b,   ρ_b = σ(θ · (z_b - z_w))                      Eq. 3
 
-    w, A        the supernet's weights and alphas
-    B           the board: the paths of the lowest validation loss so far
-    z_b, z_w    logits of a path of the board, with the same weights, and of the supernet
+    w, a        the supernet's weights, and the path that is sampled for the step
+    B           the board: the best paths so far
+    z_b, z_w    logits of a path of the board, with the same weights, and of the sampled one
     θ           the matching: how well a path teaches, judged by what it would say otherwise
     KD          cross-entropy with the path's probabilities
 
+A path that was trained enters the board in place of the worst that has a higher loss and at least
+as many multiply-adds. With a search that has alphas the student is the supernet under its mix, A
+is in the place of a and descends with θ, and paths for the board take one operation an edge by its
+weight in the mix: what PAMKD compares with, and does not describe.
+
 Deviations:
-    The paper samples paths uniformly and has no alphas; how PAMKD made it a differentiable search
-    it does not say. Here the student is the supernet under its mix, a path takes one operation an
-    edge by its weight in the mix, and θ descends with the alphas on the same loss, every iteration
-    where the paper does every 200. With first-order derivatives θ stays as it was drawn.
-    A path enters the board by its loss on one validation batch; the paper also asks that it has no
-    more multiply-adds than the one it replaces.
+    A path is judged once, by its loss on one validation batch; the paper says accuracy. Its release
+    takes the training batch, and lets a larger path in that is better by five points.
+    θ is one linear map of the mean difference, and descends by Adam as alphas do. With first-order
+    derivatives, or `every = 0`, it stays as it was drawn.
+    The paper chooses among the board; here the board is in the evolution's first generation.
+    With alphas, θ descends in every iteration, and multiply-adds do not count.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import ceil
+from types import SimpleNamespace
 
 import torch
 
 from tutelage.checks import at_least, one_of, within
+from tutelage.methods.board import empty, entered, paths_of
 from tutelage.methods.group import Group
 from tutelage.multilevel import Level, Order
-from tutelage.problem import Learner, Make, Net, Problem
+from tutelage.problem import Learner, Make, Problem, Taught
 from tutelage.transfer import cross_entropy, pseudo_label
-from tutelage.virtual import hold
+from tutelage.virtual import hold, leaves, tree_map
+
+STUDENTS = 2
+"""Paths that a probe compares with the board."""
 
 
 @dataclass(frozen=True)
 class Cream:
-    """A supernet is taught by the best of its own paths."""
+    """Paths are taught by the best of those that were trained before."""
 
     board: int = 10
     """Paths of the board, |B|."""
@@ -43,11 +54,14 @@ class Cream:
     """Share of the epochs before the board teaches (the paper's 20 of 120)."""
     judged: float = 0.25
     """Share of a batch by which the teacher is chosen."""
+    every: int = 200
+    """Iterations between two steps of the matching, where paths are sampled; 0: it never moves."""
     order: Order = "alphas-first"
     """Which move first in an iteration: levels-first or alphas-first."""
 
     def __post_init__(self) -> None:
         at_least(1, board=self.board)
+        at_least(0, every=self.every)
         within(0, 1, warmup=self.warmup, judged=self.judged)
         one_of(("levels-first", "alphas-first"), order=self.order)
 
@@ -55,63 +69,89 @@ class Cream:
         """Make the two-level problem."""
         group = Group.of(make, 1)
         (net,) = group.nets
+        alphas = net.alphas()
+        samples = not leaves(alphas)
+        start = net.paths(1)[0] if samples else net.mix(alphas)
 
-        def teacher(s, mix, x, z):
-            """Logits of the best-matching path, as data, and its ρ."""
-            paths = [
-                {name: rows[place] for name, rows in s.board["paths"].items()}
-                for place in range(int(s.board["filled"]))
-            ]
-            part = max(1, int(self.judged * len(x)))
+        def student(s):  # what learns in this step
+            return under(start, s.path) if samples else net.mix(s.A["alphas"])
+
+        def say(s, mix, x):
+            return net.under(s.w, mix, x)[0]
+
+        def ratings(s, mix, x, z):  # Eq. 3
             with torch.no_grad():
-                z_b = [under(net, s.w, mix, path, x[:part]) for path in paths]
-            rho = torch.stack([match(s.A["match"], hold(b - z[:part])) for b in z_b])  # Eq. 3
-            best = int(hold(rho.argmax()))
-            with torch.no_grad():
-                answer = under(net, s.w, mix, paths[best], x)
-            return hold(answer), rho[best]
+                answers = [say(s, under(mix, path), x) for path in paths_of(s.board)]
+            return torch.stack([match(s.A["match"], hold(z_b - z)) for z_b in answers])
 
         def learn(s, batch):  # Eq. 4, 5
             x, y, _ = batch.train
-            mix = net.mix(s.A["alphas"])
-            z, _ = net.under(s.w, mix, x)
+            mix = student(s)
+            z = say(s, mix, x)
             loss = cross_entropy(z, y)
+            notes = {"students": z.unsqueeze(0)} if samples else {"train": [z]}
             if int(s.board["filled"]) and make.clock.epoch >= self.warmup * make.clock.epochs:
-                z_b, rho = teacher(s, mix, x, z)
-                loss = 0.5 * (rho * pseudo_label(z, z_b) + (2 - rho) * loss)
-                return loss, {"train": [z], "labels": ([z_b], y)}
-            return loss, {"train": [z]}
+                part = max(2, int(self.judged * len(x)))  # one has no BatchNorm
+                rho = ratings(s, mix, x[:part], z[:part])
+                best = int(hold(rho.argmax()))
+                with torch.no_grad():
+                    z_b = say(s, under(mix, paths_of(s.board)[best]), x)
+                taught = pseudo_label(z, hold(z_b))
+                loss = 0.5 * (rho[best] * taught + (2 - rho[best]) * loss)
+                notes |= {"teacher": z_b} if samples else {"labels": ([z_b], y)}
+            return loss, notes
 
         def validate(s, batch):  # Eq. 6
             x, y, _ = batch.valid
-            z = net(s.w, s.A["alphas"], x)
+            z = say(s, student(s), x)
             return cross_entropy(z, y), {"valid": [z]}
 
         @torch.no_grad()
         def prioritise(variables, batch, notes):
+            s = SimpleNamespace(**variables)
             x, y, _ = batch.valid
-            mix = net.mix(variables["A"]["alphas"])
-            path = {name: sampled(weights) for name, weights in mix.operations.items()}
-            loss = cross_entropy(under(net, variables["w"], mix, path, x), y)
-            variables["board"] = entered(variables["board"], path, loss)
+            mix = student(s)
+            path = s.path if samples else {"operations": tree_map(one_of_each, mix.operations)}
+            loss = cross_entropy(say(s, under(mix, path), x), y)
+            cost = make.multiply_adds(under(mix, path)) if samples else 0.0
+            variables["board"] = entered(s.board, path, float(loss), cost)
+            if samples:
+                variables["path"] = trail(net.paths(1)[0])
 
-        alphas = net.alphas()
-        shapes = {name: a.shape for name, a in net.mix(alphas).operations.items()}
-        board = {
-            "paths": {n: group.like.new_zeros(self.board, *shape) for n, shape in shapes.items()},
-            "loss": group.like.new_zeros(self.board),
-            "filled": torch.zeros((), dtype=torch.int64),
+        @torch.no_grad()
+        def probe(variables, fitted, valid):
+            s, x = SimpleNamespace(**variables), fitted.x
+            students = net.paths(STUDENTS)
+            z = torch.stack([say(s, mix, valid.x) for mix in students])
+            if not int(s.board["filled"]):
+                return Taught(z, None)
+            rho = torch.stack([ratings(s, mix, x, say(s, mix, x)) for mix in students]).mean(0)
+            best = paths_of(s.board)[int(rho.argmax())]
+            return Taught(z, say(s, under(start, best), valid.x))
+
+        path = trail(start) if samples else {"operations": start.operations}
+        variables = {
+            "w": net.weights(),
+            "A": {"alphas": alphas, "match": group.linear(make.classes, 1)},
+            "board": empty(path, self.board),
         }
-        return Problem(
-            variables={
-                "w": net.weights(),
-                "A": {"alphas": alphas, "match": group.linear(make.classes, 1)},
-                "board": board,
-            },
-            levels=[Level("w", learn), Level("A", validate, optimiser="alphas")],
+        top = Level("A", validate, optimiser="alphas")
+        problem = Problem(
+            variables,
+            levels=[Level("w", learn), top],
             learners=[Learner(net, ("w",), ("A", "alphas"))],
             order=self.order,
             after_step=prioritise,
+        )
+        if not samples:
+            return problem
+        first = ceil(self.warmup * make.epochs) if self.every else make.epochs
+        sparse = replace(top, epochs=range(first, make.epochs), every=max(1, self.every))
+        return problem._replace(
+            variables=variables | {"path": path},
+            levels=[Level("w", learn), sparse],
+            probe=probe,
+            seeds=lambda variables: [under(start, path) for path in paths_of(variables["board"])],
         )
 
 
@@ -120,30 +160,19 @@ def match(theta, difference):
     return torch.nn.functional.linear(difference, theta["weight"], theta["bias"]).mean().sigmoid()
 
 
-def under(net: Net, w, mix, path, x):
-    """Logits (B, C) of a path (one-hot weights of every group); only its operations run."""
-    return net.under(w, replace(mix, operations=path).without_zeros(), x)[0]
+def trail(mix):
+    """Return what a sampled mix runs, to be kept among the variables."""
+    return tree_map(torch.Tensor.cpu, {"operations": mix.operations, "edges": mix.edges})
 
 
-def sampled(weights):
+def under(mix, path):
+    """Return the mix that runs a path's operations, and only those."""
+    device = leaves(mix.operations)[0].device
+    placed = tree_map(lambda x: x.to(device, non_blocking=True), path)
+    return replace(replace(mix, **path).without_zeros(), **placed)
+
+
+def one_of_each(weights):
     """Draw one operation for every edge, by its weight: one-hot rows (edges, ops)."""
     drawn = weights.clamp_min(torch.finfo(weights.dtype).tiny).multinomial(1)
-    return torch.zeros_like(weights).scatter_(1, drawn, 1.0)
-
-
-def entered(board, path, loss):
-    """Let a path in where there is a free place, or in place of the worst if it is better."""
-    filled = int(board["filled"])
-    places = board["loss"].shape[0]
-    place = filled if filled < places else int(board["loss"].argmax())
-    same = [(rows == path[name]).flatten(1).all(1) for name, rows in board["paths"].items()]
-    known = torch.stack(same).all(0)[:filled].any()
-    if known or (filled == places and loss >= board["loss"][place]):
-        return board
-    paths = {name: rows.clone() for name, rows in board["paths"].items()}
-    losses = board["loss"].clone()
-    losses[place] = loss
-    for name, rows in paths.items():
-        rows[place] = path[name]
-    count = torch.tensor(min(filled + 1, places))
-    return {"paths": paths, "loss": losses, "filled": count}
+    return torch.zeros_like(weights).scatter_(1, drawn, 1.0).cpu()

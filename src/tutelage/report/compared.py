@@ -9,6 +9,7 @@ from tutelage.report.benchmarks import BENCHMARKS
 from tutelage.report.evolution import candidates
 from tutelage.report.figures import SERIES, Drawn
 from tutelage.report.plots import Axis, Line, by_epoch, plot, timeline, values
+from tutelage.report.scores import ACCURACY, quantity_of
 from tutelage.report.tables import Row
 
 PROBES = (
@@ -69,7 +70,8 @@ def sampled(rows: Sequence[Row]) -> Iterator[Drawn]:
         yield from plot(caption, lines, Axis("epoch"))
     best = []
     for label, colour, search in searches:
-        scored = candidates(search.evolution) if search.evolution else []
-        y = list(accumulate((100 * each.accuracy for each in scored), max))
+        known = search.evolution and quantity_of(search.evolution.rows) is ACCURACY
+        scored = candidates(search.evolution) if search.evolution and known else []
+        y = list(accumulate((each.score for each in scored), max))
         best.append(Line(label, range(1, len(y) + 1), y, colour))
     yield from plot("Evolution: best accuracy in the supernet so far (%)", best, Axis("candidate"))

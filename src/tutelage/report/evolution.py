@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from tutelage.report.figures import LIGHT, Drawn, drawn
 from tutelage.report.read import Stage, number
 from tutelage.report.scatter import Limit, Points, scatter
-from tutelage.report.tiles import percent, quantity
+from tutelage.report.scores import quantity_of
+from tutelage.report.tiles import quantity
 
 COSTS = (
     ("multiply_adds", "max_flops", "accuracy-flops", "multiply-adds"),
@@ -22,11 +23,11 @@ COSTS = (
 
 
 class Candidate(NamedTuple):
-    """An architecture that was scored in the supernet."""
+    """An architecture that was scored with the supernet's weights."""
 
     generation: int
-    accuracy: float
-    """A share of the images."""
+    score: float
+    """Its accuracy in percent, or the method's own score."""
     params: float
     multiply_adds: float
     genes: tuple[int, ...]
@@ -34,30 +35,30 @@ class Candidate(NamedTuple):
 
 def candidates(stage: Stage) -> list[Candidate]:
     """List what was scored, in order; rows without all numbers are left out."""
-    found = []
+    found, scored = [], quantity_of(stage.rows)
     for row in stage.of("step"):
-        keys = ("epoch", "accuracy", "params", "multiply_adds")
-        known = [x for x in (number(row.get(key)) for key in keys) if x is not None]
-        if len(known) == len(keys):
-            generation, accuracy, params, multiply_adds = known
+        costs = [number(row.get(key)) for key in ("epoch", "params", "multiply_adds")]
+        known = [x for x in (scored.of(row), *costs) if x is not None]
+        if len(known) == 4:
+            score, generation, params, multiply_adds = known
             genes = row.get("genes")
             chosen = tuple(genes) if isinstance(genes, list) else ()
-            found.append(Candidate(int(generation), accuracy, params, multiply_adds, chosen))
+            found.append(Candidate(int(generation), score, params, multiply_adds, chosen))
     return found
 
 
 def best(found: Sequence[Candidate], cost: str = "") -> Candidate | None:
-    """Give the most accurate candidate; of equals that of less cost, if it counts, or the first."""
+    """Give the best candidate; of equals that of less cost, if it counts, or the first."""
     return max(
-        found, key=lambda each: (each.accuracy, -getattr(each, cost) if cost else 0), default=None
+        found, key=lambda each: (each.score, -getattr(each, cost) if cost else 0), default=None
     )
 
 
 def front(found: Sequence[Candidate], cost: str) -> list[Candidate]:
     """List what no candidate excels at no more cost, the cheapest first."""
     members: list[Candidate] = []
-    for each in sorted(found, key=lambda each: (getattr(each, cost), -each.accuracy)):
-        if not members or each.accuracy > members[-1].accuracy:
+    for each in sorted(found, key=lambda each: (getattr(each, cost), -each.score)):
+        if not members or each.score > members[-1].score:
             members.append(each)
     return members
 
@@ -73,12 +74,13 @@ def evolved(stage: Stage) -> Iterator[Drawn]:
     found, against = candidates(stage), traded(stage)
     if not found:
         return
-    caption = "Accuracy in the supernet, by generation (%)"
+    scored = quantity_of(stage.rows).caption
+    caption = f"By generation: {scored}"
     yield drawn(caption, by_generation(found), caption)
     for cost, limit, _, name in COSTS:
         allowed = number(stage.setting(limit))
         if cost == (against or "multiply_adds") or allowed:
-            caption = f"Accuracy in the supernet (%), by {name}"
+            caption = f"By {name}: {scored}"
             members = front(found, cost) if cost == against else []
             chosen = best(found, against)
             figure = by_cost(found, cost, f"{name} (millions)", allowed, members, chosen)
@@ -94,8 +96,8 @@ def by_generation(found: Sequence[Candidate]) -> Figure:
         each = list(group)
         most = max(most, len(each))  # one on its way is as large as those before it
         x += [generation - 0.4 + 0.8 * (place + 0.5) / most for place in range(len(each))]
-        means.append((generation, sum(c.accuracy for c in each) / len(each)))
-    y = [100 * each.accuracy for each in found]
+        means.append((generation, sum(c.score for c in each) / len(each)))
+    y = [each.score for each in found]
     return scatter(
         [
             Points("candidates", x, y, LIGHT["slate"], alpha=0.45),
@@ -103,7 +105,7 @@ def by_generation(found: Sequence[Candidate]) -> Figure:
             Points(
                 "mean of a generation",
                 [generation for generation, _ in means],
-                [100 * mean for _, mean in means],
+                [mean for _, mean in means],
                 LIGHT["vermilion"],
                 line="straight",
             ),
@@ -133,7 +135,7 @@ def by_cost(
     """
 
     def points(label: str, each: Sequence[Candidate], colour: str, **drawn: Any) -> Points:
-        x, y = [getattr(c, cost) / 1e6 for c in each], [100 * c.accuracy for c in each]
+        x, y = [getattr(c, cost) / 1e6 for c in each], [c.score for c in each]
         return Points(label, x, y, colour, **drawn)
 
     last = max(each.generation for each in found) or 1
@@ -153,11 +155,11 @@ def by_cost(
 
 
 def front_rows(stage: Stage) -> list[tuple[str, ...]]:
-    """Give the members of the Pareto front, the most accurate first."""
-    against = traded(stage)
+    """Give the members of the Pareto front, the best first."""
+    against, scored = traded(stage), quantity_of(stage.rows)
     return [
         (
-            percent(each.accuracy),
+            scored.written(each.score),
             quantity(each.multiply_adds),
             quantity(each.params),
             str(each.generation),
@@ -167,7 +169,7 @@ def front_rows(stage: Stage) -> list[tuple[str, ...]]:
     ]
 
 
-FRONT = ("accuracy in the supernet", "multiply-adds", "weights", "generation", "genes")
+FRONT = ("score", "multiply-adds", "weights", "generation", "genes")
 """The columns of `front_rows`."""
 
 
@@ -180,16 +182,15 @@ def progress(stage: Stage) -> str:
 
 def said(stage: Stage) -> str:
     """Say what was found, and when."""
-    found = candidates(stage)
+    found, scored = candidates(stage), quantity_of(stage.rows)
     chosen = best(found, traded(stage))
     if chosen is None:
         return "No architecture is scored yet."
-    text = f"{progress(stage)}. The best scores {percent(chosen.accuracy)} in the supernet"
-    drawn_at_random = [each.accuracy for each in found if each.generation == 0]
-    if chosen.generation == 0 or not drawn_at_random:
+    text = f"{progress(stage)}. By {scored.name} the best has {scored.written(chosen.score)}"
+    at_random = [each.score for each in found if each.generation == 0]
+    if chosen.generation == 0 or not at_random:
         return f"{text} and is from generation {chosen.generation}; generation 0 is random."
-    gained = 100 * (chosen.accuracy - max(drawn_at_random))
     return (
-        f"{text} and is from generation {chosen.generation}, {gained:.2f} percentage points above "
-        "the best of generation 0, which is random."
+        f"{text} and is from generation {chosen.generation}; the best of generation 0, which is "
+        f"random, has {scored.written(max(at_random))}."
     )

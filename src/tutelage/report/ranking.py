@@ -9,6 +9,7 @@ from tutelage.report.benchmarks import Benchmark
 from tutelage.report.figures import LIGHT, Drawn, drawn
 from tutelage.report.read import Stage, number
 from tutelage.report.scatter import Points, scatter
+from tutelage.report.scores import quantity_of
 from tutelage.report.tables import NOTHING
 
 HEADER = ("", "the supernet", "multiply-adds alone")
@@ -19,7 +20,7 @@ class Pair(NamedTuple):
     """An architecture that was drawn at random."""
 
     scored: float
-    """Accuracy in the supernet, percent."""
+    """Accuracy in the supernet in percent, or the method's own score."""
     true: float
     """The table's accuracy, percent."""
 
@@ -28,8 +29,9 @@ def pairs(stage: Stage) -> list[Pair]:
     """List what is scored so far and known to the table."""
     key = stage.benchmark.ranked_by
     rows = stage.ranking.of("step") if stage.ranking else []
-    both = [(number(row.get("accuracy")), _number(row.get("table"), key)) for row in rows]
-    return [Pair(100 * x, y) for x, y in both if x is not None and y is not None]
+    scored = quantity_of(rows)
+    both = [(scored.of(row), _number(row.get("table"), key)) for row in rows]
+    return [Pair(x, y) for x, y in both if x is not None and y is not None]
 
 
 def compared(stage: Stage) -> Mapping[str, Any]:
@@ -60,9 +62,10 @@ def ranked(stage: Stage) -> Iterator[Drawn]:
         Points("found by evolution", *_columns(_found(stage)), LIGHT["vermilion"], 80.0, ring=True),
     ]
     data = stage.benchmark.tests[stage.benchmark.ranked_by]
-    caption = f"True accuracy on {data} (%), by accuracy in the supernet (%)"
+    scored = quantity_of(stage.ranking.rows if stage.ranking else []).caption
+    caption = f"True accuracy on {data} (%), by {scored}"
     shown = [each for each in kinds if len(each.x)]
-    yield drawn(caption, scatter(shown, "accuracy in the supernet (%)"), caption)
+    yield drawn(caption, scatter(shown, scored), caption)
 
 
 def figures(stage: Stage) -> list[tuple[str, ...]]:
@@ -100,10 +103,11 @@ def baseline(benchmark: Benchmark) -> str:
 
 def _found(stage: Stage) -> list[Pair]:
     """Give the architecture that the evolution found, where the table knows it."""
-    scored = [_number(row.get("evolution"), "accuracy") for row in stage.of("end")]
+    found = [row.get("evolution") or {} for row in stage.of("end")]
+    scored = [quantity_of(found).of(row) for row in found]
     true = [_number(answer, stage.benchmark.ranked_by) for answer in stage.answers]
     both = zip(scored[-1:], true[-1:], strict=False)
-    return [Pair(100 * x, y) for x, y in both if x is not None and y is not None]
+    return [Pair(x, y) for x, y in both if x is not None and y is not None]
 
 
 def _columns(found: list[Pair]) -> tuple[list[float], list[float]]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
-from tutelage.benchmark.table import Table
 from tutelage.run.cost import Cost, Prices
 from tutelage.run.scoring import Scorer
-from tutelage.run.watch import looked_up
 from tutelage.searches.evolution import Evolution
 from tutelage.searches.evolving import Evolving, Scored
 from tutelage.spaces.base import Space
 from tutelage.spaces.genotype import Genotype
-from tutelage.spaces.paths import Genes, bounds, genotype, kept
+from tutelage.spaces.paths import Genes, bounds, genes, genotype, kept
 
 
 @final
@@ -35,6 +33,7 @@ class Evolve:
         within: Callable[[Cost], bool],
         settings: Evolution,
         seed: int,
+        first: Sequence[Genotype] = (),
     ) -> None:
         """Draw the first generation.
 
@@ -45,16 +44,18 @@ class Evolve:
             within: Whether it may cost so much.
             settings: Those of the evolution.
             seed: Seed of every draw.
+            first: What the first generation holds besides, where the limits allow it.
 
         Raises:
             ValueError: No architecture is found within the limits.
         """
         self.space, self.scorer, self.prices, self.settings = space, scorer, prices, settings
 
-        def allowed(genes: Genes) -> bool:
-            return within(prices.total(kept(space, genes)))
+        def allowed(candidate: Genes) -> bool:
+            return within(prices.total(kept(space, candidate)))
 
-        self.evolving = Evolving(bounds(space), settings, allowed, seed)
+        known = [genes(space, architecture) for architecture in first]
+        self.evolving = Evolving(bounds(space), settings, allowed, seed, known)
         self.epochs = settings.generations
         self._follow()
 
@@ -72,13 +73,13 @@ class Evolve:
     def advance(self) -> None:
         """Score one candidate."""
         found = genotype(self.space, self.evolving.ask())
-        accuracy, cost = self.scorer.accuracy(found), self.prices.of(found)
+        score, cost = self.scorer.score(found), self.prices.of(found)
         second = {
             "accuracy": (),
             "accuracy-flops": (-cost.multiply_adds,),
             "accuracy-params": (-cost.weights,),
         }
-        self.evolving.tell((accuracy, *second[self.settings.objectives]))
+        self.evolving.tell((score, *second[self.settings.objectives]))
         self.step += 1
 
     def check(self) -> None:
@@ -101,7 +102,7 @@ class Evolve:
         cost = self.prices.of(self.genotype(scored))
         return {
             "genes": list(scored.genes),
-            "accuracy": scored.scores[0],
+            self.scorer.quantity: scored.scores[0],
             "params": cost.weights,
             "multiply_adds": cost.multiply_adds,
         }
@@ -116,8 +117,8 @@ class Evolve:
         return {
             "generation": f"{self.epoch + 1}/{self.epochs}",
             "candidate": f"{self.step}/{self.steps}",
-            "last": f"{100 * self.evolving.history[-1].scores[0]:.2f} %",
-            "best": f"{100 * best.scores[0]:.2f} %",
+            "last": self.scorer.written(self.evolving.history[-1].scores[0]),
+            "best": self.scorer.written(best.scores[0]),
         }
 
     def end_epoch(self) -> dict[str, Any]:
@@ -138,7 +139,7 @@ class Evolve:
 
 @final
 class Ranking:
-    """Architectures drawn uniformly: what each scores in the supernet, and what a table knows.
+    """Architectures drawn uniformly, and what each scores in the supernet.
 
     Attributes:
         epoch: 1 when all are scored.
@@ -148,11 +149,14 @@ class Ranking:
     """
 
     def __init__(
-        self, space: Space, scorer: Scorer, prices: Prices, table: Table, drawn: Sequence[Genes]
+        self,
+        space: Space,
+        scorer: Scorer,
+        drawn: Sequence[Genes],
+        known: Callable[[Genotype], Mapping[str, Any]],
     ) -> None:
-        self.space, self.scorer, self.prices, self.table = space, scorer, prices, table
-        self.drawn = [genotype(space, genes) for genes in drawn]
-        self.genes = list(drawn)
+        """Score nothing yet; `known` says what else of an architecture goes into its row."""
+        self.space, self.scorer, self.drawn, self.known = space, scorer, list(drawn), known
         self.scores: list[float] = []
         self.epoch, self.step, self.steps, self.epochs = 0, 0, len(self.drawn), 1
 
@@ -163,7 +167,7 @@ class Ranking:
 
     def advance(self) -> None:
         """Score one architecture."""
-        self.scores.append(self.scorer.accuracy(self.drawn[self.step]))
+        self.scores.append(self.scorer.score(genotype(self.space, self.drawn[self.step])))
         self.step += 1
 
     def check(self) -> None:
@@ -174,17 +178,10 @@ class Ranking:
 
     def row(self, event: str) -> dict[str, Any]:
         """Return a row of metrics.jsonl: the last architecture."""
-        place = self.done - 1
-        found = self.drawn[place]
-        return {
-            "event": event,
-            "epoch": self.epoch,
-            "step": self.step,
-            "genes": list(self.genes[place]),
-            "accuracy": self.scores[place],
-            "multiply_adds": self.prices.of(found).multiply_adds,
-            "table": looked_up(self.table, found),
-        }
+        genes = self.drawn[self.done - 1]
+        last = {"genes": list(genes), self.scorer.quantity: self.scores[-1]}
+        known = self.known(genotype(self.space, genes))
+        return {"event": event, "epoch": self.epoch, "step": self.step, **last, **known}
 
     def fields(self) -> Mapping[str, str]:
         """Return what progress shows."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from tutelage.benchmark.ranking import compare
-from tutelage.benchmark.table import Table, true_accuracy
+from tutelage.benchmark.table import Table
 from tutelage.config import Run
 from tutelage.data.draws import draws
 from tutelage.problem import Learner, pick
@@ -22,7 +22,9 @@ from tutelage.run.directory import RunDirectory, plain
 from tutelage.run.evolve import Evolve, Ranking
 from tutelage.run.scoring import Scorer
 from tutelage.run.searching import Searching
-from tutelage.spaces.paths import Genes, bounds, drawn
+from tutelage.run.watch import looked_up
+from tutelage.spaces.genotype import Genotype
+from tutelage.spaces.paths import Genes, architecture, bounds, drawn, genotype
 
 TOP = 10
 """Architectures that score best, of which is said how good they truly are."""
@@ -32,7 +34,7 @@ EVOLUTION, RANKING = "evolution", "ranking"
 
 def scorer_of(work: Searching, learner: Learner) -> Scorer:
     """Make what scores architectures with a learner's weights, on the validation half."""
-    streams, evolution = work.streams, work.settings.evolution
+    streams, evolution, own = work.streams, work.settings.evolution, work.problem.score
     return Scorer(
         learner.net,
         pick(work.variables, learner.weights),
@@ -40,6 +42,7 @@ def scorer_of(work: Searching, learner: Learner) -> Scorer:
         work.size,
         fitted=partial(streams.train.in_order, evolution.images),
         judged=partial(streams.valid.in_order, evolution.judged),
+        own=partial(own, work.variables) if own else None,
     )
 
 
@@ -50,21 +53,27 @@ def ranking_of(work: Searching, scorer: Scorer, table: Table) -> Ranking:
     genes: set[Genes] = set()
     while len(genes) < count:
         genes.add(drawn(work.space))
-    return Ranking(work.space, scorer, work.prices, table, sorted(genes))
+
+    def known(found: Genotype) -> dict[str, Any]:
+        multiply_adds = work.prices.of(found).multiply_adds
+        return {"multiply_adds": multiply_adds, "table": looked_up(table, found)}
+
+    return Ranking(work.space, scorer, sorted(genes), known)
 
 
-def ranked(ranking: Ranking) -> dict[str, Any]:
+def ranked(ranking: Ranking, table: Table) -> dict[str, Any]:
     """Compare what architectures score in the supernet with what the table knows of them.
 
     Returns:
         The figures of the comparison, and under `by_multiply_adds` those of ranking the same
         architectures by their multiply-adds, for which nothing need be trained.
     """
-    true = [true_accuracy(ranking.table, found) for found in ranking.drawn]
-    costs = [ranking.prices.of(found).multiply_adds for found in ranking.drawn]
+    known = [ranking.known(genotype(ranking.space, genes)) for genes in ranking.drawn]
+    true = [each["table"][table.ranked_by] for each in known]
     top = min(TOP, len(true))
-    untrained = asdict(compare(costs, true, top))
-    return asdict(compare(ranking.scores, true, top)) | {"by_multiply_adds": untrained}
+    untrained = compare([each["multiply_adds"] for each in known], true, top)
+    found = compare(ranking.scores, true, top)
+    return {**asdict(found), "by_multiply_adds": asdict(untrained)}
 
 
 def evolve_of(work: Searching, scorer: Scorer) -> Evolve:
@@ -82,7 +91,9 @@ def evolve_of(work: Searching, scorer: Scorer) -> Evolve:
         return all(paid <= limit for paid, limit in zip(cost, limits, strict=True))
 
     seed = int(draws(settings.seed, "search/evolution").integers(2**63))
-    return Evolve(work.space, scorer, work.prices, within, settings.evolution, seed)
+    known = work.problem.seeds(work.variables) if work.problem.seeds else ()
+    first = [architecture(work.space, mix) for mix in known]
+    return Evolve(work.space, scorer, work.prices, within, settings.evolution, seed, first)
 
 
 def work_in(path: Path, work: loop.Work, settings: Run) -> None:

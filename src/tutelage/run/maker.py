@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from tutelage.clock import Clock
 from tutelage.problem import Net
+from tutelage.run.teacher import Pictures, Teacher, trained
 from tutelage.searches.base import Relaxing, Sampling, Search
 from tutelage.spaces.base import Mix, Size, Space
 from tutelage.spaces.fixed import fixed_network
 from tutelage.spaces.genotype import Genotype
-from tutelage.spaces.paths import kept, path
+from tutelage.spaces.paths import architecture, kept, path
 from tutelage.virtual import Tree, tree_map
 
 
@@ -111,6 +112,8 @@ class Maker:
     """How many images each half has: what a method that remembers them asks for."""
     flops: Callable[[Genotype], float] = lambda genotype: nan
     """Counts the multiply-adds of an architecture, for a search that samples by them."""
+    pictures: Pictures = field(default_factory=Pictures)
+    """The images, for a teacher that was trained already."""
     made: list[Net] = field(default_factory=list)
     """The supernets so far."""
     sampled: list[Sampled] = field(default_factory=list)
@@ -146,6 +149,28 @@ class Maker:
         return Net(
             lambda: self._placed(fixed_network(architecture, self.size)), None, self.clock, self.amp
         )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return self.pictures.shape
+
+    @property
+    def stages(self) -> int:
+        """Count the stages of a supernet that run one by one; 0: it only runs whole."""
+        return self.spaces[0].stages
+
+    def teacher(self, name: str) -> Teacher:
+        """Get a trained network: images to its feature maps (B, C, H, W), stage by stage.
+
+        Raises:
+            ValueError: There is none of this name, or it is for other images.
+        """
+        return trained(name, self.pictures, self.device, self.amp)
+
+    def multiply_adds(self, mix: Mix) -> float:
+        """Count the multiply-adds of the architecture that a sampled mix runs."""
+        return self.flops(architecture(self.spaces[0], mix))
 
     def _placed(self, module: nn.Module) -> nn.Module:
         placed: Any = module  # nn.Module.to is not typed for memory formats

@@ -139,6 +139,8 @@ def teaching_line(values: Mapping[str, float]) -> str:
         if pairs:
             words.append(f"{what} {', '.join(pairs)}")
             break  # one line
+    for row in teaching.get("stages", ()):
+        words.append(f"stages {' '.join(f'{value:.3f}' for value in row)}")
     if "gap" in teaching:
         words.append(f"teacher {100 * teaching['teacher_accuracy']:.1f} %")
     if "agreement" in teaching:
@@ -175,6 +177,7 @@ def _marks(notes: Sequence[Notes], batch: Any) -> dict[str, Tensor]:
     - labels: logits of every teacher and the true labels, -1 where unknown: how right and how
       decided the labels are that it gives;
     - gate, transfer, attention: matrices (K, K), of every learner and every peer;
+    - stages: a matrix (K, n), of how far every learner's stages are from a teacher's;
     - students, teacher: logits of sampled sub-networks on the training half, (m, B, C), and of
       what teaches them, (B, C).
     """
@@ -197,7 +200,7 @@ def _marks(notes: Sequence[Notes], batch: Any) -> dict[str, Tensor]:
             right = (logits.argmax(1) == truth) & known
             values[f"learner/{k}/label_accuracy"] = right.double().sum() / known.sum()
             values[f"learner/{k}/label_entropy"] = -(log_p.exp() * log_p).sum(1).mean()
-        for what in ("gate", "transfer", "attention"):
+        for what in ("gate", "transfer", "attention", "stages"):
             for k, row in enumerate(noted.get(what, ())):
                 values |= {f"teaching/{what}/{k}/{j}": x for j, x in enumerate(row)}
         if "students" in noted:

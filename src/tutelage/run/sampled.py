@@ -38,16 +38,20 @@ def probed(
 
     Returns:
         `students_accuracy`; the mean Euclidean distance of two students' logits,
-        `logit_distance`; and, where there is a teacher, `teacher_accuracy` and the `gap`.
+        `logit_distance`; and, where there is a teacher, `teacher_accuracy` and the `gap`. Of a
+        method with a score of its own the mean `score` of sampled paths, and nothing else.
     """
     sums: dict[str, float] = {}
     for fitted, judged in zip(train, valid, strict=True):
         part = judged()
-        if problem.probe:
-            taught = problem.probe(variables, fitted(), part)
+        if problem.score:
+            (path,) = problem.learners[0].net.paths(1)
+            found = {"score": float(problem.score(variables, path, part))}
+        elif problem.probe:
+            found = marks(problem.probe(variables, fitted(), part), part.y)
         else:
-            taught = untaught(problem, variables, part)
-        for name, value in marks(taught, part.y).items():
+            found = marks(untaught(problem, variables, part), part.y)
+        for name, value in found.items():
             sums[name] = sums.get(name, 0.0) + value / len(valid)
     return sums
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.problem import Net, Part
-from tutelage.spaces.base import Size, Space, one_hot
+from tutelage.spaces.base import Mix, Size, Space, one_hot
 from tutelage.spaces.genotype import Genotype
 
 
@@ -22,7 +22,7 @@ class Scorer:
     A chain's architecture becomes a stand-alone network with those weights, whose BatchNorm
     statistics are measured anew: in the supernet they would be those of all that was sampled.
     Cells of supernets compute several operations in one, so they are scored where they are, with
-    the statistics of the batch.
+    the statistics of the batch; so is all that a method scores by a rule of its own.
     """
 
     net: Net
@@ -33,6 +33,26 @@ class Scorer:
     """Gives the images that set BatchNorm statistics."""
     judged: Callable[[], Iterable[Part]]
     """Gives the images that accuracy is measured on."""
+    own: Callable[[Mix, Part], Tensor] | None = None
+    """The method's own score () of a path on some images; None: accuracy."""
+
+    @property
+    def quantity(self) -> str:
+        """Name what is measured: accuracy, or a score of the method's own."""
+        return "score" if self.own else "accuracy"
+
+    def written(self, score: float) -> str:
+        """Write a score for progress."""
+        return f"{score:.4f}" if self.own else f"{100 * score:.2f} %"
+
+    @torch.no_grad()
+    def score(self, genotype: Genotype) -> float:
+        """Score an architecture, the higher the better."""
+        if not self.own:
+            return self.accuracy(genotype)
+        path = one_hot(self.space, genotype, next(iter(self.weights.values())))
+        parts = [(self.own(path, part), len(part.y)) for part in self.judged()]
+        return float(sum(x * n for x, n in parts)) / sum(n for _, n in parts)
 
     @torch.no_grad()
     def accuracy(self, genotype: Genotype) -> float:

@@ -159,7 +159,8 @@ def _keep(work: Searching, directory: RunDirectory, size: Size) -> Found:
     """
     learners = work.problem.learners
     work.set_clock()
-    validated = validate(work) if work.search.kind != "draws" else None
+    trained = work.search.kind != "draws" and not work.problem.score
+    validated = validate(work) if trained else None
     marks = validated.marks if validated else [{} for _ in learners]
     if work.search.kind == "samples":
         return _evolve(work, directory, size, marks)
@@ -189,19 +190,19 @@ def _evolve(
     work: Searching, directory: RunDirectory, size: Size, marks: list[dict[str, float]]
 ) -> Found:
     """Evolve among the paths of the best learner's supernet, in a folder of its own."""
-    kept = min(range(len(marks)), key=lambda k: marks[k]["valid_loss"])
+    kept = min(range(len(marks)), key=lambda k: marks[k].get("valid_loss", 0.0))
     scorer = evolved.scorer_of(work, work.problem.learners[kept])
     about: dict[str, Any] = {"learner": kept, "epoch": work.epoch}
     end: dict[str, Any] = {"event": "end", "learners": marks, "kept": kept}
     if work.settings.ranked and work.watching.table:
         ranking = evolved.ranking_of(work, scorer, work.watching.table)
         evolved.work_in(directory.path / evolved.RANKING, ranking, work.settings)
-        end["ranking"] = evolved.ranked(ranking)
+        end["ranking"] = evolved.ranked(ranking, work.watching.table)
     evolving = evolved.evolve_of(work, scorer)
     evolved.work_in(directory.path / evolved.EVOLUTION, evolving, work.settings)
     found = evolving.genotype(evolving.evolving.best)
     end["evolution"] = evolving.described(evolving.evolving.best)
-    about["supernet_accuracy"] = end["evolution"]["accuracy"]
+    about[f"supernet_{scorer.quantity}"] = end["evolution"][scorer.quantity]
     if work.watching.table:
         end["table"] = work.watching.looked_up([found])
     if not any(row["event"] == "end" for row in directory.rows()):

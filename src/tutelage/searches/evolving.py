@@ -58,6 +58,7 @@ class Evolving:
         settings: Evolution,
         allowed: Callable[[Genes], bool],
         seed: int,
+        first: Iterable[Genes] = (),
     ) -> None:
         """Draw the first generation, uniformly.
 
@@ -67,6 +68,7 @@ class Evolving:
             allowed: Whether an architecture keeps within the limits; asked up to `RANDOM_TRIES`
                 times a generation, so it should be quick.
             seed: Seed of every draw.
+            first: What the first generation holds besides, where the limits allow it.
 
         Raises:
             ValueError: The limits allow no architecture that was tried.
@@ -79,6 +81,7 @@ class Evolving:
         self._candidates: list[Genes] = []
         self._parents: list[int] = []  # places in the history, best first
         self._seen: set[Genes] = set()
+        self._fill(settings.population, first)
         self._breed()
         if self.done:
             tried = min(prod(self._choices), RANDOM_TRIES)

@@ -143,6 +143,8 @@ class Space(Protocol):
     """What a search has asked for."""
     sizes: Sizes
     """Sizes where the user gives none."""
+    stages: int
+    """Stages of a supernet that can run one by one, forward (x, mix, stage); 0: it runs whole."""
 
     @property
     def choices(self) -> Mapping[str, tuple[int, int]]:

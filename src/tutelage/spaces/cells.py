@@ -72,6 +72,7 @@ class CellSpace:
     variant: Variant = PLAIN
     """What a search has asked of the supernet."""
     sizes: ClassVar[Sizes] = Sizes(16, 8, 36, 20, auxiliary=0.4)
+    stages: ClassVar[int] = 0
     nodes: ClassVar[tuple[int, ...]] = tuple(range(2, 2 + NODES))
 
     @property

@@ -149,6 +149,15 @@ class Skeleton(nn.Module):
             x = cell(halve(x), through())
         return self.norm(x).relu().mean((2, 3))
 
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """List the feature maps (B, C, H, W) of a stand-alone network after every stage."""
+        x, found = self.stem(x), []
+        for index, (halve, cell) in enumerate(self.steps()):
+            x = cell(halve(x), 0.0)
+            if index % self.per_stage == self.per_stage - 1:
+                found.append(x)
+        return found
+
 
 class Network(nn.Module):
     """The stand-alone network of a genotype; in training mode it gives (logits, None)."""
@@ -165,6 +174,10 @@ class Network(nn.Module):
         features = self.skeleton.features(x, lambda: drop_path)
         logits = self.skeleton.classifier(F.dropout(features, self.dropout, self.training))
         return (logits, None) if self.training else logits
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """List the feature maps (B, C, H, W) after every stage."""
+        return self.skeleton.maps(x)
 
 
 class Supernet(nn.Module):
@@ -204,6 +217,7 @@ class NasBench201:
     sizes: ClassVar[Sizes] = Sizes(16, 5, 16, 5, auxiliary=0.0)
     """Cells are counted for each of the three stages."""
     nodes: ClassVar[tuple[int, ...]] = tuple(range(1, 1 + NODES))
+    stages: ClassVar[int] = 0
 
     @property
     def choices(self) -> Mapping[str, tuple[int, int]]:

@@ -123,29 +123,37 @@ class Network(nn.Module):
             CellNetwork(genotype.cells[place.group], place) for place in plan
         )
         self.tap = 2 * size.cells // 3
+        groups = [place.group for place in plan]
+        self.ends = [k for k, after in enumerate([*groups[1:], "reduce"]) if after == "reduce"]
         self.auxiliary = AuxiliaryHead(plan[self.tap].outputs, size) if auxiliary else None
         self.classifier = nn.Linear(plan[-1].outputs, size.classes)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor | None]:
         """Map images (B, C, H, W) to logits (B, classes), in training with auxiliary logits."""
-        features, tapped = self._run(x)
+        features, states = self._run(x)
         logits = self.classifier(F.dropout(features, self.dropout, self.training))
         if not self.training:
             return logits
-        return logits, None if self.auxiliary is None else self.auxiliary(tapped)
+        return logits, None if self.auxiliary is None else self.auxiliary(states[self.tap])
 
     def features(self, x: Tensor) -> Tensor:
         """Map images (B, C, H, W) to what the classifier reads (B, D)."""
         return self._run(x)[0]
 
-    def _run(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """List the feature maps (B, C, H, W) before every reduction, and the last one."""
+        states = self._run(x)[1]
+        return [states[end] for end in self.ends]
+
+    def _run(self, x: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+        """Return the pooled features, and what some cells put out."""
         before = last = self.stem[0](x)
         for part in self.stem[1:]:
             last = part(before)
         drop_path = self.drop_path if self.training else 0.0
-        tapped = last
+        states = {}
         for index, cell in enumerate(self.cells):
             before, last = last, cell(before, last, drop_path)
-            if index == self.tap:
-                tapped = last
-        return last.mean((2, 3)), tapped
+            if index == self.tap or index in self.ends:
+                states[index] = last
+        return last.mean((2, 3)), states

@@ -104,6 +104,27 @@ def genotype(space: Space, genes: Sequence[int]) -> Genotype:
     return space.genotype(Mix(weights))
 
 
+def architecture(space: Space, path: Mix) -> Genotype:
+    """Return the architecture of a path: the inverse of `path`, less the genes."""
+    # on the CPU, where reading values makes nothing wait
+    return space.genotype(Mix({group: x.cpu() for group, x in path.operations.items()}))
+
+
+def genes(space: Space, genotype: Genotype) -> Genes:
+    """Return the genes of an architecture.
+
+    >>> from tutelage.spaces.nb201 import NASBENCH201
+    >>> genes(NASBENCH201, genotype(NASBENCH201, (4, 3, 2, 1, 0, 4)))
+    (4, 3, 2, 1, 0, 4)
+    """
+    found: list[int] = []
+    for node, (_, _, kept) in zip(choices(space), nodes(genotype), strict=True):
+        if len(node.subsets) > 1:
+            found.append(node.subsets.index(tuple(edge for edge, _ in sorted(kept))))
+        found += [node.operations[e - node.edges.start].index(name) for e, name in sorted(kept)]
+    return tuple(found)
+
+
 def path(space: Space, genes: Sequence[int], device: torch.device, dtype: torch.dtype) -> Mix:
     """Return the mix that runs an architecture's operations, and only those."""
     # made on the CPU, since its values say what runs: reading them would make a device wait

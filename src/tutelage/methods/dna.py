@@ -1,0 +1,154 @@
+"""DNA: blockwisely supervised neural architecture search with knowledge distillation.
+
+Li, Peng, Yuan, Wang, Liang, Lin, Chang. CVPR 2020, arXiv:1911.13053.
+
+    W_i* = argmin_W  E_{a_i} [ ‖N_i(Y_{i-1}; W, a_i) - Y_i‖²₂ / K ]      for every stage i
+    a*   = argmin_{a: cost(a) <= limit}  Σ_i ‖N_i(Y_{i-1}; W_i*, a_i) - Y_i‖₁ / (K σ(Y_i))
+
+    N_i, W_i, a_i   a stage of the supernet, its weights, and a path through it
+    Y_i             the teacher's feature map after its i-th stage, of K numbers; Y_0 are the images
+    σ               standard deviation, which makes distances of stages comparable
+
+A trained teacher gives every stage what it reads and what it should say, so the stages train side
+by side, each as if alone, and an architecture is rated stage by stage. No label is read, and the
+supernet's classifier is never trained.
+
+Deviations:
+    The paper has stages as wide as the teacher's at their ends. Here 1x1 convolutions, which are
+    trained with a stage, take the teacher's maps to its width and its answer back, where widths
+    differ; average pooling takes the maps to its size; and every channel of a map is normalised
+    over the batch.
+    The paper trains stages one after the other, by Adam and each at a rate of its own. Here one
+    step descends on the sum of their losses by the settings of the run, under which they are as
+    independent, except that a clipped gradient is clipped as one.
+    The teacher normalises by its running statistics. Paths are rated with the statistics of the
+    batch, where the release measures them anew for each.
+    The paper ranks all paths of a stage and goes through their combinations. Here evolution looks
+    for the optimum of the same sum under the same limits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tutelage.checks import at_least
+from tutelage.multilevel import Level
+from tutelage.problem import Learner, Make, Problem
+
+
+@dataclass(frozen=True)
+class DNA:
+    """A trained network supervises every stage of the supernet."""
+
+    teacher: str = ""
+    """The trained network: the directory of a retraining, its network.safetensors, or timm:NAME."""
+    maps: tuple[int, ...] = ()
+    """Which of the teacher's feature maps, counted from 0, supervise the stages in turn; not given:
+    the last ones."""
+
+    def __post_init__(self) -> None:
+        for place in self.maps:
+            at_least(0, maps=place)
+
+    def __call__(self, make: Make) -> Problem:
+        """Make the problem of one level.
+
+        Raises:
+            ValueError: The search samples no paths, the space has no stages, or the teacher does
+                not fit.
+        """
+        net = make.supernet()
+        (start,) = net.paths(1)
+        if not make.stages:
+            raise ValueError(
+                "this space has no stages, and the method supervises them one by one: use a chain, "
+                "--space dna, ennas-s1 or nasbench-macro"
+            )
+        teacher, weights = make.teacher(self.teacher), net.weights()
+        like = next(iter(weights.values()))
+        with torch.no_grad():
+            x = like.new_zeros(2, *make.shape)
+            maps = teacher(x)
+            chosen = self.chosen(len(maps), make.stages)
+            sizes = []  # what every stage puts out: channels, height, width
+            for stage in range(make.stages):
+                x = net.stage(weights, start, x, stage)
+                sizes.append(x.shape[1:])
+
+        def guides(x):  # Y_i
+            maps = teacher(x)
+            pooled = [
+                F.adaptive_avg_pool2d(maps[at], size[1:])
+                for at, size in zip(chosen, sizes, strict=True)
+            ]
+            return [F.batch_norm(y, None, None, training=True) for y in pooled]
+
+        def answers(s, path, x, y):  # N_i(Y_{i-1})
+            for stage in range(make.stages):
+                before = fitted(s.W["into"][stage - 1], y[stage - 1]) if stage else x
+                said = net.stage(s.W["net"], path, before, stage)
+                yield fitted(s.W["out"][stage], said)
+
+        def learn(s, batch):
+            x, (path,) = batch.train.x, net.paths(1)
+            y = guides(x)
+            pairs = zip(answers(s, path, x, y), y, strict=True)
+            losses = torch.stack([F.mse_loss(said, wanted) for said, wanted in pairs])
+            return losses.sum(), {"stages": losses.unsqueeze(0)}
+
+        @torch.no_grad()
+        def score(variables, path, part):
+            y = guides(part.x)
+            pairs = zip(answers(SimpleNamespace(**variables), path, part.x, y), y, strict=True)
+            apart = [(said - wanted).abs().mean() / wanted.std() for said, wanted in pairs]
+            return -torch.stack(apart).sum()
+
+        theirs, ours = [maps[at].shape[1] for at in chosen], [size[0] for size in sizes]
+        into = [adapter(a, b, like) for a, b in zip(theirs[:-1], ours[:-1], strict=True)]
+        out = [adapter(b, a, like) for a, b in zip(theirs, ours, strict=True)]
+        return Problem(
+            variables={"W": {"net": weights, "into": into, "out": out}, "A": net.alphas()},
+            levels=[Level("W", learn)],
+            learners=[Learner(net, ("W", "net"), ("A",))],
+            score=score,
+        )
+
+    def chosen(self, maps: int, stages: int) -> tuple[int, ...]:
+        """Say which of the teacher's maps supervise the stages.
+
+        Raises:
+            ValueError: There are too few, or others are named.
+        """
+        if self.maps:
+            if len(self.maps) != stages or max(self.maps) >= maps:
+                raise ValueError(
+                    f"maps = {' '.join(map(str, self.maps))}: give one for each of the {stages} "
+                    f"stages, from 0 to {maps - 1}, which is what the teacher has"
+                )
+            return self.maps
+        if maps < stages:
+            raise ValueError(
+                f"teacher {self.teacher!r} has {maps} feature maps for {stages} stages: take "
+                "another, or a space of fewer stages (--widths, --depths, --strides)"
+            )
+        return tuple(range(maps - stages, maps))
+
+
+def adapter(inputs, outputs, like):
+    """Draw a 1x1 convolution between maps of different channels, on the CPU; place it by `like`.
+
+    Where they are as many there is none: an empty tree.
+    """
+    if inputs == outputs:
+        return {}
+    return {"weight": nn.Conv2d(inputs, outputs, 1, bias=False).weight.detach().to(like)}
+
+
+def fitted(adapter, x):
+    """Take a map (B, C, H, W) to other channels, where there is an adapter."""
+    return F.conv2d(x, adapter["weight"]) if adapter else x

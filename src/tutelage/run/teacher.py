@@ -1,0 +1,105 @@
+"""Networks that are trained already, and teach by their feature maps."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, final
+
+import torch
+from torch import Tensor
+
+from tutelage.run.network import about, load
+
+TIMM: Final = "timm:"
+
+
+class Pictures(NamedTuple):
+    """What the images of a search are, and how they were normalised."""
+
+    shape: tuple[int, int, int] = (3, 32, 32)
+    """Channels, height and width."""
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """Mean of every channel that was subtracted."""
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    """Standard deviation of every channel that was divided by."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """A trained network, fixed, as a function of images to its feature maps."""
+
+    maps: Callable[[Tensor], Sequence[Tensor]]
+    scale: Tensor
+    """Takes the images to the normalisation that the network was trained with, (C, 1, 1)."""
+    shift: Tensor
+    """Likewise, added after the scale."""
+    amp: torch.dtype | None = None
+    """Type of autocast; None: none."""
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        """List the feature maps (B, C, H, W) of images, stage by stage, with no gradient."""
+        with torch.autocast(x.device.type, self.amp, enabled=self.amp is not None):
+            found = self.maps(self.scale * x + self.shift)
+        return [each.to(torch.promote_types(each.dtype, torch.float32)) for each in found]
+
+
+def trained(
+    name: str, pictures: Pictures, device: torch.device, amp: torch.dtype | None = None
+) -> Teacher:
+    """Get a trained network as a teacher; it normalises by its own running statistics.
+
+    Args:
+        name: A network that `tutelage retrain` wrote, as `load` takes it, or timm:NAME.
+        pictures: The images that it will see.
+        device: Where it computes.
+        amp: Type of autocast; None: none.
+
+    Raises:
+        ValueError: There is no such network, it is for images of other channels, or the extra that
+            it needs is not installed.
+    """
+    if not name:
+        raise ValueError(
+            "teacher = '': give a trained network, by the directory of a `tutelage retrain`, its "
+            f"network.safetensors, or {TIMM}NAME for one of timm's"
+        )
+    if name.startswith(TIMM):
+        network, mean, std = _from_timm(name.removeprefix(TIMM))
+        maps = network.to(device)
+    else:
+        details = about(name)
+        mean, std = details.mean, details.std
+        network = load(name, device)
+        maps = network.maps
+    if len(mean) != pictures.shape[0]:
+        raise ValueError(
+            f"teacher {name!r}: takes images of {len(mean)} channels, and these have "
+            f"{pictures.shape[0]}: give a network that was trained on such images"
+        )
+    network.requires_grad_(False)
+
+    def column(values: Sequence[float]) -> Tensor:
+        dtype = next(network.parameters()).dtype
+        return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
+
+    theirs, ours = (column(mean), column(std)), (column(pictures.mean), column(pictures.std))
+    return Teacher(maps, ours[1] / theirs[1], (ours[0] - theirs[0]) / theirs[1], amp)
+
+
+def _from_timm(model: str) -> tuple[Any, Sequence[float], Sequence[float]]:
+    """Return a pretrained feature extractor with its mean and standard deviation by channel."""
+    try:
+        timm = importlib.import_module("timm")
+    except ImportError as error:
+        raise ValueError(
+            f"teacher {TIMM + model!r} needs an extra: pip install 'tutelage[timm]'"
+        ) from error
+    try:
+        network = timm.create_model(model, pretrained=True, features_only=True).eval()
+    except RuntimeError as error:  # what timm raises for an unknown name
+        raise ValueError(f"teacher {TIMM + model!r}: {error}") from error
+    return network, network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
