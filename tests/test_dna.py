@@ -321,7 +321,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence(tmp_path, monkeypatch):
         (DNA(str(tmp_path / "no")), SPACE, None, "no does not exist: give a network.safetensors"),
         (DNA(teacher_file()), NASBENCH201, None, "this space has no stages.*--space dna"),
         (DNA(teacher_file()), DARTS, None, "this space has no stages"),
-        (DNA(teacher_file()), SPACE, "darts", "mixes all operations.*single-path"),
+        (DNA(teacher_file()), SPACE, "darts", "samples no sub-networks.*single-path"),
         (DNA(teacher_file(), maps=(0, 1)), SPACE, None, "maps = 0 1: give one for each of the 3"),
         (DNA(teacher_file(), maps=(0, 1, 6)), SPACE, None, "from 0 to 5"),
     ]

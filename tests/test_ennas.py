@@ -262,7 +262,11 @@ def make_with(search):
 @pytest.mark.parametrize(
     ("method", "search", "message"),
     [
-        (EnNAS(), Darts(), "this search mixes all operations, .* --search diverse-paths or single"),
+        (
+            EnNAS(),
+            Darts(),
+            "this search samples no sub-networks, .* --search diverse-paths or single",
+        ),
         (EnNAS(students=4), DiversePaths(), "4 sub-networks in a layer of 3 operators"),
     ],
 )

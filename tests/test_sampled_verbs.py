@@ -81,7 +81,7 @@ def test_candidates_are_a_flag(tutelage, here):
         ("--width 8", "unknown flag --width"),
         ("--evolution.images 1", "images = 1: must be a number of at least 2"),
         (f"--method ennas {MACRO} --search diverse-paths", "4 sub-networks in a layer of 3 op"),
-        (f"--method ennas {MACRO} --search darts", "this search mixes all operations"),
+        (f"--method ennas {MACRO} --search darts", "this search samples no sub-networks"),
         (f"--method single {MACRO} --search single-path --bins 2", "must be above bins_from"),
         (f"--method single {MACRO} --search pcdarts", "a chain has neither partial channels"),
     ],

@@ -63,7 +63,10 @@ def search_command(
             print(
                 f"learner {k}{kept}: validation loss {marks['valid_loss']:.4f}, "
                 f"accuracy {100 * marks['valid_accuracy']:.2f} %"
+                f"{', on average over sampled paths' if found.evolved else ''}"
             )
+    if found.evolved:
+        print(f"evolution: {found.evolved}")
     file, whom = ("ensemble.json", "its members") if found.ensemble else ("genotype.json", "it")
     print(f"Found: {target / file}; train {whom} with: tutelage retrain {target}")
 

@@ -107,6 +107,15 @@ class Evolve:
             "multiply_adds": cost.multiply_adds,
         }
 
+    def said(self, scored: Scored) -> str:
+        """Say in words what an architecture scores and costs."""
+        cost = self.prices.of(self.genotype(scored))
+        score = f"{self.scorer.quantity} {self.scorer.written(scored.scores[0])}"
+        return (
+            f"{score} with the supernet's weights, {cost.weights:,} weights, "
+            f"{cost.multiply_adds:,} multiply-adds"
+        )
+
     def genotype(self, scored: Scored) -> Genotype:
         """Return a candidate's architecture."""
         return genotype(self.space, scored.genes)

@@ -48,7 +48,7 @@ class Relaxed:
             ValueError: Always.
         """
         raise ValueError(
-            "this search mixes all operations, and the method teaches sampled sub-networks: use "
+            "this search samples no sub-networks, and the method teaches such: use "
             "--search diverse-paths or single-path"
         )
 

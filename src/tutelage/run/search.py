@@ -48,6 +48,9 @@ class Found:
     ensemble: Ensemble | None = None
     """The learners that a method keeps together, the kept one first; None: it keeps one alone."""
 
+    evolved: str = ""
+    """What the found path scores in the supernet, and costs; nothing where none evolved."""
+
     def network(self, size: Size | None = None, *, auxiliary: bool = False) -> nn.Module:
         """Build the found network, untrained, at the size of the supernet or another."""
         from tutelage.run.network import build
@@ -209,7 +212,8 @@ def _evolve(
         directory.append(end)
     directory.write_text("genotype.json", found.to_json(about))
     directory.save_session()
-    return Found(found, directory.path, kept, marks, size)
+    said = evolving.said(evolving.evolving.best)
+    return Found(found, directory.path, kept, marks, size, evolved=said)
 
 
 def _genotypes(work: Searching) -> list[Genotype]:

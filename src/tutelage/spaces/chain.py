@@ -142,7 +142,7 @@ class Chain:
             raise ValueError(
                 f"space {self.name!r}: a chain has neither partial channels nor auxiliary skips "
                 "nor a last BatchNorm, so use the searches single-path, diverse-paths, darts, "
-                "gdas or random"
+                "drnas, gdas or random"
             )
         return replace(self, variant=variant)
 
