@@ -34,6 +34,15 @@ SMALL = {"lbt": {"student": "DARTS_V1"}, "ennas": {"students": 2}}
 
 CHAINS = [name for name in SPACES if isinstance(make_part("space", {"name": name}), Chain)]
 """Chains differ in their settings alone, so the first one meets all methods, the others one."""
+CELLS = [name for name in SPACES if name not in CHAINS]
+
+
+class Taught(Maker):
+    """A maker that has a trained network at hand, of six stages."""
+
+    def teacher(self, name: str) -> Any:
+        """Give maps (B, 4, 2, 2) after every stage, whichever is asked for."""
+        return lambda x: [x.new_zeros(len(x), 4, 2, 2)] * 6
 
 
 def join(method: str, search: str, space: str) -> None:
@@ -53,7 +62,7 @@ def join(method: str, search: str, space: str) -> None:
             first = list(range(phase.operations))
             varied = varied.narrowed({g: [first] * n for g, (n, _) in small.choices.items()})
         size, cpu = replace(SIZE, cells=cells), torch.device("cpu")
-        maker = Maker(relaxation, [varied], size, Clock(), 3, cpu, amp=None, images=IMAGES)
+        maker = Taught(relaxation, [varied], size, Clock(), 3, cpu, amp=None, images=IMAGES)
         make_part("method", {"name": method, **SMALL.get(method, {})})(maker)
 
 
@@ -75,14 +84,9 @@ def refusal(method: str, search: str, space: str) -> str | None:
     return None
 
 
-def able(search: str, space: str) -> list[str]:
-    """List the methods that work with a search in a space."""
-    return [method for method in METHODS if not refusal(method, search, space)]
-
-
-def most(search: str) -> list[str]:
-    """List the methods that work with a search in some space."""
-    return [method for method in METHODS if any(method in able(search, s) for s in SPACES)]
+def able(search: str, spaces: Sequence[str]) -> list[str]:
+    """List the methods that work with a search in one of some spaces."""
+    return [m for m in METHODS if not all(refusal(m, search, space) for space in spaces)]
 
 
 def entry(search: str, space: str) -> str:
@@ -102,8 +106,8 @@ def rows(spaces: Sequence[str]) -> Iterator[list[str]]:
     for search in SEARCHES:
         row = [f"`{search}`"]
         for space in spaces:
-            methods = able(search, space)
-            only = "" if methods == most(search) else f" with {', '.join(methods)}"
+            methods = able(search, [space])
+            only = "" if methods == able(search, spaces) else f" with {', '.join(methods)}"
             row.append(entry(search, space) + only if methods else "–")
         if set(row[1:]) != {"–"}:
             yield row
@@ -111,21 +115,24 @@ def rows(spaces: Sequence[str]) -> Iterator[list[str]]:
 
 def refused() -> Iterator[tuple[str, str]]:
     """Yield what does not work, and the sentence that says so: methods, then spaces."""
-    methods: dict[tuple[str, str], list[str]] = {}
+    methods: dict[tuple[str, tuple[str, ...]], tuple[dict[str, None], dict[str, None]]] = {}
     spaces: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for search in SEARCHES:
+        groups = [group for group in (CELLS, CHAINS) if able(search, group)]
         for method in METHODS:
-            if method not in most(search):
-                space = next(space for space in SPACES if able(search, space))
-                methods.setdefault((method, refusal(method, search, space) or ""), []).append(
-                    search
-                )
-        sentences = {s: refusal(most(search)[0], search, s) for s in SPACES}
+            lacking = [group for group in groups if method not in able(search, group)]
+            for group in lacking[:1]:
+                space = next(space for space in group if able(search, [space]))
+                where = () if lacking == groups else tuple(group)
+                whom = methods.setdefault((refusal(method, search, space) or "", where), ({}, {}))
+                whom[0][method] = whom[1][search] = None
+        sentences = {s: refusal("single", search, s) for s in SPACES}
         for sentence in dict.fromkeys(filter(None, sentences.values())):
             where = tuple(space for space in SPACES if sentences[space] == sentence)
             spaces.setdefault((sentence, where), []).append(search)
-    for (method, sentence), searches in methods.items():
-        yield f"`{method}` with {named(searches)}", sentence
+    for (sentence, where), (those, searches) in methods.items():
+        inside = f" in {named(where)}" if where else ""
+        yield f"{named(list(those))} with {named(list(searches))}{inside}", sentence
     for (sentence, where), searches in spaces.items():
         yield f"{named(searches)} in {named(where)}", sentence
 
@@ -138,7 +145,7 @@ def named(names: Sequence[str]) -> str:
 def text() -> str:
     """Return what stands between the marks."""
     lines = []
-    for spaces in ([space for space in SPACES if space not in CHAINS], CHAINS):
+    for spaces in (CELLS, CHAINS):
         table = ["| " + " | ".join(row) + " |" for row in rows(spaces)]
         lines += [table[0].replace("|  |", "| |"), *table[1:], ""]
     lines += ["What does not work is refused before anything is written:", ""]

@@ -177,8 +177,8 @@ def test_a_board_of_paths_starts_afresh_where_paths_have_other_shapes(tmp_path, 
     was, work = at_the_second_phase(tmp_path, monkeypatch, method, epochs=2)
     old, board = was.variables["board"], work.variables["board"]
     assert int(old["filled"]) == 2
-    assert {tuple(x.shape) for x in old["paths"].values()} == {(3, 14, 7)}
-    assert {tuple(x.shape) for x in board["paths"].values()} == {(3, 14, 4)}
+    assert {tuple(x.shape) for x in leaves(old["paths"])} == {(3, 14, 7)}
+    assert {tuple(x.shape) for x in leaves(board["paths"])} == {(3, 14, 4)}
     assert not any(x.any() for x in leaves(board))
     for name, x in was.variables["A"]["match"].items():  # it judges logits, which stay as many
         assert torch.equal(work.variables["A"]["match"][name], x)

@@ -140,6 +140,8 @@ class Counting:
 
     quantity = "accuracy"
 
+    quantity = "accuracy"
+
     def __init__(self):
         self.asked = []
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tutelage.config import Weights as Weights
     from tutelage.methods.afd import AFD as AFD
     from tutelage.methods.cream import Cream as Cream
+    from tutelage.methods.dna import DNA as DNA
+    from tutelage.methods.ennas import EnNAS as EnNAS
     from tutelage.methods.kdcl import KDCL as KDCL
     from tutelage.methods.lbt import LBT as LBT
     from tutelage.methods.mkd import MKD as MKD
@@ -35,18 +37,28 @@ if TYPE_CHECKING:
     from tutelage.run.search import search as search
     from tutelage.searches.darts import Darts as Darts
     from tutelage.searches.darts_minus import DartsMinus as DartsMinus
+    from tutelage.searches.diverse_paths import DiversePaths as DiversePaths
     from tutelage.searches.drnas import DrNas as DrNas
+    from tutelage.searches.evolution import Evolution as Evolution
     from tutelage.searches.gdas import Gdas as Gdas
     from tutelage.searches.pcdarts import PcDarts as PcDarts
     from tutelage.searches.pdarts import PDarts as PDarts
     from tutelage.searches.prdarts import PrDarts as PrDarts
     from tutelage.searches.random import Random as Random
+    from tutelage.searches.single_path import SinglePath as SinglePath
     from tutelage.spaces.base import Size as Size
     from tutelage.spaces.cells import DARTS as DARTS
     from tutelage.spaces.cells import S1 as S1
     from tutelage.spaces.cells import S2 as S2
     from tutelage.spaces.cells import S3 as S3
     from tutelage.spaces.cells import S4 as S4
+    from tutelage.spaces.chain import CREAM as CREAM
+    from tutelage.spaces.chain import ENNAS_S1 as ENNAS_S1
+    from tutelage.spaces.chain import ENNAS_S2 as ENNAS_S2
+    from tutelage.spaces.chain import ENNAS_S3 as ENNAS_S3
+    from tutelage.spaces.chain import NASBENCH_MACRO as NASBENCH_MACRO
+    from tutelage.spaces.chain import SHUFFLE as SHUFFLE
+    from tutelage.spaces.chain import Chain as Chain
     from tutelage.spaces.genotype import Genotype as Genotype
     from tutelage.spaces.nb201 import NASBENCH201 as NASBENCH201
     from tutelage.virtual import Exact as Exact
@@ -60,6 +72,8 @@ _HOMES = {
     "config": ("Alphas", "Data", "Retrain", "Weights"),
     "methods.afd": ("AFD",),
     "methods.cream": ("Cream",),
+    "methods.dna": ("DNA",),
+    "methods.ennas": ("EnNAS",),
     "methods.kdcl": ("KDCL",),
     "methods.lbt": ("LBT",),
     "methods.mkd": ("MKD",),
@@ -77,14 +91,26 @@ _HOMES = {
     "run.search": ("search",),
     "searches.darts": ("Darts",),
     "searches.darts_minus": ("DartsMinus",),
+    "searches.diverse_paths": ("DiversePaths",),
     "searches.drnas": ("DrNas",),
+    "searches.evolution": ("Evolution",),
     "searches.gdas": ("Gdas",),
     "searches.pcdarts": ("PcDarts",),
     "searches.pdarts": ("PDarts",),
     "searches.prdarts": ("PrDarts",),
     "searches.random": ("Random",),
+    "searches.single_path": ("SinglePath",),
     "spaces.base": ("Size",),
     "spaces.cells": ("DARTS", "S1", "S2", "S3", "S4"),
+    "spaces.chain": (
+        "CREAM",
+        "ENNAS_S1",
+        "ENNAS_S2",
+        "ENNAS_S3",
+        "NASBENCH_MACRO",
+        "SHUFFLE",
+        "Chain",
+    ),
     "spaces.genotype": ("Genotype",),
     "spaces.nb201": ("NASBENCH201",),
     "virtual": ("Exact", "FiniteDifference", "FirstOrder", "virtual_step"),

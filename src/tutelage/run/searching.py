@@ -7,7 +7,6 @@ checkpoint is the uninterrupted one, to the bit.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
@@ -21,11 +20,11 @@ from tutelage.config import Run
 from tutelage.data.draws import draws
 from tutelage.multilevel import Level, hypergradient, search_step, tops
 from tutelage.problem import Learner, Method, Part, Problem, pick
+from tutelage.run import rows
 from tutelage.run.budget import budget_of
 from tutelage.run.cost import Prices, final_size, prices_of
 from tutelage.run.maker import Maker
-from tutelage.run.meter import Meter, entries, teaching_line
-from tutelage.run.meter import learners as marks_of
+from tutelage.run.meter import Meter
 from tutelage.run.penalty import with_penalty, without_alphas
 from tutelage.run.phases import (
     Kept,
@@ -36,7 +35,7 @@ from tutelage.run.phases import (
     stretches,
     strongest,
 )
-from tutelage.run.sampled import PROBES, compared, draws_of, probed, shares
+from tutelage.run.sampled import PROBES, compared, probed
 from tutelage.run.streams import LazyBatch, Streams
 from tutelage.run.teacher import Pictures
 from tutelage.run.watching import Subject, Watching
@@ -54,14 +53,6 @@ from tutelage.virtual import (
     rebuild,
     tree_map,
 )
-
-SHORT = re.compile(r"_conv|_pool|_connect|x\d|_(?=\d)")
-"""What a progress line leaves out of an operation's name: sep_conv_3x3 is sep3."""
-
-
-def names(space: Space) -> dict[str, Any]:
-    """Return the operations of every group: of all edges at once where they are the same."""
-    return {g: e[0] if len(set(e)) == 1 else e for g, e in space.operations.items()}
 
 
 def rule(settings: Run) -> Via:
@@ -105,7 +96,7 @@ class Searching:
         self.epochs = settings.epochs if search.kind != "draws" else 0
         self.meter = Meter()
         self.watching = Watching(settings, space)
-        self._apart: dict[str, dict[str, float]] = {}
+        self.apart: dict[str, dict[str, float]] = {}
         shape = streams.train.data.images.shape
         self.budget = budget_of(settings, search, space, size.classes, shape)
         self._enter(0, [everything(space)])
@@ -304,7 +295,7 @@ class Searching:
         for level in levels[-count:]:
             alone = [*levels[:-count], level]
             found = hypergradient(alone, self.variables, batch, rates, self.via, self.velocities)
-            self._apart[level.name] = {part: float(x) for part, x in found.terms.items()}
+            self.apart[level.name] = {part: float(x) for part, x in found.terms.items()}
 
     # Metrics -------------------------------------------------------------------------------
 
@@ -324,56 +315,11 @@ class Searching:
 
     def row(self, event: str) -> dict[str, Any]:
         """Return a row of metrics.jsonl: the last step's values, or an epoch's means."""
-        values = self.meter.last if event == "step" else self.meter.means
-        row: dict[str, Any] = {"event": event, "epoch": self.epoch, "step": self.step}
-        row |= entries(values)
-        row["lr"] = {x.variable: self.rate(x).lr for x in self.levels() if x.optimiser == "weights"}
-        if event == "epoch":
-            learners = self.problem.learners
-            row["gradient"] |= self._apart
-            row["phase"] = self.clock.phase
-            row["operations"] = [names(self.space_of(x)) for x in learners]
-            if sampled := self.maker.sampled:
-                row["drawn"] = [shares(x.counts) for x in sampled]
-                return row | {"draws": [draws_of(x.counts) for x in sampled]}
-            row["mix"] = [self.mix(learner) for learner in learners]
-            row["genotype"] = [self.genotype(x).to_dict() for x in learners]
-            if self.budget:
-                pairs = [(self.space_of(x), self.alphas(x)) for x in learners]
-                row["cost"] = [self.budget.costs(*pair) for pair in pairs]
-        return row
+        return rows.row(self, event)
 
     def fields(self) -> dict[str, str]:
         """Return what progress shows."""
-        shown = {"epoch": f"{self.epoch + 1}/{self.epochs}"}
-        shown["step"] = f"{self.step}/{self.steps}"
-        for k, marks in enumerate(marks_of(self.meter.means)):
-            name = "learner" if len(self.problem.learners) == 1 else f"learner {k}"
-            shown[name] = ", ".join(
-                f"{half} {marks[f'{half}_loss']:.3f} {100 * marks[f'{half}_accuracy']:.1f} %"
-                for half in ("train", "valid")
-                if f"{half}_loss" in marks
-            )
-        teaching = teaching_line(self.meter.means)
-        if teaching:
-            shown["teaching"] = teaching
-        if self.maker.sampled:
-            return shown
-        first = self.genotype(self.problem.learners[0])
-        for group, cell in first.cells.items():
-            shown[group] = " ".join(
-                "+".join(f"{SHORT.sub('', op)}({state})" for op, state in node)
-                for node in cell.nodes
-            )
-        return shown
-
-    def mix(self, learner: Learner) -> dict[str, list[list[float]]]:
-        """Return a learner's expected mix as plain numbers, edges x operations for every group."""
-        mix = cast(Relaxing, self.search).expected(self.alphas(learner))
-        return {
-            group: [[round(x, 6) for x in row] for row in weights.tolist()]
-            for group, weights in mix.operations.items()
-        }
+        return rows.fields(self)
 
     def genotype(self, learner: Learner) -> Genotype:
         """Read a learner's architecture off."""
@@ -407,7 +353,7 @@ class Searching:
             self.problem.after_epoch(self.variables, self.epoch)
         self.epoch, self.step = self.epoch + 1, 0
         self.meter.clear()
-        self._apart = {}
+        self.apart = {}
         if self.watching.stopped:
             self.epochs = self.epoch
         elif self.epoch < self.epochs and self.epoch == self.stretch.start + self.stretch.epochs:
@@ -453,7 +399,7 @@ class Searching:
             "epoch": self.epoch,
             "step": self.step,
             "meter": self.meter.state(),
-            "apart": self._apart,
+            "apart": self.apart,
             "watching": self.watching.state(),
             "sampled": [sampled.state() for sampled in self.maker.sampled],
             "phase": self.clock.phase,
@@ -467,7 +413,7 @@ class Searching:
         """Go on from a checkpoint."""
         self.epoch, self.step = state["epoch"], state["step"]
         self.meter.restore(state["meter"])
-        self._apart = state["apart"]
+        self.apart = state["apart"]
         self.watching.restore(state["watching"])
         if self.watching.stopped:
             self.epochs = self.epoch

@@ -21,10 +21,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tutelage.checks import at_least, nearest, one_of
 from tutelage.spaces.base import (
@@ -42,155 +41,8 @@ from tutelage.spaces.base import (
     narrow,
 )
 from tutelage.spaces.blocks import ALLOWED, Activation, Style, block, is_block
-from tutelage.spaces.fused import channels_last, weighted_sum
+from tutelage.spaces.chain_network import GROUP, Layer, Network, Supernet
 from tutelage.spaces.genotype import Genotype
-from tutelage.spaces.mixed import Compared, dealt
-
-GROUP = "chain"
-
-
-class Layer(NamedTuple):
-    """Where a searched block stands."""
-
-    inputs: int
-    """Channels that it reads."""
-    outputs: int
-    """Channels that it gives."""
-    stride: int
-    stage: int
-
-
-class Frame(nn.Module):
-    """What surrounds the searched layers."""
-
-    def __init__(self, space: Chain, size: Size, style: Style) -> None:
-        super().__init__()
-        stem, scaled = size.channels, space.scaled(size)
-        stride = 2 if size.form == "imagenet" else 1
-        layers: list[nn.Module] = [
-            nn.Conv2d(size.image_channels, stem, 3, stride, 1, bias=False),
-            style.norm(stem),
-            style.act(),
-        ]
-        if space.first:
-            layers.append(block("mbconv1_3x3", stem, scaled(space.first), 1, style))
-        self.stem = nn.Sequential(*layers)
-        width = scaled(space.widths[-1])
-        self.features = scaled(space.last) if space.last else width
-        end = style.pointwise(width, self.features) if space.last else [nn.Identity()]
-        self.end = nn.Sequential(*end)
-        self.classifier = nn.Linear(self.features, size.classes)
-
-    def pooled(self, x: Tensor) -> Tensor:
-        """Map the last layer's output to what the classifier reads (B, D)."""
-        return self.end(x).mean((2, 3))
-
-
-class MixedLayer(nn.Module):
-    """A layer of the supernet: the weighted sum of its blocks."""
-
-    def __init__(self, names: Sequence[str], layer: Layer, style: Style) -> None:
-        super().__init__()
-        self.names = tuple(names)
-        self.blocks = nn.ModuleDict(
-            {name: block(name, layer.inputs, layer.outputs, layer.stride, style) for name in names}
-        )
-
-    def forward(self, x: Tensor, weights: Tensor, columns: Sequence[int]) -> Tensor:
-        """Sum weights (ops,) times blocks over some columns of them; of none it is zero."""
-        terms = [self.blocks[self.names[column]](x) for column in columns]
-        if not terms:
-            return 0 * self.blocks[self.names[0]](x)
-        return weighted_sum(weights[list(columns)], terms)
-
-    def each(self, x: Tensor) -> list[Tensor]:
-        """List every block's output."""
-        return [self.blocks[name](x) for name in self.names]
-
-
-class Supernet(nn.Module):
-    """Mixed layers in their frame."""
-
-    def __init__(self, space: Chain, size: Size) -> None:
-        super().__init__()
-        style = space.style(track=False)
-        self.frame = Frame(space, size, style)
-        self.stages = [layer.stage for layer in space.layers(size)]
-        pairs = zip(space.operations[GROUP], space.layers(size), strict=True)
-        self.layers = nn.ModuleList(MixedLayer(names, layer, style) for names, layer in pairs)
-
-    def forward(self, x: Tensor, mix: Mix, stage: int | None = None) -> Any:
-        """Map images (B, C, H, W) to logits (B, classes) and features (B, D).
-
-        Of one stage alone, map what it reads, which is images for the first, to what it puts out.
-        """
-        if not stage:
-            x = self.frame.stem(channels_last(x))
-        for own, (layer, weights, columns) in zip(self.stages, self.through(mix), strict=True):
-            if stage in (None, own):
-                x = layer(x, weights, columns)
-        if stage is not None:
-            return x
-        features = self.frame.pooled(x)
-        return self.frame.classifier(features), features
-
-    def through(self, mix: Mix) -> Iterator[tuple[Any, Tensor, Sequence[int]]]:
-        """Yield the layers, and what a mix says of each."""
-        weights = mix.operations[GROUP]
-        everything = [range(len(row)) for row in weights]
-        chosen = everything if mix.chosen is None else mix.chosen[GROUP]
-        yield from zip(self.layers, weights, chosen, strict=True)
-
-    def compared(self, x: Tensor) -> Iterator[Compared]:
-        """Yield what all blocks of every layer put out for images (B, C, H, W).
-
-        Every image goes on with one block, dealt out evenly and at random (EnNAS, section 3.3).
-        """
-        x = self.frame.stem(channels_last(x))
-        layer: Any
-        for edge, layer in enumerate(self.layers):
-            maps = torch.stack(layer.each(x))
-            yield GROUP, edge, maps.flatten(2)
-            x = dealt(maps)
-
-
-class Network(nn.Module):
-    """The stand-alone network of a chain; in training mode it gives (logits, None)."""
-
-    def __init__(
-        self, space: Chain, names: Sequence[str], size: Size, drop_path: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.drop_path, self.dropout = drop_path, 0.0
-        style = space.style(track=True)
-        self.frame = Frame(space, size, style)
-        self.stages = [layer.stage for layer in space.layers(size)]
-        self.layers = nn.ModuleList(
-            block(name, layer.inputs, layer.outputs, layer.stride, style)
-            for name, layer in zip(names, space.layers(size), strict=True)
-        )
-
-    def features(self, x: Tensor) -> Tensor:
-        """Map images (B, C, H, W) to what the classifier reads (B, D)."""
-        x = self.frame.stem(x)
-        drop_path = self.drop_path if self.training else 0.0
-        for layer in self.layers:
-            x = layer(x, drop_path)
-        return self.frame.pooled(x)
-
-    def maps(self, x: Tensor) -> list[Tensor]:
-        """List the feature maps (B, C, H, W) after every stage."""
-        x = self.frame.stem(x)
-        last: dict[int, Tensor] = {}
-        for stage, layer in zip(self.stages, self.layers, strict=True):
-            x = last[stage] = layer(x, 0.0)
-        return list(last.values())
-
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, None]:
-        """Map images (B, C, H, W) to logits (B, classes), in training with None."""
-        features = nn.functional.dropout(self.features(x), self.dropout, self.training)
-        logits = self.frame.classifier(features)
-        return (logits, None) if self.training else logits
 
 
 @dataclass(frozen=True)
