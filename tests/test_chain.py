@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from chains import SMALL, SPACES, chosen, drawn, genotype, own_size
@@ -56,6 +57,28 @@ def test_a_path_is_the_stand_alone_network_with_inherited_weights(space):
             assert none is None
             torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
             torch.testing.assert_close(features, network.features(x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("form", ["cifar", "imagenet"])
+@pytest.mark.parametrize("changed", [{}, {"last": 0, "first": 0}])
+def test_what_surrounds_the_layers_by_hand(form, changed):
+    space = replace(SMALL, **changed)
+    frame = space.supernet(own_size(space, 3, form)).frame.double()
+    x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+
+    def normed(y):
+        return F.silu(F.batch_norm(y, None, None, training=True))  # scales are 1, shifts 0
+
+    y = normed(F.conv2d(x, frame.stem[0].weight, None, 1 if form == "cifar" else 2, 1))
+    if space.first:
+        y = frame.stem[3](y)  # a block, which has tests of its own
+    torch.testing.assert_close(frame.stem(x), y)
+    y = torch.randn(4, 8, 3, 3, dtype=torch.float64)
+    pooled = frame.pooled(y)
+    if space.last:
+        y = normed(F.conv2d(y, frame.end[0].weight))
+    torch.testing.assert_close(pooled, y.sum((2, 3)) / 9)
+    assert frame.classifier.in_features == (space.last or 8)
 
 
 def test_a_softmax_mix_is_the_plain_weighted_sum_with_its_gradients():

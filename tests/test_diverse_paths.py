@@ -104,6 +104,19 @@ def test_what_was_measured_decides():
     assert near(together[1], 600, 1 / 6)
 
 
+def test_what_was_measured_is_of_the_operations_that_can_be_kept():
+    """In DARTS' cells, whose first column is `none`: the last two columns are alike."""
+    alike = torch.ones(8, 8, dtype=torch.float64).fill_diagonal_(0)
+    alike[6, 7] = alike[7, 6] = 0.01
+    diversity = {group: [alike] * 14 for group in DARTS.choices}
+    dilated = {"dil_conv_3x3", "dil_conv_5x5"}
+    together = 0
+    for _ in range(200):
+        found = per_edge(DARTS, DiversePaths().paths(DARTS, 2, diversity, flops))
+        together += sum(set(found[g, edge]) == dilated for g in diversity for edge in (0, 1))
+    assert together < 12  # of 800; uniformly they would be 38
+
+
 def test_draws_are_those_of_the_edges_own_sampler():
     diversity = measured(ENNAS_S1)
     torch.manual_seed(4)

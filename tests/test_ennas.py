@@ -303,7 +303,7 @@ def test_settings_that_cannot_work_are_refused(settings, message):
     [
         ({"students": 3}, 20, 10),  # a third of 30
         ({"students": 2, "share": 1.0}, 20, 30),
-        ({"students": 2, "share": 0.1}, 20, 3),  # 0.1 * 30 is a little more than 3
+        ({"students": 2, "share": 0.28}, 24, 7),  # 0.28 * 25 is a little more than 7
         ({"students": 3}, 30, 7),  # a third of 20, rounded up
         ({"students": 3, "share": 0.001}, 30, 1),
     ],

@@ -47,14 +47,14 @@ def test_without_ranges_paths_are_uniform():
 
 
 def test_ranges_are_drawn_uniformly_and_never_left():
-    search = SinglePath(bins=3, bins_from=0.25, bins_to=3.25)
+    search = SinglePath(bins=3, bins_from=0.4, bins_to=3.4)
     found = [cost(genes) for genes in search.paths(SPACE, DRAWS, {}, millions)]
-    assert min(found) > 0.25 and max(found) < 3.25
-    counts = Counter(int(each - 0.25) for each in found)
+    assert min(found) == 0.5 and max(found) == 3.0
+    counts = Counter(int(each - 0.4) for each in found)
     assert set(counts) == {0, 1, 2}
     assert all(near(count, DRAWS, 1 / 3) for count in counts.values())
     without = [cost(genes) for genes in SinglePath().paths(SPACE, DRAWS, {}, millions)]
-    rare = sum(0 < each < 1.25 for each in without)
+    rare = sum(0 < each < 1.4 for each in without)
     assert near(rare, DRAWS, 14 / 81)  # a range that uniform draws seldom reach
 
 

@@ -100,7 +100,7 @@ class Searching:
         shape = streams.train.data.images.shape
         self.budget = budget_of(settings, search, space, size.classes, shape)
         self._enter(0, [everything(space)])
-        # less a rounding error: 0.1 of 30 steps are 3, not 4
+        # less a rounding error: 0.28 of 25 steps are 7, not 8
         steps = math.ceil(self.problem.share * streams.train.steps - 1e-9)
         self.steps = min(steps, settings.limit_batches or steps)
 
