@@ -161,6 +161,15 @@ def test_the_mean_ensemble_by_hand():
     torch.testing.assert_close(loss, expected, rtol=1e-7, atol=0)  # 1 / 3 in float32
 
 
+def test_weights_of_any_sign_fit_the_batch_better_where_one_would_be_negative():
+    fits = {}
+    for sign in ("nonnegative", "any"):
+        _, level, variables, batch = made(EnNAS(students=2, sign=sign))
+        teacher = evaluate(level, variables, batch)[1]["teacher"]
+        fits[sign] = float(torch.nn.functional.cross_entropy(teacher, batch.train.y))
+    assert fits["any"] < fits["nonnegative"] - 1e-3
+
+
 @pytest.mark.parametrize(
     ("warmup", "epochs", "first"), [(1 / 6, 120, 20), (1 / 6, 6, 1), (0.0, 5, 0), (1.0, 5, 5)]
 )
