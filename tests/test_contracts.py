@@ -122,6 +122,8 @@ def default(triples):
                 return ()
             if search == "single-path" and (first or method in ("single", "ennas", "dna")):
                 return (pytest.mark.slow,)
+        elif method == "single" and KINDS[search] == "samples" and space != BENCHMARK:
+            return (pytest.mark.slow,)
         elif method == "single" or (search, space) == ("darts", BENCHMARK):
             return ()
         elif search != "diverse-paths" and (search == "darts" or space == home.get(search)):

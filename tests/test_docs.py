@@ -49,6 +49,7 @@ def test_links_between_pages_hold(page):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+@pytest.mark.slow
 def test_the_table_of_searches_and_spaces_is_what_the_code_does():
     pairs = runpy.run_path(str(ROOT / "docs" / "pairs.py"))
     page = (ROOT / "docs" / "searches.md").read_text(encoding="utf-8")
