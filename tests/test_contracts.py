@@ -124,6 +124,8 @@ def default(triples):
                 return (pytest.mark.slow,)
         elif method == "single" and KINDS[search] == "samples" and space != BENCHMARK:
             return (pytest.mark.slow,)
+        elif method == "single" and space in ("s1", "s2", "s3", "s4") and search != "darts":
+            return (pytest.mark.slow,)
         elif method == "single" or (search, space) == ("darts", BENCHMARK):
             return ()
         elif search != "diverse-paths" and (search == "darts" or space == home.get(search)):
