@@ -122,12 +122,10 @@ def default(triples):
                 return ()
             if search == "single-path" and (first or method in ("single", "ennas", "dna")):
                 return (pytest.mark.slow,)
-        elif method == "single" and KINDS[search] == "samples" and space != BENCHMARK:
-            return (pytest.mark.slow,)
-        elif method == "single" and space in ("s1", "s2", "s3", "s4") and search != "darts":
-            return (pytest.mark.slow,)
         elif method == "single" or (search, space) == ("darts", BENCHMARK):
-            return ()
+            narrower = space in ("s1", "s2", "s3", "s4") and search != "darts"
+            sampled = KINDS[search] == "samples" and space != BENCHMARK
+            return (pytest.mark.slow,) if narrower or sampled else ()
         elif search != "diverse-paths" and (search == "darts" or space == home.get(search)):
             return (pytest.mark.slow,)
         return (pytest.mark.slow, pytest.mark.exhaustive)
