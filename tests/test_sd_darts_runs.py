@@ -53,7 +53,10 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
+KILLED = [*KINDS[:2], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[2:])]
+
+
+@pytest.mark.parametrize("kind", KILLED, ids=lambda kind: "-".join(map(str, kind.values())))
 def test_killed_and_resumed_equals_uninterrupted_with_the_past_in_use(kind, tmp_path, monkeypatch):
     asked = settings(method={"name": "sd-darts", **kind})
     search_run(asked, tmp_path / "whole")

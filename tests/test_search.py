@@ -67,7 +67,10 @@ def killed_at(monkeypatch, step):
     monkeypatch.setattr(searching.Searching, "advance", dying)
 
 
-@pytest.mark.parametrize("method", ["single", "sgl", "lbt"])
+SLOWER = [pytest.param(name, marks=pytest.mark.slow) for name in ("sgl", "lbt")]
+
+
+@pytest.mark.parametrize("method", ["single", *SLOWER])
 def test_killed_and_resumed_equals_uninterrupted(method, tmp_path, monkeypatch):
     settings = run_toml(method, save_every=0.0)
     search_run(settings, tmp_path / "whole")
