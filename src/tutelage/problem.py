@@ -42,7 +42,7 @@ class Batch(Protocol):
 
 
 class Relaxation(Protocol):
-    """The two things that a net asks of a search."""
+    """What a net asks of a search."""
 
     def alphas(self) -> Tree:
         """Draw initial alphas."""

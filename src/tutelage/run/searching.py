@@ -107,6 +107,8 @@ class Searching:
     @cached_property
     def prices(self) -> Prices:
         """What each choice adds to the final network."""
+        if self.budget:
+            return self.budget.prices
         shape = self.streams.train.data.images.shape
         final = final_size(self.settings, self.space, self.size.classes, shape[0])
         return prices_of(self.space, final, shape[1:])
