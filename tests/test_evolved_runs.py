@@ -241,14 +241,15 @@ def test_sigkill_at_three_random_moments(whole, tmp_path):
 import sys
 from pathlib import Path
 from test_evolved_runs import settings
-from tutelage.run.scoring import Scorer
 from tutelage.run.search import search_run
 out = Path(sys.argv[1])
 search_run(settings(save_every=1e-4), out, resume=(out / "run.toml").exists())
 """
     killed, tests = tmp_path / "killed", str(Path(__file__).parent)
     command = [sys.executable, "-c", code, str(killed)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([tests, *filter(None, sys.path)])}
+    path = os.pathsep.join([tests, *filter(None, sys.path)])
+    # one thread, as the run in this process has it: sums of more threads round otherwise
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     choose = random.Random(0)
     for wanted in sorted(choose.sample(range(1, 12), 3)):
         with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
