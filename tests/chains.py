@@ -13,12 +13,13 @@ from tutelage.spaces.chain import (
     ENNAS_S2,
     ENNAS_S3,
     NASBENCH_MACRO,
+    RESNET,
     SHUFFLE,
     Chain,
 )
 from tutelage.spaces.genotype import Genotype
 
-SPACES = [NASBENCH_MACRO, ENNAS_S1, ENNAS_S2, ENNAS_S3, SHUFFLE, CREAM, DNA]
+SPACES = [NASBENCH_MACRO, ENNAS_S1, ENNAS_S2, ENNAS_S3, SHUFFLE, CREAM, DNA, RESNET]
 SMALL = Chain(
     "nasbench-macro",
     candidates=("identity", "mbconv3_3x3", "shuffle_5x5", "shuffle_xception"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -52,3 +53,25 @@ def teacher_file() -> str:
         torch.manual_seed(0)
         saved(folder, even(space), Size(channels=4, cells=6, classes=10, image_channels=1))
     return str(folder)
+
+
+class FakeTimm:
+    """What is asked of timm, without its networks: one model, with a stage of each width."""
+
+    def __init__(self, model, widths=(4, 5)):
+        self.model, self.widths, self.asked = model, widths, []
+
+    def create_model(self, name, **settings):
+        if name != self.model:
+            raise RuntimeError(f"Unknown model ({name})")
+        self.asked.append(settings)
+        inputs = (3, *self.widths)
+        stages = [nn.Conv2d(a, b, 3, 2, 1) for a, b in pairwise(inputs)]
+        network = nn.Sequential()
+        network.add_module("blocks", nn.Sequential(*stages))
+        network.add_module("head", nn.Sequential(nn.Flatten()))
+        if settings["features_only"]:
+            network.forward = lambda x: [x, 2 * x]
+        network.pretrained_cfg = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.5, 0.5)}
+        self.network = network
+        return network

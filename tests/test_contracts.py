@@ -39,7 +39,7 @@ SMALL = {
 """Settings that make a part small enough for a test."""
 CHANNELS = {"pcdarts": 4, "drnas": 12}
 """Channels of searches that share them out."""
-CHAINS = ("nasbench-macro", "ennas-s1", "ennas-s2", "ennas-s3", "shuffle", "cream", "dna")
+CHAINS = ("nasbench-macro", "resnet", "ennas-s1", "ennas-s2", "ennas-s3", "shuffle", "cream", "dna")
 KINDS = {name: make_part("search", {"name": name}).kind for name in PARTS["search"]}
 TRIPLES = list(itertools.product(PARTS["method"], PARTS["search"], PARTS["space"]))
 BENCHMARK = "nasbench201"

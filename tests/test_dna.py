@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from retraining import train
+from retraining import DIGITS, SMALL, train
 from teachers import chain, even, saved, teacher_file
 from test_search import TINY, KilledError, killed_at, same_runs
 from tutelage.clock import Clock
@@ -20,8 +20,10 @@ from tutelage.methods.dna import DNA
 from tutelage.multilevel import own_gradient
 from tutelage.parts import make_part
 from tutelage.problem import Part
+from tutelage.run.describe import describe
 from tutelage.run.maker import Maker
 from tutelage.run.penalty import without_alphas
+from tutelage.run.retrain import retrain
 from tutelage.run.scoring import Scorer
 from tutelage.run.search import search_run
 from tutelage.run.teacher import Pictures, trained
@@ -237,79 +239,6 @@ def test_maps_that_supervise_can_be_named():
     assert float(loss) == pytest.approx(expected, rel=1e-10)
 
 
-@pytest.mark.parametrize(
-    ("genotype", "size", "sides"),
-    [
-        (even(chain()), Size(4, 6, 3, 1), [8, 4, 2, 2, 1, 1]),
-        (PUBLISHED["DARTS_V2"], Size(2, 8, 3, 1), [16, 8, 4]),
-        (PUBLISHED["DARTS_V2"], Size(2, 2, 3, 1), [8, 4]),
-        (even(NASBENCH201), Size(2, 2, 3, 1), [16, 8, 4]),
-    ],
-    ids=["chain", "darts", "darts-of-two-cells", "nasbench201"],
-)
-def test_a_teachers_last_map_leads_to_its_answer(genotype, size, sides, tmp_path):
-    network = saved(tmp_path, genotype, size)
-    x = torch.rand(3, 1, 16, 16)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    maps = trained(str(tmp_path), Pictures((1, 16, 16), (0.0,), (1.0,)), CPU)(x)
-    assert [y.shape[2] for y in maps] == sides
-    assert not any(y.requires_grad for y in maps)
-    last = maps[-1]
-    if genotype.space == "nasbench201":
-        last = network.skeleton.norm(last).relu()
-        logits = network.skeleton.classifier(last.mean((2, 3)))
-    elif genotype.space == "darts":
-        logits = network.classifier(last.mean((2, 3)))
-    else:
-        logits = network.frame.classifier(network.frame.pooled(last))
-    with torch.no_grad():
-        torch.testing.assert_close(network(x), logits)
-    for name, value in network.state_dict().items():
-        assert torch.equal(value, before[name])
-
-
-def test_a_teacher_sees_images_as_it_was_trained_on_them(tmp_path):
-    network = saved(tmp_path, even(chain()), Size(4, 6, 3, 1), mean=(0.3,), std=(0.2,))
-    pixels = torch.rand(3, 1, 16, 16)
-    seen = trained(str(tmp_path), Pictures((1, 16, 16), (0.5,), (0.25,)), CPU)
-    with torch.no_grad():
-        expected = network.maps((pixels - 0.3) / 0.2)
-    for found, wanted in zip(seen((pixels - 0.5) / 0.25), expected, strict=True):
-        torch.testing.assert_close(found, wanted)
-
-
-class FakeTimm:
-    """What is asked of timm, without its networks."""
-
-    def __init__(self):
-        self.asked = []
-
-    def create_model(self, name, **settings):
-        if name != "tiny":
-            raise RuntimeError(f"Unknown model ({name})")
-        self.asked.append(settings)
-        network = torch.nn.Conv2d(3, 2, 1)
-        network.forward = lambda x: [x, 2 * x]
-        network.pretrained_cfg = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.5, 0.5)}
-        return network
-
-
-def test_a_teacher_from_timm(monkeypatch):
-    timm = FakeTimm()
-    monkeypatch.setitem(sys.modules, "timm", timm)
-    pictures = Pictures((3, 4, 4), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    pixels = torch.rand(2, 3, 4, 4)
-    first, second = trained("timm:tiny", pictures, CPU)(pixels)
-    mean = torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)
-    torch.testing.assert_close(first, (pixels - mean) / 0.5)
-    torch.testing.assert_close(second, 2 * first)
-    assert timm.asked == [{"pretrained": True, "features_only": True}]
-    with pytest.raises(ValueError, match=r"teacher 'timm:tin': Unknown model \(tin\)"):
-        trained("timm:tin", pictures, CPU)
-    with pytest.raises(ValueError, match="takes images of 3 channels, and these have 1"):
-        trained("timm:tiny", GREY, CPU)
-
-
 # Refusals ---------------------------------------------------------------------------------------
 
 
@@ -407,5 +336,14 @@ def test_evolution_keeps_what_scores_best(tmp_path):
 def test_a_retrained_network_of_cells_teaches(tmp_path):
     torch.set_default_dtype(torch.float32)
     train(tmp_path / "teacher")
+    found = search_run(settings(str(tmp_path / "teacher")), tmp_path / "run")
+    assert found.genotype.space == NASBENCH_MACRO.name
+
+
+def test_a_retrained_resnet_teaches(tmp_path):
+    torch.set_default_dtype(torch.float32)
+    narrow = replace(SMALL, cells=None)  # a ResNet has as many layers as it has
+    result = retrain(PUBLISHED["resnet18"], DIGITS, narrow, tmp_path / "teacher")
+    assert result["parameters"] == describe(PUBLISHED["resnet18"], Size(4, 8, 10, 1)).weights
     found = search_run(settings(str(tmp_path / "teacher")), tmp_path / "run")
     assert found.genotype.space == NASBENCH_MACRO.name

@@ -1,125 +1,156 @@
+"""ResNets: genotypes of chains, against the published counts and a forward pass written out."""
+
+from __future__ import annotations
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
-from tutelage.spaces.resnet import resnet
+from tutelage.parts import make_part
+from tutelage.run.describe import describe
+from tutelage.run.fixed import fixed_network
+from tutelage.run.network import build, space_of
+from tutelage.spaces.base import Size
+from tutelage.spaces.published import resolve
+
+DEPTHS = {"resnet18": 8, "resnet50": 16}
 
 
-def parameters(network):
-    return sum(weight.numel() for weight in network.parameters())
-
-
-@pytest.mark.parametrize(
-    ("depth", "form", "classes", "expected"),
-    [
-        (18, "imagenet", 1000, 11_689_512),
-        (50, "imagenet", 1000, 25_557_032),
-        (18, "cifar", 10, 11_173_962),
-        (50, "cifar", 10, 23_520_842),
-    ],
-)
-def test_weights_equal_the_published_networks(depth, form, classes, expected):
-    with torch.device("meta"):
-        assert parameters(resnet(depth, classes, form=form)) == expected
+def size_of(name, classes=10, form="cifar", image_channels=3):
+    return Size(64, DEPTHS[name], classes, image_channels, form)
 
 
 @pytest.mark.parametrize(
-    ("depth", "form", "side", "multiply_adds"),
+    ("name", "form", "classes", "expected"),
     [
-        # of the releases on 224 x 224 images: 1.814 and 4.089 thousand million
-        (18, "imagenet", 224, 1_814_073_344),
-        (50, "imagenet", 224, 4_089_184_256),
+        # of the releases on 224 x 224 images: 1.814 and 4.089 thousand million multiply-adds
+        ("resnet18", "imagenet", 1000, (11_689_512, 1_814_073_344)),
+        ("resnet50", "imagenet", 1000, (25_557_032, 4_089_184_256)),
+        ("resnet18", "cifar", 10, (11_173_962, 555_422_720)),
+        ("resnet50", "cifar", 10, (23_520_842, 1_297_829_888)),
     ],
 )
-def test_multiply_adds_equal_the_published_networks(depth, form, side, multiply_adds):
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        resnet(depth, 1000, form=form)(torch.zeros(1, 3, side, side))
-    assert counter.get_total_flops() == 2 * multiply_adds
+def test_weights_and_multiply_adds_equal_the_published_networks(name, form, classes, expected):
+    found = describe(resolve(name), size_of(name, classes, form))
+    assert (found.weights, found.multiply_adds) == expected
 
 
-@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("name", DEPTHS)
 @pytest.mark.parametrize(
     ("form", "channels", "side", "last"),
     [("cifar", 1, 8, 1), ("cifar", 3, 32, 4), ("imagenet", 3, 64, 2)],
 )
-def test_shapes(depth, form, channels, side, last):
-    network = resnet(depth, 7, image_channels=channels, form=form, batch_statistics=True)
-    x = torch.randn(2, channels, side, side)
-    logits, features = network(x)
-    assert logits.shape == (2, 7)
-    assert features.shape == (2, 512 if depth == 18 else 2048)
-    assert network.blocks(network.pool(network.stem(x))).shape[2:] == (last, last)
+def test_shapes(name, form, channels, side, last):
+    with torch.device("meta"):
+        network = build(resolve(name), size_of(name, 7, form, channels))
+        x = torch.randn(2, channels, side, side)
+        logits, none = network(x)
+        *_, end = maps = network.maps(x)
+    wide = 512 if name == "resnet18" else 2048
+    assert (logits.shape, none, len(maps)) == ((2, 7), None, 4)
+    assert end.shape == (2, wide, last, last)
 
 
-def reference(network, x, stages):
-    """Write a ResNet-18 or -50 out layer by layer, normalising by hand with batch statistics."""
+def written_out(network, x, name, form):
+    """Write a ResNet out layer by layer, normalising by hand with batch statistics."""
 
-    def layer(sequence, x):
-        convolution, norm = sequence
-        x = F.conv2d(x, convolution.weight, None, convolution.stride, convolution.padding)
+    def layer(x, convolution, norm, stride=1):
+        side = convolution.weight.shape[-1]
+        x = F.conv2d(x, convolution.weight, None, stride, side // 2)
         mean = x.mean((0, 2, 3), keepdim=True)
         variance = ((x - mean) ** 2).mean((0, 2, 3), keepdim=True)
         x = (x - mean) / (variance + 1e-5).sqrt()
         return x * norm.weight[:, None, None] + norm.bias[:, None, None]
 
-    x = layer(network.stem, x).clamp(min=0)
-    block = iter(network.blocks)
-    for stage, count in enumerate(stages):
-        for position in range(count):
-            inner = next(block)
-            strides = [sequence[0].stride[0] for sequence in inner.residual]
-            assert max(strides) == (2 if stage > 0 and position == 0 else 1)
-            y = x
-            for k, sequence in enumerate(inner.residual):
-                y = layer(sequence, y)
-                if k < len(inner.residual) - 1:
-                    y = y.clamp(min=0)
-            same = isinstance(inner.shortcut, torch.nn.Identity)
-            x = (y + (x if same else layer(inner.shortcut, x))).clamp(min=0)
-    features = x.flatten(2).mean(2)
-    return features @ network.classifier.weight.T + network.classifier.bias
+    large, bottleneck = form == "imagenet", name == "resnet50"
+    x = layer(x, *network.frame.stem[:2], 2 if large else 1).clamp(min=0)
+    if large:
+        rows = F.pad(x, (1, 1, 1, 1), value=float("-inf")).unfold(2, 3, 2).unfold(3, 3, 2)
+        x = rows.amax((4, 5))
+    before = None
+    for block in network.layers:
+        convolutions = [m for m in block.layers if isinstance(m, torch.nn.Conv2d)]
+        norms = [m for m in block.layers if isinstance(m, torch.nn.BatchNorm2d)]
+        wide = convolutions[-1].out_channels
+        stride = 2 if before and wide != before else 1
+        y = x
+        for k, parts in enumerate(zip(convolutions, norms, strict=True)):
+            if k:
+                y = y.clamp(min=0)
+            y = layer(y, *parts, stride if k == (1 if bottleneck else 0) else 1)
+        if y.shape != x.shape or wide != x.shape[1]:
+            x = layer(x, *block.shortcut.projection, stride)
+        x, before = (y + x).clamp(min=0), wide
+    return x.flatten(2).mean(2) @ network.classifier.weight.T + network.classifier.bias
 
 
-@pytest.mark.parametrize(("depth", "stages"), [(18, (2, 2, 2, 2)), (50, (3, 4, 6, 3))])
-def test_the_forward_pass_written_out(depth, stages):
+@pytest.mark.parametrize("form", ["cifar", "imagenet"])
+@pytest.mark.parametrize("name", DEPTHS)
+def test_the_forward_pass_written_out(name, form):
     torch.manual_seed(0)
-    network = resnet(depth, 5, image_channels=1, batch_statistics=True).double()
+    network = build(resolve(name), size_of(name, 5, form, 1)).double().train()
     for weight in network.parameters():
         weight.data += 0.05 * torch.randn_like(weight)
-    x = torch.randn(4, 1, 8, 8, dtype=torch.float64)
-    expected = reference(network, x, stages)
-    assert torch.allclose(network(x)[0], expected, rtol=0, atol=1e-10 * expected.abs().max().item())
+    side = 8 if form == "cifar" else 32
+    x = torch.randn(4, 1, side, side, dtype=torch.float64)
+    expected = written_out(network, x, name, form)
+    found, _ = network(x)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-10 * expected.abs().max().item())
 
 
-def test_batch_statistics_leave_no_state_and_no_second_mode():
+def test_convolutions_of_blocks_are_drawn_as_he_draws_them():
     torch.manual_seed(0)
-    network = resnet(18, 3, image_channels=1, batch_statistics=True)
+    block = build(resolve("resnet18"), size_of("resnet18")).layers[5].layers
+    assert [x.out_channels for x in (block[0], block[3])] == [256, 256]
+    assert block[0].weight.std().item() == pytest.approx((2 / (9 * 256)) ** 0.5, rel=0.01)
+
+
+def test_a_dropped_path_leaves_the_shortcut():
+    torch.manual_seed(0)
+    network = build(resolve("resnet18"), size_of("resnet18", 3, image_channels=1)).train()
+    block, x = network.layers[1], torch.rand(64, 64, 4, 4)
+    whole, dropped = block(x), block(x, 0.5)
+    kept = torch.isclose(dropped, (x + 2 * block.layers(x)).relu(), atol=1e-5).flatten(1).all(1)
+    alone = torch.isclose(dropped, x).flatten(1).all(1)
+    assert 16 < int(kept.sum()) < 48 and int(kept.sum()) + int(alone.sum()) == 64
+    assert not torch.allclose(whole, dropped)
+
+
+def test_a_space_of_resnets_holds_the_published_ones():
+    for name, block in (("resnet18", "basic_3x3"), ("resnet50", "bottleneck_3x3")):
+        genotype = resolve(name)
+        assert set(genotype.names) == {block}
+        space = space_of(genotype)
+        assert block in space.candidates and "identity" in space.candidates
+        assert sum(space.depths) == len(genotype.names) == DEPTHS[name]
+    assert space_of(resolve("resnet18")) == make_part("space", {"name": "resnet"})
+
+
+# As LBT's student -------------------------------------------------------------------------------
+
+
+def test_a_fixed_network_has_no_state_and_no_second_mode():
+    torch.manual_seed(0)
+    network = fixed_network("resnet18", Size(2, 3, 3, 1))
+    assert sum(x.numel() for x in network.parameters()) > 11e6  # of its own size, not the search's
     assert not list(network.buffers())
     x = torch.randn(4, 1, 8, 8)
     train = network.train()(x)[0]
     assert torch.equal(train, network.eval()(x)[0])
     weights = {name: weight.detach() for name, weight in network.named_parameters()}
     assert torch.equal(train, functional_call(network, weights, (x,))[0])
-    moving = resnet(18, 3)
-    assert {name.split(".")[-1] for name, _ in moving.named_buffers()} == {
-        "running_mean",
-        "running_var",
-        "num_batches_tracked",
-    }
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("architecture", "wide"),
     [
-        ({"depth": 34}, "depth = 34: must be one of 18, 50"),
-        ({"form": "tiny"}, "form = 'tiny': must be 'cifar' or 'imagenet'"),
-        ({"classes": 0}, "classes = 0: must be at least 1"),
-        ({"image_channels": 0}, "image_channels = 0: must be at least 1"),
+        ("DARTS_V1", 4 * 4 * 4),  # its cells are the search's: 4 channels, twice doubled, 4 nodes
+        ("|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|", 4 * 4),
+        ("01201201", 1280),
+        ("resnet50", 2048),
     ],
 )
-def test_bad_arguments_are_one_sentence(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        resnet(**{"depth": 18, "classes": 10} | arguments)
+def test_any_genotype_is_a_student(architecture, wide):
+    logits, features = fixed_network(architecture, Size(4, 3, 5, 1))(torch.rand(2, 1, 16, 16))
+    assert (logits.shape, features.shape) == ((2, 5), (2, wide))

@@ -174,7 +174,7 @@ class Make(Protocol):
         """Make a fresh learner in the searched space."""
 
     def fixed(self, architecture: str) -> Net:
-        """Make a network that is not searched: resnet18, resnet50, or a genotype."""
+        """Make a network that is not searched, by its genotype: resnet18, a name, text or file."""
 
     def multiply_adds(self, mix: Any) -> float:
         """Count the multiply-adds of the architecture that a sampled mix runs."""

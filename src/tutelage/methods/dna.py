@@ -46,7 +46,8 @@ class DNA:
     """A trained network supervises every stage of the supernet."""
 
     teacher: str = ""
-    """The trained network: the directory of a retraining, its network.safetensors, or timm:NAME."""
+    """The trained network: the directory of a retraining, its network.safetensors, timm:NAME, or
+    timm:NAME#PART for the maps of a part's children (timm:tf_efficientnet_b7#blocks)."""
     maps: tuple[int, ...] = ()
     """Which of the teacher's feature maps, counted from 0, supervise the stages in turn; not given:
     the last ones."""

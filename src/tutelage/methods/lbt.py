@@ -35,7 +35,7 @@ class LBT:
     """A searched teacher teaches a fixed student and learns from how the student does."""
 
     student: str = "resnet18"
-    """The student's architecture: resnet18, resnet50, or a genotype (name, text or file)."""
+    """The student's genotype: resnet18, resnet50, or another name, text or file."""
     pseudo_weight: float = 1.0
     """Weight of the teacher's labels in the student's loss, λ."""
     student_weight: float = 1.0

@@ -21,7 +21,8 @@ from tutelage.spaces.genotype import Genotype
 COLOURS = {3: LIGHT["blue"], 5: LIGHT["vermilion"], 7: LIGHT["purple"]}
 """Kernel to colour."""
 
-MBCONV, SHUFFLE = re.compile(r"mbconv(\d+)_(\d+)x\2"), re.compile(r"shuffle_(\d+)x\1")
+MBCONV = re.compile(r"mbconv(\d+)_(\d+)x\2")
+OTHER = re.compile(r"(shuffle|basic|bottleneck)_(\d+)x\2")
 
 MARGIN, TITLE = 10.0, 22.0
 """Space around a chain, and above it for its name, in points."""
@@ -75,9 +76,9 @@ def block_of(name: str, *, alike: bool = True) -> Block | None:
         expansion, kernel = map(int, match.groups())
         height = 23 + 2.0 * min(expansion, 8)
         return Block(f"MBConv {expansion}", _square(kernel), _colour(kernel), height)
-    if match := SHUFFLE.fullmatch(name):
-        kernel = int(match[1])
-        return Block("shuffle", _square(kernel), _colour(kernel))
+    if match := OTHER.fullmatch(name):
+        kernel = int(match[2])
+        return Block(match[1], _square(kernel), _colour(kernel))
     if name == "shuffle_xception":
         return Block("xception", "3×3 thrice", LIGHT["green"])
     return Block(name.replace("_", " "), colour=LIGHT["slate"])

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from tutelage.clock import Clock
 from tutelage.problem import Net
+from tutelage.run.fixed import fixed_network
 from tutelage.run.teacher import Pictures, Teacher, trained
 from tutelage.searches.base import Relaxing, Sampling, Search
 from tutelage.spaces.base import Mix, Size, Space
-from tutelage.spaces.fixed import fixed_network
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.paths import architecture, kept, path
 from tutelage.virtual import Tree, tree_map
@@ -145,7 +145,7 @@ class Maker:
         return Relaxed(cast(Relaxing, self.search), space, self.device)
 
     def fixed(self, architecture: str) -> Net:
-        """Make a network that is not searched: resnet18, resnet50, or a genotype."""
+        """Make a network that is not searched, by its genotype: resnet18, a name, text or file."""
         return Net(
             lambda: self._placed(fixed_network(architecture, self.size)), None, self.clock, self.amp
         )

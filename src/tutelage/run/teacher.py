@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tutelage.run.network import about, load
 
@@ -53,7 +53,9 @@ def trained(
     """Get a trained network as a teacher; it normalises by its own running statistics.
 
     Args:
-        name: A network that `tutelage retrain` wrote, as `load` takes it, or timm:NAME.
+        name: A network that `tutelage retrain` wrote, as `load` takes it; timm:NAME, for the maps
+            of timm's `features_only`, one for each resolution; or timm:NAME#PART, for what every
+            child of a part puts out, as of the stages of timm:tf_efficientnet_b7#blocks.
         pictures: The images that it will see.
         device: Where it computes.
         amp: Type of autocast; None: none.
@@ -65,16 +67,16 @@ def trained(
     if not name:
         raise ValueError(
             "teacher = '': give a trained network, by the directory of a `tutelage retrain`, its "
-            f"network.safetensors, or {TIMM}NAME for one of timm's"
+            f"network.safetensors, or {TIMM}NAME or {TIMM}NAME#PART for one of timm's"
         )
     if name.startswith(TIMM):
-        network, mean, std = _from_timm(name.removeprefix(TIMM))
-        maps = network.to(device)
+        network, maps = _from_timm(name, device)
+        mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
     else:
         details = about(name)
         mean, std = details.mean, details.std
-        network = load(name, device)
-        maps = network.maps
+        own: Any = load(name, device)  # nn.Module does not type `maps`
+        network, maps = own, own.maps
     if len(mean) != pictures.shape[0]:
         raise ValueError(
             f"teacher {name!r}: takes images of {len(mean)} channels, and these have "
@@ -90,16 +92,41 @@ def trained(
     return Teacher(maps, ours[1] / theirs[1], (ours[0] - theirs[0]) / theirs[1], amp)
 
 
-def _from_timm(model: str) -> tuple[Any, Sequence[float], Sequence[float]]:
-    """Return a pretrained feature extractor with its mean and standard deviation by channel."""
+def _from_timm(name: str, device: torch.device) -> tuple[Any, Callable[[Tensor], list[Tensor]]]:
+    """Return a pretrained network, and what maps images to its feature maps."""
     try:
         timm = importlib.import_module("timm")
     except ImportError as error:
         raise ValueError(
-            f"teacher {TIMM + model!r} needs an extra: pip install 'tutelage[timm]'"
+            f"teacher {name!r} needs an extra: pip install 'tutelage[timm]'"
         ) from error
+    model, _, part = name.removeprefix(TIMM).partition("#")
     try:
-        network = timm.create_model(model, pretrained=True, features_only=True).eval()
+        network = timm.create_model(model, pretrained=True, features_only=not part)
     except RuntimeError as error:  # what timm raises for an unknown name
-        raise ValueError(f"teacher {TIMM + model!r}: {error}") from error
-    return network, network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
+        raise ValueError(f"teacher {name!r}: {error}") from error
+    network = network.to(device).eval()
+    return network, _tapped(name, network, part) if part else network
+
+
+def _tapped(name: str, network: nn.Module, part: str) -> Callable[[Tensor], list[Tensor]]:
+    """Return what maps images to the outputs of a part's children, in their order."""
+    try:
+        children = list(network.get_submodule(part).children())
+    except AttributeError as error:
+        parts = ", ".join(name for name, _ in network.named_children())
+        raise ValueError(f"teacher {name!r}: has no {part!r}, but {parts}") from error
+    found: list[Tensor] = []
+    for child in children:
+        child.register_forward_hook(lambda _, __, output: found.append(output))
+
+    def maps(x: Tensor) -> list[Tensor]:
+        found.clear()
+        network(x)
+        if not found or any(each.dim() != 4 for each in found):
+            raise ValueError(
+                f"teacher {name!r}: {part!r} gives no feature maps (B, C, H, W), stage by stage"
+            )
+        return list(found)
+
+    return maps

@@ -14,5 +14,6 @@ SPACES = {
     "shuffle": "tutelage.spaces.chain:SHUFFLE",
     "cream": "tutelage.spaces.chain:CREAM",
     "dna": "tutelage.spaces.chain:DNA",
+    "resnet": "tutelage.spaces.chain:RESNET",
 }
 """Every space's name on the command line, and where it stands; a line here makes it usable."""

@@ -1,9 +1,11 @@
-"""The blocks of chains: inverted residuals, ShuffleNetV2's two, and the identity.
+"""The blocks of chains: inverted residuals, ShuffleNetV2's two, ResNet's two, and the identity.
 
 MBConv: Sandler et al., MobileNetV2, CVPR 2018, with the squeeze-and-excitation of EfficientNet
 (Tan, Le, ICML 2019), whose inner width is a share of the block's input. Shuffle: Ma et al., ECCV
 2018, as Single Path One-Shot has it (Guo et al., ECCV 2020): a block that keeps the size works on
 every second channel and passes the others by; one that changes it works on all in two branches.
+Basic and bottleneck: He et al., CVPR 2016, with the stride on the bottleneck's KxK convolution, as
+every current release has it.
 
 A name says all that a block chooses for itself: `mbconv6_5x5` expands its input six times and
 has a 5x5 kernel. What all blocks of a network share is a `Style`.
@@ -25,6 +27,7 @@ ODD = r"((?:[1-9]\d*)?[13579])"
 """Sides of a kernel: an even one has no middle, so a map would grow by a pixel."""
 MBCONV = re.compile(rf"mbconv([1-9]\d*)_{ODD}x\2")
 SHUFFLE = re.compile(rf"shuffle_{ODD}x\1")
+RESIDUAL = re.compile(rf"(basic|bottleneck)_{ODD}x\2")
 
 
 class Style(NamedTuple):
@@ -50,6 +53,11 @@ class Style(NamedTuple):
         """Build a 1x1 convolution, its BatchNorm and, where wanted, the activation."""
         layers = [nn.Conv2d(inputs, outputs, 1, bias=False), self.norm(outputs)]
         return [*layers, self.act()] if act else layers
+
+    def dense(self, inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
+        """Build a convolution over all channels and its BatchNorm."""
+        layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+        return [layer, self.norm(outputs)]
 
     def depthwise(self, channels: int, kernel: int, stride: int) -> list[nn.Module]:
         """Build a depthwise convolution and its BatchNorm."""
@@ -155,10 +163,38 @@ class Identity(nn.Module):
         return self.projection(x)
 
 
+class Residual(nn.Module):
+    """ResNet's block: two convolutions (basic), or 1x1, KxK, 1x1 at a quarter of the width."""
+
+    def __init__(
+        self, kind: str, kernel: int, inputs: int, outputs: int, stride: int, style: Style
+    ) -> None:
+        super().__init__()
+        if kind == "basic":
+            layers = [*style.dense(inputs, outputs, kernel, stride), style.act()]
+            layers += style.dense(outputs, outputs, kernel, 1)
+        else:
+            inner = max(1, outputs // 4)
+            layers = style.pointwise(inputs, inner)
+            layers += [*style.dense(inner, inner, kernel, stride), style.act()]
+            layers += style.pointwise(inner, outputs, act=False)
+        self.layers = nn.Sequential(*layers)
+        self.shortcut = Identity(inputs, outputs, stride, style)
+        self.act = style.act()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor, drop_path: float = 0.0) -> Tensor:
+        """Map x (B, C, H, W), dropping the path beside the shortcut with this probability."""
+        y = self.layers(x)
+        return self.act(self.shortcut(x) + (drop(y, drop_path) if drop_path else y))
+
+
 def is_block(name: str) -> bool:
     """Tell whether a block has this name."""
     known = name in ("identity", "shuffle_xception")
-    return known or any(form.fullmatch(name) for form in (MBCONV, SHUFFLE))
+    return known or any(form.fullmatch(name) for form in (MBCONV, SHUFFLE, RESIDUAL))
 
 
 def block(name: str, inputs: int, outputs: int, stride: int, style: Style) -> nn.Module:
@@ -175,11 +211,13 @@ def block(name: str, inputs: int, outputs: int, stride: int, style: Style) -> nn
         return Shuffle(int(match[1]), inputs, outputs, stride, style)
     if match := MBCONV.fullmatch(name):
         return MBConv(int(match[1]), int(match[2]), inputs, outputs, stride, style)
+    if match := RESIDUAL.fullmatch(name):
+        return Residual(match[1], int(match[2]), inputs, outputs, stride, style)
     raise ValueError(f"unknown block {name!r}: {ALLOWED}")
 
 
 ALLOWED = (
-    "must be identity, shuffle_xception, shuffle_KxK or mbconvE_KxK, K odd, such as shuffle_5x5 "
-    "or mbconv6_3x3 for an expansion of 6"
+    "must be identity, mbconvE_KxK, shuffle_KxK, shuffle_xception, basic_KxK or bottleneck_KxK, "
+    "K odd, such as shuffle_5x5, or mbconv6_3x3 for an expansion of 6"
 )
 """What names there are, for error messages."""

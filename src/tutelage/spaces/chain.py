@@ -1,15 +1,15 @@
 """Chains: layers one after the other, each a choice among blocks.
 
 The spaces of one-shot search: EnNAS' (MBConv, with identity for depth, with ShuffleNetV2's
-blocks), Single Path One-Shot's, Cream's, DNA's and NAS-Bench-Macro's. All are one class and differ
-in its settings, which a genotype carries as its layout.
+blocks), Single Path One-Shot's, Cream's, DNA's and NAS-Bench-Macro's; and ResNets. All are one
+class and differ in its settings, which a genotype carries as its layout.
 
     stem: convolution 3x3 · fixed first block (mbconv1_3x3) · stages of searched layers ·
     convolution 1x1 · global pooling · classifier
 
-The stem halves the image in the form `imagenet` and keeps it in `cifar`. The first layer of a stage
-has the stage's stride and changes the width. Where a network has other channels than its space,
-all widths change with them.
+The stem halves the image in the form `imagenet`, ResNet's twice, and keeps it in `cifar`. The first
+layer of a stage has the stage's stride and changes the width. Where a network has other channels
+than its space, all widths change with them.
 
 Deviations: EnNAS prints neither depths, widths, activation nor squeeze-and-excitation; s1 has
 Cream's, without the latter. Cream picks depths by a lookup from a target of FLOPs; here identity
@@ -63,6 +63,8 @@ class Chain:
     """Channels of the stem."""
     first: int = field(default=0, metadata=SETTING)
     """Channels of a fixed first block, mbconv1_3x3; 0: there is none."""
+    pooled_stem: bool = field(default=False, metadata=SETTING)
+    """Whether the stem of the form imagenet is ResNet's: 7x7, and a pooling that halves again."""
     last: int = field(default=1280, metadata=SETTING)
     """Channels of the last 1x1 convolution; 0: there is none."""
     squeeze: float = field(default=0.0, metadata=SETTING)
@@ -186,7 +188,9 @@ class Chain:
 
     def slots(self, size: Size, image: Image) -> Iterator[Slot]:
         """Yield every layer."""
-        image, style = halved(image) if size.form == "imagenet" else image, self.style(track=True)
+        style = self.style(track=True)
+        for _ in range(1 + self.pooled_stem if size.form == "imagenet" else 0):
+            image = halved(image)
         for edge, layer in enumerate(self.layers(size)):
             arguments = (layer.inputs, layer.outputs, layer.stride, style)
             yield Slot(GROUP, edge, block, arguments, (layer.inputs, *image))
@@ -212,7 +216,7 @@ class Chain:
                 or an auxiliary head is asked for.
         """
         check_space(genotype, self.name)
-        if genotype.layout and dict(genotype.layout) != self.layout:
+        if any(self.layout.get(name) != value for name, value in genotype.layout.items()):
             raise ValueError(
                 f"a genotype of {self.name} that is laid out otherwise: build it by its own layout"
             )
@@ -310,3 +314,16 @@ NASBENCH_MACRO = Chain(
 )
 """NAS-Bench-Macro's (Su et al., Prioritized architecture sampling, CVPR 2021): 3^8 networks, whose
 accuracies on CIFAR-10 are known."""
+
+RESNET = Chain(
+    "resnet",
+    candidates=("basic_3x3", "basic_5x5", "bottleneck_3x3", "bottleneck_5x5", "identity"),
+    widths=(64, 128, 256, 512),
+    depths=(2, 2, 2, 2),
+    strides=(1, 2, 2, 2),
+    stem=64,
+    pooled_stem=True,
+    last=0,
+)
+"""ResNet's (He et al., CVPR 2016): basic and bottleneck blocks at the widths of ResNet-18, which
+is `resnet18` where a genotype is asked for, as `resnet50` is its deeper sister."""

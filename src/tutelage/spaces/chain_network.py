@@ -37,12 +37,12 @@ class Frame(nn.Module):
     def __init__(self, space: Chain, size: Size, style: Style) -> None:
         super().__init__()
         stem, scaled = size.channels, space.scaled(size)
-        stride = 2 if size.form == "imagenet" else 1
-        layers: list[nn.Module] = [
-            nn.Conv2d(size.image_channels, stem, 3, stride, 1, bias=False),
-            style.norm(stem),
-            style.act(),
-        ]
+        large = size.form == "imagenet"
+        pooled = large and space.pooled_stem
+        kernel, stride = 7 if pooled else 3, 2 if large else 1
+        layers = [*style.dense(size.image_channels, stem, kernel, stride), style.act()]
+        if pooled:
+            layers.append(nn.MaxPool2d(3, 2, padding=1))
         if space.first:
             layers.append(block("mbconv1_3x3", stem, scaled(space.first), 1, style))
         self.stem = nn.Sequential(*layers)
@@ -141,6 +141,11 @@ class Network(nn.Module):
             for name, layer in zip(names, space.layers(size), strict=True)
         )
 
+    @property
+    def classifier(self) -> nn.Linear:
+        """What maps features to logits."""
+        return self.frame.classifier
+
     def features(self, x: Tensor) -> Tensor:
         """Map images (B, C, H, W) to what the classifier reads (B, D)."""
         x = self.frame.stem(x)
@@ -160,5 +165,5 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, None]:
         """Map images (B, C, H, W) to logits (B, classes), in training with None."""
         features = nn.functional.dropout(self.features(x), self.dropout, self.training)
-        logits = self.frame.classifier(features)
+        logits = self.classifier(features)
         return (logits, None) if self.training else logits

@@ -168,11 +168,19 @@ class Network(nn.Module):
         self.dropout = 0.0
         self.skeleton = Skeleton(lambda channels: CellNetwork(cell, channels), size, track=True)
 
+    @property
+    def classifier(self) -> nn.Linear:
+        """What maps features to logits."""
+        return self.skeleton.classifier
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map images (B, C, H, W) to what the classifier reads (B, D)."""
+        drop_path = self.drop_path if self.training else 0.0
+        return self.skeleton.features(x, lambda: drop_path)
+
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, None]:
         """Map images (B, C, H, W) to logits (B, classes), in training with None."""
-        drop_path = self.drop_path if self.training else 0.0
-        features = self.skeleton.features(x, lambda: drop_path)
-        logits = self.skeleton.classifier(F.dropout(features, self.dropout, self.training))
+        logits = self.classifier(F.dropout(self.features(x), self.dropout, self.training))
         return (logits, None) if self.training else logits
 
     def maps(self, x: Tensor) -> list[Tensor]:

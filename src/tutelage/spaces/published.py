@@ -1,4 +1,4 @@
-"""Published cells by name, and the genotype that a user names in any of its forms."""
+"""Published architectures by name, and the genotype that a user names in any of its forms."""
 
 from __future__ import annotations
 
@@ -43,18 +43,38 @@ def _cell(pairs: Sequence[tuple[str, int]]) -> Cell:
     return Cell(nodes, concat=(2, 3, 4, 5))
 
 
-PUBLISHED: Mapping[str, Genotype] = {
-    name: Genotype("darts", {"normal": _cell(normal), "reduce": _cell(reduce)})
-    for name, (normal, reduce) in PAIRS.items()
+RESNETS = {
+    # He, Zhang, Ren & Sun, "Deep residual learning for image recognition", Table 1
+    "resnet18": ("basic_3x3", (64, 128, 256, 512), (2, 2, 2, 2)),
+    "resnet50": ("bottleneck_3x3", (256, 512, 1024, 2048), (3, 4, 6, 3)),
 }
-"""Cells that papers published, by the names that their repositories use."""
+
+
+def _resnet(block: str, widths: Sequence[int], depths: Sequence[int]) -> Genotype:
+    layout = {
+        "widths": list(widths),
+        "depths": list(depths),
+        "strides": [1, 2, 2, 2],
+        "stem": 64,
+    }
+    return Genotype.of_chain("resnet", [block] * sum(depths), layout)
+
+
+PUBLISHED: Mapping[str, Genotype] = {
+    **{
+        name: Genotype("darts", {"normal": _cell(normal), "reduce": _cell(reduce)})
+        for name, (normal, reduce) in PAIRS.items()
+    },
+    **{name: _resnet(*parts) for name, parts in RESNETS.items()},
+}
+"""Architectures that papers published, by the names that their repositories use."""
 
 
 def resolve(text_or_path: str | Path) -> Genotype:
     """Find the genotype that a user names.
 
     Args:
-        text_or_path: a file, a run's directory, the name of a published cell, or the genotype
+        text_or_path: a file, a run's directory, the name of a published one, or the genotype
             itself as JSON, DARTS' tuple text, NAS-Bench-201's string or NAS-Bench-Macro's digits.
 
     Raises:

@@ -1,22 +1,23 @@
-"""Networks that are not searched: LBT's student, later a teacher."""
+"""Networks that are not searched: LBT's student."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from torch import Tensor, nn
 
+from tutelage.run.network import space_of
 from tutelage.spaces.base import Size
-from tutelage.spaces.cells import DARTS
-from tutelage.spaces.network import Network
 from tutelage.spaces.published import resolve
-from tutelage.spaces.resnet import resnet
-
-RESNETS = {"resnet18": 18, "resnet50": 50}
 
 
 class Fixed(nn.Module):
     """A genotype's network as a search uses it: batch statistics, logits and features."""
 
-    def __init__(self, network: Network) -> None:
+    network: Any  # nn.Module types neither `features` nor `classifier`
+
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
         for module in network.modules():
@@ -34,24 +35,21 @@ def fixed_network(architecture: str, size: Size) -> nn.Module:
     """Build a network whose forward (x) gives logits (B, classes) and features (B, D).
 
     Args:
-        architecture: resnet18, resnet50, or a genotype: published name, text or file.
-        size: The genotype's channels and cells; classes, image channels and form for all.
+        architecture: A genotype: published name, text or file.
+        size: Classes, image channels and form. Cells have its channels and are as many too;
+            chains, such as resnet18, have their own.
 
     Raises:
-        ValueError: When the architecture is none of these.
+        ValueError: When the architecture is no genotype.
     """
-    if architecture in RESNETS:
-        return resnet(
-            RESNETS[architecture],
-            size.classes,
-            image_channels=size.image_channels,
-            form=size.form,
-            batch_statistics=True,
-        )
     try:
         genotype = resolve(architecture)
     except ValueError as error:
         raise ValueError(
-            f"student {architecture!r}: must be {', '.join(RESNETS)} or a genotype ({error})"
+            f"student {architecture!r}: must be resnet18, resnet50 or another genotype ({error})"
         ) from error
-    return Fixed(DARTS.network(genotype, size))
+    space = space_of(genotype)
+    if genotype.stages:
+        sizes = space.sizes
+        size = replace(size, channels=sizes.final_channels, cells=sizes.final_cells)
+    return Fixed(space.network(genotype, size))
