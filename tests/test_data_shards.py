@@ -1,6 +1,7 @@
 """Shards give the images that a folder gives, in any form of tar; bad ones are named."""
 
 import io
+import shutil
 import tarfile
 import time
 from dataclasses import replace
@@ -136,6 +137,27 @@ def test_bad_shards_are_named(tmp_path):
         r"image 1 has label -3, but labels go from 0", sample | {"b.jpg": jpeg(), "b.cls": b"-3"}
     )
     refused(r"has shards of its train part, but none of a test or val part", sample, "test")
+
+
+def test_names_that_hold_the_word_of_the_other_part(tmp_path):
+    """Training shards are no test images, though `latest` says test."""
+    for part, value in (("train", 9), ("val", 60)):
+        for k in range(2):
+            entries = {f"{k}.jpg": jpeg(value + k), f"{k}.cls": str(k).encode()}
+            write(tmp_path / f"latest-{part}-{k}.tar", entries)
+    values = {part: every(read(Data(str(tmp_path)), part).images) for part in ("train", "test")}
+    assert values["train"].unique().tolist() == [9, 10]
+    assert values["test"].unique().tolist() == [60, 61]
+
+
+def test_the_archives_that_folders_were_unpacked_from_are_no_shards(folder, tmp_path):
+    root = tmp_path / "imagenet"
+    shutil.copytree(folder, root)
+    for part in ("train", "val"):
+        write(root / f"ILSVRC2012_img_{part}.tar", {"n01440764.tar": b"archive" * 100})
+    for part in ("train", "test"):
+        want, got = (read(Data(str(at), **LOOK), part) for at in (folder, root))
+        assert torch.equal(every(got.images), every(want.images))
 
 
 def test_random_access_reads_no_other_image(sharded, monkeypatch):

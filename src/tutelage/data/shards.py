@@ -42,11 +42,18 @@ class Member(NamedTuple):
 
 
 def shards(root: Path, part: PartName) -> list[Path]:
-    """List the shards of a part: tar files in a folder of its name, or with it in their own."""
+    """List the shards of a part: tar files in a folder of its name, or with it in their own.
+
+    Where there is such a folder, tar files beside it are what it was unpacked from. One with
+    `train` in its name is no test shard, whatever else the name holds: `latest-train-0.tar`.
+    """
+    names = {file: file.name.lower() for file in sorted(root.glob("*.tar"))}
+    beside = {f: name for f, name in names.items() if part == "train" or "train" not in name}
     for word in WORDS[part]:
         inside = sorted((root / word).glob("*.tar"))
-        if found := inside or sorted(f for f in root.glob("*.tar") if word in f.name.lower()):
-            return found
+        named = [f for f, name in beside.items() if word in name and not (root / word).is_dir()]
+        if inside or named:
+            return inside or named
     return []
 
 
