@@ -130,6 +130,12 @@ def test_bad_shards_are_named(tmp_path):
     refused(r"7\.tar holds no images called KEY\.jpg", {"a.txt": b"words", "a.cls": b"0"})
     for length in (600, 1800):  # in a header, in an image
         refused(r"7\.tar is damaged or no tar file", lambda content, n=length: content[:n])
+    for length in (4700, 4608):  # in a later header, and before one
+        refused(r"neither a file nor the end", lambda content, n=length: content[:n])
+    refused(
+        r"byte 4,608 of it is neither a file nor the end",
+        lambda content: content[:4608] + b"?" * 512 + content[5120:],
+    )
     refused(r"7\.tar is damaged or no tar file", lambda content: b"what is this" * 100)
     broken = sample | {"b.jpg": jpeg(side=40)[:300], "b.cls": b"1", "a.jpg": jpeg(side=40)}
     refused(r"the image at byte \d+ of \S+7\.tar is not a readable image", broken)

@@ -13,7 +13,7 @@ import io
 import tarfile
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from PIL import Image
@@ -110,11 +110,26 @@ def index(shard: Path) -> tuple[dict[str, Member], dict[str, int]]:
                     labels[key] = int(content.read()) if content else -1
                 elif entry.isfile() and f".{kind}" in SUFFIXES:
                     images[key] = Member(str(shard), entry.offset_data, entry.size)
+            check_end(archive)
     except (tarfile.TarError, ValueError) as error:
         raise DataError(f"{shard} is damaged or no tar file of samples: {error}") from error
     if not images:
         raise DataError(f"{shard} holds no images called KEY.jpg ({', '.join(SUFFIXES)})")
     return images, labels
+
+
+def check_end(archive: tarfile.TarFile) -> None:
+    """Refuse an archive that was read to something else than its end.
+
+    Past its first entry, tarfile takes what it cannot read for the end, and drops what follows.
+
+    Raises:
+        ReadError: it is cut short, or damaged within.
+    """
+    file: Any = archive.fileobj
+    file.seek(archive.offset)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"byte {archive.offset:,} of it is neither a file nor the end")
 
 
 def opened(member: Member) -> Image.Image:
