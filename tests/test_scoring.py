@@ -17,9 +17,10 @@ from tutelage.run.evolve import Evolve, Ranking
 from tutelage.run.scoring import Scorer, recalibrate
 from tutelage.searches.evolution import Evolution
 from tutelage.spaces.base import Size, one_hot
+from tutelage.spaces.cells import S4
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.nb201 import NASBENCH201
-from tutelage.spaces.paths import genotype
+from tutelage.spaces.paths import bounds, genotype
 
 SIZE = own_size(SMALL, 3)
 
@@ -130,6 +131,16 @@ def test_cells_are_scored_in_the_supernet_by_the_statistics_of_the_batch():
     with torch.no_grad():
         right = sum(int((net(x, mix)[0].argmax(1) == y).sum()) for x, y, _ in judged)
     assert scorer.accuracy(found) == right / 16
+
+
+def test_a_score_does_not_depend_on_what_was_scored_before():
+    """The operation `noise` draws anew in every pass: a resumed run would score otherwise."""
+    torch.manual_seed(3)
+    scorer = scorer_of(S4, Size(4, 2, 3), [], parts((20,) * 5, seed=4))
+    found = genotype(S4, [0] * len(bounds(S4)))
+    assert {name for node in found.cells["normal"].nodes for name, _ in node} == {"noise"}
+    first = scorer.score(found)
+    assert [scorer.score(found) for _ in range(4)] == [first] * 4
 
 
 # Ranking and evolution as work ------------------------------------------------------------------
