@@ -109,6 +109,23 @@ def test_a_signal_in_evolution_says_how_to_go_on(whole, tmp_path, monkeypatch):
     same_runs(whole, path)
 
 
+def test_a_signal_in_the_last_step_of_training_starts_no_evolution(whole, tmp_path, monkeypatch):
+    advance, path = Searching.advance, tmp_path / "run"
+
+    def interrupted(self):
+        advance(self)
+        if (self.epoch + 1, self.step) == (self.epochs, self.steps):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Searching, "advance", interrupted)
+        with pytest.raises(StoppedError, match=r"SIGTERM came: saved at epoch \d, step 0; go on"):
+            search_run(settings(), path)
+    assert not (path / "evolution").exists()
+    search_run(settings(), path, resume=True)
+    same_runs(whole, path)
+
+
 def test_resuming_what_is_done_changes_nothing_but_the_sessions(whole, tmp_path, capsys):
     path = tmp_path / "run"
     search_run(settings(), path)
