@@ -114,6 +114,21 @@ def test_what_chance_leaves_is_what_simulated_draws_leave():
     assert np.abs(draws - 1 / 3).mean() == pytest.approx(expected, rel=0.02)
 
 
+def test_an_edge_that_drew_nothing_is_left_out(tmp_path):
+    """A short epoch does not reach every edge of a cell that keeps two of each node's."""
+    run = write_sampled(tmp_path / "run", done=1, scored=0, candidates=0, end=False)
+
+    def cell(row):
+        row["operations"] = [{"normal": ["skip_connect", "sep_conv_3x3"]}]
+        row["drawn"] = [{"normal": [[0.75, 0.25], [0.0, 0.0]]}]
+        row["draws"] = [{"normal": [4, 0]}]
+
+    change(run, cell)
+    (found,) = marginals(stage_of(run))
+    assert found.uniform[0] == 0.5 and np.isnan(found.deviations[:, 1]).all()
+    assert "by 25.00 percentage points in the mean" in report(tmp_path, run).text
+
+
 def test_edges_with_operations_of_their_own(tmp_path):
     run = write_sampled(tmp_path / "run", done=1, scored=0, candidates=0, end=False)
 
