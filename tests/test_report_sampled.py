@@ -44,6 +44,20 @@ def test_the_last_epoch_by_hand(tmp_path):
     assert len(captions) == 3 and captions[0].endswith("the gap shaded")
 
 
+@pytest.mark.parametrize(
+    ("method", "teacher"),
+    [("ennas", "Their teacher is the ensemble of them"), ("cream", "the path of the board that")],
+)
+def test_the_page_says_who_teaches(tmp_path, method, teacher):
+    run = write_sampled(tmp_path / "run", method=method)
+    text = report(tmp_path, run).text
+    assert teacher in text
+    assert ("ensemble of them" in text) == (method == "ennas")
+    assert ("generation 0, which is random but for the board’s paths" in text) == (
+        method == "cream"
+    )
+
+
 def test_without_a_teacher_there_is_no_gap(tmp_path):
     run = write_sampled(tmp_path / "run", method="single")
     assert at_the_end(stage_of(run)) == []
