@@ -158,11 +158,11 @@ class Counting:
 
     def score(self, found: Genotype) -> float:
         self.asked.append(found)
-        return SMALL.names(found).count("mbconv3_3x3") / 3
+        return found.names.count("mbconv3_3x3") / 3
 
 
 def known(found: Genotype) -> dict[str, int]:
-    return {"identities": SMALL.names(found).count("identity")}
+    return {"identities": found.names.count("identity")}
 
 
 PRICES = Prices(
@@ -176,7 +176,7 @@ def test_a_ranking_scores_every_architecture_once_and_goes_on_where_it_was():
     drawn = [(0, 0, 0), (1, 0, 1), (1, 1, 1), (2, 3, 1)]
 
     def known(found):
-        return {"layers": len(SMALL.names(found))}
+        return {"layers": len(found.names)}
 
     first, scorer = Ranking(SMALL, Counting(), drawn, known), Counting()
     for _ in range(3):
@@ -213,9 +213,9 @@ def test_an_evolution_keeps_its_limits_and_says_what_candidates_cost():
         if evolve.step == evolve.steps:
             best = evolve.end_epoch()
     assert best["genes"] == [1, 1, 1]
-    asked = [tuple(SMALL.names(found)) for found in evolve.scorer.asked]
+    asked = [tuple(found.names) for found in evolve.scorer.asked]
     assert len(asked) == len(set(asked)) == 18
-    assert SMALL.names(evolve.genotype(evolve.evolving.best)) == ["mbconv3_3x3"] * 3
+    assert evolve.genotype(evolve.evolving.best).names == ["mbconv3_3x3"] * 3
 
 
 def test_a_second_objective_is_the_cost_negated():
