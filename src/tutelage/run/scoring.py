@@ -61,11 +61,8 @@ class Scorer:
     def accuracy(self, genotype: Genotype) -> float:
         """Measure an architecture's accuracy, as a share of the images."""
         answer = self._network(genotype)
-        right = count = 0
-        for x, y, _ in self.judged():
-            right += int((answer(x).argmax(1) == y).sum())
-            count += len(y)
-        return right / count
+        right = torch.cat([answer(x).argmax(1) == y for x, y, _ in self.judged()])
+        return int(right.sum()) / len(right)  # read once: a device need not wait for every batch
 
     def _network(self, genotype: Genotype) -> Callable[[Tensor], Tensor]:
         """Return the architecture as a function of images (B, C, H, W) to logits (B, classes)."""
