@@ -156,6 +156,14 @@ def test_names_that_hold_the_word_of_the_other_part(tmp_path):
     assert values["test"].unique().tolist() == [60, 61]
 
 
+def test_blank_lines_name_no_classes(tmp_path):
+    write(
+        tmp_path / "train/0.tar", {"a.jpg": jpeg(), "a.cls": b"0", "b.jpg": jpeg(), "b.cls": b"1"}
+    )
+    (tmp_path / "classes.txt").write_text("\ncat\ndog \n\n")
+    assert read(Data(str(tmp_path)), "train").classes == ("cat", "dog")
+
+
 def test_the_archives_that_folders_were_unpacked_from_are_no_shards(folder, tmp_path):
     root = tmp_path / "imagenet"
     shutil.copytree(folder, root)

@@ -78,7 +78,8 @@ def listing(root: Path, part: PartName) -> Listing:
         members += images.values()
         labels += [marks[key] for key in images]
     if (root / CLASSES).is_file():
-        classes = tuple((root / CLASSES).read_text(encoding="utf-8").splitlines())
+        lines = (root / CLASSES).read_text(encoding="utf-8").splitlines()
+        classes = tuple(line.strip() for line in lines if line.strip())
     elif part == "train":
         classes = tuple(str(label) for label in range(max(labels) + 1))
     else:
