@@ -90,6 +90,11 @@ def test_killed_in_mid_evolution_and_resumed_equals_uninterrupted(
 
 def test_a_signal_in_evolution_says_how_to_go_on(whole, tmp_path, monkeypatch):
     advance, done = Evolve.advance, itertools.count()
+    save_session, saved = RunDirectory.save_session, []
+
+    def saving(self):
+        saved.append(self.path)
+        save_session(self)
 
     def interrupted(self):
         advance(self)
@@ -99,8 +104,10 @@ def test_a_signal_in_evolution_says_how_to_go_on(whole, tmp_path, monkeypatch):
     path = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(Evolve, "advance", interrupted)
+        patch.setattr(RunDirectory, "save_session", saving)
         with pytest.raises(StoppedError) as caught:
             search_run(settings(), path)
+    assert saved[-1] == path  # the search's time counts that of the evolution
     assert str(caught.value) == (
         f"SIGTERM came: saved at epoch 1, step 2; go on with tutelage search --resume {path}"
     )
