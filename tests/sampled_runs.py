@@ -110,7 +110,8 @@ def write_sampled(
         "retrain": {"epochs": 600},
         **changed,
     }
-    rows = [epoch_row(epoch, epochs, method == "ennas", generator) for epoch in range(done)]
+    taught = method in ("ennas", "cream")
+    rows = [epoch_row(epoch, epochs, taught, generator) for epoch in range(done)]
     drawn = list(ranking_rows(ranked, generator))
     evolved = list(evolution_rows(generations, population, generator))
     best = evolved[-1]

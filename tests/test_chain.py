@@ -16,7 +16,7 @@ from tutelage.run.describe import weights
 from tutelage.run.network import About, build, load, save_network
 from tutelage.spaces.base import Mix, Size, one_hot
 from tutelage.spaces.chain import CREAM, DNA, ENNAS_S3
-from tutelage.spaces.genotype import Genotype
+from tutelage.spaces.genotype import Cell, Genotype
 
 every_space = pytest.mark.parametrize(
     "space",
@@ -116,15 +116,21 @@ def test_a_layer_of_which_nothing_runs_is_zero():
 def test_the_strongest_blocks_are_read_off():
     mix = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1], [0.1, 0.1, 0.5, 0.3]])
     found = SMALL.genotype(Mix({"chain": mix}))
-    assert SMALL.names(found) == ["shuffle_xception", "identity", "shuffle_5x5"]
+    assert found.names == ["shuffle_xception", "identity", "shuffle_5x5"]
     narrowed = SMALL.narrowed({"chain": [[0, 1], [1, 3], [2, 3]]})
     found = narrowed.genotype(Mix({"chain": torch.tensor([[0.1, 0.9], [0.4, 0.6], [0.8, 0.2]])}))
-    assert SMALL.names(found) == ["mbconv3_3x3", "shuffle_xception", "shuffle_5x5"]
+    assert found.names == ["mbconv3_3x3", "shuffle_xception", "shuffle_5x5"]
     assert [list(each.blocks) for each in narrowed.supernet(own_size(SMALL)).layers] == [
         ["identity", "mbconv3_3x3"],
         ["mbconv3_3x3", "shuffle_xception"],
         ["shuffle_5x5", "shuffle_xception"],
     ]
+
+
+def test_a_cell_by_the_name_of_a_chains_space_is_refused():
+    cell = Cell(((("identity", 0),),), concat=(1,), inputs=1)
+    with pytest.raises(ValueError, match="a genotype of 1 layers: the chain nasbench-macro has 3"):
+        SMALL.network(Genotype(SMALL.name, {"cell": cell}), own_size(SMALL))
 
 
 # Settings, layouts and refusals -----------------------------------------------------------------

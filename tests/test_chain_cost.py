@@ -169,7 +169,7 @@ def test_the_tables_layout_is_the_spaces():
             {"widths": (8, 16, 32)},
             r"a chain with widths = \[8, 16, 32\]: the table's networks have",
         ),
-        ({"depths": (1, 1, 1)}, r"a chain with depths = \[1, 1, 1\]"),
+        ({"depths": (1, 1, 1)}, "a chain of 3 layers: NAS-Bench-Macro's has 8"),
         ({"last": 0}, "a chain with last = 0: the table's networks have 1280"),
         ({"squeeze": 0.25}, "a chain with squeeze = 0.25"),
     ],

@@ -1,6 +1,7 @@
 """Shards give the images that a folder gives, in any form of tar; bad ones are named."""
 
 import io
+import shutil
 import tarfile
 import time
 from dataclasses import replace
@@ -129,6 +130,12 @@ def test_bad_shards_are_named(tmp_path):
     refused(r"7\.tar holds no images called KEY\.jpg", {"a.txt": b"words", "a.cls": b"0"})
     for length in (600, 1800):  # in a header, in an image
         refused(r"7\.tar is damaged or no tar file", lambda content, n=length: content[:n])
+    for length in (4700, 4608):  # in a later header, and before one
+        refused(r"neither a file nor the end", lambda content, n=length: content[:n])
+    refused(
+        r"byte 4,608 of it is neither a file nor the end",
+        lambda content: content[:4608] + b"?" * 512 + content[5120:],
+    )
     refused(r"7\.tar is damaged or no tar file", lambda content: b"what is this" * 100)
     broken = sample | {"b.jpg": jpeg(side=40)[:300], "b.cls": b"1", "a.jpg": jpeg(side=40)}
     refused(r"the image at byte \d+ of \S+7\.tar is not a readable image", broken)
@@ -136,6 +143,35 @@ def test_bad_shards_are_named(tmp_path):
         r"image 1 has label -3, but labels go from 0", sample | {"b.jpg": jpeg(), "b.cls": b"-3"}
     )
     refused(r"has shards of its train part, but none of a test or val part", sample, "test")
+
+
+def test_names_that_hold_the_word_of_the_other_part(tmp_path):
+    """Training shards are no test images, though `latest` says test."""
+    for part, value in (("train", 9), ("val", 60)):
+        for k in range(2):
+            entries = {f"{k}.jpg": jpeg(value + k), f"{k}.cls": str(k).encode()}
+            write(tmp_path / f"latest-{part}-{k}.tar", entries)
+    values = {part: every(read(Data(str(tmp_path)), part).images) for part in ("train", "test")}
+    assert values["train"].unique().tolist() == [9, 10]
+    assert values["test"].unique().tolist() == [60, 61]
+
+
+def test_blank_lines_name_no_classes(tmp_path):
+    write(
+        tmp_path / "train/0.tar", {"a.jpg": jpeg(), "a.cls": b"0", "b.jpg": jpeg(), "b.cls": b"1"}
+    )
+    (tmp_path / "classes.txt").write_text("\ncat\ndog \n\n")
+    assert read(Data(str(tmp_path)), "train").classes == ("cat", "dog")
+
+
+def test_the_archives_that_folders_were_unpacked_from_are_no_shards(folder, tmp_path):
+    root = tmp_path / "imagenet"
+    shutil.copytree(folder, root)
+    for part in ("train", "val"):
+        write(root / f"ILSVRC2012_img_{part}.tar", {"n01440764.tar": b"archive" * 100})
+    for part in ("train", "test"):
+        want, got = (read(Data(str(at), **LOOK), part) for at in (folder, root))
+        assert torch.equal(every(got.images), every(want.images))
 
 
 def test_random_access_reads_no_other_image(sharded, monkeypatch):

@@ -90,6 +90,11 @@ def test_killed_in_mid_evolution_and_resumed_equals_uninterrupted(
 
 def test_a_signal_in_evolution_says_how_to_go_on(whole, tmp_path, monkeypatch):
     advance, done = Evolve.advance, itertools.count()
+    save_session, saved = RunDirectory.save_session, []
+
+    def saving(self):
+        saved.append(self.path)
+        save_session(self)
 
     def interrupted(self):
         advance(self)
@@ -99,12 +104,31 @@ def test_a_signal_in_evolution_says_how_to_go_on(whole, tmp_path, monkeypatch):
     path = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(Evolve, "advance", interrupted)
+        patch.setattr(RunDirectory, "save_session", saving)
         with pytest.raises(StoppedError) as caught:
             search_run(settings(), path)
+    assert saved[-1] == path  # the search's time counts that of the evolution
     assert str(caught.value) == (
         f"SIGTERM came: saved at epoch 1, step 2; go on with tutelage search --resume {path}"
     )
     assert len(rows(path / "evolution", "step")) == 6
+    search_run(settings(), path, resume=True)
+    same_runs(whole, path)
+
+
+def test_a_signal_in_the_last_step_of_training_starts_no_evolution(whole, tmp_path, monkeypatch):
+    advance, path = Searching.advance, tmp_path / "run"
+
+    def interrupted(self):
+        advance(self)
+        if (self.epoch + 1, self.step) == (self.epochs, self.steps):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Searching, "advance", interrupted)
+        with pytest.raises(StoppedError, match=r"SIGTERM came: saved at epoch \d, step 0; go on"):
+            search_run(settings(), path)
+    assert not (path / "evolution").exists()
     search_run(settings(), path, resume=True)
     same_runs(whole, path)
 

@@ -9,6 +9,7 @@ import statistics
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -193,6 +194,11 @@ def test_a_table_of_another_space_is_refused(made):
         call = lambda space=space: Watching(Run(table=made), space)  # noqa: E731
         fails(call, f"--table with --space {name}", str(made), "is of nasbench-macro")
     fails(lambda: Table(made).query(PUBLISHED["DARTS_V2"]), "'darts'", "nasbench-macro's chains")
+
+
+def test_a_space_with_blocks_that_the_table_lacks_is_refused_before_it_is_searched(made):
+    space = replace(NASBENCH_MACRO, candidates=(*NASBENCH_MACRO.candidates, "mbconv6_3x3"))
+    fails(lambda: Watching(Run(table=made), space), "unknown operation 'mbconv6_3x3'")
 
 
 def test_each_table_ranks_by_an_accuracy_that_it_has(made):

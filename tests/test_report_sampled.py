@@ -44,6 +44,20 @@ def test_the_last_epoch_by_hand(tmp_path):
     assert len(captions) == 3 and captions[0].endswith("the gap shaded")
 
 
+@pytest.mark.parametrize(
+    ("method", "teacher"),
+    [("ennas", "Their teacher is the ensemble of them"), ("cream", "the path of the board that")],
+)
+def test_the_page_says_who_teaches(tmp_path, method, teacher):
+    run = write_sampled(tmp_path / "run", method=method)
+    text = report(tmp_path, run).text
+    assert teacher in text
+    assert ("ensemble of them" in text) == (method == "ennas")
+    assert ("generation 0, which is random but for the board’s paths" in text) == (
+        method == "cream"
+    )
+
+
 def test_without_a_teacher_there_is_no_gap(tmp_path):
     run = write_sampled(tmp_path / "run", method="single")
     assert at_the_end(stage_of(run)) == []
@@ -112,6 +126,21 @@ def test_what_chance_leaves_is_what_simulated_draws_leave():
     draws = generator.multinomial(400, [1 / 3] * 3, size=(2000, 4)) / 400
     expected = one(np.full((3, 4), 1 / 3), [400] * 4).chance
     assert np.abs(draws - 1 / 3).mean() == pytest.approx(expected, rel=0.02)
+
+
+def test_an_edge_that_drew_nothing_is_left_out(tmp_path):
+    """A short epoch does not reach every edge of a cell that keeps two of each node's."""
+    run = write_sampled(tmp_path / "run", done=1, scored=0, candidates=0, end=False)
+
+    def cell(row):
+        row["operations"] = [{"normal": ["skip_connect", "sep_conv_3x3"]}]
+        row["drawn"] = [{"normal": [[0.75, 0.25], [0.0, 0.0]]}]
+        row["draws"] = [{"normal": [4, 0]}]
+
+    change(run, cell)
+    (found,) = marginals(stage_of(run))
+    assert found.uniform[0] == 0.5 and np.isnan(found.deviations[:, 1]).all()
+    assert "by 25.00 percentage points in the mean" in report(tmp_path, run).text
 
 
 def test_edges_with_operations_of_their_own(tmp_path):

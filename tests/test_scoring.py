@@ -17,9 +17,10 @@ from tutelage.run.evolve import Evolve, Ranking
 from tutelage.run.scoring import Scorer, recalibrate
 from tutelage.searches.evolution import Evolution
 from tutelage.spaces.base import Size, one_hot
+from tutelage.spaces.cells import S4
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.nb201 import NASBENCH201
-from tutelage.spaces.paths import genotype
+from tutelage.spaces.paths import bounds, genotype
 
 SIZE = own_size(SMALL, 3)
 
@@ -132,6 +133,16 @@ def test_cells_are_scored_in_the_supernet_by_the_statistics_of_the_batch():
     assert scorer.accuracy(found) == right / 16
 
 
+def test_a_score_does_not_depend_on_what_was_scored_before():
+    """The operation `noise` draws anew in every pass: a resumed run would score otherwise."""
+    torch.manual_seed(3)
+    scorer = scorer_of(S4, Size(4, 2, 3), [], parts((20,) * 5, seed=4))
+    found = genotype(S4, [0] * len(bounds(S4)))
+    assert {name for node in found.cells["normal"].nodes for name, _ in node} == {"noise"}
+    first = scorer.score(found)
+    assert [scorer.score(found) for _ in range(4)] == [first] * 4
+
+
 # Ranking and evolution as work ------------------------------------------------------------------
 
 
@@ -147,11 +158,11 @@ class Counting:
 
     def score(self, found: Genotype) -> float:
         self.asked.append(found)
-        return SMALL.names(found).count("mbconv3_3x3") / 3
+        return found.names.count("mbconv3_3x3") / 3
 
 
 def known(found: Genotype) -> dict[str, int]:
-    return {"identities": SMALL.names(found).count("identity")}
+    return {"identities": found.names.count("identity")}
 
 
 PRICES = Prices(
@@ -165,7 +176,7 @@ def test_a_ranking_scores_every_architecture_once_and_goes_on_where_it_was():
     drawn = [(0, 0, 0), (1, 0, 1), (1, 1, 1), (2, 3, 1)]
 
     def known(found):
-        return {"layers": len(SMALL.names(found))}
+        return {"layers": len(found.names)}
 
     first, scorer = Ranking(SMALL, Counting(), drawn, known), Counting()
     for _ in range(3):
@@ -202,9 +213,9 @@ def test_an_evolution_keeps_its_limits_and_says_what_candidates_cost():
         if evolve.step == evolve.steps:
             best = evolve.end_epoch()
     assert best["genes"] == [1, 1, 1]
-    asked = [tuple(SMALL.names(found)) for found in evolve.scorer.asked]
+    asked = [tuple(found.names) for found in evolve.scorer.asked]
     assert len(asked) == len(set(asked)) == 18
-    assert SMALL.names(evolve.genotype(evolve.evolving.best)) == ["mbconv3_3x3"] * 3
+    assert evolve.genotype(evolve.evolving.best).names == ["mbconv3_3x3"] * 3
 
 
 def test_a_second_objective_is_the_cost_negated():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import replace
 from math import sqrt
@@ -26,7 +27,7 @@ SPACE = replace(NASBENCH_MACRO, depths=(2, 1, 1))
 def millions(found: Genotype) -> float:
     """Multiply-adds of a toy: a million a large block, half of one a small block."""
     costs = {"identity": 0.0, "mbconv3_3x3": 0.5e6, "mbconv6_5x5": 1e6}
-    return sum(costs[name] for name in SPACE.names(found))
+    return sum(costs[name] for name in found.names)
 
 
 def cost(genes) -> float:
@@ -107,6 +108,14 @@ def test_a_range_that_nothing_is_in_is_refused_by_name(monkeypatch):
     with pytest.raises(ValueError, match=r"of 200 architectures of .* none has 4\.5 to 6\.5;"):
         search.check(SPACE, millions)
     SinglePath(bins=3, bins_from=1, bins_to=4).check(SPACE, millions)
+
+
+def test_a_range_that_few_are_in_stops_no_search_that_has_begun(monkeypatch):
+    """Whoever resumed it would draw the same again, and never get on."""
+    monkeypatch.setattr("tutelage.searches.single_path.TRIES", 10)
+    search, asked = SinglePath(bins=1, bins_from=1, bins_to=2), itertools.count(1)
+    found = [search.paths(SPACE, 1, {}, lambda _: 1e6 * (next(asked) % 300 == 0)) for _ in "ab"]
+    assert len(found) == 2 and next(asked) == 601
 
 
 def test_a_search_with_such_a_range_is_refused_before_it_begins(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ import numpy as np
 
 from tutelage.benchmark.ranking import ranks
 from tutelage.spaces.genotype import Genotype
-from tutelage.spaces.notation import MACRO_LAYERS, MACRO_OPERATIONS, write_macro
+from tutelage.spaces.notation import MACRO_LAYERS, MACRO_OPERATIONS
 
 COUNT = len(MACRO_OPERATIONS) ** MACRO_LAYERS
 """Architectures of the space, three operations in eight layers: 6,561."""
@@ -155,18 +155,13 @@ def architecture(genotype: Genotype) -> str:
     Raises:
         ValueError: it is of another space, or laid out otherwise.
     """
-    if genotype.space != Table.space:
-        raise ValueError(
-            f"the genotype is of the space {genotype.space!r}: the table holds {Table.space}'s "
-            "chains"
-        )
+    text = genotype.to_macro()
     for name, value in genotype.layout.items():
         if name in LAYOUT and value != LAYOUT[name]:
             raise ValueError(
                 f"a chain with {name} = {value}: the table's networks have {LAYOUT[name]}"
             )
-    nodes = [node for cell in genotype.cells.values() for node in cell.nodes]
-    return write_macro([operation for node in nodes for operation, _ in node])
+    return text
 
 
 def _entries(path: Path) -> list[Mapping[str, Any]]:

@@ -6,7 +6,8 @@ the MBConv networks train with, written `rand-m9-mstd0.5` in their files: fiftee
 carried out with probability 1/2, strengths drawn around a mean. On the same numbers every operation
 gives the grey values of Pillow, exactly or, where an image is moved, within one.
 
-Deviations: moved images are interpolated bilinearly, where those files draw bilinear or bicubic.
+Deviations: moved images are interpolated bilinearly, where those files draw bilinear or bicubic;
+posterising leaves one bit at least, where theirs at a strength below 2.5 leaves a black image.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import io
 import tarfile
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from PIL import Image
@@ -42,11 +42,18 @@ class Member(NamedTuple):
 
 
 def shards(root: Path, part: PartName) -> list[Path]:
-    """List the shards of a part: tar files in a folder of its name, or with it in their own."""
+    """List the shards of a part: tar files in a folder of its name, or with it in their own.
+
+    Where there is such a folder, tar files beside it are what it was unpacked from. One with
+    `train` in its name is no test shard, whatever else the name holds: `latest-train-0.tar`.
+    """
+    names = {file: file.name.lower() for file in sorted(root.glob("*.tar"))}
+    beside = {f: name for f, name in names.items() if part == "train" or "train" not in name}
     for word in WORDS[part]:
         inside = sorted((root / word).glob("*.tar"))
-        if found := inside or sorted(f for f in root.glob("*.tar") if word in f.name.lower()):
-            return found
+        named = [f for f, name in beside.items() if word in name and not (root / word).is_dir()]
+        if inside or named:
+            return inside or named
     return []
 
 
@@ -71,7 +78,8 @@ def listing(root: Path, part: PartName) -> Listing:
         members += images.values()
         labels += [marks[key] for key in images]
     if (root / CLASSES).is_file():
-        classes = tuple((root / CLASSES).read_text(encoding="utf-8").splitlines())
+        lines = (root / CLASSES).read_text(encoding="utf-8").splitlines()
+        classes = tuple(line.strip() for line in lines if line.strip())
     elif part == "train":
         classes = tuple(str(label) for label in range(max(labels) + 1))
     else:
@@ -103,11 +111,26 @@ def index(shard: Path) -> tuple[dict[str, Member], dict[str, int]]:
                     labels[key] = int(content.read()) if content else -1
                 elif entry.isfile() and f".{kind}" in SUFFIXES:
                     images[key] = Member(str(shard), entry.offset_data, entry.size)
+            check_end(archive)
     except (tarfile.TarError, ValueError) as error:
         raise DataError(f"{shard} is damaged or no tar file of samples: {error}") from error
     if not images:
         raise DataError(f"{shard} holds no images called KEY.jpg ({', '.join(SUFFIXES)})")
     return images, labels
+
+
+def check_end(archive: tarfile.TarFile) -> None:
+    """Refuse an archive that was read to something else than its end.
+
+    Past its first entry, tarfile takes what it cannot read for the end, and drops what follows.
+
+    Raises:
+        ReadError: it is cut short, or damaged within.
+    """
+    file: Any = archive.fileobj
+    file.seek(archive.offset)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"byte {archive.offset:,} of it is neither a file nor the end")
 
 
 def opened(member: Member) -> Image.Image:

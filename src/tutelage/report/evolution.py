@@ -187,10 +187,12 @@ def said(stage: Stage) -> str:
     if chosen is None:
         return "No architecture is scored yet."
     text = f"{progress(stage)}. By {scored.name} the best has {scored.written(chosen.score)}"
-    at_random = [each.score for each in found if each.generation == 0]
-    if chosen.generation == 0 or not at_random:
-        return f"{text} and is from generation {chosen.generation}; generation 0 is random."
+    board = stage.setting("method", "name") == "cream"  # whose paths are in the first generation
+    random = "random but for the board’s paths" if board else "random"
+    first = [each.score for each in found if each.generation == 0]
+    if chosen.generation == 0 or not first:
+        return f"{text} and is from generation {chosen.generation}; generation 0 is {random}."
     return (
         f"{text} and is from generation {chosen.generation}; the best of generation 0, which is "
-        f"random, has {scored.written(max(at_random))}."
+        f"{random}, has {scored.written(max(first))}."
     )

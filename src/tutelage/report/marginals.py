@@ -37,14 +37,16 @@ class Marginals:
     operations: tuple[str, ...]
     """Every operation that some edge has."""
     shares: np.ndarray
-    """Of the draws of an edge, (ops, edges); NaN where an edge cannot draw the operation."""
+    """Of the draws of an edge, (ops, edges); NaN where it cannot draw the operation, or drew none.
+    """
     draws: np.ndarray
     """How many draws those are, (edges,); 0 where nothing says so."""
 
     @property
     def uniform(self) -> np.ndarray:
-        """The share of each operation were all drawn equally often, (edges,)."""
-        return 1 / np.isfinite(self.shares).sum(0)
+        """The share of each operation were all drawn equally often, (edges,); NaN of no draws."""
+        known = np.isfinite(self.shares)
+        return 1 / np.where(known.any(0), known.sum(0), np.nan)
 
     @property
     def deviations(self) -> np.ndarray:

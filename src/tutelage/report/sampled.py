@@ -12,7 +12,7 @@ from tutelage.report.ranking import HEADER as RANKED
 from tutelage.report.ranking import baseline, figures, ranked
 from tutelage.report.read import Stage
 from tutelage.report.students import HEADER as TAUGHT
-from tutelage.report.students import at_the_end, students
+from tutelage.report.students import TEACHERS, at_the_end, students
 
 
 def sampled(stage: Stage) -> dict[str, Any]:
@@ -20,6 +20,7 @@ def sampled(stage: Stage) -> dict[str, Any]:
     drawn_often = list(marginals(stage))
     return {
         "students": list(students(stage)),
+        "teacher": TEACHERS.get(stage.setting("method", "name"), ""),
         "taught_header": TAUGHT,
         "taught": at_the_end(stage),
         "drawn": [

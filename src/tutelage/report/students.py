@@ -13,6 +13,13 @@ from tutelage.report.tables import NOTHING
 HALVES = (("probe", "validation images"), ("teaching", "training batches"))
 """Keys in metrics.jsonl, and on what they are measured."""
 
+TEACHERS = {
+    "ennas": "Their teacher is the ensemble of them, weighted to fit a training batch; on training "
+    "batches these are the labels that it is judged by, so its gap is wider there.",
+    "cream": "Their teacher is the path of the board that the matching chooses for them.",
+}
+"""What teaches the students of a method."""
+
 HEADER = ("on", "students", "teacher", "gap in points", "distance of logits")
 
 

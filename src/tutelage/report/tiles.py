@@ -76,7 +76,6 @@ def _costs(record: Record) -> Iterator[Tile]:
     whose = "of all networks, " if record.members else ""
     if (count := weights(record)) is not None:
         yield Tile("weights", quantity(count), f"{whose}without auxiliary head")
-    whose = "all networks, " if record.members else ""
     if (count := multiply_adds(record)) is not None:
         yield Tile("multiply-adds", quantity(count), f"{whose}one image")
 

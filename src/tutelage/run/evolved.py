@@ -43,6 +43,7 @@ def scorer_of(work: Searching, learner: Learner) -> Scorer:
         fitted=partial(streams.train.in_order, evolution.images),
         judged=partial(streams.valid.in_order, evolution.judged),
         own=partial(own, work.variables) if own else None,
+        seed=int(draws(work.settings.seed, "search/scores").integers(2**63)),
     )
 
 

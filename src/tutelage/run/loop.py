@@ -125,7 +125,7 @@ def run(
             if saving:
                 save()
                 saved = time.monotonic()
-            if signals.received and work.epoch < work.epochs:
+            if signals.received:  # in the last step too: other work may follow
                 raise checkpoint.StoppedError(
                     f"{signals.received} came: saved at epoch {work.epoch}, step {work.step}; "
                     f"go on with {go_on}"

@@ -35,6 +35,8 @@ class Scorer:
     """Gives the images that accuracy is measured on."""
     own: Callable[[Mix, Part], Tensor] | None = None
     """The method's own score () of a path on some images; None: accuracy."""
+    seed: int = 0
+    """Of what operations draw: noise, the same for every architecture, and in a resumed run."""
 
     @property
     def quantity(self) -> str:
@@ -48,6 +50,7 @@ class Scorer:
     @torch.no_grad()
     def score(self, genotype: Genotype) -> float:
         """Score an architecture, the higher the better."""
+        torch.manual_seed(self.seed)
         if not self.own:
             return self.accuracy(genotype)
         path = one_hot(self.space, genotype, next(iter(self.weights.values())))
@@ -58,11 +61,8 @@ class Scorer:
     def accuracy(self, genotype: Genotype) -> float:
         """Measure an architecture's accuracy, as a share of the images."""
         answer = self._network(genotype)
-        right = count = 0
-        for x, y, _ in self.judged():
-            right += int((answer(x).argmax(1) == y).sum())
-            count += len(y)
-        return right / count
+        right = torch.cat([answer(x).argmax(1) == y for x, y, _ in self.judged()])
+        return int(right.sum()) / len(right)  # read once: a device need not wait for every batch
 
     def _network(self, genotype: Genotype) -> Callable[[Tensor], Tensor]:
         """Return the architecture as a function of images (B, C, H, W) to logits (B, classes)."""

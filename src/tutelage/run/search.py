@@ -141,7 +141,10 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
                 go_on=f"tutelage search --resume {out}",
                 gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
             )
-            return _keep(work, directory, size)
+            try:
+                return _keep(work, directory, size)
+            finally:  # a ranking or an evolution that is stopped took its time too
+                directory.save_session()
 
 
 class Validated(NamedTuple):
@@ -185,7 +188,6 @@ def _keep(work: Searching, directory: RunDirectory, size: Size) -> Found:
             end["table"] = work.watching.looked_up(genotypes)
         directory.append(end)
     directory.write_text("genotype.json", genotypes[kept].to_json(about))
-    directory.save_session()
     return Found(genotypes[kept], directory.path, kept, marks, size, together)
 
 
@@ -211,7 +213,6 @@ def _evolve(
     if not any(row["event"] == "end" for row in directory.rows()):
         directory.append(end)
     directory.write_text("genotype.json", found.to_json(about))
-    directory.save_session()
     said = evolving.said(evolving.evolving.best)
     return Found(found, directory.path, kept, marks, size, evolved=said)
 

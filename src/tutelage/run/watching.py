@@ -21,6 +21,15 @@ PARTS = 8
 """Batches on which a taught learner is compared with itself before."""
 
 
+def uniform(space: Space) -> Iterable[Genotype]:
+    """Yield for every operation of a space the architecture that has it everywhere."""
+    shapes = space.choices
+    for place in range(max(operations for _, operations in shapes.values())):
+        yield space.genotype(
+            Mix({g: torch.eye(n)[place % n].expand(edges, n) for g, (edges, n) in shapes.items()})
+        )
+
+
 class Subject(NamedTuple):
     """A learner as it stands after an epoch."""
 
@@ -44,7 +53,7 @@ class Watching:
         """Open the table that the settings name.
 
         Raises:
-            ValueError: It is none, or of another space, or of another layout of it.
+            ValueError: It is none, or of another space, or of another layout or operations of it.
         """
         self.settings = settings
         self.table = open_table(settings.table) if settings.table else None
@@ -52,8 +61,8 @@ class Watching:
             raise ValueError(
                 f"--table with --space {space.name}: {settings.table} is of {self.table.space}"
             )
-        zeros = Mix({group: torch.zeros(shape) for group, shape in space.choices.items()})
-        self.looked_up([space.genotype(zeros)])  # a chain laid out otherwise is in no table
+        for each in uniform(space) if self.table else ():
+            self.looked_up([each])  # no table has a chain laid out otherwise, or of other blocks
         self.history: list[list[dict[str, Any]]] = []
         self.stopped: dict[str, Any] | None = None
 

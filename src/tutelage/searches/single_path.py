@@ -26,7 +26,8 @@ from tutelage.spaces.paths import Genes, drawn, genotype
 
 MILLION = 1e6
 TRIES = 10_000
-"""Architectures that are drawn for one within a range of multiply-adds."""
+"""Architectures that are drawn to see that some are within a range of multiply-adds; for a path a
+hundred times as many, lest a range that few are in stop a search that has begun."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class SinglePath:
             ValueError: None was found in one of them.
         """
         for place in range(self.bins):
-            self._within(place, space, flops)
+            self._within(place, space, flops, TRIES)
 
     def paths(
         self, space: Space, count: int, diversity: Diversity, flops: Callable[[Genotype], float]
@@ -82,19 +83,21 @@ class SinglePath:
         """
         if self.bins:
             places = torch.randint(self.bins, (count,)).tolist()
-            return [self._within(place, space, flops) for place in places]
+            return [self._within(place, space, flops, 100 * TRIES) for place in places]
         return [drawn(space) for _ in range(count)]
 
-    def _within(self, place: int, space: Space, flops: Callable[[Genotype], float]) -> Genes:
+    def _within(
+        self, place: int, space: Space, flops: Callable[[Genotype], float], tries: int
+    ) -> Genes:
         """Draw an architecture within a range, both ends of which belong to it as in the code."""
         width = (self.bins_to - self.bins_from) / self.bins
         low = self.bins_from + width * place
-        for _ in range(TRIES):
+        for _ in range(tries):
             genes = drawn(space)
             if low <= flops(genotype(space, genes)) / MILLION <= low + width:
                 return genes
         raise ValueError(
-            f"bins of {self.bins_from:g} to {self.bins_to:g} million multiply-adds: of {TRIES} "
+            f"bins of {self.bins_from:g} to {self.bins_to:g} million multiply-adds: of {tries:,} "
             f"architectures of {space.name} none has {low:g} to {low + width:g}; give a range "
             "that --dry-run shows"
         )

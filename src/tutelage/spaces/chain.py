@@ -222,7 +222,7 @@ class Chain:
             )
         if auxiliary:
             raise ValueError("networks of chains have no auxiliary head: give --auxiliary 0")
-        names = self.names(genotype)
+        names = genotype.names
         if len(names) != sum(self.depths):
             raise ValueError(
                 f"a genotype of {len(names)} layers: the chain {self.name} has "
@@ -235,14 +235,10 @@ class Chain:
                 )
         return Network(self, names, size, drop_path)
 
-    def names(self, genotype: Genotype) -> list[str]:
-        """List the blocks of a genotype, by layer."""
-        return [name for ((name, _),) in genotype.cells[GROUP].nodes]
-
     def inherited(self, weights: Mapping[str, Tensor], genotype: Genotype) -> dict[str, Tensor]:
         """Return what a genotype's network has of a supernet's weights, under its own names."""
         found = {name: x for name, x in weights.items() if name.startswith("frame.")}
-        for layer, name in enumerate(self.names(genotype)):
+        for layer, name in enumerate(genotype.names):
             theirs = f"layers.{layer}.blocks.{name}."
             for key in weights:
                 if key.startswith(theirs):
