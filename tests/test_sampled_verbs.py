@@ -96,13 +96,23 @@ def test_a_dry_run_says_what_networks_and_steps_cost(tutelage, here):
     code, out, error = tutelage(f"{SEARCH} --dry-run")
     assert (code, error) == (0, "")
     assert not list(here.iterdir())
-    assert "final network: 4 channels, 3 cells, no auxiliary head" in out
+    assert "final network: 4 channels, 3 layers, no auxiliary head" in out
     low, high, even = re.search(r"weights +([\d,]+) to ([\d,]+); ([\d,]+) expected", out).groups()
     low, high, even = (int(each.replace(",", "")) for each in (low, high, even))
     assert 0 < low < even < high
     assert "search: 2 steps of 16 images an epoch" in out
     assert re.search(r"epochs 1 to 1: learn\n", out)
+    assert re.search(r"for one image through the 2 sub-networks of a batch\n", out)
     assert "a step" in out and "GiB" in out
+    assert "evolution: 6 architectures, scored in the supernet\n" in out
+    assert re.search(
+        r"images of each 40 for BatchNorm, 40 that judge\n +time .* each, .* all\n", out
+    )
+    assert "ranking" not in out
+    assert (
+        " through the sub-network of a batch"
+        in tutelage(f"{SEARCH.replace('ennas --students 2', 'single')} --dry-run")[1]
+    )
 
 
 def test_listings_and_help_show_what_samples(tutelage, monkeypatch):

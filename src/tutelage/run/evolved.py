@@ -46,10 +46,17 @@ def scorer_of(work: Searching, learner: Learner) -> Scorer:
     )
 
 
+def counts(work: Searching) -> tuple[int, int]:
+    """Count the architectures that are ranked, and those that evolve if the limits leave enough."""
+    evolution, every = work.settings.evolution, prod(bounds(work.space))
+    ranked = work.settings.ranked if work.watching.table else 0
+    return min(ranked, every), min(evolution.population * evolution.generations, every)
+
+
 def ranking_of(work: Searching, scorer: Scorer, table: Table) -> Ranking:
     """Draw the architectures that are to be ranked, uniformly, none of them twice."""
     torch.manual_seed(int(draws(work.settings.seed, "search/ranked").integers(2**63)))
-    count = min(work.settings.ranked, prod(bounds(work.space)))
+    count = counts(work)[0]
     genes: set[Genes] = set()
     while len(genes) < count:
         genes.add(drawn(work.space))
