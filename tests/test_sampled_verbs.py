@@ -134,7 +134,13 @@ def test_listings_and_help_show_what_samples(tutelage, monkeypatch):
     flags = set(re.findall(r"^│ (--[\w.-]+)", out, re.MULTILINE))
     assert {"--students", "--bins", "--bins-from", "--widths", "--candidates"} <= flags
     assert {"--evolution.population", "--ranked"} <= flags
-    assert re.search(r"--widths INT.* Channels of every stage\. +\[default: .*64.*640", out)
+    assert "Channels of every stage. [default: 64 160 320 640]" in out
+    assert "[default: shuffle_3x3 shuffle_5x5 shuffle_7x7 shuffle_xception]" in out
+    for flag in ("channels", "cells", "form", "retrain.channels", "retrain.cells", "retrain.form"):
+        said = re.search(rf"^│ --{flag} ((?:.*\n)(?:│  .*\n)*)", out, re.MULTILINE)[1]
+        assert "chain" in said, flag
+    code, out, _ = tutelage("search --method dna --search single-path --space dna --help")
+    assert code == 0 and "--maps" in out and "()" not in out
 
 
 def test_from_a_found_chain_to_its_exported_network(run, tutelage, here):

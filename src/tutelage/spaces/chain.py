@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from tutelage.checks import at_least, nearest, one_of
+from tutelage.checks import at_least, listed, nearest, one_of
 from tutelage.spaces.base import (
     PLAIN,
     SETTING,
@@ -244,11 +244,6 @@ class Chain:
                 if key.startswith(theirs):
                     found[f"layers.{layer}.{key.removeprefix(theirs)}"] = weights[key]
         return found
-
-
-def listed(numbers: Sequence[int]) -> str:
-    """Write numbers as the command line takes them."""
-    return " ".join(map(str, numbers))
 
 
 def mbconvs(expansions: Sequence[int]) -> tuple[str, ...]:
