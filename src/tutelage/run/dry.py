@@ -13,6 +13,7 @@ import torch
 
 from tutelage.config import Run
 from tutelage.run.cost import Cost, Prices, final_size, prices_of
+from tutelage.run.evolved import check
 from tutelage.run.joined import joined
 from tutelage.run.measure import Measured, Scoring, Section, measure, measure_scoring
 from tutelage.run.memory import available
@@ -227,6 +228,7 @@ def dry_run(settings: Run) -> Dry:
     measured: list[Measured] = []
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         first = searching(asked)
+        check(first)
         steps, remark = first.steps, first.problem.remark
         del first  # what it remembers is memory too
         for batch in batches(asked) if search.kind != "draws" else ():

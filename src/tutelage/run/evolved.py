@@ -16,7 +16,7 @@ from tutelage.config import Run
 from tutelage.data.draws import draws
 from tutelage.problem import Learner, pick
 from tutelage.run import loop
-from tutelage.run.budget import MILLION
+from tutelage.run.budget import MILLION, in_millions
 from tutelage.run.cost import Cost
 from tutelage.run.directory import RunDirectory, plain
 from tutelage.run.evolve import Evolve, Ranking
@@ -101,6 +101,20 @@ def evolve_of(work: Searching, scorer: Scorer) -> Evolve:
     known = work.problem.seeds(work.variables) if work.problem.seeds else ()
     first = [architecture(work.space, mix) for mix in known]
     return Evolve(work.space, scorer, work.prices, within, settings.evolution, seed, first)
+
+
+def check(work: Searching) -> None:
+    """Refuse limits within which evolution finds nothing, before anything is trained for it.
+
+    Raises:
+        ValueError: No architecture that was drawn keeps within them.
+    """
+    if work.budget and work.search.kind == "samples":
+        try:
+            evolve_of(work, scorer_of(work, work.problem.learners[0]))
+        except ValueError as error:
+            least = work.budget.prices.of(work.budget.cheapest(work.space))
+            raise ValueError(f"{error}; the cheapest has {in_millions(least)}") from error
 
 
 def work_in(path: Path, work: loop.Work, settings: Run) -> None:
