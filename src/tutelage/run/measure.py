@@ -17,12 +17,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from tutelage.problem import Part, pick
 from tutelage.run.evolved import counts, scorer_of
 from tutelage.run.memory import peak, reset_peak
+from tutelage.run.scoring import Scorer
 from tutelage.run.searching import Searching
 from tutelage.spaces.paths import drawn, genotype
 from tutelage.virtual import Tree, leaves
 
 SECONDS = 20.0
-"""Time after which no further step of a section is measured."""
+"""Time after which no further step of a section is measured, nor a further score."""
+BATCHES = 2
+"""Batches that set BatchNorm statistics, and that judge, when a score is measured."""
 
 
 class Section(NamedTuple):
@@ -159,41 +162,52 @@ class Few:
     """The first few of some batches, and the time from asking for them to their last use."""
 
     parts: Callable[[], Iterable[Part]]
-    count: int
     device: torch.device
     images: int = 0
+    """Images given so far."""
     seconds: float = 0.0
+    """What their use took."""
 
     def __call__(self) -> Iterator[Part]:
         """Yield them."""
-        self.images, start = 0, time.perf_counter()
-        for part in islice(self.parts(), self.count):
+        start = time.perf_counter()
+        for part in islice(self.parts(), BATCHES):
             self.images += len(part.y)
             yield part
         synchronise(self.device)
-        self.seconds = time.perf_counter() - start
+        self.seconds += time.perf_counter() - start
 
     def of(self, images: int) -> tuple[int, float]:
-        """Return of how many images, and in what time, all of them would be; 0: none is asked."""
+        """Return how many images are used and for how long, where so many are there; 0: none is."""
         return (images, self.seconds * images / self.images) if self.images else (0, 0.0)
 
 
-def measure_scoring(work: Searching, batches: int) -> Scoring:
-    """Score an architecture on a few batches; tell what it takes on all images.
+def measure_scoring(work: Searching, steps: int) -> Scoring:
+    """Score architectures on few images; tell what one takes on all of them.
 
     Args:
         work: A search that samples paths.
-        batches: How many batches set BatchNorm statistics, and how many judge.
+        steps: How many architectures, after one that is not measured.
     """
     whole, evolution = scorer_of(work, work.problem.learners[0]), work.settings.evolution
-    fitted, judged = (Few(each, batches, work.device) for each in (whole.fitted, whole.judged))
-    scorer = replace(whole, fitted=fitted, judged=judged)
-    found = genotype(work.space, drawn(work.space))
-    scorer.score(found)  # not measured
-    synchronise(work.device)
-    start = time.perf_counter()
-    scorer.score(found)
-    fixed = time.perf_counter() - start - fitted.seconds - judged.seconds
+    timed_scores(work, whole, 1)
+    seconds, fitted, judged = timed_scores(work, whole, steps)
     sets, fitting = fitted.of(min(evolution.images, len(work.streams.train.subset)))
     judges, judging = judged.of(min(evolution.judged, len(work.streams.valid.subset)))
-    return Scoring(sets, judges, fixed + fitting + judging, *counts(work))
+    return Scoring(sets, judges, seconds + fitting + judging, *counts(work))
+
+
+def timed_scores(work: Searching, whole: Scorer, count: int) -> tuple[float, Few, Few]:
+    """Score drawn architectures on a few batches, until there are so many or time is up.
+
+    Returns:
+        The time that one takes besides its batches, and the batches' own times.
+    """
+    fitted, judged = (Few(parts, work.device) for parts in (whole.fitted, whole.judged))
+    scorer, done = replace(whole, fitted=fitted, judged=judged), 0
+    synchronise(work.device)
+    start = now = time.perf_counter()
+    while done < count and now - start < SECONDS:
+        scorer.score(genotype(work.space, drawn(work.space)))
+        done, now = done + 1, time.perf_counter()
+    return (now - start - fitted.seconds - judged.seconds) / done, fitted, judged
