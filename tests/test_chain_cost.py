@@ -6,6 +6,7 @@ import os
 import random
 from dataclasses import replace
 from itertools import product
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,11 @@ from torch import nn
 from chains import SPACES, chosen, drawn, genotype, own_size
 from tutelage.benchmark.nasbench_macro import LAYOUT, Table, architecture
 from tutelage.config import Run
-from tutelage.run.cost import prices_of
+from tutelage.run.budget import Budget
+from tutelage.run.cost import Cost, Prices, prices_of
 from tutelage.run.describe import describe, multiply_adds, weights
 from tutelage.run.watching import Watching
+from tutelage.searches.darts import Darts
 from tutelage.spaces.chain import ENNAS_S2, NASBENCH_MACRO, SHUFFLE, Chain
 
 FILE = Path(os.environ.get("TUTELAGE_TEST_TABLES", ""), "nas-bench-macro_cifar10.json.xz")
@@ -191,3 +194,29 @@ def test_a_search_with_a_table_of_another_layout_is_refused_before_it_begins():
     assert watching.looked_up([chosen(NASBENCH_MACRO, [2] * 8)])[0]["cifar10_test"] > 92
     with pytest.raises(ValueError, match="a chain with stem = 16"):
         Watching(Run(table=FILE), replace(NASBENCH_MACRO, stem=16))
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ((0.9, inf), "max_params = 0.9: the cheapest .* nasbench-macro has 1 million; raise"),
+        ((inf, 0.5), "max_flops = 0.5: the cheapest .* nasbench-macro has 1 million; raise"),
+        ((8.0, 0.5), "max_flops = 0.5: the cheapest .* nasbench-macro has 1 million; raise"),
+        ((8.0, 7.0), "max_params = 8 with max_flops = 7: .* 9 million weights and 1 million mult"),
+        ((1.0, 9.0), None),
+    ],
+)
+def test_a_refused_limit_says_the_least_that_there_is(limits, message):
+    """Of two blocks one has few weights, the other few multiply-adds."""
+    space = replace(
+        NASBENCH_MACRO, candidates=("mbconv3_3x3", "identity"), widths=(8,), depths=(1,),
+        strides=(1,),
+    )  # fmt: skip
+    priced = {"mbconv3_3x3": Cost(9_000_000, 1_000_000), "identity": Cost(1_000_000, 9_000_000)}
+    prices = Prices(Cost(0, 0), {"chain": [priced]}, [(1, 1)])
+    budget = Budget(Darts(), prices, tuple(1e6 * limit for limit in limits), weight=1.0)
+    if message is None:
+        budget.check(space)
+    else:
+        with pytest.raises(ValueError, match=message):
+            budget.check(space)

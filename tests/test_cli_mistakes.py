@@ -27,6 +27,7 @@ from tutelage.spaces.published import PUBLISHED
         ("search --data digitz --out x", r"unknown data set 'digitz'.* did you mean digits\?"),
         ("search --unlabelled cifer100 --out x", r"'cifer100'.* did you mean cifar100\?"),
         ("search --recipe digits-dem --out x", r"'digits-dem': did you mean digits-demo\?"),
+        ("search --recipe spos-imagenet --out x", r"ImageNet .*or as shards: give --data FOLDER\n"),
         ("search --recipe mine.toml --out x", "recipe mine.toml: there is no such file"),
         ("search --method mine:Part --out x", "method 'mine:Part' cannot be imported"),
         ("search --method json:dumps --out x", "method 'json:dumps' is no dataclass"),

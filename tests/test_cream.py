@@ -288,8 +288,9 @@ def test_killed_and_resumed_is_the_run_left_alone_and_evolves_from_its_board(tmp
     board = checkpoint.load(tmp_path / "whole")["work"]["variables"]["board"]
     columns = board["paths"]["operations"]["chain"].argmax(-1).tolist()
     text = (tmp_path / "whole" / "evolution" / "metrics.jsonl").read_text()
-    asked = [json.loads(line)["genes"] for line in text.splitlines()]
-    assert asked[:3] == columns and len(columns) == 3
+    asked = [json.loads(line) for line in text.splitlines()]
+    assert [row["genes"] for row in asked[:3]] == columns and len(columns) == 3
+    assert [row.get("given") for row in asked] == [True] * 3 + [None] * 2  # the last: the best
     rows = [json.loads(x) for x in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     ends = [row for row in rows if row["event"] == "epoch"]
     assert (

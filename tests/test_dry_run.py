@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,13 +16,15 @@ from commands import BRIEF
 from test_search import run_toml
 from tutelage.config import Retrain
 from tutelage.parts import make_part
-from tutelage.run import dry, searching
-from tutelage.run.cost import Cost
+from tutelage.run import dry, measure, searching
+from tutelage.run.cost import Cost, prices_of
 from tutelage.run.describe import describe, weights
 from tutelage.run.dry import STEPS, Dry, batches, dry_run
-from tutelage.run.measure import Measured, Section
+from tutelage.run.measure import Measured, Section, measure_scoring
 from tutelage.run.memory import available, peak, reset_peak
+from tutelage.searches.evolution import Evolution
 from tutelage.spaces.base import Mix, Size
+from tutelage.spaces.chain import NASBENCH_MACRO
 
 FINAL = Retrain(channels=4, cells=3)
 
@@ -132,6 +137,79 @@ def test_another_error_is_no_lack_of_memory(monkeypatch):
     monkeypatch.setattr(dry, "measure", failing)
     with pytest.raises(RuntimeError, match="shapes"):
         dry_run(settings())
+
+
+# What samples paths -----------------------------------------------------------------------------
+
+
+def test_all_sub_networks_of_a_batch_are_counted():
+    """Three that differ in all layers of three operations run each operation once."""
+    small = {"name": "nasbench-macro", "widths": (4, 6), "depths": (2, 1), "strides": (2, 1)}
+    small |= {"stem": 2, "last": 8}
+    space = make_part("space", small)
+    prices = prices_of(space, Size(2, 3, 10, 1), (8, 8))
+    every = [p.multiply_adds for edge in prices.operations["chain"] for p in edge.values()]
+    own = settings(search={"name": "diverse-paths"}, space=small)
+    own = replace(own, method={"name": "ennas", "students": 3}, limit_batches=1)
+    found = dry_run(own)
+    (section,) = found.sections
+    assert section.paths == 3
+    assert section.multiply_adds == 3 * prices.fixed.multiply_adds + sum(every)
+    assert found.unit == "layers"
+    assert (found.scoring.fitted, found.scoring.judged) == (599, 599)  # all that there are
+    assert (found.scoring.ranked, found.scoring.evolved) == (0, 27)  # likewise
+
+
+@dataclass
+class Timed:
+    """Scores in 5 seconds, 2 for an image that it is fitted to and 3 for one that it judges."""
+
+    fitted: Any
+    judged: Any
+    clock: Any
+
+    def score(self, genotype):
+        self.clock.now += 5
+        for parts, seconds in ((self.fitted, 2), (self.judged, 3)):
+            for part in parts() if parts else ():
+                self.clock.now += seconds * len(part.y)
+
+
+@pytest.mark.parametrize(("fits", "expected"), [(True, 5 + 2 * 90 + 3 * 70), (False, 5 + 3 * 70)])
+def test_the_time_of_a_score_is_that_of_all_its_images(monkeypatch, fits, expected):
+    clock, taken = SimpleNamespace(now=0.0), []
+
+    def parts(half):
+        for size in (16, 16, 16, 16, 16):
+            taken.append(half)
+            yield SimpleNamespace(y=range(size))
+
+    def timed(work, learner):
+        return Timed(lambda: parts("train"), lambda: parts("valid"), clock)
+
+    def score(self, genotype, own=Timed.score):
+        own(self if fits else Timed(None, self.judged, clock), genotype)
+
+    monkeypatch.setattr(measure, "scorer_of", timed)
+    monkeypatch.setattr(Timed, "score", score)
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock.now)
+    train, valid = (SimpleNamespace(subset=range(count)) for count in (90, 1000))
+    work = SimpleNamespace(
+        device=torch.device("cpu"),
+        space=NASBENCH_MACRO,
+        streams=SimpleNamespace(train=train, valid=valid),
+        problem=SimpleNamespace(learners=[None]),
+        watching=SimpleNamespace(table="of accuracies"),
+        settings=SimpleNamespace(
+            evolution=Evolution(population=4, generations=3, images=200, judged=70), ranked=7
+        ),
+    )
+    found = measure_scoring(work, 4)
+    assert found.seconds == pytest.approx(expected)
+    assert (found.fitted, found.judged) == (90 * fits, 70)
+    assert (found.ranked, found.evolved) == (7, 12)
+    # of four architectures, after one that is not measured, until 20 s are over
+    assert taken.count("valid") == 2 * 2 and taken.count("train") == 2 * 2 * fits
 
 
 def measured(batch, seconds, peak):

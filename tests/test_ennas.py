@@ -276,7 +276,7 @@ def make_with(search):
             Darts(),
             "this search samples no sub-networks, .* --search diverse-paths or single",
         ),
-        (EnNAS(students=4), DiversePaths(), "4 sub-networks in a layer of 3 operators"),
+        (EnNAS(students=4), DiversePaths(), "4 sub-networks in a layer of 3 operations"),
     ],
 )
 def test_what_does_not_fit_is_refused(method, search, message, tmp_path):

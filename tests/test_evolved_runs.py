@@ -6,12 +6,14 @@ import itertools
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,14 +21,23 @@ from commands import content
 from test_search import KilledError, run_toml, same_runs
 from tutelage.benchmark.nasbench_macro import Table
 from tutelage.config import Retrain
+from tutelage.parts import make_part
+from tutelage.run.budget import in_millions
 from tutelage.run.checkpoint import StoppedError
+from tutelage.run.cost import Cost
+from tutelage.run.describe import describe
 from tutelage.run.directory import RunDirectory
+from tutelage.run.dry import dry_run
 from tutelage.run.evolve import Evolve, Ranking
 from tutelage.run.scoring import Scorer
 from tutelage.run.search import search_run
 from tutelage.run.searching import Searching
+from tutelage.searches import evolving
 from tutelage.searches.evolution import Evolution
+from tutelage.spaces.base import Size
+from tutelage.spaces.chain import NASBENCH_MACRO
 from tutelage.spaces.genotype import Genotype
+from tutelage.spaces.paths import genotype
 
 SMALL = {"name": "nasbench-macro", "widths": (4, 6), "depths": (2, 2), "strides": (2, 2)}
 EVOLUTION = Evolution(population=4, generations=3, parents=2, images=40, judged=60)
@@ -178,10 +189,46 @@ def test_limits_are_never_broken(whole, tmp_path, limit):
     assert found.genotype
 
 
+def test_rows_say_which_architectures_the_method_gave():
+    space, settings = NASBENCH_MACRO, Evolution(population=3, generations=2, parents=2)
+    scorer = SimpleNamespace(score=lambda genotype: 0.5, quantity="accuracy")
+    prices = SimpleNamespace(total=lambda kept: Cost(1, 1), of=lambda genotype: Cost(1, 1))
+    given = [genotype(space, (place,) * 8) for place in range(2)]
+    work = Evolve(space, scorer, prices, lambda cost: True, settings, seed=0, first=given)
+    said = []
+    while work.epoch < work.epochs:
+        work.advance()
+        said.append(work.row("step").get("given"))
+        if work.step == work.steps:
+            assert "given" not in work.end_epoch()
+    assert said == [True, True, None, None, None, None]
+
+
 def test_limits_that_allow_nothing_are_refused_before_the_search(tmp_path):
     with pytest.raises(ValueError, match=r"max_params = 0.001: the cheapest architecture"):
         search_run(settings(max_params=0.001), tmp_path / "run")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("run", [lambda own, path: dry_run(own), search_run])
+def test_limits_that_no_draw_keeps_are_refused_before_the_search(tmp_path, monkeypatch, run):
+    """Only all identities are as cheap: one of 6,561, of which 100 are drawn."""
+    own = settings(space={"name": "nasbench-macro", "stem": 4, "last": 8})
+    least = cheapest(own)
+    own = replace(own, max_flops=(least.multiply_adds + 1) / 1e6)
+    monkeypatch.setattr(evolving, "RANDOM_TRIES", 100)
+    monkeypatch.setattr(Searching, "advance", lambda self: pytest.fail("trained"))
+    with pytest.raises(ValueError, match=re.escape(f"; the cheapest has {in_millions(least)}")):
+        run(own, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def cheapest(own):
+    """What the architecture of identities alone costs."""
+    space = make_part("space", own.space)
+    names = ["identity"] * 8
+    found = describe(Genotype.of_chain(space.name, names, space.layout), Size(4, 8, 10, 1), 8)
+    return Cost(found.weights, found.multiply_adds)
 
 
 def test_a_last_batch_of_one_image_is_left_out(tmp_path, monkeypatch):

@@ -167,6 +167,10 @@ def test_listings_show_each_parts_first_line():
     for names in PARTS.values():
         for target in names.values():
             assert re.match(r"\S.{10,90}\.$", summary(target)), target
+    lines = [summary(target) for names in PARTS.values() for target in names.values()]
+    assert len(set(lines)) == len(lines)
+    assert "NAS-Bench-Macro" in summary(PARTS["space"]["nasbench-macro"])
+    assert summary(PARTS["method"]["single"]).startswith("No teaching")
 
 
 # Layers -----------------------------------------------------------------------------------------

@@ -82,6 +82,30 @@ def test_what_evolution_found_is_what_the_run_keeps(tmp_path, objectives):
         assert [float(a[0][:-2]) > float(b[0][:-2]) for a, b in pairwise(rows)].count(False) == 0
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (0, "random"),
+        (2, "the method’s own choice in 2 of 6 architectures, otherwise random"),
+        (6, "the method’s own choice"),
+    ],
+)
+def test_generation_0_is_what_the_run_says(tmp_path, given, words):
+    run = write_sampled(tmp_path / "run")
+
+    def give(row):
+        if row["event"] == "step" and row["epoch"] == 0 and row["step"] <= given:
+            row["given"] = True
+
+    change(run / "evolution", give)
+    stage = stage_of(run).evolution
+    assert f"the best of generation 0, which is {words}, has" in evolution.said(stage)
+    change(run / "evolution", lambda row: row.update(accuracy=0.9) if "given" in row else None)
+    if given:
+        text = evolution.said(stage_of(run).evolution)
+        assert text.endswith(f"is from generation 0; generation 0 is {words}.")
+
+
 def test_a_method_may_score_by_a_rule_of_its_own(tmp_path):
     run = write_sampled(tmp_path / "run", objectives="accuracy-flops")
 

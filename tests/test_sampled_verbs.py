@@ -80,7 +80,10 @@ def test_candidates_are_a_flag(tutelage, here):
         ("--ranked 5", "ranked = 5 without a table"),
         ("--width 8", "unknown flag --width"),
         ("--evolution.images 1", "images = 1: must be a number of at least 2"),
-        (f"--method ennas {MACRO} --search diverse-paths", "4 sub-networks in a layer of 3 op"),
+        (
+            f"--method ennas {MACRO} --search diverse-paths",
+            "layer of 3 operations, .* give --students 3",
+        ),
         (f"--method ennas {MACRO} --search darts", "this search samples no sub-networks"),
         (f"--method single {MACRO} --search single-path --bins 2", "must be above bins_from"),
         (f"--method single {MACRO} --search pcdarts", "a chain has neither partial channels"),
@@ -96,13 +99,23 @@ def test_a_dry_run_says_what_networks_and_steps_cost(tutelage, here):
     code, out, error = tutelage(f"{SEARCH} --dry-run")
     assert (code, error) == (0, "")
     assert not list(here.iterdir())
-    assert "final network: 4 channels, 3 cells, no auxiliary head" in out
+    assert "final network: 4 channels, 3 layers, no auxiliary head" in out
     low, high, even = re.search(r"weights +([\d,]+) to ([\d,]+); ([\d,]+) expected", out).groups()
     low, high, even = (int(each.replace(",", "")) for each in (low, high, even))
     assert 0 < low < even < high
     assert "search: 2 steps of 16 images an epoch" in out
     assert re.search(r"epochs 1 to 1: learn\n", out)
+    assert re.search(r"for one image through the 2 sub-networks of a batch\n", out)
     assert "a step" in out and "GiB" in out
+    assert "evolution: 6 architectures, scored in the supernet\n" in out
+    assert re.search(
+        r"images of each 40 for BatchNorm, 40 that judge\n +time .* each, .* all\n", out
+    )
+    assert "ranking" not in out
+    assert (
+        " through the sub-network of a batch"
+        in tutelage(f"{SEARCH.replace('ennas --students 2', 'single')} --dry-run")[1]
+    )
 
 
 def test_listings_and_help_show_what_samples(tutelage, monkeypatch):
@@ -121,7 +134,13 @@ def test_listings_and_help_show_what_samples(tutelage, monkeypatch):
     flags = set(re.findall(r"^│ (--[\w.-]+)", out, re.MULTILINE))
     assert {"--students", "--bins", "--bins-from", "--widths", "--candidates"} <= flags
     assert {"--evolution.population", "--ranked"} <= flags
-    assert re.search(r"--widths INT.* Channels of every stage\. +\[default: .*64.*640", out)
+    assert "Channels of every stage. [default: 64 160 320 640]" in out
+    assert "[default: shuffle_3x3 shuffle_5x5 shuffle_7x7 shuffle_xception]" in out
+    for flag in ("channels", "cells", "form", "retrain.channels", "retrain.cells", "retrain.form"):
+        said = re.search(rf"^│ --{flag} ((?:.*\n)(?:│  .*\n)*)", out, re.MULTILINE)[1]
+        assert "chain" in said, flag
+    code, out, _ = tutelage("search --method dna --search single-path --space dna --help")
+    assert code == 0 and "--maps" in out and "()" not in out
 
 
 def test_from_a_found_chain_to_its_exported_network(run, tutelage, here):

@@ -33,6 +33,11 @@ def one_of(allowed: tuple[str, ...], **values: str) -> None:
             raise ValueError(f"{name} = {value!r}: must be one of {', '.join(allowed)}")
 
 
+def listed(values: Iterable[object]) -> str:
+    """Write several values as the command line takes them."""
+    return " ".join(map(str, values))
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Say which allowed name was probably meant, or else all of them."""
     allowed = list(allowed)

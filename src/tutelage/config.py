@@ -132,11 +132,14 @@ class Retrain:
     limit_batches: int | None = None
     """Stop every epoch after so many batches."""
     channels: int | None = None
-    """Channels of the first cell; not set: the space's own, 36 in darts and 16 in nasbench201."""
+    """Channels of the first cell, or of a chain's stem, which its other widths follow; not set: the
+    space's own, 36 in darts and 16 in nasbench201."""
     cells: int | None = None
-    """Cells of the network; not set: the space's own, 20 in darts and 5 a stage in nasbench201."""
+    """Cells of the network; not set: the space's own, 20 in darts and 5 a stage in nasbench201; a
+    chain has as many layers as its depths say."""
     form: Literal["cifar", "imagenet"] = "cifar"
-    """Stem and head: cifar keeps the image's resolution, imagenet divides it by 8."""
+    """Stem and head: cifar keeps the image's resolution, imagenet divides it by 8, in chains by 2.
+    """
     optimiser: Literal["sgd", "rmsprop"] = "sgd"
     """How weights descend: SGD, or RMSProp as TensorFlow computes it."""
     lr: float = 0.025
@@ -256,12 +259,13 @@ class Run:
     limit_batches: int | None = None
     """Stop every epoch after so many batches."""
     channels: int | None = None
-    """Channels of the supernet's first cell; not set: the space's own, 16."""
+    """Channels of the supernet's first cell, or of a chain's stem, which its other widths follow;
+    not set: the space's own, 16 in darts."""
     cells: int | None = None
     """Cells of the supernet, in nasbench201 of each of its stages; not set: the search's or the
-    space's own, 8 in darts and 5 in nasbench201."""
+    space's own, 8 in darts and 5 in nasbench201; a chain has as many layers as its depths say."""
     form: Literal["cifar", "imagenet"] = "cifar"
-    """Stem: cifar keeps the image's resolution, imagenet divides it by 8."""
+    """Stem: cifar keeps the image's resolution, imagenet divides it by 8, in chains by 2."""
     via: Literal["exact", "finite-difference", "first-order"] = "exact"
     """How the hypergradient passes a virtual step."""
     radius: float = 0.01

@@ -25,7 +25,7 @@ from cyclopts import (
     UnusedCliTokensError,
 )
 
-from tutelage.checks import nearest
+from tutelage.checks import listed, nearest
 from tutelage.parts import PARTS, default, field_help, hints, init_fields, must_be, part_named
 
 Table = dict[str, Any]
@@ -64,6 +64,7 @@ class Flag:
     @property
     def parameter(self) -> inspect.Parameter:
         """The function parameter that cyclopts makes the flag of."""
+        several = typing.get_origin(self.kind) is tuple
         return inspect.Parameter(
             "__".join(self.path),
             inspect.Parameter.KEYWORD_ONLY,
@@ -74,7 +75,8 @@ class Flag:
                     name=f"--{self.name}",
                     help=self.help,
                     group=self.group,
-                    negative=() if typing.get_origin(self.kind) is tuple else None,
+                    negative=() if several else None,
+                    show_default=bool(self.default) and listed if several else None,
                     consume_multiple=... in typing.get_args(self.kind),
                     converter=whole if int in (self.kind, *typing.get_args(self.kind)) else None,
                 ),

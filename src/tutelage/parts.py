@@ -14,7 +14,7 @@ import itertools
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -194,21 +194,29 @@ def field_help(of: Any) -> dict[str, str]:
     """Read the docstrings that stand under the fields of a dataclass, or of a ready part's."""
     source = inspect.getsource(of if isinstance(of, type) else type(of))
     body = typing.cast(ast.ClassDef, ast.parse(source).body[0]).body
-    return {
-        named.target.id: " ".join(text.value.value.split())
-        for named, text in itertools.pairwise(body)
-        if isinstance(named, ast.AnnAssign)
-        and isinstance(named.target, ast.Name)
-        and isinstance(text, ast.Expr)
-        and isinstance(text.value, ast.Constant)
-        and isinstance(text.value.value, str)
-    }
+    return {name: " ".join(text.split()) for name, text in texts_under(body)}
 
 
 def summary(target: str) -> str:
-    """Read the first line of a part's module docstring, without importing the module."""
-    spec = importlib.util.find_spec(target.partition(":")[0])
+    """Read the first line of a part's docstring, without importing it.
+
+    It stands under a ready part, and at the head of the module of any other.
+    """
+    module, _, attribute = target.partition(":")
+    spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         return ""
-    text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    text = dict(texts_under(tree.body)).get(attribute) or ast.get_docstring(tree) or ""
     return text.partition("\n")[0]
+
+
+def texts_under(body: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
+    """Yield the names that a class or a module sets, and the docstrings that stand under them."""
+    for named, text in itertools.pairwise(body):
+        match named, text:
+            case (
+                ast.Assign(targets=[ast.Name(name)]) | ast.AnnAssign(target=ast.Name(name)),
+                ast.Expr(value=ast.Constant(value=str(under))),
+            ):
+                yield name, under

@@ -122,10 +122,12 @@ def describe(
     /,
     *,
     channels: Annotated[
-        Whole | None, Parameter(help="Channels of the first cell; not set: 36, nasbench201 16.")
+        Whole | None,
+        Parameter(help="Channels of the first cell or a chain's stem; not set: the space's own."),
     ] = None,
     cells: Annotated[
-        Whole | None, Parameter(help="Cells; not set: 20, in nasbench201 5 a stage.")
+        Whole | None,
+        Parameter(help="Cells; not set: 20, in nasbench201 5 a stage; of a chain its layers."),
     ] = None,
     classes: Annotated[Whole, Parameter(help="Classes of the images.")] = 10,
     image_channels: Annotated[Whole, Parameter(help="1 for grey images, 3 for colour.")] = 3,

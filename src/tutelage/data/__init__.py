@@ -11,6 +11,9 @@ DATA = {
 }
 """Every data set's name on the command line, and what it is."""
 
+IMAGENET = "imagenet"
+"""What the recipes for ImageNet call its images, whose folder only the user knows."""
+
 
 class DataError(ValueError):
     """A data set that is missing, unknown, or not what it should be; one sentence says which."""

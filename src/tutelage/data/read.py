@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tutelage.checks import nearest
 from tutelage.config import Data
-from tutelage.data import DATA, DataError
+from tutelage.data import DATA, IMAGENET, DataError
 from tutelage.data.cifar import read_cifar10, read_cifar100
 from tutelage.data.digits import read_digits
 from tutelage.data.folder import read_folder, read_unlabelled_folder
@@ -89,6 +89,11 @@ def named(settings: Data) -> Data:
         return settings
     if Path(settings.name).is_dir():
         return replace(settings, name="folder", root=Path(settings.name))
+    if settings.name == IMAGENET:
+        raise DataError(
+            "a recipe for ImageNet needs its images, as folders by class or as shards: give "
+            "--data FOLDER"
+        )
     raise DataError(
         f"unknown data set {settings.name!r}, which is no folder of images either: "
         f"{nearest(settings.name, DATA)}"

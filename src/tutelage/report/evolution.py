@@ -31,6 +31,8 @@ class Candidate(NamedTuple):
     params: float
     multiply_adds: float
     genes: tuple[int, ...]
+    given: bool = False
+    """Whether the method gave it to the first generation; else it was drawn or bred."""
 
 
 def candidates(stage: Stage) -> list[Candidate]:
@@ -43,7 +45,8 @@ def candidates(stage: Stage) -> list[Candidate]:
             score, generation, params, multiply_adds = known
             genes = row.get("genes")
             chosen = tuple(genes) if isinstance(genes, list) else ()
-            found.append(Candidate(int(generation), score, params, multiply_adds, chosen))
+            given = row.get("given") is True
+            found.append(Candidate(int(generation), score, params, multiply_adds, chosen, given))
     return found
 
 
@@ -187,12 +190,17 @@ def said(stage: Stage) -> str:
     if chosen is None:
         return "No architecture is scored yet."
     text = f"{progress(stage)}. By {scored.name} the best has {scored.written(chosen.score)}"
-    board = stage.setting("method", "name") == "cream"  # whose paths are in the first generation
-    random = "random but for the board’s paths" if board else "random"
-    first = [each.score for each in found if each.generation == 0]
+    first = [each for each in found if each.generation == 0]
+    text += f" and is from generation {chosen.generation}"
     if chosen.generation == 0 or not first:
-        return f"{text} and is from generation {chosen.generation}; generation 0 is {random}."
-    return (
-        f"{text} and is from generation {chosen.generation}; the best of generation 0, which is "
-        f"{random}, has {scored.written(max(first))}."
-    )
+        return f"{text}; generation 0 is {origin(first)}."
+    best_first = scored.written(max(each.score for each in first))
+    return f"{text}; the best of generation 0, which is {origin(first)}, has {best_first}."
+
+
+def origin(first: Sequence[Candidate]) -> str:
+    """Say where the architectures of generation 0 come from."""
+    given = sum(each.given for each in first)
+    if given in (0, len(first)):
+        return "the method’s own choice" if given else "random"
+    return f"the method’s own choice in {given} of {len(first)} architectures, otherwise random"

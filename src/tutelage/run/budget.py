@@ -22,6 +22,13 @@ from tutelage.virtual import Tree
 
 MILLION = 1e6
 """The unit of `max_params` and `max_flops`."""
+ADVICE = "raise the limit, or lower retrain.channels or retrain.cells"
+
+
+def in_millions(cost: Cost) -> str:
+    """Write a cost in the unit of the limits."""
+    weights, multiply_adds = (paid / MILLION for paid in cost)
+    return f"{weights:.4g} million weights and {multiply_adds:.4g} million multiply-adds"
 
 
 class LeftOut(NamedTuple):
@@ -124,25 +131,32 @@ class Budget:
             for group, edges in space.operations.items()
         }
 
-    def cheapest(self, space: Space) -> Genotype:
-        """Return the architecture with the lowest cost in shares of the limits."""
-        loads = self.loads(space, self.limits)
+    def cheapest(self, space: Space, limits: Sequence[float] | None = None) -> Genotype:
+        """Return the architecture with the lowest cost in shares of the limits, or of others."""
+        loads = self.loads(space, limits or self.limits)
         return space.genotype(Mix({group: -torch.tensor(load) for group, load in loads.items()}))
 
     def check(self, space: Space) -> None:
         """Refuse limits below what the space's cheapest architecture costs.
 
         Raises:
-            ValueError: They are.
+            ValueError: They are, one alone or both together.
         """
-        cost = self.prices.of(self.cheapest(space))
-        for name, paid, limit in zip(("params", "flops"), cost, self.limits, strict=True):
-            if paid > limit:
+        for place, name in enumerate(("params", "flops")):
+            alone = [limit if each == place else inf for each, limit in enumerate(self.limits)]
+            least = self.prices.of(self.cheapest(space, alone))[place]
+            if least > alone[place]:
                 raise ValueError(
-                    f"max_{name} = {limit / MILLION:g}: the cheapest architecture of the space "
-                    f"{space.name} has {paid / MILLION:.4g} million; raise the limit, or lower "
-                    "retrain.channels or retrain.cells"
+                    f"max_{name} = {alone[place] / MILLION:g}: the cheapest architecture of the "
+                    f"space {space.name} has {least / MILLION:.4g} million; {ADVICE}"
                 )
+        cost = self.prices.of(self.cheapest(space))
+        if not self.within(cost):
+            params, flops = (limit / MILLION for limit in self.limits)
+            raise ValueError(
+                f"max_params = {params:g} with max_flops = {flops:g}: the architecture of the "
+                f"space {space.name} that comes nearest to both has {in_millions(cost)}; {ADVICE}"
+            )
 
     def read(self, space: Space, alphas: Tree) -> Genotype:
         """Read off an architecture within the limits, losing little of the mix's weight.

@@ -13,8 +13,9 @@ import torch
 
 from tutelage.config import Run
 from tutelage.run.cost import Cost, Prices, final_size, prices_of
+from tutelage.run.evolved import check
 from tutelage.run.joined import joined
-from tutelage.run.measure import Measured, Section, measure
+from tutelage.run.measure import Measured, Scoring, Section, measure, measure_scoring
 from tutelage.run.memory import available
 from tutelage.run.searching import Searching
 from tutelage.run.streams import Streams, halves_of, streams_of
@@ -49,6 +50,10 @@ class Dry:
     """Bytes that the search may take."""
     remark: str = ""
     """What the method says of its own memory."""
+    unit: str = "cells"
+    """What the final network's size counts: cells, or a chain's layers."""
+    scoring: Scoring | None = None
+    """What follows the epochs of a search that samples paths."""
 
     @property
     def fits(self) -> bool:
@@ -96,8 +101,8 @@ class Dry:
         """Return what `tutelage search --dry-run` prints."""
         shape = " x ".join(map(str, self.image))
         lines = [
-            f"final network: {self.final.channels} channels, {self.final.cells} cells, "
-            "no auxiliary head",
+            f"final network: {self.final.channels} channels, {self.final.cells} "
+            f"{self.unit}, no auxiliary head",
             _entry("weights", _range([cost.weights for cost in self.costs])),
             _entry("multiply-adds", _range([cost.multiply_adds for cost in self.costs])),
             _entry("", f"on one {shape} image"),
@@ -108,7 +113,8 @@ class Dry:
         for section in self.sections:
             lines += self._section(section)
         whole = f"{self._about}{duration(self.seconds)}, validation and checkpoints not counted"
-        return "\n".join([*lines, _entry("all epochs", whole), *self._memory()])
+        lines += [_entry("all epochs", whole), *self._scored(), *self._memory()]
+        return "\n".join(lines)
 
     @property
     def _about(self) -> str:
@@ -116,15 +122,35 @@ class Dry:
 
     def _section(self, section: Section) -> list[str]:
         per_epoch = duration(section.seconds * self.steps)
+        several = f"{section.paths} sub-networks" if section.paths > 1 else "sub-network"
+        through = f" through the {several} of a batch" if section.paths else ""
+        forward = f"{section.multiply_adds:,} forward, for one image{through}"
         return [
             f"  epochs {section.epochs[0] + 1} to {section.epochs[-1] + 1}: "
             f"{', '.join(section.levels)}",
             _entry("weights", f"{section.weights:,}; {section.trained:,} in all networks"),
-            _entry("multiply-adds", f"{section.multiply_adds:,} forward, for one image"),
+            _entry("multiply-adds", forward),
             _entry(
                 "time", f"{self._about}{duration(section.seconds)} a step, {per_epoch} an epoch"
             ),
         ]
+
+    def _scored(self) -> list[str]:
+        """Say what follows the epochs of a search that samples paths."""
+        if not self.scoring:
+            return []
+        fitted, judged, seconds, ranked, evolved = self.scoring
+        images = f"{fitted:,} for BatchNorm, " if fitted else ""
+        lines = []
+        for what, count in (("ranking", ranked), ("evolution", evolved)):
+            if count:
+                whole = f"{self._about}{duration(seconds)} each, {duration(seconds * count)} in all"
+                lines += [
+                    f"{what}: {count:,} architectures, scored in the supernet",
+                    _entry("images of each", f"{images}{judged:,} that judge"),
+                    _entry("time", whole),
+                ]
+        return lines
 
     def _memory(self) -> list[str]:
         share = f"{self.peak / GIB:.2f} GiB of {self.memory / GIB:.2f} GiB"
@@ -202,6 +228,7 @@ def dry_run(settings: Run) -> Dry:
     measured: list[Measured] = []
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         first = searching(asked)
+        check(first)
         steps, remark = first.steps, first.problem.remark
         del first  # what it remembers is memory too
         for batch in batches(asked) if search.kind != "draws" else ():
@@ -213,7 +240,12 @@ def dry_run(settings: Run) -> Dry:
                 if len(measured) < 2 or "memory" not in str(error):
                     raise
                 break
-    return Dry(final, shape, costs, asked, images, steps, tuple(measured), memory, remark)
+        scoring = None
+        if search.kind == "samples":
+            scoring = measure_scoring(searching(measured[-1].batch), STEPS)
+    measures = tuple(measured)
+    unit = "layers" if space.stages else "cells"
+    return Dry(final, shape, costs, asked, images, steps, measures, memory, remark, unit, scoring)
 
 
 def batches(asked: int) -> list[int]:

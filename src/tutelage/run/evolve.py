@@ -54,8 +54,8 @@ class Evolve:
         def allowed(candidate: Genes) -> bool:
             return within(prices.total(kept(space, candidate)))
 
-        known = [genes(space, architecture) for architecture in first]
-        self.evolving = Evolving(bounds(space), settings, allowed, seed, known)
+        self.given = [genes(space, architecture) for architecture in first]
+        self.evolving = Evolving(bounds(space), settings, allowed, seed, self.given)
         self.epochs = settings.generations
         self._follow()
 
@@ -93,6 +93,8 @@ class Evolve:
         history = self.evolving.history
         scored = history[-1] if event == "step" else self.evolving.best
         row = {"event": event, "epoch": self.epoch, "step": self.step, **self.described(scored)}
+        if event == "step" and scored.generation == 0 and scored.genes in self.given:
+            row["given"] = True
         if event == "epoch" and self.settings.objectives != "accuracy":
             row["front"] = [self.described(each) for each in self.evolving.front]
         return row

@@ -16,7 +16,7 @@ from tutelage.config import Run
 from tutelage.data.draws import draws
 from tutelage.problem import Learner, pick
 from tutelage.run import loop
-from tutelage.run.budget import MILLION
+from tutelage.run.budget import MILLION, in_millions
 from tutelage.run.cost import Cost
 from tutelage.run.directory import RunDirectory, plain
 from tutelage.run.evolve import Evolve, Ranking
@@ -47,10 +47,17 @@ def scorer_of(work: Searching, learner: Learner) -> Scorer:
     )
 
 
+def counts(work: Searching) -> tuple[int, int]:
+    """Count the architectures that are ranked, and those that evolve if the limits leave enough."""
+    evolution, every = work.settings.evolution, prod(bounds(work.space))
+    ranked = work.settings.ranked if work.watching.table else 0
+    return min(ranked, every), min(evolution.population * evolution.generations, every)
+
+
 def ranking_of(work: Searching, scorer: Scorer, table: Table) -> Ranking:
     """Draw the architectures that are to be ranked, uniformly, none of them twice."""
     torch.manual_seed(int(draws(work.settings.seed, "search/ranked").integers(2**63)))
-    count = min(work.settings.ranked, prod(bounds(work.space)))
+    count = counts(work)[0]
     genes: set[Genes] = set()
     while len(genes) < count:
         genes.add(drawn(work.space))
@@ -95,6 +102,20 @@ def evolve_of(work: Searching, scorer: Scorer) -> Evolve:
     known = work.problem.seeds(work.variables) if work.problem.seeds else ()
     first = [architecture(work.space, mix) for mix in known]
     return Evolve(work.space, scorer, work.prices, within, settings.evolution, seed, first)
+
+
+def check(work: Searching) -> None:
+    """Refuse limits within which evolution finds nothing, before anything is trained for it.
+
+    Raises:
+        ValueError: No architecture that was drawn keeps within them.
+    """
+    if work.budget and work.search.kind == "samples":
+        try:
+            evolve_of(work, scorer_of(work, work.problem.learners[0]))
+        except ValueError as error:
+            least = work.budget.prices.of(work.budget.cheapest(work.space))
+            raise ValueError(f"{error}; the cheapest has {in_millions(least)}") from error
 
 
 def work_in(path: Path, work: loop.Work, settings: Run) -> None:

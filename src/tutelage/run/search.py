@@ -127,6 +127,7 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
         )
         streams = streams_of(settings, train, halves, device)
         work = Searching(method, search, space, size, streams, settings)
+        evolved.check(work)
         if work.problem.remark:
             print(work.problem.remark, flush=True)
         with opened(out, plain(settings)) as directory:

@@ -68,6 +68,12 @@ class DiversePaths:
         Raises:
             ValueError: A layer has fewer operations than paths are asked for.
         """
+        fewest = min(len(names) for node in choices(space) for names in node.operations)
+        if count > fewest:
+            raise ValueError(
+                f"{count} sub-networks in a layer of {fewest} operations, of which no two take the "
+                f"same: give --students {fewest}, or a space with more operations"
+            )
         columns: list[list[int]] = []
         for node in choices(space):
             subsets = torch.randint(len(node.subsets), (count,)).tolist()

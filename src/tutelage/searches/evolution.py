@@ -20,7 +20,7 @@ class Evolution:
     population: int = 50
     """Architectures of a generation."""
     generations: int = 20
-    """Generations, the first of random architectures among them."""
+    """Generations, among them the first, of random architectures (with cream also its board's)."""
     parents: int = 10
     """Best architectures so far that have children; with two objectives the whole population does.
     """

@@ -138,7 +138,7 @@ SKIP, MAX, AVERAGE = "skip_connect", "max_pool_3x3", "avg_pool_3x3"
 SEP3, DIL3, DIL5 = "sep_conv_3x3", "dil_conv_3x3", "dil_conv_5x5"
 
 DARTS = CellSpace("darts", everywhere(*DARTS_OPERATIONS))
-"""DARTS' own space: eight operations on every edge."""
+"""DARTS' cells: eight operations on every edge."""
 
 S1 = CellSpace(
     "s1",
@@ -177,13 +177,13 @@ S1 = CellSpace(
         ),
     },
 )
-"""Two operations on every edge, those that DARTS itself kept longest."""
+"""RobustDARTS' S1: on every edge the two operations that DARTS itself kept longest."""
 
 S2 = CellSpace("s2", everywhere(SKIP, SEP3))
-"""A skip or a convolution on every edge."""
+"""RobustDARTS' S2: a skip or a convolution on every edge."""
 
 S3 = CellSpace("s3", everywhere("none", SKIP, SEP3))
-"""Nothing, a skip or a convolution on every edge."""
+"""RobustDARTS' S3: nothing, a skip or a convolution on every edge."""
 
 S4 = CellSpace("s4", everywhere("noise", SEP3))
-"""Noise or a convolution on every edge."""
+"""RobustDARTS' S4: noise or a convolution on every edge."""

@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from tutelage.checks import at_least, nearest, one_of
+from tutelage.checks import at_least, listed, nearest, one_of
 from tutelage.spaces.base import (
     PLAIN,
     SETTING,
@@ -246,11 +246,6 @@ class Chain:
         return found
 
 
-def listed(numbers: Sequence[int]) -> str:
-    """Write numbers as the command line takes them."""
-    return " ".join(map(str, numbers))
-
-
 def mbconvs(expansions: Sequence[int]) -> tuple[str, ...]:
     """Name MBConv of kernels 3, 5 and 7 at these expansions."""
     return tuple(f"mbconv{e}_{k}x{k}" for e in expansions for k in (3, 5, 7))
@@ -268,16 +263,16 @@ MOBILE = Chain(
 )
 
 ENNAS_S1 = MOBILE
-"""EnNAS' first space: MBConv of kernels 3, 5, 7 and expansions 1, 3, 6, and identity."""
+"""EnNAS' first chain: MBConv of kernels 3, 5, 7 and expansions 1, 3, 6, and identity."""
 
 ENNAS_S2 = replace(MOBILE, name="ennas-s2", candidates=(*MOBILE.candidates, *SHUFFLES))
-"""The first one with ShuffleNetV2's blocks."""
+"""EnNAS' second chain: the blocks of ennas-s1 and ShuffleNetV2's."""
 
 ENNAS_S3 = replace(ENNAS_S2, name="ennas-s3", depths=(5, 5, 5, 5, 5, 1))
-"""The second one, deeper."""
+"""EnNAS' third chain: ennas-s2 with 26 layers instead of 21."""
 
 CREAM = replace(MOBILE, name="cream", candidates=(*mbconvs((4, 6)), "identity"), squeeze=0.25)
-"""Cream's: MBConv of kernels 3, 5, 7 and expansions 4 and 6 with squeeze-and-excitation."""
+"""Cream's chain: MBConv of expansions 4 and 6 with squeeze-and-excitation, and identity."""
 
 DNA = replace(
     MOBILE,
@@ -287,7 +282,7 @@ DNA = replace(
     depths=(2, 4, 4, 4, 4, 1),
     squeeze=0.25,
 )
-"""DNA's: MBConv of kernels 3, 5, 7 and expansions 3 and 6, six stages that a teacher supervises."""
+"""DNA's chain: MBConv of kernels 3, 5, 7, expansions 3, 6; six stages for a teacher."""
 
 SHUFFLE = Chain(
     "shuffle",
@@ -299,7 +294,7 @@ SHUFFLE = Chain(
     last=1024,
     affine=False,
 )
-"""Single Path One-Shot's: ShuffleNetV2's blocks of three kernels, and Xception's."""
+"""Single Path One-Shot's chain: ShuffleNetV2's blocks of three kernels, and Xception's."""
 
 NASBENCH_MACRO = Chain(
     "nasbench-macro",
@@ -308,8 +303,10 @@ NASBENCH_MACRO = Chain(
     depths=(2, 3, 3),
     strides=(2, 2, 2),
 )
-"""NAS-Bench-Macro's (Su et al., Prioritized architecture sampling, CVPR 2021): 3^8 networks, whose
-accuracies on CIFAR-10 are known."""
+"""NAS-Bench-Macro's chain: 6,561 networks, whose accuracies on CIFAR-10 are known.
+
+Su et al.: Prioritized architecture sampling. CVPR 2021.
+"""
 
 RESNET = Chain(
     "resnet",
@@ -321,5 +318,8 @@ RESNET = Chain(
     pooled_stem=True,
     last=0,
 )
-"""ResNet's (He et al., CVPR 2016): basic and bottleneck blocks at the widths of ResNet-18, which
-is `resnet18` where a genotype is asked for, as `resnet50` is its deeper sister."""
+"""ResNets: basic and bottleneck blocks, at the widths of ResNet-18.
+
+He, Zhang, Ren, Sun: Deep residual learning for image recognition. CVPR 2016. Where a genotype is
+asked for, resnet18 and resnet50 are two of this space, the latter laid out wider and deeper.
+"""
