@@ -67,10 +67,12 @@ def read(folder: Path) -> tuple[dict[str, Any], list[dict[str, float]]]:
 
 
 def cell(values: Sequence[float | None]) -> str:
-    """Write mean and standard deviation over seeds."""
+    """Write mean and standard deviation over seeds; of ranks, which no mean describes, them all."""
     known = [x for x in values if x is not None]
     if len(known) < len(values):
         return "-"
+    if all(isinstance(x, int) for x in known):
+        return ", ".join(f"{x:,}" for x in known)
     spread = statistics.stdev(known) if len(known) > 1 else 0.0
     return f"{statistics.mean(known):.2f} ± {spread:.2f}"
 

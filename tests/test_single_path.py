@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from dataclasses import replace
 from math import sqrt
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from chains import own_size
 from test_search import run_toml
+from tutelage.clock import Clock
+from tutelage.methods.single import Single
 from tutelage.run.cost import prices_of
 from tutelage.run.dry import dry_run
+from tutelage.run.maker import Maker
 from tutelage.run.search import search_run
 from tutelage.searches.single_path import SinglePath
 from tutelage.spaces.chain import NASBENCH_MACRO, SHUFFLE
@@ -138,3 +143,24 @@ def test_the_same_seed_draws_the_same_paths():
     torch.manual_seed(5)
     assert search.paths(SPACE, 5, {}, millions) == first
     assert search.paths(SPACE, 5, {}, millions) != first
+
+
+def test_spos_smooths_the_labels_that_weights_learn_from():
+    torch.set_default_dtype(torch.float64)
+    try:
+        size = own_size(SPACE, 3, channels=4)
+        maker = Maker(SinglePath(), [SPACE], size, Clock(), 2, torch.device("cpu"), None)
+        problem = Single(label_smoothing=0.3)(maker)
+        batch = SimpleNamespace(train=(torch.randn(4, 3, 8, 8), torch.tensor([0, 2, 1, 0]), None))
+        loss, notes = problem.levels[0].loss(SimpleNamespace(**problem.variables), batch)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    expected = 0.0
+    for logits, label in zip(notes["train"][0].tolist(), (0, 2, 1, 0), strict=True):
+        total = sum(math.exp(z) for z in logits)
+        for place, z in enumerate(logits):
+            share = 0.1 + (0.7 if place == label else 0.0)
+            expected -= share * math.log(math.exp(z) / total) / 4
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(ValueError, match=r"label_smoothing = 1\.5: must lie between 0 and 1"):
+        Single(label_smoothing=1.5)

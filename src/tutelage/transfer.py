@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy () of logits (B, C) with labels (B,)."""
-    return F.cross_entropy(logits.float() if logits.dtype != torch.float64 else logits, y)
+def cross_entropy(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy () of logits (B, C) with labels (B,), a share of them spread over all C."""
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return F.cross_entropy(wide, y, label_smoothing=smoothing)
 
 
 def pseudo_label(student: Tensor, teacher: Tensor, *, hard: bool = False) -> Tensor:

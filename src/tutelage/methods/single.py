@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tutelage.checks import one_of
+from tutelage.checks import one_of, within
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Learner, Make, Problem
 from tutelage.transfer import cross_entropy
@@ -25,9 +25,12 @@ class Single:
 
     order: Order = "alphas-first"
     """Which move first in an iteration: levels-first or alphas-first."""
+    label_smoothing: float = 0.0
+    """Share of a label that is spread over all classes where weights learn; 0.1 in SPOS."""
 
     def __post_init__(self) -> None:
         one_of(("levels-first", "alphas-first"), order=self.order)
+        within(0, 1, label_smoothing=self.label_smoothing)
 
     def __call__(self, make: Make) -> Problem:
         """Make the two-level problem."""
@@ -36,7 +39,7 @@ class Single:
         def learn(s, batch):  # Eq. 4
             x, y, _ = batch.train
             logits = net(s.w, s.A, x)
-            return cross_entropy(logits, y), {"train": [logits]}
+            return cross_entropy(logits, y, self.label_smoothing), {"train": [logits]}
 
         def validate(s, batch):  # Eq. 3
             x, y, _ = batch.valid
