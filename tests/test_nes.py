@@ -9,9 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-import tutelage
 from ensembles import GENOTYPES, TOGETHER, pool
-from test_search import TINY, KilledError, killed_at, same_runs
+from test_search import TINY, KilledError, killed_at, same_runs, work_of
 from tutelage.methods.nes import NES
 from tutelage.run import ensemble
 from tutelage.run.directory import RunDirectory
@@ -181,7 +180,9 @@ def test_learners_know_nothing_of_each_other(tmp_path):
     """The first learner of a pool is the lone learner that its weights and alphas make."""
     before, after = [], {}
     for learners in (1, 3):
-        work = work_of(NES(learners=learners, members=1), tmp_path / str(learners))
+        method = NES(learners=learners, members=1)
+        with pytest.MonkeyPatch.context() as patch:
+            work = work_of({**TINY, "via": "exact"}, tmp_path / str(learners), patch, method)
         first = [x for name in ("W", "A") for x in leaves(work.variables[name][0])]
         before = before or [x.clone() for x in first]
         for x, lone in zip(first, before, strict=True):
@@ -192,18 +193,6 @@ def test_learners_know_nothing_of_each_other(tmp_path):
     for one, three, x in zip(after[1], after[3], before, strict=True):
         assert torch.equal(one, three)
         assert not torch.equal(one, x)
-
-
-def work_of(method, path):
-    """The state of a search before its first step."""
-    import tutelage.run.search as module
-
-    kept = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "run", lambda work, *rest, **options: kept.append(work))
-        patch.setattr(module, "_keep", lambda *rest: None)
-        tutelage.search(method, out=path, **{**TINY, "via": "exact"})
-    return kept[0]
 
 
 def test_an_early_stop_keeps_the_members_of_its_epoch(tmp_path, monkeypatch):

@@ -216,7 +216,12 @@ def work_of(settings, tmp_path, monkeypatch, method):
     import tutelage.run.search as module
 
     kept = []
-    monkeypatch.setattr(module, "run", lambda work, *rest, **options: kept.append(work))
+
+    def run(work, directory, **options):
+        directory.begin_session(0, 0)
+        kept.append(work)
+
+    monkeypatch.setattr(module, "run", run)
     monkeypatch.setattr(module, "_keep", lambda *rest: None)
     tutelage.search(method, out=tmp_path / "run", **settings)
     return kept[0]

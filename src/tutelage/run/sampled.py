@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from tutelage.problem import Net, Part, Problem, Taught, pick
+from tutelage.run.maker import Sampled
 from tutelage.searches.diversity import diversity
 from tutelage.transfer import logit_distance
 from tutelage.virtual import Tree
@@ -19,6 +20,36 @@ PROBES: Final = 4
 """Batches of each half on which students, teachers and operations are compared."""
 PATHS: Final = 2
 """Sub-networks that are drawn for each where the method has no number of its own."""
+
+
+def after(
+    problem: Problem,
+    variables: dict[str, Tree],
+    supernets: Sequence[Sampled],
+    train: Sequence[Callable[[], Part]],
+    valid: Sequence[Callable[[], Part]],
+    measures: bool,
+) -> dict[str, Any]:
+    """Compare students and teacher after an epoch; begin to count the next epoch's draws.
+
+    Args:
+        problem: The method's.
+        variables: All variables of the search.
+        supernets: What samples the paths of its supernets, those of the learners first.
+        train: What make training batches.
+        valid: What make validation batches.
+        measures: Whether the next epoch's paths need how much operations differ.
+
+    Returns:
+        The epoch's entry in metrics.jsonl, `probe`.
+    """
+    row = {"probe": probed(problem, variables, train, valid)}
+    for learner, sampled in zip(problem.learners, supernets if measures else (), strict=False):
+        weights = pick(variables, learner.weights)
+        sampled.diversity = compared(learner.net, weights, train)
+    for sampled in supernets:
+        sampled.counts = {}
+    return row
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from tutelage.config import Run
 from tutelage.data.draws import draws
 from tutelage.multilevel import Level, hypergradient, search_step, tops
 from tutelage.problem import Learner, Method, Part, Problem, pick
-from tutelage.run import rows
+from tutelage.run import descending, rows, sampled
 from tutelage.run.budget import budget_of
 from tutelage.run.cost import Prices, final_size, prices_of
 from tutelage.run.maker import Maker
@@ -35,34 +35,13 @@ from tutelage.run.phases import (
     stretches,
     strongest,
 )
-from tutelage.run.sampled import PROBES, compared, probed
 from tutelage.run.streams import LazyBatch, Streams
 from tutelage.run.teacher import Pictures
 from tutelage.run.watching import Subject, Watching
 from tutelage.searches.base import Relaxing, Sampling, Search
 from tutelage.spaces.base import Size, Space
 from tutelage.spaces.genotype import Genotype
-from tutelage.virtual import (
-    Exact,
-    FiniteDifference,
-    FirstOrder,
-    Rate,
-    Tree,
-    Via,
-    leaves,
-    rebuild,
-    tree_map,
-)
-
-
-def rule(settings: Run) -> Via:
-    """Return the rule for the derivative of a virtual step that the settings name."""
-    rules: dict[str, Via] = {
-        "exact": Exact(settings.recompute),
-        "finite-difference": FiniteDifference(settings.radius, settings.sides),
-        "first-order": FirstOrder(),
-    }
-    return rules[settings.via]
+from tutelage.virtual import Rate, Tree, leaves, rebuild, tree_map
 
 
 @final
@@ -91,7 +70,7 @@ class Searching:
         self.device = streams.train.device
         self.stretches = stretches(search.phases(space), settings.epochs)
         self.clock = Clock()
-        self.via = rule(settings)
+        self.via = descending.rule(settings)
         self.epoch, self.step = 0, 0
         self.epochs = settings.epochs if search.kind != "draws" else 0
         self.meter = Meter()
@@ -135,8 +114,8 @@ class Searching:
             pictures=Pictures(data.images.shape, data.mean, data.std),
         )
         problem, spaces = self.method(self.maker), self.maker.spaces
-        for sampled in self.maker.sampled:
-            sampled.counts = {}  # what a method draws to see that it can is no sub-network's step
+        for each in self.maker.sampled:
+            each.counts = {}  # what a method draws to see that it can is no sub-network's step
         if self.search.kind == "samples":
             self.problem = without_alphas(problem)
         else:
@@ -145,21 +124,9 @@ class Searching:
             self.problem = with_penalty(problem, budgets)
         self.variables = dict(self.problem.variables)
         self.velocities: dict[str, Tree] = {}
-        self.optimisers = self._optimisers()
-
-    def _optimisers(self) -> dict[str, torch.optim.Adam]:
-        alphas = self.settings.alphas
-        return {
-            name: torch.optim.Adam(
-                leaves(self.variables[name]),
-                lr=alphas.lr,
-                betas=(alphas.beta1, alphas.beta2),
-                weight_decay=alphas.weight_decay,
-            )
-            for name in dict.fromkeys(
-                x.variable for x in self.problem.levels if x.optimiser == "alphas"
-            )
-        }
+        self.optimisers = descending.adams(
+            self.settings.alphas, self.problem.levels, self.variables
+        )
 
     def next_phase(self) -> None:
         """Go to the next phase, with the operations that the alphas favour."""
@@ -198,7 +165,9 @@ class Searching:
         self.variables, self.velocities = carried(
             problem, self.problem, variables, velocities, columns
         )
-        self.optimisers = self._optimisers()
+        self.optimisers = descending.adams(
+            self.settings.alphas, self.problem.levels, self.variables
+        )
         for name, optimiser in self.optimisers.items():
             carry_moments(
                 optimisers[name], optimiser, name, variables[name], problem.learners, columns
@@ -228,18 +197,9 @@ class Searching:
 
     def rate(self, level: Level) -> Rate:
         """Return how a level's variable descends now: at a rate that falls over its epochs."""
-        weights = self.settings.weights
-        lr = weights.lr
-        if level.schedule == "cosine":
-            epochs = level.epochs or range(self.stretch.span)
-            now = float(self.epoch - self.stretch.drawn)
-            now += self.step / self.steps if weights.anneal == "step" else 0
-            gone = (now - epochs.start) / len(epochs)
-            cosine = (1 + math.cos(math.pi * gone)) / 2
-            share = cosine if weights.schedule == "cosine" else 1 - gone
-            lr = weights.lr_min + (lr - weights.lr_min) * share
-        clip = weights.clip if level.clip else 0.0
-        return Rate(lr, weights.momentum, weights.weight_decay, clip, weights.nesterov)
+        weights, epoch = self.settings.weights, float(self.epoch - self.stretch.drawn)
+        epoch += self.step / self.steps if weights.anneal == "step" else 0
+        return descending.rate(weights, level, epoch, self.stretch.span)
 
     def advance(self) -> None:
         """Take one step; the device may still be at it when this returns."""
@@ -279,12 +239,8 @@ class Searching:
 
     def _move(self, name: str, gradient: Tree) -> None:
         """Let Adam move alphas in place."""
-        tensors, clip = leaves(self.variables[name]), self.settings.alphas.clip
-        for alphas, g in zip(tensors, leaves(gradient), strict=True):
-            alphas.grad = g.clone()
-        if clip:
-            torch.nn.utils.clip_grad_norm_(tensors, clip)
-        self.optimisers[name].step()
+        clip = self.settings.alphas.clip
+        descending.move(self.optimisers[name], self.variables[name], gradient, clip)
 
     def _terms_apart(
         self, levels: list[Level], batch: LazyBatch, virtual: Mapping[str, Rate]
@@ -383,17 +339,13 @@ class Searching:
         seed = draws(self.settings.seed, "search/probe", self.epoch).integers(2**63)
         torch.manual_seed(int(seed))
         train, valid = (
-            [partial(stream.batch, self.epoch, step) for step in range(PROBES)]
+            [partial(stream.batch, self.epoch, step) for step in range(sampled.PROBES)]
             for stream in (self.streams.train, self.streams.valid)
         )
-        row = {"probe": probed(self.problem, self.variables, train, valid)}
-        if cast(Sampling, self.search).measures:
-            for learner, sampled in zip(self.problem.learners, self.maker.sampled, strict=False):
-                weights = pick(self.variables, learner.weights)
-                sampled.diversity = compared(learner.net, weights, train)
-        for sampled in self.maker.sampled:
-            sampled.counts = {}
-        return row
+        measures = cast(Sampling, self.search).measures
+        return sampled.after(
+            self.problem, self.variables, self.maker.sampled, train, valid, measures
+        )
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
@@ -403,7 +355,7 @@ class Searching:
             "meter": self.meter.state(),
             "apart": self.apart,
             "watching": self.watching.state(),
-            "sampled": [sampled.state() for sampled in self.maker.sampled],
+            "sampled": [each.state() for each in self.maker.sampled],
             "phase": self.clock.phase,
             "kept": self.kept,
             "variables": self.variables,
@@ -421,8 +373,8 @@ class Searching:
             self.epochs = self.epoch
         if state["phase"]:
             self._enter(state["phase"], state["kept"])
-        for sampled, stored in zip(self.maker.sampled, state["sampled"], strict=True):
-            sampled.restore(stored)
+        for each, stored in zip(self.maker.sampled, state["sampled"], strict=True):
+            each.restore(stored)
 
         def placed(x: Tensor) -> Tensor:
             return x.to(self.device)
