@@ -14,15 +14,18 @@ What is finished is not run again, what was stopped goes on.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from math import nan
 from pathlib import Path
 from typing import Any
 
 from runs import search, together
-from tutelage.report.figures import SERIES, to_svg
-from tutelage.report.plots import Axis, Line, curves
+from tutelage.benchmark.table import open_table, true_accuracy
+from tutelage.report.figures import LIGHT, SERIES, new_figure, styled, to_svg
+from tutelage.spaces.published import resolve
 
 ROWS = {
     "SPOS": "--method single --search single-path",
@@ -78,34 +81,61 @@ def cell(values: Sequence[float | None]) -> str:
 
 
 def mean_course(courses: Sequence[Sequence[Mapping[str, float]]], name: str) -> list[float]:
-    """Average a probe over seeds, epoch by epoch."""
-    return [statistics.mean(each[name] for each in probes) for probes in zip(*courses, strict=True)]
+    """Average a probe over seeds, epoch by epoch; NaN where there is no teacher (yet)."""
+    return [
+        statistics.mean(each.get(name, nan) for each in probes)
+        for probes in zip(*courses, strict=True)
+    ]
 
 
-def draw(courses: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], folder: Path) -> None:
-    """Draw EnNAS' Figures 1 and 2: what teachers know, and how far students' logits are apart."""
-    folder.mkdir(parents=True, exist_ok=True)
-    plots = {"teacher": "teacher_accuracy", "students": "students_accuracy"}
-    plots["logits"] = "logit_distance"
-    for name, probe in plots.items():
-        lines = []
-        for colour, (row, each) in zip(SERIES, courses.items(), strict=False):
-            if probe in each[0][-1]:
-                lines.append(each_line(row, each, probe, colour))
-        label = f"{probe.replace('_', ' ')} over epochs, mean of {len(each)} seeds"
-        figure = curves(lines, Axis("epoch"))
-        (folder / f"macro-{name}.svg").write_text(to_svg(figure, label), encoding="utf-8")
+def draw(
+    ends: Mapping[str, Sequence[Mapping[str, Any]]],
+    courses: Mapping[str, Sequence[Sequence[Mapping[str, float]]]],
+    known: Sequence[float],
+) -> str:
+    """Draw EnNAS' Figures 1 and 2, means over seeds, and how good what is found truly is.
 
-
-def each_line(
-    row: str, courses: Sequence[Sequence[Mapping[str, float]]], probe: str, colour: Any
-) -> Line:
-    """Make the line of one row, over the epochs in which there is a teacher where it needs one."""
-    start = max(
-        next(epoch for epoch, probes in enumerate(course) if probe in probes) for course in courses
-    )
-    y = mean_course([course[start:] for course in courses], probe)
-    return Line(row, range(start + 1, start + 1 + len(y)), y, colour)
+    Args:
+        ends: Of every row and seed the end of the search.
+        courses: Of every row and seed the probes by epoch.
+        known: The true accuracy of every architecture, in percent.
+    """
+    with styled():
+        figure = new_figure(920, 270)
+        left, middle, right = (
+            figure.add_axes((x, 0.15, 0.265, 0.62)) for x in (0.045, 0.385, 0.725)
+        )
+        for place, (colour, row) in enumerate(zip(SERIES, courses, strict=False)):
+            for axes, probe, style in (
+                (left, "students_accuracy", "-"),
+                (left, "teacher_accuracy", "--"),
+                (middle, "logit_distance", "-"),
+            ):
+                mean = mean_course(courses[row], probe)
+                scale = 1 if probe == "logit_distance" else 100
+                epochs, y = range(1, len(mean) + 1), [scale * each for each in mean]
+                label = row if style == "-" else None
+                axes.plot(epochs, y, style, color=colour, label=label)
+            found = [end["table"][0]["cifar10_test"] for end in ends[row]]
+            right.scatter([place] * len(found), found, s=16, color=colour)
+            mean_found = statistics.mean(found)
+            right.plot([place - 0.2, place + 0.2], [mean_found] * 2, color=colour)
+        for accuracy, name in ((max(known), "best"), (statistics.median(known), "median")):
+            right.axhline(accuracy, color=LIGHT["muted"], linewidth=1, linestyle=":")
+            right.text(len(ends) - 0.55, accuracy, name, va="bottom", ha="right", size=8)
+        right.set_xticks(range(len(ends)), list(ends), size=8)
+        right.set_xlim(-0.5, len(ends) - 0.5)
+        for axes, title in (
+            (left, "students (line) and teacher (dashed), %"),
+            (middle, "distance of two students' logits"),
+            (right, "true accuracy of what is found, %"),
+        ):
+            axes.set_title(title)
+            axes.tick_params(length=0)
+        left.set_xlabel("epoch")
+        middle.set_xlabel("epoch")
+        figure.legend(*left.get_legend_handles_labels(), loc="upper left", ncols=len(ends))
+    return to_svg(figure, "accuracies and distances over epochs, and true accuracies, by method")
 
 
 def main() -> None:
@@ -119,7 +149,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--channels", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--plots", type=Path, help="write the plots into this folder, as SVG")
+    parser.add_argument("--plot", type=Path, help="draw what came out, as SVG")
     options = parser.parse_args()
 
     def run(row: str, seed: int) -> None:
@@ -141,8 +171,11 @@ def main() -> None:
     print(f"|---|{'---|' * len(options.rows)}")
     for name, figure in FIGURES.items():
         print(f"| {name} | {' | '.join(cell([figure(x) for x in ends[r]]) for r in ends)} |")
-    if options.plots:
-        draw(courses, options.plots)
+    if options.plot:
+        table = open_table(options.table)
+        names = map("".join, itertools.product("012", repeat=8))
+        known = [true_accuracy(table, resolve(name)) for name in names]
+        options.plot.write_text(draw(ends, courses, known), encoding="utf-8")
 
 
 if __name__ == "__main__":
