@@ -198,6 +198,10 @@ def test_only_networks_that_are_told_to_keep_statistics():
         ("mbconv6_5x5", True),
         ("mbconv12_11x11", True),
         ("shuffle_9x9", True),
+        ("basic_7x7", True),
+        ("bottleneck_3x3", True),
+        ("basic", False),
+        ("bottleneck_2x2", False),
         ("mbconv6_5x3", False),
         ("mbconv0_3x3", False),
         ("mbconv3_4x4", False),  # an even kernel gives another size than it reads
@@ -213,5 +217,5 @@ def test_names(name, known):
         x = torch.randn(2, 4, 6, 6)
         assert block(name, 4, 4, 1, Style())(x).shape == x.shape
     else:
-        with pytest.raises(ValueError, match=f"unknown block '{name}': must be identity, shuffle_"):
+        with pytest.raises(ValueError, match=f"unknown block '{name}': must be identity, mbconvE"):
             block(name, 4, 4, 1, Style())

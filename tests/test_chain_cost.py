@@ -162,7 +162,7 @@ def test_prices_add_up_to_the_network_and_slots_are_what_layers_read(space, form
 
 def test_the_tables_layout_is_the_spaces():
     assert LAYOUT.items() <= NASBENCH_MACRO.layout.items()
-    assert set(NASBENCH_MACRO.layout) - set(LAYOUT) == {"candidates", "affine"}
+    assert set(NASBENCH_MACRO.layout) - set(LAYOUT) == {"candidates", "affine", "pooled_stem"}
 
 
 @pytest.mark.parametrize(

@@ -401,7 +401,7 @@ def test_wires_run_from_left_to_right_and_join_what_the_cell_joins():
         assert places == sorted(places)
 
 
-@pytest.mark.parametrize("genotype", EVERY)
+@pytest.mark.parametrize("genotype", [each for each in EVERY if not each.stages])
 def test_svg_keeps_text_as_text(genotype):
     svg = draw(genotype)
     assert svg.startswith("<svg") and svg.rstrip().endswith("</svg>")

@@ -14,7 +14,7 @@ from reference import NaiveBenchmark, NaiveCells, unstack
 from test_search import KilledError, killed_at, run_toml
 from tutelage.clock import Clock
 from tutelage.problem import Part
-from tutelage.run import checkpoint, searching
+from tutelage.run import checkpoint, sampled, searching
 from tutelage.run.directory import RunDirectory
 from tutelage.run.maker import Maker
 from tutelage.run.sampled import PROBES, compared
@@ -174,7 +174,7 @@ def test_it_is_measured_after_every_epoch_on_training_images(tmp_path, monkeypat
         used.append(self.maker.sampled[0].diversity)
         advanced(self)
 
-    monkeypatch.setattr(searching, "compared", watched)
+    monkeypatch.setattr(sampled, "compared", watched)
     monkeypatch.setattr(searching.Searching, "advance", advance)
     search_run(small(epochs=3), tmp_path / "run")
     assert len(calls) == 3
@@ -190,7 +190,7 @@ def test_it_is_measured_after_every_epoch_on_training_images(tmp_path, monkeypat
 
 
 def test_a_search_that_samples_without_it_does_not_measure(tmp_path, monkeypatch):
-    monkeypatch.setattr(searching, "compared", None)
+    monkeypatch.setattr(sampled, "compared", None)
     search_run(replace(small(epochs=1), search={"name": "single-path"}), tmp_path / "run")
 
 

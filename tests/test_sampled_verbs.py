@@ -46,6 +46,7 @@ def test_flags_lay_the_chain_out(searched):
     space = tomllib.loads((searched / "run.toml").read_text())["space"]
     changed = {"widths": [4, 6], "depths": [2, 1], "strides": [2, 1], "last": 8, "stem": 4}
     changed |= {"squeeze": 0.5, "activation": "swish", "first": 0, "affine": True}
+    changed |= {"pooled_stem": False}
     kinds = ["identity", "mbconv3_3x3", "mbconv6_5x5"]
     assert space == {"name": "nasbench-macro", "candidates": kinds, **changed}
     found = Genotype.read(searched / "genotype.json")
@@ -219,9 +220,9 @@ def test_query_and_describe_a_nasbench_macro_run(tutelage, refused, run, here):
     assert end["table"] == [{**answer["accuracy"], "rank": answer["rank"]["cifar10_test"]}]
     code, out, _ = tutelage("describe own")
     assert code == 0 and "nasbench-macro, cifar form: 32 channels, 8 layers" in out
-    refused("query run --table table.json", r"a chain with widths = \[4, 6\]: the table's")
+    refused("query run --table table.json", r"a chain of 3 layers: NAS-Bench-Macro's has 8")
     refused(
         f"{SEARCH} --table table.json --out other",
-        r"a chain with widths = \[4, 6\]: the table's networks have",
+        r"a chain of 3 layers: NAS-Bench-Macro's has 8",
     )
     assert not (here / "other").exists()
