@@ -46,6 +46,7 @@ def steps(monkeypatch):
     return taken
 
 
+@pytest.mark.slow
 def test_few_steps_at_three_batches(steps):
     found = dry_run(settings())
     assert steps == [2] * 2 + [4] * 2 + [16] * (1 + STEPS)
@@ -78,6 +79,7 @@ def test_the_final_networks_are_those_that_describe_counts():
     assert all(a < b < c for a, b, c in zip(low, even, high, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "learners"), [("single", 1), ("sgl", 2)])
 def test_weights_are_those_of_the_supernets(method, learners):
     own = settings(method, space={"name": "s2"}, batch_size=2, limit_batches=1)
@@ -88,6 +90,7 @@ def test_weights_are_those_of_the_supernets(method, learners):
     assert section.trained == copies * weights(supernet)
 
 
+@pytest.mark.slow
 def test_every_phase_and_frozen_stretch_is_measured(steps, monkeypatch):
     monkeypatch.setattr(dry, "STEPS", 1)
     search = {"name": "pdarts", "deeper": (0, 1), "frozen": 0.5}

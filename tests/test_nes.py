@@ -145,6 +145,7 @@ def test_a_search_says_what_it_keeps(tutelage):
     assert "Found: run/ensemble.json; train its members with: tutelage retrain run" in out
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_selects_the_same(searched_pool, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KilledError):
         killed_at(patch, 3)
@@ -176,6 +177,7 @@ def test_a_search_killed_while_it_keeps_goes_on(tmp_path, monkeypatch):
     assert list(found.ensemble.learners) == rows[-1]["ensemble"]["members"]
 
 
+@pytest.mark.slow
 def test_learners_know_nothing_of_each_other(tmp_path):
     """The first learner of a pool is the lone learner that its weights and alphas make."""
     before, after = [], {}

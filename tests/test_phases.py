@@ -181,10 +181,10 @@ def test_the_found_cells_have_only_operations_of_the_last_phase(progressive):
 
 KILLS = [
     pytest.param("single", PDARTS, 0.0, [3], id="pdarts"),
-    pytest.param("sgl", PDARTS, 0.0, [3, 1], id="pdarts-sgl", marks=pytest.mark.slow),
-    pytest.param("sgl", PDARTS, 1e6, [3], id="pdarts-sgl-seldom-saved", marks=pytest.mark.slow),
+    pytest.param("sgl", PDARTS, 0.0, [3, 1], id="pdarts-sgl"),
+    pytest.param("sgl", PDARTS, 1e6, [3], id="pdarts-sgl-seldom-saved"),
     pytest.param("single", DRNAS, 0.0, [5], id="drnas"),
-    pytest.param("sgl", DRNAS, 0.0, [5, 2], id="drnas-sgl", marks=pytest.mark.slow),
+    pytest.param("sgl", DRNAS, 0.0, [5, 2], id="drnas-sgl"),
 ]
 """Method, settings, minutes between checkpoints, and the steps after which each process dies.
 
@@ -192,6 +192,7 @@ Epochs have two steps: the second phase begins after two of them, that of DrNAS 
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "settings", "minutes", "steps"), KILLS)
 def test_killed_in_the_second_phase_and_resumed_equals_uninterrupted(
     method, settings, minutes, steps, tmp_path, monkeypatch

@@ -195,6 +195,7 @@ def test_dropout_zeroes_features_before_the_classifier(genotype, size):
     assert abs(share - 0.25) < 4 * (0.1875 / alive.sum()) ** 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 6])
 def test_killed_and_resumed_with_everything_on(tmp_path, steps):
     train(tmp_path / "whole", EVERYTHING)

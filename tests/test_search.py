@@ -332,6 +332,7 @@ def test_unlabelled_half_has_its_own_order(tmp_path, monkeypatch):
     assert not torch.equal(first, streams.unlabelled.batch(0, 0).position)
 
 
+@pytest.mark.slow
 def test_bf16_searches_too(tmp_path):
     search_run(run_toml("sgl", precision="bf16", epochs=1, via="exact"), tmp_path / "run")
     rows = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
