@@ -43,6 +43,7 @@ CHAINS = ("nasbench-macro", "resnet", "ennas-s1", "ennas-s2", "ennas-s3", "shuff
 KINDS = {name: make_part("search", {"name": name}).kind for name in PARTS["search"]}
 TRIPLES = list(itertools.product(PARTS["method"], PARTS["search"], PARTS["space"]))
 BENCHMARK = "nasbench201"
+IMAGES = 16
 SIZE = Size(channels=2, cells=3, classes=3, image_channels=1)
 
 
@@ -65,7 +66,7 @@ def join(method, search, space, dtype=torch.float64):
         fitted = fitted.varied(partial=phase.partial)
     cells = fitted.sizes.cells if space in CHAINS else SIZE.cells
     size = replace(SIZE, channels=CHANNELS.get(search, SIZE.channels), cells=cells)
-    images = {"train": 3, "valid": 3}
+    images = {"train": IMAGES, "valid": IMAGES}
     maker = Maker(
         relaxation,
         [fitted],
@@ -94,9 +95,9 @@ def phases(search, space):
     return len(relaxation.phases(relaxation.fit(make_part("space", {"name": space}))))
 
 
-def batch(images=4):
+def batch(images, side=8):
     def part():
-        x = torch.randn(images, 1, 8, 8, dtype=torch.float64)
+        x = torch.randn(images, 1, side, side, dtype=torch.float64)
         return Part(x, torch.randint(3, (images,)), torch.arange(images))
 
     return SimpleNamespace(train=part(), valid=part(), unlabelled=part())
@@ -168,7 +169,8 @@ def rates_of(levels):
 def test_hypergradient_equals_the_full_unroll(triple):
     problem, _, _ = join(*triple)
     levels = [level for level in problem.levels if level.trains(0)]
-    images = batch()
+    # few numbers in a map of one pixel are normalised badly, and a deep chain multiplies that
+    images = batch(IMAGES, 16) if triple[2] in CHAINS else batch(4)
     for seed in range(5):  # a sampled path may lead nowhere
         torch.manual_seed(seed)  # both draw alike
         found = hypergradient(levels, problem.variables, images, rates_of(levels), Exact())
@@ -197,7 +199,7 @@ def test_one_step_changes_every_optimised_variable_and_nothing_else(triple):
         levels,
         variables,
         {},
-        batch(),
+        batch(4),
         rates=rates_of(levels),
         virtual=rates_of(levels),
         via=Exact(),
