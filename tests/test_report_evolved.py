@@ -18,28 +18,15 @@ from tutelage.report import evolution, ranking
 from tutelage.report.benchmarks import NASBENCH_MACRO
 from tutelage.report.evolution import Candidate
 from tutelage.report.marginals import marginals
-from tutelage.report.read import read_run
 from tutelage.report.scatter import Limit, Points, scatter
 from tutelage.run.search import search
 from tutelage.searches import pareto
 from tutelage.searches.evolution import Evolution
 from tutelage.spaces.chain import NASBENCH_MACRO as MACRO
 from tutelage.spaces.paths import genotype as genotype_of
-from written_runs import read_rows, write_rows
+from written_runs import change, stage_of
 
 TABLES = Path(os.environ.get("TUTELAGE_TEST_TABLES", ""), "nas-bench-macro_cifar10.json.xz")
-
-
-def stage_of(path):
-    return read_run(path).search
-
-
-def change(path, edit):
-    """Edit every row of a metrics.jsonl."""
-    rows = read_rows(path)
-    for row in rows:
-        edit(row)
-    write_rows(path, rows)
 
 
 # Evolution ----------------------------------------------------------------------------------------

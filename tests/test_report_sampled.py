@@ -15,20 +15,7 @@ from tutelage.report.status import status
 from tutelage.report.students import at_the_end, students, taught_from
 from tutelage.report.tables import as_table, comparison
 from tutelage.spaces.notation import read_macro
-from written_runs import read_rows, write_retraining, write_rows, write_search
-
-
-def stage_of(path):
-    return read_run(path).search
-
-
-def change(path, edit):
-    """Edit every row of a metrics.jsonl."""
-    rows = read_rows(path)
-    for row in rows:
-        edit(row)
-    write_rows(path, rows)
-
+from written_runs import change, read_rows, stage_of, write_retraining, write_rows, write_search
 
 # Students and their teacher -----------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import tomli_w
 
+from tutelage.report.read import read_run
 from tutelage.spaces.genotype import DARTS_OPERATIONS, NASBENCH201_OPERATIONS, Genotype
 from tutelage.spaces.published import PUBLISHED
 
@@ -250,3 +251,15 @@ def write_retraining(path, *, error=0.0265, seed=0, epochs=40, done=True, parame
         }
         (path / "result.json").write_text(json.dumps(result))
     return path
+
+
+def stage_of(path):
+    return read_run(path).search
+
+
+def change(path, edit):
+    """Edit every row of a metrics.jsonl."""
+    rows = read_rows(path)
+    for row in rows:
+        edit(row)
+    write_rows(path, rows)
