@@ -95,7 +95,7 @@ def phases(search, space):
     return len(relaxation.phases(relaxation.fit(make_part("space", {"name": space}))))
 
 
-def batch(images, side=8):
+def batch(images=4, side=8):
     def part():
         x = torch.randn(images, 1, side, side, dtype=torch.float64)
         return Part(x, torch.randint(3, (images,)), torch.arange(images))
@@ -170,7 +170,7 @@ def test_hypergradient_equals_the_full_unroll(triple):
     problem, _, _ = join(*triple)
     levels = [level for level in problem.levels if level.trains(0)]
     # few numbers in a map of one pixel are normalised badly, and a deep chain multiplies that
-    images = batch(IMAGES, 16) if triple[2] in CHAINS else batch(4)
+    images = batch(IMAGES, 16) if triple[2] in CHAINS else batch()
     for seed in range(5):  # a sampled path may lead nowhere
         torch.manual_seed(seed)  # both draw alike
         found = hypergradient(levels, problem.variables, images, rates_of(levels), Exact())
@@ -199,7 +199,7 @@ def test_one_step_changes_every_optimised_variable_and_nothing_else(triple):
         levels,
         variables,
         {},
-        batch(4),
+        batch(),
         rates=rates_of(levels),
         virtual=rates_of(levels),
         via=Exact(),
