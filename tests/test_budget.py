@@ -180,6 +180,7 @@ def test_every_genotype_of_a_run_is_within_the_limit(search, tmp_path):
             assert counted.multiply_adds == cost["read_off"]["multiply_adds"]
 
 
+@pytest.mark.slow
 def test_the_penalty_lowers_the_expected_cost(tmp_path):
     costs, space, size = [], space_named("s2"), Size(4, 3, 10, 1)
     low, _ = bounds(space, prices_of(space, size, (8, 8)))

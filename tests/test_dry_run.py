@@ -63,6 +63,7 @@ def test_the_command_prints_and_writes_nothing(tutelage, here):
         assert shown in out
 
 
+@pytest.mark.slow
 def test_the_final_networks_are_those_that_describe_counts():
     found = dry_run(settings())
     space = make_part("space", {"name": "darts"})

@@ -121,6 +121,7 @@ def test_kdcls_correlations_wait_for_frozen_alphas(tmp_path, monkeypatch):
     assert not work.variables["C"].equal(start)
 
 
+@pytest.mark.slow
 def test_kdcls_correlations_begin_afresh_in_every_phase_of_a_progressive_search(
     tmp_path, monkeypatch
 ):

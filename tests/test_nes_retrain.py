@@ -159,6 +159,7 @@ def test_one_network_is_asked_for_where_one_is_needed(trained):
 COMMAND = "--epochs 1 --limit-batches 1 --batch-size 32 --channels 2 --cells 3 --log-every 1"
 
 
+@pytest.mark.slow
 def test_a_run_is_retrained_loaded_and_reported_as_an_ensemble(searched_pool, tutelage, here):
     run = shutil.copytree(searched_pool.path, here / "run")
     code, out, error = tutelage(f"retrain run {COMMAND} --device cpu")

@@ -56,6 +56,7 @@ KINDS = [
 KILLED = [*KINDS[:2], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[2:])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KILLED, ids=lambda kind: "-".join(map(str, kind.values())))
 def test_killed_and_resumed_equals_uninterrupted_with_the_past_in_use(kind, tmp_path, monkeypatch):
     asked = settings(method={"name": "sd-darts", **kind})

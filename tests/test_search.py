@@ -141,6 +141,7 @@ def test_lbt_logs_both_exams_apart(tmp_path):
     assert gradient["student_exam"]["student_exam"] == 0  # nor does A act on the student's exam
 
 
+@pytest.mark.slow
 def test_the_learner_with_the_lowest_validation_loss_is_kept(tmp_path):
     found = search_run(run_toml("sgl"), tmp_path / "run")
     losses = [marks["valid_loss"] for marks in found.marks]
