@@ -2,19 +2,20 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 RUN ?= runs/demo
+WHAT := --constraint constraints.txt --editable '.[dev]'
 
 .PHONY: install demo test test-all test-exhaustive check docs-check bench clean
 
 install: $(VENV)/.installed
 
-# uv resolves in seconds; pip is the fallback. A torch that pip is configured to find on disk is
+# constraints.txt says which releases. uv resolves in seconds; pip is the fallback. A torch that pip is configured to find on disk is
 # offered to uv too: it would else take the registry's build with CUDA.
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	( $(BIN)/python -m pip install --quiet uv \
 	  && UV_FIND_LINKS="$$($(BIN)/python -m pip config get global.find-links 2>/dev/null)" \
-	     $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]' ) \
-	|| $(BIN)/python -m pip install --quiet --editable '.[dev]'
+	     $(BIN)/uv pip install --quiet --python $(BIN)/python $(WHAT) ) \
+	|| $(BIN)/python -m pip install --quiet $(WHAT)
 	touch $@
 
 demo: install  ## search, retrain and report on the embedded digits

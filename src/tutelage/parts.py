@@ -19,6 +19,8 @@ from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from typing_extensions import get_protocol_members
+
 from tutelage.checks import nearest
 from tutelage.methods import METHODS
 from tutelage.searches import SEARCHES
@@ -43,9 +45,8 @@ def part_named(kind: str, name: str) -> Any:
         raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error
     if not is_dataclass(found):
         raise ValueError(f"{kind} {name!r} is no dataclass: a part is a dataclass of its settings")
-    wanted = protocol(kind, found)
-    able = {name for each in wanted.__mro__ for name, x in vars(each).items() if callable(x)}
-    if missing := sorted(able - set(dir(found))):
+    able = set(dir(found)) | {field.name for field in fields(found)}
+    if missing := sorted(get_protocol_members(protocol(kind, found)) - able):
         raise ValueError(
             f"{name} is no {kind}, since it lacks {', '.join(missing)}: must be one of "
             f"{', '.join(PARTS[kind])}, or a dataclass that can do what they can"

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tutelage.spaces.fused import depthwise
+from tutelage.spaces.fused import Convolution, Depthwise
 from tutelage.spaces.network import drop
 
 Activation = Literal["relu", "swish"]
@@ -51,32 +51,16 @@ class Style(NamedTuple):
 
     def pointwise(self, inputs: int, outputs: int, *, act: bool = True) -> list[nn.Module]:
         """Build a 1x1 convolution, its BatchNorm and, where wanted, the activation."""
-        layers = [nn.Conv2d(inputs, outputs, 1, bias=False), self.norm(outputs)]
+        layers = [Convolution(inputs, outputs, 1), self.norm(outputs)]
         return [*layers, self.act()] if act else layers
 
     def dense(self, inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
         """Build a convolution over all channels and its BatchNorm."""
-        layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-        return [layer, self.norm(outputs)]
+        return [Convolution(inputs, outputs, kernel, stride), self.norm(outputs)]
 
     def depthwise(self, channels: int, kernel: int, stride: int) -> list[nn.Module]:
         """Build a depthwise convolution and its BatchNorm."""
         return [Depthwise(channels, kernel, stride), self.norm(channels)]
-
-
-class Depthwise(nn.Conv2d):
-    """A depthwise convolution, padded; while it trains on a CPU, by the faster kernels."""
-
-    def __init__(self, channels: int, kernel: int, stride: int) -> None:
-        super().__init__(
-            channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map x (B, C, H, W) to (B, C, H / stride, W / stride), rounded up."""
-        if self.training:
-            return depthwise(x, self.weight, self.stride[0])
-        return super().forward(x)
 
 
 class SqueezeExcitation(nn.Module):
@@ -155,8 +139,7 @@ class Identity(nn.Module):
         super().__init__()
         self.projection: nn.Module = nn.Identity()
         if stride > 1 or inputs != outputs:
-            convolution = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.projection = nn.Sequential(convolution, style.norm(outputs))
+            self.projection = nn.Sequential(*style.dense(inputs, outputs, 1, stride))
 
     def forward(self, x: Tensor, drop_path: float = 0.0) -> Tensor:
         """Map x (B, C, H, W) as it is."""

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 
 EPSILON = 1e-5
@@ -42,11 +42,59 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
+def subsample(x: Tensor, stride: int) -> Tensor:
+    """Read every `stride`-th row and column of x (B, C, H, W): (B, C, H / stride, W / stride)."""
+    # a mean over windows of one pixel: one kernel forward and one backward, where two slices have
+    # two maps of zeros to fill
+    return x if stride == 1 else F.avg_pool2d(x, 1, stride)
+
+
+class Convolution(nn.Conv2d):
+    """A padded convolution without a bias; a strided 1x1 one reads its pixels first.
+
+    The mathematics is the same. Torch's own kernel for the weight gradient of a strided 1x1
+    convolution (oneDNN on processors without AVX-512) writes past the end of its buffer.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+    ) -> None:
+        padding = dilation * (kernel // 2)
+        super().__init__(
+            inputs, outputs, kernel, stride, padding, dilation, groups=groups, bias=False
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, inputs, H, W) to (B, outputs, H / stride, W / stride), rounded up."""
+        if self.kernel_size == (1, 1):
+            return F.conv2d(subsample(x, self.stride[0]), self.weight, groups=self.groups)
+        return super().forward(x)
+
+
+class Depthwise(Convolution):
+    """A depthwise convolution; while it trains on a CPU, by the faster kernels."""
+
+    def __init__(self, channels: int, kernel: int, stride: int, dilation: int = 1) -> None:
+        super().__init__(channels, channels, kernel, stride, dilation, groups=channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, C, H, W) to (B, C, H / stride, W / stride), rounded up."""
+        if self.training:
+            return depthwise(x, self.weight, self.stride[0], self.dilation[0])
+        return super().forward(x)
+
+
 def depthwise(x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
     """Convolve each channel of x (B, C, H, W) with its own kernel (C, 1, k, k), k odd, padded."""
-    if stride == dilation == 2:
+    if stride == dilation == 2 or kernel.shape[-1] == 1:
         # every tap then falls on an even pixel: an ordinary convolution of a quarter of the image
-        x, stride, dilation = channels_last(x[:, :, ::2, ::2]), 1, 1
+        x, stride, dilation = subsample(x, stride), 1, 1
     plain = stride > 1 or kernel.shape[-1] > 5
     if plain or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         padding = dilation * (kernel.shape[-1] // 2)

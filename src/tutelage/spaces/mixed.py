@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.spaces.base import Edges, Mix, Variant
-from tutelage.spaces.fused import depthwise, folded_sum, normalise, weighted_sum
+from tutelage.spaces.fused import Convolution, depthwise, folded_sum, normalise, weighted_sum
 from tutelage.spaces.ops import CONVOLUTIONS, DENSE, POOLS, shifted
 
 
@@ -156,7 +156,7 @@ class Project(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.convolution = Convolution(inputs, outputs, 1)
 
     def forward(self, active: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, outputs, H, W)."""
@@ -169,8 +169,8 @@ class Reduce(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         half = outputs // 2
-        self.even = nn.Conv2d(inputs, half, 1, 2, bias=False)
-        self.odd = nn.Conv2d(inputs, outputs - half, 1, 2, bias=False)
+        self.even = Convolution(inputs, half, 1, 2)
+        self.odd = Convolution(inputs, outputs - half, 1, 2)
 
     def forward(self, active: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, outputs, H / 2, W / 2), rounded up."""

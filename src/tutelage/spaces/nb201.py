@@ -28,7 +28,7 @@ from tutelage.spaces.base import (
     halved,
     narrow,
 )
-from tutelage.spaces.fused import channels_last
+from tutelage.spaces.fused import Convolution, channels_last
 from tutelage.spaces.genotype import NASBENCH201_OPERATIONS, Cell, Genotype
 from tutelage.spaces.mixed import Compared, MixedNode, State, Weights, compared, weights_of
 from tutelage.spaces.network import drop
@@ -48,7 +48,7 @@ class Halve(nn.Module):
         super().__init__()
         self.first = ReluConvolution(channels, 2 * channels, 3, 2)
         self.second = ReluConvolution(2 * channels, 2 * channels, 3)
-        self.shortcut = nn.Conv2d(channels, 2 * channels, 1, bias=False)
+        self.shortcut = Convolution(channels, 2 * channels, 1)
         for block in (self.first, self.second):
             block[2] = nn.BatchNorm2d(2 * channels, affine=affine, track_running_stats=track)
 
@@ -126,7 +126,7 @@ class Skeleton(nn.Module):
         if size.form != "cifar":
             raise ValueError(f"form = {size.form!r}: networks of nasbench201 have only 'cifar'")
         channels = size.channels
-        convolution = nn.Conv2d(size.image_channels, channels, 3, padding=1, bias=False)
+        convolution = Convolution(size.image_channels, channels, 3)
         norm = nn.BatchNorm2d(channels, track_running_stats=track)
         self.stem = nn.Sequential(convolution, norm)
         widths = [channels, 2 * channels, 4 * channels]

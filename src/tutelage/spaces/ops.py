@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tutelage.checks import nearest
 from tutelage.spaces.base import Size
+from tutelage.spaces.fused import Convolution, Depthwise
 from tutelage.spaces.genotype import DARTS_OPERATIONS
 
 NODES = 4
@@ -105,7 +106,7 @@ def stem(size: Size, *, track: bool = True) -> nn.ModuleList:
 
     def convolution(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
         norm = nn.BatchNorm2d(outputs, track_running_stats=track)
-        return [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), norm]
+        return [Convolution(inputs, outputs, 3, stride), norm]
 
     if size.form == "cifar":
         return nn.ModuleList([nn.Sequential(*convolution(image, 3 * channels, 1))])
@@ -139,7 +140,7 @@ class ReluConvolution(nn.Sequential):
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> None:
         super().__init__(
             nn.ReLU(),
-            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+            Convolution(inputs, outputs, kernel, stride),
             nn.BatchNorm2d(outputs),
         )
 
@@ -150,15 +151,12 @@ class SeparableConvolution(nn.Sequential):
     def __init__(
         self, channels: int, kernel: int, stride: int, dilation: int, repetitions: int
     ) -> None:
-        padding = dilation * (kernel // 2)
         layers: list[nn.Module] = []
         for step in [stride] + [1] * (repetitions - 1):
             layers += [
                 nn.ReLU(),
-                nn.Conv2d(
-                    channels, channels, kernel, step, padding, dilation, channels, bias=False
-                ),
-                nn.Conv2d(channels, channels, 1, bias=False),
+                Depthwise(channels, kernel, step, dilation),
+                Convolution(channels, channels, 1),
                 nn.BatchNorm2d(channels),
             ]
         super().__init__(*layers)
@@ -170,8 +168,8 @@ class FactorizedReduce(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         half = outputs // 2
-        self.even = nn.Conv2d(inputs, half, 1, 2, bias=False)
-        self.odd = nn.Conv2d(inputs, outputs - half, 1, 2, bias=False)
+        self.even = Convolution(inputs, half, 1, 2)
+        self.odd = Convolution(inputs, outputs - half, 1, 2)
         self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
