@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.spaces.blocks import Style, block, is_block
-from tutelage.spaces.fused import Depthwise
+from tutelage.spaces.convolution import Depthwise
 
 ACTIVATIONS = {"relu": torch.relu, "swish": lambda x: x * torch.sigmoid(x)}
 MBCONVS = list(product((1, 3, 6), (3, 5, 7), (1, 2), (4, 6), (0.0, 0.25, 0.5)))

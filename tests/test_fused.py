@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tutelage.spaces.fused import depthwise, folded_sum, normalise, weighted_sum
+from tutelage.spaces.convolution import convolve, depthwise, images_as_channels, windows
+from tutelage.spaces.fused import folded_sum, normalise, side_by_side, stacked, weighted_sum
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -37,9 +38,12 @@ def test_gradients_of_pieces_are_gradients():
     w = torch.randn(2, dtype=torch.float64, requires_grad=True)
     checks = [
         (lambda x, k: depthwise(x, k, 1, 2), (x, k)),
-        (lambda x, p, w: folded_sum([x[:, :2], x[:, 2:]], p, w), (x, p, w)),
-        (normalise, (x, w.detach()[0].requires_grad_())),
-        (lambda w, x, y: weighted_sum(w, [x, y]), (w, x, x.detach() ** 2)),
+        (folded_sum, (x, p, w)),
+        (normalise, (x,)),
+        (lambda w, x: weighted_sum(w, [stacked([x]), stacked([x**2])]), (w, x)),
+        (lambda w, x: weighted_sum(w, [stacked([x, x**2])]), (w, x)),
+        (lambda x, p: convolve(x, p, groups=2), (x, p)),
+        (lambda x, p: convolve(x, p, stride=2), (x, torch.randn(3, 4, 3, 3).double())),
     ]
     for function, inputs in checks:
         assert torch.autograd.gradcheck(function, inputs)
@@ -52,13 +56,77 @@ def test_folded_sum_equals_normalised_products():
     w = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
     y = normalise(F.conv2d(z, p, groups=3)).unflatten(1, (3, 2))
     expected = (w.view(3, 1, 1, 1) * y).sum(1)
-    for maps in ([z], [z[:, :4], z[:, 4:]]):
-        torch.testing.assert_close(folded_sum(maps, p, w), expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(folded_sum(z, p, w), expected, rtol=1e-10, atol=1e-10)
 
 
 def test_folded_sum_of_a_constant_map_is_finite():
     z = torch.full((2, 2, 4, 4), 3.0, requires_grad=True)
-    y = folded_sum([z], torch.ones(2, 2, 1, 1), torch.ones(1))
+    y = folded_sum(z, torch.ones(2, 2, 1, 1), torch.ones(1))
     (gradient,) = torch.autograd.grad(y.square().sum(), z)
     assert y.abs().max() < 1e-2
     assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 8, 8), (2, 4, 5, 7), (2, 6, 2, 2), (2, 2, 1, 1)])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("size", [(3, 3), (5, 5), (3, 5), (1, 3)])
+def test_forms_of_a_depthwise_kernels_gradient_agree_with_torch(shape, dilation, size):
+    x, g = (torch.randn(shape, dtype=torch.float64) for _ in range(2))
+    padding = tuple(dilation * (side // 2) for side in size)
+    kernel = torch.randn(shape[1], 1, *size, dtype=torch.float64, requires_grad=True)
+    y = F.conv2d(x, kernel, None, 1, padding, dilation, shape[1])
+    (expected,) = torch.autograd.grad(y, kernel, g)
+    for found in (
+        images_as_channels(x, g, size, padding, dilation),
+        windows(x, g, size, dilation),
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_convolution_equals_torchs_in_three_derivatives(groups, stride):
+    x = torch.randn(2, 4, 6, 5, dtype=torch.float64, requires_grad=True)
+    kernel = torch.randn(8, 4 // groups, 3, 3, dtype=torch.float64, requires_grad=True)
+
+    def derivatives(y: Tensor) -> list[Tensor]:
+        found, values = [y], y
+        for order in range(3):
+            found += torch.autograd.grad(values.sin().sum(), (x, kernel), create_graph=order < 2)
+            values = torch.cat([each.flatten() for each in found[-2:]])
+        return found
+
+    ours = derivatives(convolve(x, kernel, stride, groups=groups))
+    theirs = derivatives(F.conv2d(x, kernel, None, stride, 1, groups=groups))
+    for found, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_normalisation_equals_the_plain_one_in_three_derivatives():
+    """Torch's own third derivative of it holds mean and deviation fixed, and so is wrong."""
+    x = torch.randn(3, 2, 4, 3, dtype=torch.float64, requires_grad=True)
+
+    def derivatives(y: Tensor) -> list[Tensor]:
+        found = [y]
+        for order in range(3):
+            value = found[-1].sin().sum()
+            found += torch.autograd.grad(value, x, create_graph=order < 2)
+        return found
+
+    centred = x - x.mean((0, 2, 3), keepdim=True)
+    plain = centred / (centred.square().mean((0, 2, 3), keepdim=True) + 1e-5).sqrt()
+    for found, expected in zip(derivatives(normalise(x)), derivatives(plain), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_maps_of_two_types_are_joined_as_torch_joins_them():
+    x, y = torch.randn(2, 1, 3, 3, requires_grad=True), torch.randn(2, 2, 3, 3).bfloat16()
+    y.requires_grad_()
+    for joined, expected in (
+        (side_by_side([x, y]), torch.cat([x, y], 1)),
+        (stacked([x, y[:, :1]]), torch.stack([x, y[:, :1]]).permute(0, 1, 3, 4, 2)),
+    ):
+        assert joined.dtype == torch.float32
+        assert torch.equal(joined, expected)
+        gradients = torch.autograd.grad(joined.sum(), (x, y))
+        assert [each.dtype for each in gradients] == [torch.float32, torch.bfloat16]

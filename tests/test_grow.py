@@ -10,7 +10,8 @@ from torch.func import functional_call
 from tutelage.spaces.base import Mix, Size, Variant
 from tutelage.spaces.cells import DARTS
 from tutelage.spaces.grow import grow
-from tutelage.spaces.mixed import MixedNode, State, Weights
+from tutelage.spaces.mixed import MixedNode, State
+from tutelage.spaces.mixed import weights_of as weights_in
 from tutelage.spaces.nb201 import NASBENCH201
 
 SIZE = Size(channels=12, cells=3, classes=5)
@@ -151,8 +152,7 @@ def test_a_strided_skip_copies_within_its_halves():
 def run(module, weights, states, mix):
     """Evaluate the one node of a module."""
     weights = {name.removeprefix("node."): x for name, x in weights.items()}
-    columns = [range(mix.shape[1])] * len(states)
-    given = Weights(mix, columns, None, 0.0, 0.0)
+    (given,) = weights_in(Mix({"cell": mix}), "cell", module["node"].edges, [len(states)])
     return functional_call(
         module["node"], weights, ([State(x, 1, Variant()) for x in states], given)
     )

@@ -20,7 +20,7 @@ from tutelage.parts import PARTS, make_part
 from tutelage.spaces.base import Mix, Size
 from tutelage.spaces.blocks import Style, block
 from tutelage.spaces.chain import Chain
-from tutelage.spaces.fused import Convolution, depthwise, subsample
+from tutelage.spaces.convolution import Convolution, depthwise, subsample
 
 SPACES = {name: make_part("space", {"name": name}) for name in PARTS["space"]}
 CELLS = [name for name, space in SPACES.items() if not isinstance(space, Chain)]
@@ -175,7 +175,7 @@ for _ in range(20):
                for shape in ((4, 2, 4, 4), (4, 4, 8, 8), (2, 4, 1, 1)))
     OURS = __import__("sys").argv[1] == "ours"
     if OURS:
-        from tutelage.spaces.fused import subsample
+        from tutelage.spaces.convolution import subsample
         x, stride = subsample(x, 2), 1
     else:
         stride = 2

@@ -290,24 +290,39 @@ def descend(w: Tree, g: Tree, velocity: Tree | None, rate: Rate) -> tuple[Tree, 
 
     Clipping scales each learner's gradient to norm `clip` where it is longer.
     """
-    new_w, new_velocity = [], []
-    flat_velocity = iter(leaves(velocity)) if velocity is not None else None
-    learners = zip(w, g, strict=True) if isinstance(w, list) else [(w, g)]
-    for learner, gradient in learners:
-        gradients = leaves(gradient)
-        if rate.clip:
-            # torch.nn.utils.clip_grad_norm_'s own constant, so that real steps are SGD's to the bit
-            scale = (rate.clip / (norm(gradients) + 1e-6)).clamp_max(1.0)
-            gradients = [x * scale for x in gradients]
-        for x, dx in zip(leaves(learner), gradients, strict=True):
-            step = decayed = dx + rate.weight_decay * x if rate.weight_decay else dx
-            if flat_velocity is not None:
-                step = rate.momentum * next(flat_velocity) + step
-            new_velocity.append(step)
-            if rate.nesterov:
-                step = decayed + rate.momentum * step
-            new_w.append(x - rate.lr * step)
-    return rebuild(w, iter(new_w)), rebuild(w, iter(new_velocity))
+    if not isinstance(w, list):
+        return _descend(w, g, velocity, rate)
+    velocities = [None] * len(w) if velocity is None else velocity
+    steps = [_descend(*learner, rate) for learner in zip(w, g, velocities, strict=True)]
+    return [new for new, _ in steps], [moved for _, moved in steps]
+
+
+def _descend(w: Tree, g: Tree, velocity: Tree | None, rate: Rate) -> tuple[Tree, Tree]:
+    """Take one learner's step, with all of its tensors end to end: an operation for all of them."""
+    x, dx = _flat(w), _flat(g)
+    if rate.clip:
+        # torch.nn.utils.clip_grad_norm_'s own constant
+        length = torch.linalg.vector_norm(dx) + 1e-6
+        dx = dx * (rate.clip / length).clamp_max(1.0)
+    step = decayed = torch.add(dx, x, alpha=rate.weight_decay) if rate.weight_decay else dx
+    if velocity is not None:
+        step = torch.add(step, _flat(velocity), alpha=rate.momentum)
+    moved = step
+    if rate.nesterov:
+        step = torch.add(decayed, moved, alpha=rate.momentum)
+    return _split(torch.sub(x, step, alpha=rate.lr), w), _split(moved, w)
+
+
+def _flat(tree: Tree) -> Tensor:
+    """Lay all entries of a tree end to end, (n,)."""
+    return torch.cat([leaf.flatten() for leaf in leaves(tree)])
+
+
+def _split(flat: Tensor, tree: Tree) -> Tree:
+    """Cut a vector (n,) into a tree shaped like another."""
+    like = leaves(tree)
+    parts = flat.split([leaf.numel() for leaf in like])
+    return rebuild(tree, (x.view(leaf.shape) for x, leaf in zip(parts, like, strict=True)))
 
 
 def virtual_step(

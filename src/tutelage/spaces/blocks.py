@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tutelage.spaces.fused import Convolution, Depthwise
+from tutelage.spaces.convolution import Convolution, Depthwise
 from tutelage.spaces.network import drop
 
 Activation = Literal["relu", "swish"]

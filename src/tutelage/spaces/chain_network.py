@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from tutelage.spaces.base import Mix, Size
 from tutelage.spaces.blocks import Style, block
-from tutelage.spaces.fused import channels_last, weighted_sum
+from tutelage.spaces.convolution import channels_last
+from tutelage.spaces.fused import stacked, weighted_sum
 from tutelage.spaces.mixed import Compared, dealt
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ class MixedLayer(nn.Module):
         terms = [self.blocks[self.names[column]](x) for column in columns]
         if not terms:
             return 0 * self.blocks[self.names[0]](x)
-        return weighted_sum(weights[list(columns)], terms)
+        chosen = weights if len(columns) == len(self.names) else weights[list(columns)]
+        return weighted_sum(chosen, [stacked(terms)])
 
     def each(self, x: Tensor) -> list[Tensor]:
         """List every block's output."""

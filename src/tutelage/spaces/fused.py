@@ -1,18 +1,7 @@
-"""Pieces of a fast supernet: the same functions as torch's own, with cheaper derivatives.
+"""Pieces of a fast supernet: the same functions as torch's own, with fewer operations.
 
 Everything here is differentiable any number of times, because hypergradients differentiate
 gradients: every backward pass is written in operations that have derivatives themselves.
-
-Depthwise convolution, its gradient in the input and its gradient in the kernel are one trilinear
-form seen from three sides, so two functions close under differentiation:
-
-    convolve(x, k)[p]  = sum_t k[t] x[p + t]    d/dx: convolve(g, flip k)   d/dk: correlate(x, g)
-    correlate(x, g)[t] = sum_p g[p] x[p + t]    d/dx: convolve(g, flip v)   d/dg: convolve(x, v)
-
-On a CPU, torch's forward kernel is fast for every size and its kernel gradient only for kernels at
-most three columns wide and not dilated: `_correlate` takes a wider one in windows of three columns,
-and a dilated one on the even and odd phases of the image, where its taps are neighbours. On other
-devices torch's own convolution is used as it is.
 
 Normalising y = P z without scale and shift needs only the mean and variance of y, and those are
 P mean(z) and diag(P cov(z) P^T): `moments` reads z once, y is never written.
@@ -25,81 +14,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 
 EPSILON = 1e-5
+DIMENSIONS = (0, 2, 3)
+"""Those of a map (B, C, H, W) that a channel's mean is taken over."""
 
 
-def normalise(x: Tensor, scale: Tensor | None = None) -> Tensor:
-    """Normalise each channel of x (B, C, H, W) by its own batch, times scale (): no memory."""
-    weight = None if scale is None else scale.repeat(x.shape[1])
-    return F.batch_norm(x, None, None, weight, training=True, eps=EPSILON)
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """Lay x (B, C, H, W) out with its channels innermost."""
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def subsample(x: Tensor, stride: int) -> Tensor:
-    """Read every `stride`-th row and column of x (B, C, H, W): (B, C, H / stride, W / stride)."""
-    # a mean over windows of one pixel: one kernel forward and one backward, where two slices have
-    # two maps of zeros to fill
-    return x if stride == 1 else F.avg_pool2d(x, 1, stride)
-
-
-class Convolution(nn.Conv2d):
-    """A padded convolution without a bias; a strided 1x1 one reads its pixels first.
-
-    The mathematics is the same. Torch's own kernel for the weight gradient of a strided 1x1
-    convolution (oneDNN on processors without AVX-512) writes past the end of its buffer.
-    """
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int,
-        stride: int = 1,
-        dilation: int = 1,
-        groups: int = 1,
-    ) -> None:
-        padding = dilation * (kernel // 2)
-        super().__init__(
-            inputs, outputs, kernel, stride, padding, dilation, groups=groups, bias=False
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map x (B, inputs, H, W) to (B, outputs, H / stride, W / stride), rounded up."""
-        if self.kernel_size == (1, 1):
-            return F.conv2d(subsample(x, self.stride[0]), self.weight, groups=self.groups)
-        return super().forward(x)
-
-
-class Depthwise(Convolution):
-    """A depthwise convolution; while it trains on a CPU, by the faster kernels."""
-
-    def __init__(self, channels: int, kernel: int, stride: int, dilation: int = 1) -> None:
-        super().__init__(channels, channels, kernel, stride, dilation, groups=channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map x (B, C, H, W) to (B, C, H / stride, W / stride), rounded up."""
-        if self.training:
-            return depthwise(x, self.weight, self.stride[0], self.dilation[0])
-        return super().forward(x)
-
-
-def depthwise(x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
-    """Convolve each channel of x (B, C, H, W) with its own kernel (C, 1, k, k), k odd, padded."""
-    if stride == dilation == 2 or kernel.shape[-1] == 1:
-        # every tap then falls on an even pixel: an ordinary convolution of a quarter of the image
-        x, stride, dilation = subsample(x, stride), 1, 1
-    plain = stride > 1 or kernel.shape[-1] > 5
-    if plain or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-        padding = dilation * (kernel.shape[-1] // 2)
-        return F.conv2d(x, kernel, None, stride, padding, dilation, groups=x.shape[1])
-    return _Convolve.apply(x, kernel, dilation)
+def normalise(x: Tensor) -> Tensor:
+    """Normalise each channel of x (B, C, H, W) by its own batch: no memory, no scale, no shift."""
+    return _Normalise.apply(x)[0]
 
 
 def moments(z: Tensor, groups: int) -> tuple[Tensor, Tensor]:
@@ -107,107 +32,154 @@ def moments(z: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     return _Moments.apply(z, groups)
 
 
-def folded_sum(maps: Sequence[Tensor], pointwise: Tensor, weights: Tensor) -> Tensor:
+def folded_sum(z: Tensor, pointwise: Tensor, weights: Tensor) -> Tensor:
     """Sum weights[i] * normalise(pointwise[i] z[i]), with no term of the sum ever written.
 
-    The z[i] (B, C, H, W) are the channels of all `maps` (B, n * C, H, W) in their order, pointwise
+    The z[i] (B, C, H, W) are the channels of z (B, terms * C, H, W) in their order, pointwise
     (terms * C, C, 1, 1) holds their 1x1 convolutions and weights is (terms,). The sum is one 1x1
-    convolution of all maps, kernel and bias from the moments of z. That small algebra is done in
-    float64: a variance is a difference of second moments.
+    convolution of z, kernel and bias from its moments. That small algebra is done in float64: a
+    variance is a difference of second moments.
     """
     channels = pointwise.shape[1]
-    each = [moments(z, z.shape[1] // channels) for z in maps]
-    mean, second = (torch.cat(moment).double() for moment in zip(*each, strict=True))
+    mean, second = (moment.double() for moment in moments(z, len(weights)))
     P = pointwise.view(len(weights), -1, channels).double()
-    covariance = second - mean.unsqueeze(2) * mean.unsqueeze(1)
+    covariance = torch.baddbmm(second, mean.unsqueeze(2), mean.unsqueeze(1), alpha=-1)
     variance = ((P @ covariance) * P).sum(2).clamp(min=0)
     scaled = P * (weights.double().unsqueeze(1) * (variance + EPSILON).rsqrt()).unsqueeze(2)
-    kernel = scaled.transpose(0, 1).flatten(1)[..., None, None].to(pointwise.dtype)
-    kernels = kernel.split([z.shape[1] for z in maps], dim=1)
-    bias = -torch.einsum("eoi,ei->o", scaled, mean).to(pointwise.dtype)
-    total = F.conv2d(maps[0], kernels[0], bias)
-    for z, part in zip(maps[1:], kernels[1:], strict=True):
-        total = total + F.conv2d(z, part)
-    return total
+    kernel = scaled.transpose(0, 1).flatten(1)
+    bias = kernel.mv(mean.flatten()).neg()
+    return F.conv2d(z, kernel[..., None, None].to(z.dtype), bias.to(z.dtype))
 
 
-def weighted_sum(weights: Tensor, terms: Sequence[Tensor]) -> Tensor:
-    """Sum weights[i] * terms[i], with weights (terms,) and every term (B, C, H, W)."""
-    return _WeightedSum.apply(weights, *terms)
+def side_by_side(maps: Sequence[Tensor]) -> Tensor:
+    """Concatenate channels of maps (B, n, H, W), without a copy of a single map."""
+    return maps[0] if len(maps) == 1 else _SideBySide.apply(*maps)
 
 
-def _kernel_gradient(x: Tensor, g: Tensor, size: tuple[int, int], padding: list[int]) -> Tensor:
-    """Torch's gradient in a depthwise kernel (C, 1, *size), stride 1."""
-    kernel = x.new_empty(x.shape[1], 1, *size)
-    ones, mask = [1, 1], [False, True, False]
-    return torch.ops.aten.convolution_backward(
-        g, x, kernel, None, ones, padding, ones, False, [0, 0], x.shape[1], mask
-    )[1]
+def stacked(terms: Sequence[Tensor]) -> Tensor:
+    """Lay maps (B, C, H, W) one after the other: (terms, B, H, W, C)."""
+    maps = [term.permute(0, 2, 3, 1) for term in terms]
+    return maps[0].unsqueeze(0) if len(maps) == 1 else _Stacked.apply(*maps)
 
 
-def _phases(x: Tensor) -> Tensor:
-    """Split x (B, C, H, W) into its even and odd rows and columns: (4 B, C, H / 2, W / 2)."""
-    x = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
-    x = x.unflatten(2, (-1, 2)).unflatten(4, (-1, 2))
-    # one copy, channels innermost
-    return x.permute(3, 5, 0, 2, 4, 1).flatten(0, 2).permute(0, 3, 1, 2)
+def weighted_sum(weights: Tensor, stacks: Sequence[Tensor]) -> Tensor:
+    """Sum weights[i] * term[i] over the terms of all stacks, in their order.
+
+    Args:
+        weights: One for every term (terms,).
+        stacks: What `stacked` has laid together, (n, B, H, W, C) each.
+
+    Returns:
+        A map (B, C, H, W), channels innermost.
+    """
+    return _WeightedSum.apply(weights, *stacks).permute(0, 3, 1, 2)
 
 
-def _correlate(x: Tensor, g: Tensor, size: int, dilation: int) -> Tensor:
-    """Gradient in a kernel (C, 1, size, size) of a padded depthwise convolution of stride 1."""
-    if dilation == 2:
-        x, g = _phases(x), _phases(g)
-    half, parts = size // 2, []
-    for start in range(0, size, 3):
-        columns = min(3, size - start)
-        window = F.pad(x, (half - start, start + columns - 1 - half)) if size > 3 else x
-        padding = [half, 0 if size > 3 else half]
-        parts.append(_kernel_gradient(window, g, (size, columns), padding))
-    return torch.cat(parts, dim=3)
+class _SideBySide(Function):
+    """torch.cat, whose gradient's gradient is one concatenation: of torch's it is a sum of slices.
 
-
-class _Convolve(Function):
-    """Depthwise convolution of stride 1, kernel 3 or 5, dilation 1 or 2."""
+    Maps of several types get the widest of them, as torch.cat gives.
+    """
 
     @staticmethod
-    def forward(x: Tensor, kernel: Tensor, dilation: int) -> Tensor:
-        padding = dilation * (kernel.shape[-1] // 2)
-        return F.conv2d(x, kernel, None, 1, padding, dilation, groups=x.shape[1])
+    def forward(*maps: Tensor) -> Tensor:
+        return torch.cat(maps, dim=1)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:2])
-        ctx.dilation = inputs[2]
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.types = [x.dtype for x in inputs]
+        ctx.sizes = [x.shape[1] for x in inputs]
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, kernel = ctx.saved_tensors
-        g, dilation = channels_last(g), ctx.dilation
-        wanted = ctx.needs_input_grad
-        dx = _Convolve.apply(g, kernel.flip(2, 3), dilation) if wanted[0] else None
-        dk = _Correlate.apply(x, g, kernel.shape[-1], dilation) if wanted[1] else None
-        return dx, dk, None
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, ...]:
+        parts = g.split(ctx.sizes, dim=1)
+        return tuple(x.to(kind) for x, kind in zip(parts, ctx.types, strict=True))
 
 
-class _Correlate(Function):
-    """Gradient of a depthwise convolution in its kernel."""
+class _Stacked(Function):
+    """torch.stack, whose gradient's gradient is one stack."""
 
     @staticmethod
-    def forward(x: Tensor, g: Tensor, size: int, dilation: int) -> Tensor:
-        return _correlate(x, g, size, dilation)
+    def forward(*maps: Tensor) -> Tensor:
+        return torch.stack(maps)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int, int], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:2])
-        ctx.dilation = inputs[3]
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.types = [x.dtype for x in inputs]
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        x, g = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        dx = _Convolve.apply(g, v.flip(2, 3), ctx.dilation) if wanted[0] else None
-        dg = _Convolve.apply(x, v, ctx.dilation) if wanted[1] else None
-        return dx, dg, None, None
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, ...]:
+        return tuple(x.to(kind) for x, kind in zip(g.unbind(), ctx.types, strict=True))
+
+
+class _Normalise(Function):
+    """Batch normalisation; also the mean and the inverse deviation of every channel (C,)."""
+
+    @staticmethod
+    def forward(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.native_batch_norm(x, None, None, None, None, True, 0.0, EPSILON)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(inputs[0], *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, *_: Tensor) -> Tensor:
+        return _NormaliseGradient.apply(g, *ctx.saved_tensors)[0]
+
+
+class _NormaliseGradient(Function):
+    """Gradient of a normalisation.
+
+    With r = 1 / deviation and y = r (x - mean) it is r P(g), where
+
+        P(g) = g - mean(g) - y mean(g y).
+
+    P is a projection and its own transpose, so that for a cotangent v on r P(g)
+
+        g_bar = r P(v)
+        x_bar = -r [mean(g y) r P(v) + mean(v y) r P(g) + y mean(v r P(g))],
+
+    where the last summand is the path through r.
+    """
+
+    @staticmethod
+    def forward(g: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        return _norm_backward(g, x, mean, scale)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*inputs, *output)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        g, x, mean, scale, found, along = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a third derivative, which torch's own formula gets wrong
+            g, x = g.view_as(g), x.view_as(x)  # g may come of x: that path is not this function's
+            (again,) = torch.autograd.grad(_normalised(x), x, g, create_graph=True)
+            return *torch.autograd.grad(again, (g, x), v, create_graph=True), None, None
+        dg, across = _norm_backward(v, x, mean, scale)
+        factor = scale * (-x.shape[1] / x.numel())
+        through = factor * scale * (v * found).sum(DIMENSIONS)
+        dx = dg * (factor * along)[:, None, None]
+        dx.addcmul_(found, (factor * across)[:, None, None])
+        dx.addcmul_(x - mean[:, None, None], through[:, None, None])
+        return dg, dx, None, None
+
+
+def _normalised(x: Tensor) -> Tensor:
+    """Normalise as it is written down: differentiable as often as one likes, and slow."""
+    centred = x - x.mean(DIMENSIONS, keepdim=True)
+    return centred * (centred.square().mean(DIMENSIONS, keepdim=True) + EPSILON).rsqrt()
+
+
+def _norm_backward(g: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Torch's gradient of a normalisation, and the sum of g y over every channel (C,)."""
+    form = (None, None, None, mean, scale, True, EPSILON, [True, True, False])
+    dx, along, _ = torch.ops.aten.native_batch_norm_backward(g, x, *form)
+    return dx, along
 
 
 class _Moments(Function):
@@ -216,12 +188,10 @@ class _Moments(Function):
     @staticmethod
     def forward(z: Tensor, groups: int) -> tuple[Tensor, Tensor]:
         wide = torch.promote_types(z.dtype, torch.float32)
-        rows = z.permute(0, 2, 3, 1).flatten(1, 2).unflatten(2, (groups, -1)).to(wide)
-        count = rows.shape[0] * rows.shape[1]
+        rows = z.permute(0, 2, 3, 1).flatten(0, 2).unflatten(1, (groups, -1)).to(wide)
         with torch.autocast(z.device.type, enabled=False):
-            # a product a sample, then their sum: parallel over samples, and rounding stays small
-            products = [torch.bmm(each.transpose(1, 2), each).sum(0) for each in rows.unbind(2)]
-        return rows.mean((0, 1)), torch.stack(products) / count
+            second = torch.bmm(rows.permute(1, 2, 0), rows.transpose(0, 1))
+        return rows.mean(0), second.div_(len(rows))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Any) -> None:
@@ -239,14 +209,15 @@ class _Moments(Function):
 
 
 class _WeightedSum(Function):
-    """Sum of scaled maps, accumulated in place."""
+    """Sum of scaled maps; a product of a matrix and a vector for every stack."""
 
     @staticmethod
-    def forward(weights: Tensor, *terms: Tensor) -> Tensor:
-        total = terms[0] * weights[0]
-        for weight, term in zip(weights[1:], terms[1:], strict=True):
-            total.addcmul_(term, weight.to(term.dtype))
-        return total
+    def forward(weights: Tensor, *stacks: Tensor) -> Tensor:
+        shares = weights.to(stacks[0].dtype).split([len(stack) for stack in stacks])
+        total = torch.mv(stacks[0].flatten(1).t(), shares[0])
+        for share, stack in zip(shares[1:], stacks[1:], strict=True):
+            total.addmv_(stack.flatten(1).t(), share)
+        return total.view(stacks[0].shape[1:])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -254,10 +225,13 @@ class _WeightedSum(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        weights, *terms = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        dw = torch.stack([(g * term).sum() for term in terms]) if wanted[0] else None
-        scaled = (
-            g * weight if want else None for weight, want in zip(weights, wanted[1:], strict=True)
+        weights, *stacks = ctx.saved_tensors
+        wanted, flat = ctx.needs_input_grad, g.flatten()
+        shares = weights.to(g.dtype).split([len(stack) for stack in stacks])
+        dw = None
+        if wanted[0]:
+            dw = torch.cat([torch.mv(stack.flatten(1), flat) for stack in stacks])
+        return dw, *(
+            torch.outer(share, flat).view_as(stack) if want else None
+            for share, stack, want in zip(shares, stacks, wanted[1:], strict=True)
         )
-        return (dw, *scaled)

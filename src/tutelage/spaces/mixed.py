@@ -22,8 +22,9 @@ their batch. Which operations an edge has is data: a tuple of names.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Sequence
-from itertools import groupby
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain, groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -31,41 +32,109 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.spaces.base import Edges, Mix, Variant
-from tutelage.spaces.fused import Convolution, depthwise, folded_sum, normalise, weighted_sum
+from tutelage.spaces.convolution import Convolution, convolve, depthwise, subsample
+from tutelage.spaces.fused import folded_sum, normalise, side_by_side, stacked, weighted_sum
 from tutelage.spaces.ops import CONVOLUTIONS, DENSE, POOLS, shifted
 
 
-class Weights(NamedTuple):
-    """What a mix says of the edges that enter some nodes of one group."""
+class Plan(NamedTuple):
+    """Which operations run on the edges that enter a node, and where their weights stand."""
 
-    operations: Tensor
-    """Weights (edges, ops)."""
-    chosen: Sequence[Sequence[int]]
-    """Columns of the operations that run on every edge."""
+    maps: tuple[tuple[int, str], ...]
+    """Edge and name of what is a map before its weight: pools, skips, noise."""
+    dense: tuple[tuple[int, str], ...]
+    """Edge and name of the convolutions that read all channels."""
+    separable: Mapping[str, tuple[int, ...]]
+    """The edges of every kind of separable convolution."""
+    places: tuple[int, ...]
+    """Where the weights of all these stand in (edges, ops), flattened, in this order."""
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Count the terms that are summed, and those that are folded into one convolution."""
+        summed = len(self.maps) + len(self.dense)
+        return summed, len(self.places) - summed
+
+
+@lru_cache(maxsize=4096)
+def plan(edges: Edges, chosen: tuple[tuple[int, ...], ...]) -> Plan:
+    """Sort the chosen columns of every edge by how their operations are computed."""
+    runs = [
+        (edge, edges[edge][column], edge * len(edges[edge]) + column)
+        for edge, columns in enumerate(chosen)
+        for column in columns
+    ]
+    maps = [run for run in runs if run[1] in (*POOLS, "skip_connect", "noise")]
+    dense = [run for run in runs if run[1] in DENSE]
+    kinds = dict.fromkeys(name for _, name, _ in runs if name in CONVOLUTIONS)
+    separable = {name: [run for run in runs if run[1] == name] for name in kinds}
+    ordered = [*maps, *dense, *chain(*separable.values())]
+    return Plan(
+        maps=tuple(run[:2] for run in maps),
+        dense=tuple(run[:2] for run in dense),
+        separable={name: tuple(run[0] for run in same) for name, same in separable.items()},
+        places=tuple(run[2] for run in ordered),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _index(places: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return places as a tensor, made once."""
+    return torch.tensor(places, dtype=torch.int64, device=device)
+
+
+class Weights(NamedTuple):
+    """What a mix says of the edges that enter a node."""
+
+    plan: Plan
+    """What runs."""
+    summed: Tensor
+    """Weights (terms,) of maps and of convolutions that read all channels, in the plan's order."""
+    folded: Tensor
+    """Weights (terms,) of separable convolutions, in the plan's order."""
     edges: Tensor | None
     """Weight (edges,) of each whole edge; None: 1."""
-    auxiliary: float
+    auxiliary: float = 0.0
     """Weight of the skip beside the operations."""
-    skip_dropout: float
+    skip_dropout: float = 0.0
     """Share of an identity skip's values that are zeroed."""
 
-    def rows(self, start: int, stop: int) -> Weights:
-        """Return those of some of the edges."""
-        edges = None if self.edges is None else self.edges[start:stop]
-        operations, chosen = self.operations[start:stop], self.chosen[start:stop]
-        return Weights(operations, chosen, edges, self.auxiliary, self.skip_dropout)
+
+def weights_of(mix: Mix, group: str, edges: Edges, nodes: Sequence[int]) -> list[Weights]:
+    """Return what a mix says of the nodes of a group, reading its weights once.
+
+    Args:
+        mix: The mix.
+        group: The cell's.
+        edges: The operations of every edge of the group.
+        nodes: How many edges enter each node.
+    """
+    operations = mix.operations[group]
+    of_edges = None if mix.edges is None else mix.edges[group]
+    if of_edges is not None:
+        operations = operations * of_edges.unsqueeze(1)
+    chosen = [range(len(names)) for names in edges] if mix.chosen is None else mix.chosen[group]
+    plans, places, start = [], [], 0
+    for count in nodes:
+        rows = slice(start, start + count)
+        plans.append(plan(edges[rows], tuple(map(tuple, chosen[rows]))))
+        places += [start * operations.shape[1] + place for place in plans[-1].places]
+        start += count
+    index = _index(tuple(places), operations.device)
+    counts = [count for own in plans for count in own.counts]
+    each = operations.flatten().index_select(0, index).split(counts)
+    shares = [None] * len(nodes) if of_edges is None else of_edges.split(list(nodes))
+    return [
+        Weights(own, summed, folded, share, mix.auxiliary, mix.skip_dropout)
+        for own, summed, folded, share in zip(plans, each[::2], each[1::2], shares, strict=True)
+    ]
 
 
-def weights_of(mix: Mix, group: str, edges: Edges) -> Weights:
-    """Return what a mix says of a group, reading its weights once."""
-    everything = [range(len(names)) for names in edges]
-    return Weights(
-        operations=mix.operations[group],
-        chosen=everything if mix.chosen is None else mix.chosen[group],
-        edges=None if mix.edges is None else mix.edges[group],
-        auxiliary=mix.auxiliary,
-        skip_dropout=mix.skip_dropout,
-    )
+def alone(edges: Edges, edge: int, column: int, like: Tensor) -> Weights:
+    """Return the weights of a node in which one operation runs alone."""
+    own = plan(edges, tuple((column,) if row == edge else () for row in range(len(edges))))
+    summed, folded = (like.new_ones(count) for count in own.counts)
+    return Weights(own, summed, folded, None)
 
 
 def select(parameter: Tensor, rows: Sequence[int], count: int) -> Tensor:
@@ -80,11 +149,6 @@ def uniform(fan_in: int, *shape: int) -> nn.Parameter:
     """Draw weights as torch's convolutions do."""
     bound = 1 / math.sqrt(fan_in)
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
-
-
-def side_by_side(maps: Sequence[Tensor]) -> Tensor:
-    """Concatenate channels, without a copy of a single map."""
-    return maps[0] if len(maps) == 1 else torch.cat(list(maps), dim=1)
 
 
 def shuffle(x: Tensor, shares: int) -> Tensor:
@@ -110,6 +174,7 @@ class State:
         self.stride = stride
         self.normalised = variant.normalised_pools
         self._shared: dict[str, Tensor] = {}
+        self._stacks: dict[tuple[str, ...], Tensor] = {}
 
     @property
     def bypass(self) -> Tensor:
@@ -127,12 +192,28 @@ class State:
             self._shared["relu"] = self.x.relu()
         return self._shared["relu"]
 
-    def pooled(self, name: str) -> Tensor:
-        """Return the pool of this name."""
-        if name not in self._shared:
-            pool = POOLS[name](self.x, self.stride)
-            self._shared[name] = normalise(pool) if self.normalised else pool
-        return self._shared[name]
+    @property
+    def halves(self) -> tuple[Tensor, Tensor]:
+        """The even and the odd pixels of `active`."""
+        if "even" not in self._shared:
+            self._shared["even"], self._shared["odd"] = halves(self.active)
+        return self._shared["even"], self._shared["odd"]
+
+    def pooled(self, names: Sequence[str]) -> list[Tensor]:
+        """Return the pools of these names."""
+        new = [name for name in names if name not in self._shared]
+        maps = [POOLS[name](self.x, self.stride) for name in new]
+        if new and self.normalised:
+            maps = list(normalise(side_by_side(maps)).split(self.x.shape[1], dim=1))
+        self._shared.update(zip(new, maps, strict=True))
+        return [self._shared[name] for name in names]
+
+    def stack(self, names: tuple[str, ...]) -> Tensor:
+        """Lay pools and the identity together, in the order of their names."""
+        if names not in self._stacks:
+            pools = iter(self.pooled([name for name in names if name in POOLS]))
+            self._stacks[names] = stacked([next(pools) if n in POOLS else self.x for n in names])
+        return self._stacks[names]
 
     def noise(self) -> Tensor:
         """Draw a map of standard normal values, of a strided map's size."""
@@ -149,6 +230,11 @@ def gather(states: Sequence[State]) -> list[tuple[Tensor, int]]:
         (side_by_side([state.active for state in group]), stride)
         for stride, group in groupby(states, key=lambda state: state.stride)
     ]
+
+
+def halves(active: Tensor) -> tuple[Tensor, Tensor]:
+    """Read the even and the odd pixels of a map (B, C, H, W), each (B, C, H / 2, W / 2)."""
+    return subsample(active, 2), subsample(shifted(active), 2)
 
 
 class Project(nn.Module):
@@ -169,12 +255,13 @@ class Reduce(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         half = outputs // 2
-        self.even = Convolution(inputs, half, 1, 2)
-        self.odd = Convolution(inputs, outputs - half, 1, 2)
+        self.even = Convolution(inputs, half, 1)
+        self.odd = Convolution(inputs, outputs - half, 1)
 
-    def forward(self, active: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, outputs, H / 2, W / 2), rounded up."""
-        return normalise(torch.cat([self.even(active), self.odd(shifted(active))], dim=1))
+    def forward(self, pixels: tuple[Tensor, Tensor]) -> Tensor:
+        """Map the even and the odd pixels, each (B, C, H, W), to (B, outputs, H, W)."""
+        even, odd = pixels
+        return normalise(side_by_side([self.even(even), self.odd(odd)]))
 
 
 class Stack(nn.Module):
@@ -215,13 +302,13 @@ class Stack(nn.Module):
             ]
         )
         for previous, kernel in zip(pointwise, kernels[1:], strict=False):
-            y = normalise(F.conv2d(z, previous, groups=len(edges)))
+            y = normalise(convolve(z, previous, groups=len(edges)))
             z = depthwise(y.relu(), kernel, 1, self.dilation)
         return z, pointwise[-1]
 
 
 class Dense(nn.Module):
-    """One kind of ReLU, convolution and BatchNorm on several edges."""
+    """One kind of convolution that reads all channels on several edges."""
 
     def __init__(self, name: str, edges: Sequence[int], channels: int) -> None:
         super().__init__()
@@ -231,10 +318,9 @@ class Dense(nn.Module):
         width = len(edges) * channels
         self.weight = uniform(channels * size**2, width, channels, size, size)
 
-    def forward(self, active: Tensor, edge: int, scale: Tensor) -> Tensor:
-        """Run on the activated map of one edge, times its scale ()."""
-        kernel = select(self.weight, [self.edges.index(edge)], len(self.edges))
-        return normalise(F.conv2d(active, kernel, padding=self.kernel // 2), scale)
+    def forward(self, active: Tensor, edge: int) -> Tensor:
+        """Convolve the activated map of one edge."""
+        return convolve(active, select(self.weight, [self.edges.index(edge)], len(self.edges)))
 
 
 Compared = tuple[str, int, Tensor]
@@ -263,12 +349,8 @@ def compared(
         edges = node.edges
         total: Any = 0
         for edge, names in enumerate(edges):
-            weights = states[0].x.new_ones(len(edges), len(names))
-            maps = []
-            for column in range(len(names)):
-                chosen: list[list[int]] = [[] for _ in edges]
-                chosen[edge] = [column]
-                maps.append(node(states, Weights(weights, chosen, None, 0.0, 0.0)))
+            x = states[0].x
+            maps = [node(states, alone(edges, edge, column, x)) for column in range(len(names))]
             yield group, start + edge, torch.stack(maps).flatten(2)
             total = total + dealt(torch.stack(maps))
         start += len(edges)
@@ -307,73 +389,62 @@ class MixedNode(nn.Module):
         )
 
     def forward(self, states: Sequence[State], weights: Weights) -> Tensor:
-        """Sum weights times operations over the chosen columns of every edge."""
-        scale = weights.operations
-        if weights.edges is not None:
-            scale = scale * weights.edges.unsqueeze(1)
-        parts = [
-            *self._maps(states, weights, scale),
-            *self._separable(states, weights, scale),
-            *self._dense(states, weights, scale),
-        ]
+        """Sum weights times operations over those that run on every edge."""
+        stacks, scales = self._stacks(states, weights), weights.summed
+        if self.variant.auxiliary_skip and weights.auxiliary:
+            skips = [self._auxiliary(edge, state) for edge, state in enumerate(states)]
+            stacks.append(stacked(skips))
+            scales = torch.cat([scales, scales.new_full((len(skips),), weights.auxiliary)])
+        parts = [weighted_sum(scales, stacks)] if stacks else []
+        if weights.plan.separable:
+            parts.append(self._separable(states, weights))
         total = sum(parts[1:], start=parts[0]) if parts else states[0].zeros()
         if self.variant.partial == 1:
             return total
-        bypasses = [state.bypass for state in states]
-        edges = scale.new_ones(len(states)) if weights.edges is None else weights.edges
-        passed = weighted_sum(edges, bypasses)
-        return shuffle(torch.cat([total, passed], dim=1), self.variant.partial)
+        edges = total.new_ones(len(states)) if weights.edges is None else weights.edges
+        passed = weighted_sum(edges, [stacked([state.bypass for state in states])])
+        return shuffle(side_by_side([total, passed]), self.variant.partial)
 
-    def _maps(self, states: Sequence[State], weights: Weights, scale: Tensor) -> list[Tensor]:
-        """Sum what is a map before its weight: skips, pools, noise."""
-        terms: list[Tensor] = []
-        scales: list[Tensor] = []
-        for edge, (state, columns) in enumerate(zip(states, weights.chosen, strict=True)):
-            for column in columns:
-                name = self.edges[edge][column]
-                if name in POOLS:
-                    terms.append(state.pooled(name))
-                elif name == "noise":
-                    terms.append(state.noise())
-                elif name == "skip_connect":
-                    terms.append(self._skip(self.reductions, edge, state, weights.skip_dropout))
-                else:
-                    continue
-                scales.append(scale[edge, column])
-            if self.variant.auxiliary_skip and weights.auxiliary:
-                terms.append(self._skip(self.auxiliaries, edge, state, 0.0))
-                scales.append(scale.new_tensor(weights.auxiliary))
-        return [weighted_sum(torch.stack(scales), terms)] if terms else []
+    def _stacks(self, states: Sequence[State], weights: Weights) -> list[Tensor]:
+        """Lay together what is a map before its weight, edge by edge, then dense convolutions."""
+        stacks = []
+        for edge, same in groupby(weights.plan.maps, key=lambda run: run[0]):
+            state, names = states[edge], tuple(name for _, name in same)
+            shared = state.stride == 1 and not weights.skip_dropout and "noise" not in names
+            if shared or set(names) <= set(POOLS):
+                stacks.append(state.stack(names))
+            else:
+                dropout = weights.skip_dropout
+                stacks.append(stacked([self._map(edge, state, n, dropout) for n in names]))
+        if weights.plan.dense:
+            runs = [(self.stacks[name], edge) for edge, name in weights.plan.dense]
+            maps = [kind(states[edge].active, edge) for kind, edge in runs]
+            y = normalise(side_by_side(maps)).permute(0, 2, 3, 1).unflatten(3, (len(maps), -1))
+            stacks.append(y.permute(3, 0, 1, 2, 4).contiguous())
+        return stacks
 
-    def _skip(self, reductions: nn.ModuleDict, edge: int, state: State, dropout: float) -> Tensor:
+    def _map(self, edge: int, state: State, name: str, dropout: float) -> Tensor:
+        """Return a pool, noise or a skip, whose values are in part zeroed where it is identity."""
+        if name in POOLS:
+            return state.pooled([name])[0]
+        if name == "noise":
+            return state.noise()
         if state.stride == 2:
-            return reductions[str(edge)](state.active)
+            return self.reductions[str(edge)](state.halves)
         return F.dropout(state.x, dropout) if dropout else state.x
 
-    def _separable(self, states: Sequence[State], weights: Weights, scale: Tensor) -> list[Tensor]:
+    def _auxiliary(self, edge: int, state: State) -> Tensor:
+        """Return the skip beside an edge's operations."""
+        return state.x if state.stride == 1 else self.auxiliaries[str(edge)](state.halves)
+
+    def _separable(self, states: Sequence[State], weights: Weights) -> Tensor:
         """Sum separable convolutions, those of one kind together."""
-        running: dict[str, list[int]] = {}
-        for edge, columns in enumerate(weights.chosen):
-            for column in columns:
-                if self.edges[edge][column] in CONVOLUTIONS:
-                    running.setdefault(self.edges[edge][column], []).append(edge)
-        maps, pointwise, scales = [], [], []
         inputs: dict[tuple[int, ...], list[tuple[Tensor, int]]] = {}
-        for name, edges in running.items():
-            together = tuple(edges)
-            if together not in inputs:
-                inputs[together] = gather([states[edge] for edge in edges])
-            z, last = self.stacks[name](inputs[together], edges)
+        maps, pointwise = [], []
+        for name, edges in weights.plan.separable.items():
+            if edges not in inputs:
+                inputs[edges] = gather([states[edge] for edge in edges])
+            z, last = self.stacks[name](inputs[edges], edges)
             maps.append(z)
             pointwise.append(last)
-            scales += [scale[edge, self.edges[edge].index(name)] for edge in edges]
-        return [folded_sum(maps, torch.cat(pointwise), torch.stack(scales))] if maps else []
-
-    def _dense(self, states: Sequence[State], weights: Weights, scale: Tensor) -> list[Tensor]:
-        """List the convolutions that read all channels, times their weights."""
-        return [
-            self.stacks[self.edges[edge][column]](state.active, edge, scale[edge, column])
-            for edge, (state, columns) in enumerate(zip(states, weights.chosen, strict=True))
-            for column in columns
-            if self.edges[edge][column] in DENSE
-        ]
+        return folded_sum(side_by_side(maps), torch.cat(pointwise), weights.folded)

@@ -28,7 +28,7 @@ from tutelage.spaces.base import (
     halved,
     narrow,
 )
-from tutelage.spaces.fused import Convolution, channels_last
+from tutelage.spaces.convolution import Convolution, channels_last
 from tutelage.spaces.genotype import NASBENCH201_OPERATIONS, Cell, Genotype
 from tutelage.spaces.mixed import Compared, MixedNode, State, Weights, compared, weights_of
 from tutelage.spaces.network import drop
@@ -97,14 +97,11 @@ class MixedCell(nn.Module):
             self.nodes.append(MixedNode(rows, [1] * sources, channels, variant))
             start += sources
 
-    def forward(self, x: Tensor, weights: Weights) -> Tensor:
+    def forward(self, x: Tensor, weights: Sequence[Weights]) -> Tensor:
         """Map x (B, C, H, W) to the last node."""
         states = [State(x, 1, self.variant)]
-        start = 0
-        for node in self.nodes:
-            stop = start + len(states)
-            states.append(State(node(states, weights.rows(start, stop)), 1, self.variant))
-            start = stop
+        for node, own in zip(self.nodes, weights, strict=True):
+            states.append(State(node(states, own), 1, self.variant))
         return states[-1].whole
 
     def compared(self, x: Tensor) -> Generator[Compared, None, Tensor]:
@@ -201,9 +198,8 @@ class Supernet(nn.Module):
 
     def forward(self, x: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
         """Map images (B, C, H, W) to logits (B, classes) and features (B, D)."""
-        features = self.skeleton.features(
-            channels_last(x), lambda: weights_of(mix, GROUP, self.edges)
-        )
+        weights = weights_of(mix, GROUP, self.edges, range(1, 1 + NODES))
+        features = self.skeleton.features(channels_last(x), lambda: weights)
         return self.skeleton.classifier(features), features
 
     def compared(self, x: Tensor) -> Iterator[Compared]:

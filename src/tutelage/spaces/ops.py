@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tutelage.checks import nearest
 from tutelage.spaces.base import Size
-from tutelage.spaces.fused import Convolution, Depthwise
+from tutelage.spaces.convolution import Convolution, Depthwise
 from tutelage.spaces.genotype import DARTS_OPERATIONS
 
 NODES = 4

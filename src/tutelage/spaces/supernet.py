@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tutelage.spaces.base import PLAIN, Edges, Mix, Size, Variant, check_shares
-from tutelage.spaces.fused import channels_last
+from tutelage.spaces.convolution import channels_last
+from tutelage.spaces.fused import side_by_side
 from tutelage.spaces.mixed import (
     Compared,
     MixedNode,
@@ -18,6 +18,7 @@ from tutelage.spaces.mixed import (
     State,
     Weights,
     compared,
+    halves,
     weights_of,
 )
 from tutelage.spaces.ops import NODES, Place, layout, stem
@@ -29,7 +30,7 @@ class MixedCell(nn.Module):
     def __init__(self, edges: Edges, place: Place, variant: Variant) -> None:
         """Build the cell at its place from the operation names of every edge."""
         super().__init__()
-        self.stride = place.stride
+        self.stride, self.reduced = place.stride, place.reduced
         self.variant = variant
         before, last = place.inputs
         self.before = (Reduce if place.reduced else Project)(before, place.channels)
@@ -42,25 +43,25 @@ class MixedCell(nn.Module):
             self.nodes.append(MixedNode(rows, strides, place.channels, variant))
             start += sources
 
-    def forward(self, before: Tensor, last: Tensor, weights: Weights) -> Tensor:
+    def forward(self, before: Tensor, last: Tensor, weights: Sequence[Weights]) -> Tensor:
         """Map two activated inputs to the nodes' channels, concatenated."""
-        inputs = (self.before(before), self.last(last))
-        states = [State(x, self.stride, self.variant) for x in inputs]
-        start = 0
-        for node in self.nodes:
-            stop = start + len(states)
-            states.append(State(node(states, weights.rows(start, stop)), 1, self.variant))
-            start = stop
-        return torch.cat([state.whole for state in states[2:]], dim=1)
+        states = self._inputs(before, last)
+        for node, own in zip(self.nodes, weights, strict=True):
+            states.append(State(node(states, own), 1, self.variant))
+        return side_by_side([state.whole for state in states[2:]])
+
+    def _inputs(self, before: Tensor, last: Tensor) -> list[State]:
+        """Bring the two activated inputs to the cell's channels and size."""
+        first = self.before(halves(before) if self.reduced else before)
+        return [State(x, self.stride, self.variant) for x in (first, self.last(last))]
 
     def compared(
         self, before: Tensor, last: Tensor, group: str
     ) -> Generator[Compared, None, Tensor]:
         """Yield what all operations of every edge put out, and return the cell's output."""
-        inputs = (self.before(before), self.last(last))
-        states = [State(x, self.stride, self.variant) for x in inputs]
+        states = self._inputs(before, last)
         states = yield from compared(group, self.nodes, states, self.variant)
-        return torch.cat([state.whole for state in states[2:]], dim=1)
+        return side_by_side([state.whole for state in states[2:]])
 
 
 class Supernet(nn.Module):
@@ -91,9 +92,10 @@ class Supernet(nn.Module):
         before = last = self.stem[0](channels_last(x)).relu()
         for part in self.stem[1:]:
             last = part(before).relu()
-        output = last
+        output, nodes = last, range(2, 2 + NODES)
+        weights = {group: weights_of(mix, group, self.edges[group], nodes) for group in self.edges}
         for place, cell in zip(self.plan, self.cells, strict=True):
-            output = cell(before, last, weights_of(mix, place.group, self.edges[place.group]))
+            output = cell(before, last, weights[place.group])
             before, last = last, output.relu()
         features = (self.norm(output).relu() if self.final_norm else output).mean((2, 3))
         return self.classifier(features), features

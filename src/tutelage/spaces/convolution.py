@@ -1,0 +1,278 @@
+"""Convolutions: torch's own functions, with derivatives that a search can differentiate again.
+
+A convolution and its two gradients are one trilinear form seen from three sides, so three functions
+close under differentiation, any number of times, at one kernel call each:
+
+    convolve(x, k)[p]  = sum_t k[t] x[p + t]    d/dx: transpose(g, k)   d/dk: correlate(x, g)
+    transpose(g, k)    = d<convolve(x, k), g>/dx   d/dg: convolve(v, k)    d/dk: correlate(v, g)
+    correlate(x, g)    = d<convolve(x, k), g>/dk   d/dx: transpose(g, v)   d/dg: convolve(x, v)
+
+Torch's own second derivative of a convolution takes about twenty calls, and with groups some for
+every group.
+
+On a CPU a depthwise kernel's gradient has the forms of `_depthwise_correlate`, each the fastest at
+some sizes (`benchmarks/depthwise.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+
+SMALL = 8
+"""Side of a map, in pixels, up to which images serve as channels in a kernel's gradient."""
+
+
+class Convolution(nn.Conv2d):
+    """A padded convolution without a bias; a strided 1x1 one reads its pixels first.
+
+    The mathematics is the same. Torch's own kernel for the weight gradient of a strided 1x1
+    convolution (oneDNN on processors without AVX-512) writes past the end of its buffer.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+    ) -> None:
+        padding = dilation * (kernel // 2)
+        super().__init__(
+            inputs, outputs, kernel, stride, padding, dilation, groups=groups, bias=False
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, inputs, H, W) to (B, outputs, H / stride, W / stride), rounded up."""
+        stride = self.stride[0]
+        if self.kernel_size == (1, 1):
+            x, stride = subsample(x, stride), 1
+        if self.training:
+            return convolve(x, self.weight, stride, self.dilation[0], self.groups)
+        # nothing of our own here: an export reads torch's operations
+        padding = (self.dilation[0] * (self.kernel_size[0] // 2),) * 2
+        return F.conv2d(x, self.weight, None, stride, padding, self.dilation, self.groups)
+
+
+class Depthwise(Convolution):
+    """A depthwise convolution."""
+
+    def __init__(self, channels: int, kernel: int, stride: int, dilation: int = 1) -> None:
+        super().__init__(channels, channels, kernel, stride, dilation, groups=channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, C, H, W) to (B, C, H / stride, W / stride), rounded up."""
+        if self.training:
+            return depthwise(x, self.weight, self.stride[0], self.dilation[0])
+        return super().forward(x)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Lay x (B, C, H, W) out with its channels innermost."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def subsample(x: Tensor, stride: int) -> Tensor:
+    """Read every `stride`-th row and column of x (B, C, H, W): (B, C, H / stride, W / stride)."""
+    # a mean over windows of one pixel: one kernel forward and one backward, where two slices have
+    # two maps of zeros to fill
+    return x if stride == 1 else F.avg_pool2d(x, 1, stride)
+
+
+def convolve(
+    x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1, groups: int = 1
+) -> Tensor:
+    """Convolve x (B, C, H, W) with a kernel (O, C / groups, k, k), k odd, padded."""
+    size = (kernel.shape[2], kernel.shape[3])
+    form = Form(stride, (dilation * (size[0] // 2), dilation * (size[1] // 2)), dilation, groups)
+    kind = x.device.type  # meta tensors, which only count, have no autocast to ask for
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        # torch's own casts what it needs
+        return F.conv2d(x, kernel, None, stride, form.padding, dilation, groups)
+    return _Convolve.apply(x, kernel, form)
+
+
+def depthwise(x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
+    """Convolve each channel of x (B, C, H, W) with its own kernel (C, 1, k, k), k odd, padded."""
+    if stride == dilation == 2:
+        # every tap then falls on an even pixel: an ordinary convolution of a quarter of the image
+        x, stride, dilation = subsample(x, 2), 1, 1
+    kernel = _reached(kernel, x, dilation)
+    if kernel.shape[2:] == (1, 1):
+        return subsample(x, stride) * kernel.view(-1, 1, 1)
+    return convolve(x, kernel, stride, dilation, x.shape[1])
+
+
+def _reached(kernel: Tensor, x: Tensor, dilation: int) -> Tensor:
+    """Leave out the taps that lie in the padding wherever the kernel (C, 1, k, k) stands on x.
+
+    Torch's fast kernels do not take a kernel that is larger than the padded map.
+    """
+    half = kernel.shape[-1] // 2
+    down, across = (min(half, (side - 1) // dilation) - half for side in x.shape[2:])
+    return F.pad(kernel, (across, across, down, down)) if down or across else kernel
+
+
+# Three functions that close under differentiation ------------------------------------------------
+
+
+class Form(NamedTuple):
+    """How a convolution goes over its map."""
+
+    stride: int
+    padding: tuple[int, int]
+    dilation: int
+    groups: int
+
+
+class _Convolve(Function):
+    """x (B, C, H, W) and a kernel to (B, O, H, W)."""
+
+    @staticmethod
+    def forward(x: Tensor, kernel: Tensor, form: Form) -> Tensor:
+        return F.conv2d(x, kernel, None, *form)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Form], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.form = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, kernel = ctx.saved_tensors
+        g, wanted = channels_last(g), ctx.needs_input_grad
+        dx = _Transpose.apply(g, kernel, x.shape[2:], ctx.form) if wanted[0] else None
+        dk = _Correlate.apply(x, g, kernel.shape[2:], ctx.form) if wanted[1] else None
+        return dx, dk, None
+
+
+class _Transpose(Function):
+    """Gradient of a convolution in its map, whose height and width are `sides`."""
+
+    @staticmethod
+    def forward(g: Tensor, kernel: Tensor, sides: torch.Size, form: Form) -> Tensor:
+        if form.stride == 1:
+            return F.conv2d(g, _turned(kernel, form.groups), None, *form)
+        shape = (len(g), form.groups * kernel.shape[1], *sides)
+        x = torch.empty(  # read for its shape alone
+            shape, dtype=g.dtype, device=g.device, memory_format=torch.channels_last
+        )
+        return _torchs(x, kernel, g, form, (True, False, False))[0]
+
+    @staticmethod
+    def setup_context(
+        ctx: Any, inputs: tuple[Tensor, Tensor, torch.Size, Form], output: Tensor
+    ) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.form = inputs[3]
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        g, kernel = ctx.saved_tensors
+        v, wanted = channels_last(v), ctx.needs_input_grad
+        dg = _Convolve.apply(v, kernel, ctx.form) if wanted[0] else None
+        dk = _Correlate.apply(v, g, kernel.shape[2:], ctx.form) if wanted[1] else None
+        return dg, dk, None, None
+
+
+class _Correlate(Function):
+    """Gradient of a convolution in its kernel, whose height and width are `size`."""
+
+    @staticmethod
+    def forward(x: Tensor, g: Tensor, size: torch.Size, form: Form) -> Tensor:
+        depthwise = form.groups == x.shape[1] == g.shape[1]
+        if depthwise and form.stride == 1 and x.device.type == "cpu":
+            return _depthwise_correlate(x, g, (size[0], size[1]), form)
+        kernel = x.new_empty(g.shape[1], x.shape[1] // form.groups, *size)
+        return _torchs(x, kernel, g, form, (False, True, False))[1]
+
+    @staticmethod
+    def setup_context(
+        ctx: Any, inputs: tuple[Tensor, Tensor, torch.Size, Form], output: Tensor
+    ) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.form = inputs[3]
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, g = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        dx = _Transpose.apply(g, v, x.shape[2:], ctx.form) if wanted[0] else None
+        dg = _Convolve.apply(x, v, ctx.form) if wanted[1] else None
+        return dx, dg, None, None
+
+
+def _torchs(
+    x: Tensor, kernel: Tensor, g: Tensor, form: Form, mask: tuple[bool, bool, bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Torch's gradients of a convolution in its map and its kernel."""
+    stride, padding, dilation, groups = form
+    pairs = [stride] * 2, padding, [dilation] * 2
+    return torch.ops.aten.convolution_backward(
+        g, x, kernel, None, *pairs, False, [0, 0], groups, mask
+    )
+
+
+def _turned(kernel: Tensor, groups: int) -> Tensor:
+    """Turn a kernel (O, I, k, k) about its middle and exchange inputs and outputs in each group."""
+    if kernel.shape[1] > 1 or len(kernel) > groups:
+        kernel = kernel.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+    return kernel if kernel.shape[2:] == (1, 1) else kernel.flip(2, 3)
+
+
+# The gradient of a depthwise kernel on a CPU ------------------------------------------------------
+
+
+def _depthwise_correlate(x: Tensor, g: Tensor, size: tuple[int, int], form: Form) -> Tensor:
+    """Gradient in a kernel (C, 1, *size) of a padded depthwise convolution of stride 1.
+
+    Torch's own is fast for kernels at most three columns wide that are not dilated. A wider one is
+    taken in windows of three columns, and a dilated one on the even and odd phases of the image,
+    where its taps are neighbours. On small maps all images of a batch are channels of one forward
+    convolution, whose kernel is the gradient.
+    """
+    narrow = max(size) <= 3 and form.dilation == 1
+    largest = max(x.shape[2:])
+    if largest <= SMALL and not (narrow and largest > 2):
+        return images_as_channels(x, g, size, form.padding, form.dilation)
+    return windows(x, g, size, form.dilation)
+
+
+def images_as_channels(
+    x: Tensor, g: Tensor, size: tuple[int, int], padding: tuple[int, int], dilation: int
+) -> Tensor:
+    """Gradient in a depthwise kernel (C, 1, *size): g slides over x, image by image."""
+    count = x.shape[0] * x.shape[1]
+    rows = x.transpose(0, 1).reshape(1, count, *x.shape[2:])
+    kernels = g.transpose(0, 1).reshape(count, 1, *g.shape[2:])
+    found = F.conv2d(rows, kernels, None, dilation, padding, 1, count)
+    return found.view(x.shape[1], x.shape[0], *size).sum(1, keepdim=True)
+
+
+def windows(x: Tensor, g: Tensor, size: tuple[int, int], dilation: int) -> Tensor:
+    """Gradient in a depthwise kernel (C, 1, *size), in windows of three columns."""
+    if dilation == 2:
+        x, g = _phases(x), _phases(g)
+    (rows, columns), parts = size, []
+    half = columns // 2
+    for start in range(0, columns, 3):
+        wide = min(3, columns - start)
+        window = F.pad(x, (half - start, start + wide - 1 - half)) if columns > 3 else x
+        form = Form(1, (rows // 2, 0 if columns > 3 else half), 1, x.shape[1])
+        kernel = x.new_empty(x.shape[1], 1, rows, wide)
+        parts.append(_torchs(window, kernel, g, form, (False, True, False))[1])
+    return torch.cat(parts, dim=3)
+
+
+def _phases(x: Tensor) -> Tensor:
+    """Split x (B, C, H, W) into its even and odd rows and columns: (4 B, C, H / 2, W / 2)."""
+    x = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
+    x = x.unflatten(2, (-1, 2)).unflatten(4, (-1, 2))
+    # one copy, channels innermost
+    return x.permute(3, 5, 0, 2, 4, 1).flatten(0, 2).permute(0, 3, 1, 2)
