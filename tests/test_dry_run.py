@@ -16,7 +16,7 @@ from commands import BRIEF
 from test_search import run_toml
 from tutelage.config import Retrain
 from tutelage.parts import make_part
-from tutelage.run import dry, measure, searching
+from tutelage.run import dry, measure, memory, searching
 from tutelage.run.cost import Cost, prices_of
 from tutelage.run.describe import describe, weights
 from tutelage.run.dry import STEPS, Dry, batches, dry_run
@@ -246,6 +246,14 @@ def test_peaks_are_those_of_what_is_held():
     held = torch.ones(64 * 2**20)  # 256 MiB
     assert 200 * 2**20 < peak(cpu) - before < 400 * 2**20
     assert available(cpu) > held.nbytes
+
+
+@pytest.mark.parametrize(("limit", "found"), [(None, False), ("max", False), ("4096", True)])
+def test_a_containers_limit_may_be_missing(tmp_path, monkeypatch, limit, found):
+    if limit is not None:
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+    monkeypatch.setattr(memory, "LIMITS", (str(tmp_path / "memory.max"),))
+    assert (available(torch.device("cpu")) == 4096) is found
 
 
 PREDICT = """

@@ -19,6 +19,7 @@ from tutelage.virtual import (
     FirstOrder,
     Rate,
     descend,
+    gradient_at,
     leaves,
     rebuild,
     virtual_step,
@@ -209,3 +210,12 @@ def test_a_third_derivative_is_refused(via):
     stepped = virtual_step(lambda w, u: (w * u) ** 3, w, a, lr=0.1, via=via)
     with pytest.raises(RuntimeError, match="differentiable once"):
         torch.autograd.grad(stepped, a, create_graph=True)
+
+
+def test_a_gradient_asks_for_no_other_unless_a_graph_is_made():
+    """Nor do the zeros of a tensor that the value does not depend on."""
+    w, unused = torch.ones(2, requires_grad=True), torch.ones(3, requires_grad=True)
+    found = gradient_at(w.square().sum(), [w, unused])
+    assert [x.tolist() for x in found] == [[2.0, 2.0], [0.0, 0.0, 0.0]]
+    assert [x.requires_grad for x in found] == [False, False]
+    assert gradient_at(w.square().sum(), [w], create_graph=True)[0].requires_grad

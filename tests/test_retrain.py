@@ -123,7 +123,9 @@ def test_dropped_paths_are_drawn_anew_every_step(tmp_path, monkeypatch):
 
 
 def test_training_learns(tmp_path):
-    settings = replace(SMALL, epochs=3, limit_batches=None, channels=8, drop_path=0.0, cutout=0)
+    # After 3 epochs five seeds reach 0.84 to 0.92, and rounding alone moves one that far. After 5
+    # they reach 0.94 to 0.97.
+    settings = replace(SMALL, epochs=5, limit_batches=None, channels=8, drop_path=0.0, cutout=0)
     assert train(tmp_path / "out", settings)["test_accuracy"] > 0.9
 
 

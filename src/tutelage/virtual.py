@@ -231,9 +231,9 @@ def gradient_at(value: Tensor, at: Sequence[Tensor], create_graph: bool = False)
     """Differentiate a scalar () at tensors; zeros for those that it does not depend on."""
     if not value.requires_grad:  # a sampled path of `none` alone depends on nothing
         return [torch.zeros_like(x) for x in at]
-    return list(
-        grad(value, at, create_graph=create_graph, allow_unused=True, materialize_grads=True)
-    )
+    found = grad(value, at, create_graph=create_graph, allow_unused=True, materialize_grads=True)
+    # torch 2.6: a zero that stands for a missing gradient requires a gradient of its own
+    return list(found) if create_graph else [x.detach() for x in found]
 
 
 class _Replay:

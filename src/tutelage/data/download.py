@@ -66,6 +66,7 @@ def transfer(url: str, part: Path) -> str | None:
             with part.open("ab" if resumed else "wb") as file:
                 have += copy(response, file, have, total)
     except urllib.error.HTTPError as error:
+        error.close()  # it is the response too: Python 3.14 warns of one that is left open
         if have and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return None  # everything had arrived before
         return str(error)

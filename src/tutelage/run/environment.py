@@ -30,8 +30,9 @@ def session(epoch: int, step: int, gpu: str | None) -> dict[str, Any]:
 
 def git_commit() -> str | None:
     """Return the commit that the package runs from, -dirty if changed; None: not a checkout."""
-    root = Path(__file__).resolve().parents[3]
-    if not (root / ".git").exists():
+    source = Path(__file__).resolve().parents[2]
+    root = source.parent
+    if source.name != "src" or not (root / ".git").exists():  # a copy in another repository
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
     try:

@@ -23,7 +23,7 @@ def available(device: torch.device) -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = [path.read_text().strip() for path in map(Path, LIMITS) if path.is_file()]
     mine = _kilobytes(PROCESS / "status", "VmRSS") or 0
-    return min(free + mine, *(int(limit) for limit in limits if limit.isdigit()))
+    return min([free + mine, *(int(limit) for limit in limits if limit.isdigit())])
 
 
 def reset_peak(device: torch.device) -> None:

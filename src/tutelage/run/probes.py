@@ -159,7 +159,8 @@ def hessian(loss: Callable[[Tree], Tensor], at: Tree) -> Callable[[np.ndarray], 
         parts = torch.from_numpy(vector.reshape(-1)).split([x.numel() for x in tensors])
         v = [p.view(x.shape).to(x) for p, x, c in zip(parts, tensors, curved, strict=True) if c]
         found = grad(outputs, tensors, v, retain_graph=True, materialize_grads=True)
-        return torch.cat([x.flatten() for x in found]).double().cpu().numpy()
+        # torch 2.6: a zero that stands for a missing gradient requires a gradient of its own
+        return torch.cat([x.detach().flatten() for x in found]).double().cpu().numpy()
 
     return product
 
