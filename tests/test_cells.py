@@ -157,7 +157,7 @@ def test_only_chosen_operations_run():
         "conv 1 of 8": 1 + 2,  # the fold of those two; skip in the reduction of 8 channels
         "conv 3 of 8": 1,  # on 2 x 2 pixels the other one has a single tap: a product
         "conv 1 of 16": 1,
-        "avg_pool2d": 2 + 4 + 2,  # avg; pixels read for the skips, and for the dil5 of stride 2
+        "avg_pool2d": 2,
         "native_batch_norm": 2 + 2 * 2,  # inside sep3, after max; after every skip and avg
     }
 

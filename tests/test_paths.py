@@ -206,10 +206,9 @@ def test_a_path_of_darts_runs_the_convolutions_and_pools_that_it_keeps():
         with Calls() as mode, torch.no_grad():
             supernet(x, replace(mix, chosen=normal))
         cell = genotype(DARTS, genes).cells["normal"]
-        # a reduction before the last cell reads its even and odd pixels by pools of one pixel
-        for pool, call, read in (("max", "max_pool2d_with_indices", 0), ("avg", "avg_pool2d", 2)):
+        for pool, call in (("max", "max_pool2d_with_indices"), ("avg", "avg_pool2d")):
             pooled = {state for node in cell.nodes for name, state in node if pool in name}
-            assert mode.count[call] == read + len(pooled)
+            assert mode.count[call] == len(pooled)
         kinds = [kind for node in cell.nodes for kind in {name for name, _ in node}]
         for side, stem in ((3, 1), (5, 0)):
             run = sum(count for name, count in mode.count.items() if f"conv {side}" in name)
