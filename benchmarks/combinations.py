@@ -312,7 +312,7 @@ def warm() -> None:
     """Import what searches need, so that processes forked from this one need not."""
     from tutelage.parts import PARTS, part_named
 
-    for module in ("torch._dynamo", "tutelage.run.search"):  # the former for torch's optimisers
+    for module in ("torch._dynamo", "tutelage.run.search", "tutelage.cli"):  # first: for optimisers
         importlib.import_module(module)
     for kind, names in PARTS.items():
         for name in names:
