@@ -151,9 +151,13 @@ def test_one_path_and_one_operation():
 @pytest.mark.parametrize(
     ("space", "count", "message"),
     [
-        (NASBENCH_MACRO, 4, "4 sub-networks in a layer of 3 operations, .*: give --students 3, or"),
-        (NASBENCH201, 6, "6 sub-networks in a layer of 5 operations, .* --students 5, or"),
-        (DARTS, 8, "8 sub-networks in a layer of 7 operations, .* --students 7, or"),
+        (
+            NASBENCH_MACRO,
+            4,
+            "4 sub-networks in a layer of 3 operations, .*: give --students 3 or fewer, or",
+        ),
+        (NASBENCH201, 6, "6 sub-networks in a layer of 5 operations, .* --students 5 or fewer, or"),
+        (DARTS, 8, "8 sub-networks in a layer of 7 operations, .* --students 7 or fewer, or"),
     ],
     ids=["nasbench-macro", "nasbench201", "darts"],
 )

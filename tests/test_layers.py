@@ -22,6 +22,7 @@ ALLOWED = {
     "clock": set(),
     "problem": {"clock", "multilevel", "virtual"},
     "config": {"checks", "searches.evolution"},
+    "quick": {"checks", "config", "parts"},
     "spaces": {"spaces", "checks"},
     "searches": {"spaces.base", "spaces.genotype", "spaces.paths", "searches", "clock", "checks"},
     "methods": {
@@ -72,7 +73,7 @@ def test_a_wrong_import_is_seen(tmp_path):
     assert imported(file) == {"run.search", "methods"}
 
 
-@pytest.mark.parametrize("module", ["cli", "config", "parts", "flags", "data", "recipes"])
+@pytest.mark.parametrize("module", ["cli", "config", "parts", "quick", "flags", "data", "recipes"])
 def test_help_needs_no_torch(module):
     code = f"import sys, tutelage.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -95,7 +95,7 @@ def searched(monkeypatch):
 def test_no_two_flags_share_a_name_and_each_has_help(triple):
     tokens = [x for kind, name in zip(PARTS, triple, strict=True) for x in (f"--{kind}", name)]
     flags = cli.search_flags(tokens)
-    names = [flag.name for flag in flags] + ["recipe", "out", "resume", "help", "version"]
+    names = [flag.name for flag in flags] + ["recipe", "out", "resume", "quick", "help", "version"]
     assert len(names) == len(set(names))
     assert len({flag.path for flag in flags}) == len(flags)
     for flag in flags:
@@ -107,7 +107,7 @@ def test_every_setting_of_a_run_has_exactly_one_flag():
     flags = cli.search_flags(["--method", "sgl"])
     assert {flag.path[-1] for flag in flags if len(flag.path) == 1} == {
         f.name for f in fields(Run)
-    } - {"method", "search", "space", "data", "weights", "alphas", "evolution", "retrain"}
+    } - {"method", "search", "space", "data", "weights", "alphas", "evolution", "retrain", "quick"}
     sections = {"data": Data, "weights": Weights, "evolution": Evolution, "retrain": Retrain}
     for name, of in sections.items():
         mine = [flag.path[1] for flag in flags if flag.path[0] == name]
@@ -126,7 +126,7 @@ def test_a_parts_setting_named_as_a_runs_is_refused(capsys):
     assert "--epochs would be a flag of the run and of method: rename the setting" in error
 
 
-@pytest.mark.parametrize("name", ["out", "resume", "recipe", "help"])
+@pytest.mark.parametrize("name", ["out", "resume", "recipe", "quick", "help"])
 def test_a_parts_setting_named_as_the_commands_is_refused(name, monkeypatch):
     monkeypatch.setattr(Own, "__dataclass_fields__", {name: Own.__dataclass_fields__["depth"]})
     monkeypatch.setattr(Own.__dataclass_fields__[name], "name", name)

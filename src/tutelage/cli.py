@@ -107,10 +107,11 @@ def application(tokens: Sequence[str]) -> App:
         recipe: Recipe = None,
         out: Out = None,
         resume: Resume = None,
+        quick: Quick = False,
         dry_run: DryRun = False,
         **given: Any,
     ) -> None:
-        search_command(recipe, out, resume, dry_run, nested(flags, given))
+        search_command(recipe, out, resume, quick, dry_run, nested(flags, given))
 
     def retrain(run: Target, /, *, recipe: Recipe = None, out: Out = None, **given: Any) -> None:
         retrain_command(run, recipe, out, nested(RETRAIN_FLAGS, given))
@@ -142,6 +143,14 @@ Recipe = Annotated[
 Out = Annotated[Path | None, Parameter(help="Directory to write.", group=RUN)]
 Resume = Annotated[
     Path | None, Parameter(help="Go on with the search in this directory.", group=RUN)
+]
+Quick = Annotated[
+    bool,
+    Parameter(
+        negative=(),
+        help="Make whatever is not given so small that the search ends within a minute: a look.",
+        group=RUN,
+    ),
 ]
 DryRun = Annotated[
     bool,
@@ -182,7 +191,7 @@ def search_flags(tokens: Sequence[str]) -> list[Flag]:
     for place, (name, (of, title)) in enumerate(SECTIONS.items(), start=4):
         group = heading(title, place)
         flags += flags_of(of, path=(name,), prefix=f"{name}.", group=group, table=base[name])
-    distinct(flags, taken=("recipe", "out", "resume", "dry-run", "help", "version"))
+    distinct(flags, taken=("recipe", "out", "resume", "quick", "dry-run", "help", "version"))
     return flags
 
 

@@ -320,6 +320,8 @@ class Run:
     """How an architecture is found among the paths of a trained supernet."""
     retrain: Retrain = Retrain()
     """How `tutelage retrain` trains what this run finds."""
+    quick: dict[str, str] = field(default_factory=dict)
+    """What a quick look has made small, by setting: from which value to which; empty: nothing."""
 
     def __post_init__(self) -> None:
         at_least(1, epochs=self.epochs, batch_size=self.batch_size, log_every=self.log_every)

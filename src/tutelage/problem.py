@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from torch.func import functional_call
 from tutelage.clock import Clock
 from tutelage.multilevel import Level, Notes, Order
 from tutelage.virtual import Tree
+
+UNTRAINED: Final = "untrained"
+"""The name of a teacher whose weights are drawn, for a look at a method without a trained one."""
 
 
 class Part(NamedTuple):
@@ -181,6 +184,8 @@ class Make(Protocol):
 
     def teacher(self, name: str) -> Callable[[Tensor], Sequence[Tensor]]:
         """Get a trained network: images to its feature maps (B, C, H, W), stage by stage.
+
+        By the name `UNTRAINED` it is a network of the searched space whose weights are drawn.
 
         Raises:
             ValueError: There is none of this name, or it is for other images.

@@ -36,14 +36,22 @@ def search_command(
     recipe: str | None,
     out: Path | None,
     resume: Path | None,
+    quick: bool,
     dry_run: bool,
     given: dict[str, Any],
 ) -> None:
     """Search, or go on with a search, or only say what it would cost."""
     if resume and out and out.resolve() != resume.resolve():
         raise ValueError(f"--out {out} with --resume {resume}: a run goes on where it is")
-    base = search_base(recipe, str(resume) if resume else None)
-    settings = from_table(Run, layered(base, given), "a search")
+    if resume and quick:
+        raise ValueError(f"--quick with --resume {resume}: a run goes on with its own settings")
+    table = layered(search_base(recipe, str(resume) if resume else None), given)
+    if quick:
+        from tutelage.quick import quick_look
+
+        table = quick_look(table, given)
+        print("quick:", ", ".join(f"{name} {said}" for name, said in table["quick"].items()))
+    settings = from_table(Run, table, "a search")
     if dry_run:
         from tutelage.run.dry import dry_run as measured
 

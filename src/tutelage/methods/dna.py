@@ -29,7 +29,7 @@ Deviations:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import torch
@@ -38,17 +38,20 @@ from torch import nn
 
 from tutelage.checks import at_least
 from tutelage.multilevel import Level
-from tutelage.problem import Learner, Make, Problem
+from tutelage.problem import UNTRAINED, Learner, Make, Problem
+
+NOTHING = "the teacher is untrained: what this run finds says nothing"
 
 
 @dataclass(frozen=True)
 class DNA:
     """A trained network supervises every stage of the supernet."""
 
-    teacher: str = ""
+    teacher: str = field(default="", metadata={"quick": UNTRAINED})
     """The trained network: the directory of a retraining, its network.safetensors, timm:NAME, or
-    timm:NAME#PART for the maps of a part's children (timm:tf_efficientnet_b7#blocks)."""
-    maps: tuple[int, ...] = ()
+    timm:NAME#PART for the maps of a part's children (timm:tf_efficientnet_b7#blocks); untrained: a
+    network of the space whose weights are drawn, which teaches nothing and is for a look only."""
+    maps: tuple[int, ...] = field(default=(), metadata={"quick": ()})
     """Which of the teacher's feature maps, counted from 0, supervise the stages in turn; not given:
     the last ones."""
 
@@ -117,6 +120,7 @@ class DNA:
             levels=[Level("W", learn)],
             learners=[Learner(net, ("W", "net"), ("A",))],
             score=score,
+            remark=NOTHING if self.teacher == UNTRAINED else "",
         )
 
     def chosen(self, maps: int, stages: int) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ Deviations:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -44,7 +44,7 @@ from tutelage.transfer import cross_entropy, divergence
 class EnNAS:
     """Sampled sub-networks are taught by their optimal ensemble."""
 
-    students: int = 4
+    students: int = field(default=4, metadata={"quick": 2})
     """Sub-networks of a batch, m."""
     temperature: float = 1.0
     """How much teacher and students are softened, τ."""

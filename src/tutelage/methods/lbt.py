@@ -20,7 +20,7 @@ Deviations:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from tutelage.checks import at_least, one_of
@@ -34,7 +34,8 @@ from tutelage.virtual import detach
 class LBT:
     """A searched teacher teaches a fixed student and learns from how the student does."""
 
-    student: str = "resnet18"
+    # a quick look's student is a chain of identities, the least of NAS-Bench-Macro
+    student: str = field(default="resnet18", metadata={"quick": "00000000"})
     """The student's genotype: resnet18, resnet50, or another name, text or file."""
     pseudo_weight: float = 1.0
     """Weight of the teacher's labels in the student's loss, λ."""

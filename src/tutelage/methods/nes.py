@@ -21,7 +21,7 @@ Deviations:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tutelage.checks import at_least, one_of
 from tutelage.methods.group import Group, total
@@ -33,9 +33,9 @@ from tutelage.problem import Make, Problem
 class NES:
     """Learners search apart; the best together are kept as an ensemble."""
 
-    learners: int = 5
+    learners: int = field(default=5, metadata={"quick": 3})
     """Size of the pool, K."""
-    members: int = 3
+    members: int = field(default=3, metadata={"quick": 2})
     """Learners of the ensemble, M, selected on the validation half."""
     order: Order = "alphas-first"
     """Which move first in an iteration: levels-first or alphas-first."""

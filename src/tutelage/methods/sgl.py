@@ -19,7 +19,7 @@ Deviations:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from tutelage.checks import at_least, one_of
@@ -44,7 +44,7 @@ class SGL:
     """Pseudo-labels: the peer's probabilities, or its most likely class."""
     first_stage: Literal["joint", "none", "separate"] = "joint"
     """Stage I: joint (the paper); none: W labels (Eq. 12); separate: own alphas first (Eq. 13)."""
-    pretrain: int = 0
+    pretrain: int = field(default=0, metadata={"quick": 1})
     """Epochs in which only stage I trains."""
     human_labels: bool = True
     """Train W on labelled images too; without: on the peers' labels alone (Eq. 15)."""

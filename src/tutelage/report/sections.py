@@ -10,7 +10,7 @@ from tutelage.report.learners import cells, learners
 from tutelage.report.plots import Line, by_epoch, keyed_lines, learner_lines, plot, timeline, values
 from tutelage.report.read import Record, Stage, number
 from tutelage.report.sampled import sampled
-from tutelage.report.status import provenance, status, stopped
+from tutelage.report.status import provenance, quick, status, stopped
 from tutelage.report.tables import dotted, duration
 from tutelage.report.teaching import first_stage, teaching
 from tutelage.report.tiles import tiles
@@ -31,7 +31,7 @@ def summary(record: Record) -> dict[str, Any]:
         "name": record.path.name,
         "path": record.path,
         "status": status(record),
-        "notes": [note for _, stage in record.stages for note in stage.notes],
+        "notes": [*quick(record), *(note for _, stage in record.stages for note in stage.notes)],
         "tiles": list(tiles(record)),
         "cells": cells(record.genotype),
         "genotype": record.genotype,

@@ -53,6 +53,15 @@ def _sampled(stage: Stage) -> Iterator[str]:
         yield "its paths are not ranked or evolved yet"
 
 
+def quick(record: Record) -> Iterator[str]:
+    """Say that a run was a quick look, where it was."""
+    if record.search and record.search.setting("quick"):
+        yield (
+            "A quick look (--quick): its settings were made small so that it ends within a minute, "
+            "so its figures say nothing of the method."
+        )
+
+
 def stopped(stage: Stage) -> str:
     """Say why a search stopped early and what it keeps; nothing where it did not."""
     if not stage.stopped:

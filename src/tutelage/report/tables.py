@@ -204,6 +204,7 @@ def _material(record: Record) -> tuple[dict[str, Any], dict[str, Any]]:
         settings = dict(dotted(stage.settings)) if stage else {}
         if record.search:
             settings.pop("genotype", None)  # a retraining's: what its search found
+        settings = {k: x for k, x in settings.items() if not k.startswith("quick.")}
         immaterial = [name for name in settings if name.rpartition(".")[2] in IMMATERIAL]
         found.append({name: settings[name] for name in settings if name not in immaterial})
     return found[0], found[1]

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.clock import Clock
-from tutelage.problem import Net
+from tutelage.problem import UNTRAINED, Net
 from tutelage.run.fixed import fixed_network
-from tutelage.run.teacher import Pictures, Teacher, trained
+from tutelage.run.teacher import Pictures, Teacher, trained, untrained
 from tutelage.searches.base import Relaxing, Sampling, Search
 from tutelage.spaces.base import Mix, Size, Space
 from tutelage.spaces.genotype import Genotype
@@ -166,6 +166,8 @@ class Maker:
         Raises:
             ValueError: There is none of this name, or it is for other images.
         """
+        if name == UNTRAINED:
+            return untrained(self.spaces[0], self.size, self.device, self.amp)
         return trained(name, self.pictures, self.device, self.amp)
 
     def multiply_adds(self, mix: Mix) -> float:

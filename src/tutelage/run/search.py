@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from tutelage.config import Data, Run
 from tutelage.data.draws import draws
 from tutelage.data.splits import load_split, save_split
-from tutelage.parts import part_settings
+from tutelage.parts import from_table, part_settings
 from tutelage.problem import Method, pick
+from tutelage.quick import quick_look, stated
 from tutelage.run import ensemble, evolved
 from tutelage.run.directory import RunDirectory, plain
 from tutelage.run.ensemble import Ensemble, forward_selection
@@ -72,6 +73,7 @@ def search(
     *,
     out: Path | str,
     resume: bool = False,
+    quick: bool = False,
     **settings: Any,
 ) -> Found:
     """Search an architecture, as `tutelage search` does.
@@ -83,6 +85,7 @@ def search(
         data: Which images: a name, a folder, or `Data` for all its settings.
         out: The run directory.
         resume: Go on in `out` where an earlier call was stopped.
+        quick: Make small what is left at its default, so that the search ends within a minute.
         **settings: Further fields of `tutelage.config.Run`.
 
     Raises:
@@ -93,14 +96,16 @@ def search(
     def table(kind: str, part: Any) -> dict[str, Any]:
         return {"name": part} if isinstance(part, str) else part_settings(kind, part)
 
-    run_settings = Run(
-        method=table("method", method),
-        search=table("search", search),
-        space=table("space", space),
-        data=Data(name=data) if isinstance(data, str) else data,
-        **settings,
-    )
-    return search_run(run_settings, Path(out), resume)
+    settings |= {
+        "method": table("method", method),
+        "search": table("search", search),
+        "space": table("space", space),
+        "data": Data(name=data) if isinstance(data, str) else data,
+    }
+    if quick:
+        given = stated(settings)
+        return search_run(from_table(Run, quick_look(given, given), "a search"), Path(out), resume)
+    return search_run(Run(**settings), Path(out), resume)
 
 
 def search_run(settings: Run, out: Path, resume: bool = False) -> Found:

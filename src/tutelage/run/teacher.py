@@ -10,7 +10,11 @@ from typing import Any, Final, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
+from tutelage.problem import UNTRAINED
+from tutelage.run.fixed import Fixed
 from tutelage.run.network import about, load
+from tutelage.spaces.base import Size, Space
+from tutelage.spaces.paths import drawn, genotype
 
 TIMM: Final = "timm:"
 
@@ -66,8 +70,9 @@ def trained(
     """
     if not name:
         raise ValueError(
-            "teacher = '': give a trained network, by the directory of a `tutelage retrain`, its "
-            f"network.safetensors, or {TIMM}NAME or {TIMM}NAME#PART for one of timm's"
+            "teacher = '': give --teacher, the directory of a `tutelage retrain`, its "
+            f"network.safetensors, or {TIMM}NAME or {TIMM}NAME#PART for one of timm's, such as "
+            f"{TIMM}resnet18; or {UNTRAINED}, for a look only"
         )
     if name.startswith(TIMM):
         network, maps = _from_timm(name, device)
@@ -90,6 +95,21 @@ def trained(
 
     theirs, ours = (column(mean), column(std)), (column(pictures.mean), column(pictures.std))
     return Teacher(maps, ours[1] / theirs[1], (ours[0] - theirs[0]) / theirs[1], amp)
+
+
+def untrained(
+    space: Space, size: Size, device: torch.device, amp: torch.dtype | None = None
+) -> Teacher:
+    """Draw a network of a space as a teacher: it has as many maps as a supernet stages.
+
+    Always the same one, which normalises by the batch, since it has no running statistics.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = space.network(genotype(space, drawn(space)), size)
+    fixed = Fixed(network).requires_grad_(False).to(device)
+    one = torch.ones(size.image_channels, 1, 1, device=device)
+    return Teacher(fixed.network.maps, one, torch.zeros_like(one), amp)
 
 
 def _from_timm(name: str, device: torch.device) -> tuple[Any, Callable[[Tensor], list[Tensor]]]:

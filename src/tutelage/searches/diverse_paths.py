@@ -72,7 +72,7 @@ class DiversePaths:
         if count > fewest:
             raise ValueError(
                 f"{count} sub-networks in a layer of {fewest} operations, of which no two take the "
-                f"same: give --students {fewest}, or a space with more operations"
+                f"same: give --students {fewest} or fewer, or a space with more operations"
             )
         columns: list[list[int]] = []
         for node in choices(space):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import ClassVar
 
@@ -69,7 +69,7 @@ class PDarts:
     """Initial dropout rate of skip connections in each of the three phases."""
     max_skips: int = 2
     """Largest number of skip connections in the normal cell, M; 8: no limit."""
-    deeper: tuple[int, int] = (6, 12)
+    deeper: tuple[int, int] = field(default=(6, 12), metadata={"quick": (1, 2)})
     """Cells that the second and the third phase have beyond the first."""
     init: float = 1e-3
     """Standard deviation of the initial alphas."""

@@ -13,7 +13,7 @@ several of equal width, and then an architecture within it: `bins`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -34,7 +34,7 @@ hundred times as many, lest a range that few are in stop a search that has begun
 class SinglePath:
     """Train one sampled path a batch."""
 
-    bins: int = 0
+    bins: int = field(default=0, metadata={"quick": 0})
     """Ranges of multiply-adds, of equal width, of which one is drawn first; 0: the architecture is
     drawn uniformly."""
     bins_from: float = 0.0

@@ -108,6 +108,8 @@ class Sizes(NamedTuple):
     """Its cells."""
     auxiliary: float
     """Weight of its auxiliary head's loss; 0: it has none."""
+    fewest: int
+    """Fewest cells in which every choice of the space has a place."""
 
 
 Image = tuple[int, int]

@@ -71,7 +71,7 @@ class CellSpace:
     """For each group, the operations of its 14 edges: by node, then by predecessor."""
     variant: Variant = PLAIN
     """What a search has asked of the supernet."""
-    sizes: ClassVar[Sizes] = Sizes(16, 8, 36, 20, auxiliary=0.4)
+    sizes: ClassVar[Sizes] = Sizes(16, 8, 36, 20, auxiliary=0.4, fewest=3)
     stages: ClassVar[int] = 0
     nodes: ClassVar[tuple[int, ...]] = tuple(range(2, 2 + NODES))
 

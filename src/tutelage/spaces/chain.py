@@ -44,6 +44,15 @@ from tutelage.spaces.blocks import ALLOWED, Activation, Style, block, is_block
 from tutelage.spaces.chain_network import GROUP, Layer, Network, Supernet
 from tutelage.spaces.genotype import Genotype
 
+LAYERS = 8
+"""Layers that a quick look leaves as they are: a benchmark's table knows no other depths."""
+
+
+def shallow(chain: Chain) -> tuple[int, ...]:
+    """Return the depths that a quick look has: one layer a stage where the chain is long."""
+    stages = len(chain.depths)
+    return (1,) * stages if sum(chain.depths) > LAYERS else chain.depths
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -55,7 +64,7 @@ class Chain:
     of K x K, shuffle_KxK, shuffle_xception."""
     widths: tuple[int, ...] = field(metadata=SETTING)
     """Channels of every stage."""
-    depths: tuple[int, ...] = field(metadata=SETTING)
+    depths: tuple[int, ...] = field(metadata={**SETTING, "quick": shallow})
     """Layers of every stage."""
     strides: tuple[int, ...] = field(metadata=SETTING)
     """Stride of every stage's first layer."""
@@ -119,7 +128,8 @@ class Chain:
     @property
     def sizes(self) -> Sizes:
         """Cells are layers here, and channels the stem's."""
-        return Sizes(self.stem, sum(self.depths), self.stem, sum(self.depths), auxiliary=0.0)
+        layers = sum(self.depths)
+        return Sizes(self.stem, layers, self.stem, layers, auxiliary=0.0, fewest=layers)
 
     @property
     def choices(self) -> Mapping[str, tuple[int, int]]:

@@ -218,7 +218,7 @@ class NasBench201:
     """The operations of the six edges: by node, then by predecessor."""
     variant: Variant = PLAIN_201
     """What a search has asked of the supernet."""
-    sizes: ClassVar[Sizes] = Sizes(16, 5, 16, 5, auxiliary=0.0)
+    sizes: ClassVar[Sizes] = Sizes(16, 5, 16, 5, auxiliary=0.0, fewest=1)
     """Cells are counted for each of the three stages."""
     nodes: ClassVar[tuple[int, ...]] = tuple(range(1, 1 + NODES))
     stages: ClassVar[int] = 0
