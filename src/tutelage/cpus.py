@@ -19,9 +19,9 @@ SECONDS = 0.2
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Variables by which a caller says how OpenMP's threads wait for one another."""
 SPINS = "10000"
-"""How often a waiting thread of GNU's OpenMP looks again before it sleeps; its own 300,000 times are
-several milliseconds. Two threads beside a busy process took 10.4 s a step with those and 2.3 s with
-these, and on two idle cores 0.90 and 0.95 s, where threads that sleep at once took 0.98 s."""
+"""How often a waiting thread of GNU's OpenMP looks again before it sleeps; its own 300,000 take
+milliseconds. Two threads beside a busy process took 10.4 s a step with those and 2.3 s with these;
+on two idle cores 0.90 and 0.95 s, and where threads sleep at once 0.98 s."""
 
 asked: ContextVar[int | None] = ContextVar("threads that the settings ask for", default=None)
 """What `decoders` follows; None: the settings leave it open."""
