@@ -24,7 +24,8 @@ VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_THREAD_LIMIT")
 """Whoever sets one of these, or calls torch.set_num_threads, has chosen the number."""
 SHARE: Final = 25_000
 """Numbers that every thread has of a batch's maps in the first cell. Below 50,000, a second thread
-saved a fifth of a step's time at most on two idle cores; beside a busy process it doubled it."""
+saved a fifth of a step's time at most on two idle cores; beside a busy process two threads take
+twice as long as one."""
 UNREST: Final = 0.25
 """Share of a CPU that others may use while it still counts as idle: no system is at rest."""
 
@@ -56,13 +57,19 @@ def restored(given: int | None) -> Iterator[None]:
     finally:
         cpus.asked.reset(asked)
         _present.reset(present)
-        torch.set_num_threads(before)
+        _set(before)
 
 
 def compute_with(threads: Threads) -> None:
     """Compute with so many threads from now on."""
-    torch.set_num_threads(threads.number)
+    _set(threads.number)
     _present.set(threads)
+
+
+def _set(number: int) -> None:
+    """Tell torch the number, unless it has it: to be told changes how MKL keeps its threads."""
+    if torch.get_num_threads() != number:
+        torch.set_num_threads(number)
 
 
 def present() -> Threads:
