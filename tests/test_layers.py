@@ -20,6 +20,7 @@ ALLOWED = {
     "transfer": set(),
     "ensembling": set(),
     "clock": set(),
+    "cpus": set(),
     "problem": {"clock", "multilevel", "virtual"},
     "config": {"checks", "searches.evolution"},
     "quick": {"checks", "config", "parts"},
@@ -29,7 +30,7 @@ ALLOWED = {
         *("clock", "multilevel", "virtual", "problem", "transfer", "ensembling"),
         *("checks", "methods"),
     },
-    "data": {"config", "data", "problem", "checks"},
+    "data": {"config", "data", "problem", "checks", "cpus"},
     "report": {"report", "spaces.genotype", "spaces.published", "checks"},
     "recipes": {"checks", "recipes"},
 }

@@ -77,11 +77,18 @@ def test_open_says_what_is_no_run(tmp_path):
         RunDirectory.open(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("name", ["run.toml", "environment.json"])
-def test_damaged_files_are_named(directory, name):
-    (directory.path / name).write_bytes(b"epochs = [3\xff")
-    with pytest.raises(ValueError, match=rf"{name} is damaged"):
-        directory.settings() if name == "run.toml" else directory.begin_session(0, 0)
+def test_damaged_settings_are_named(directory):
+    (directory.path / "run.toml").write_bytes(b"epochs = [3\xff")
+    with pytest.raises(ValueError, match=r"run.toml is damaged"):
+        directory.settings()
+
+
+def test_damaged_sessions_are_put_aside(directory):
+    (directory.path / "environment.json").write_bytes(b"{3\xff")
+    directory.begin_session(1, 2)
+    assert (directory.path / "environment.damaged.json").read_bytes() == b"{3\xff"
+    [session] = directory.read_json("environment.json")["sessions"]
+    assert (session["from_epoch"], session["from_step"]) == (1, 2)
 
 
 def test_changed_settings_are_named_with_both_values():

@@ -16,6 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from tutelage import __version__
 from tutelage.config import Alphas, Data, Retrain, Run, Weights
+from tutelage.cpus import wait_asleep
 from tutelage.flags import (
     Flag,
     command,
@@ -64,6 +65,7 @@ SECTIONS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; a user's mistake ends in one sentence and a non-zero exit."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
+    wait_asleep()
     try:
         application(tokens)(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:

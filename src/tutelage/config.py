@@ -15,6 +15,8 @@ from tutelage.searches.evolution import Evolution
 
 Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
+MOST_THREADS = 1024
+"""More than any machine has CPUs; OpenMP ends the process where the system refuses it threads."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,9 @@ class Retrain:
     """Where to compute; auto: CUDA where there is one."""
     precision: Precision = "fp32"
     """Numbers of the forward passes."""
+    threads: int | None = None
+    """Threads that compute, and that decode images; not set: as many as the CPUs that are usable
+    and idle, and fewer for small maps; a run that goes on keeps its number."""
     log_every: int = 50
     """Steps between two logged ones."""
     save_every: float = 5.0
@@ -216,6 +221,8 @@ class Retrain:
         for name, minimum in minima.items():
             if (value := getattr(self, name)) is not None:
                 at_least(minimum, **{name: value})
+        if self.threads is not None:
+            within(1, MOST_THREADS, threads=self.threads)
         positive(lr=self.lr, rmsprop_epsilon=self.rmsprop_epsilon)
         positive(step_factor=self.step_factor, step_epochs=self.step_epochs)
         within(0, 1, momentum=self.momentum, label_smoothing=self.label_smoothing)
@@ -290,6 +297,9 @@ class Run:
     """Where to compute; auto: CUDA where there is one."""
     precision: Precision = "fp32"
     """Numbers of the forward passes."""
+    threads: int | None = None
+    """Threads that compute, and that decode images; not set: as many as the CPUs that are usable
+    and idle, and fewer for small maps; a run that goes on keeps its number."""
     log_every: int = 50
     """Steps between two logged ones."""
     save_every: float = 5.0
@@ -329,6 +339,8 @@ class Run:
         for name in ("channels", "cells", "limit_batches"):
             if (value := getattr(self, name)) is not None:
                 at_least(1, **{name: value})
+        if self.threads is not None:
+            within(1, MOST_THREADS, threads=self.threads)
         at_least(0, eigenvalue_every=self.eigenvalue_every, stop_from=self.stop_from)
         at_least(0, sharpness_every=self.sharpness_every, gap_every=self.gap_every)
         positive(sharpness_radius=self.sharpness_radius)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from tutelage.config import Data
+from tutelage.cpus import decoders
 from tutelage.data import DataError, shards
 from tutelage.data.images import (
     SUFFIXES,
@@ -165,7 +166,7 @@ def common_shape(files: Listing, settings: Data) -> Shape:
     if channels and side:
         return channels, side, side
     paths = files.paths
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(decoders()) as pool:
         shapes = list(pool.map(header, paths, repeat(files.opened)))
     first = shapes[0]
     for path, shape in zip(paths, shapes, strict=True):

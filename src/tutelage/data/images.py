@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from tutelage.cpus import decoders
 from tutelage.data import DataError
 from tutelage.data.draws import draws
 from tutelage.data.windows import Box, Windows, central
@@ -145,7 +145,7 @@ class OnDisk:
         self.labels = labels
         self.shape = shape
         self._paths, self._centre, self._opened = paths, centre, opened
-        self._pool = ThreadPoolExecutor(os.cpu_count(), "decode")
+        self._pool = ThreadPoolExecutor(decoders(), "decode")
         self._expected: dict[tuple[bytes, ...], list[Future[Pixels]]] = {}
 
     def __len__(self) -> int:

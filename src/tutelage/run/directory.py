@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-ELSEWHERE = ("device", "root", "download", "save_every", "table")
+ELSEWHERE = ("device", "threads", "root", "download", "save_every", "table")
 """Settings that may change when a run goes on: they say where things are, not what is done."""
 
 
@@ -312,13 +312,28 @@ class RunDirectory:
                 )
             file.truncate(size)
 
-    def begin_session(self, epoch: int, step: int, gpu: str | None = None) -> None:
-        """Add a session to environment.json: it starts at an epoch and a step, now."""
-        if (self.path / "environment.json").exists():
-            self._sessions = self.read_json("environment.json")["sessions"]
+    def begin_session(self, epoch: int, step: int, **hardware: Any) -> None:
+        """Add a session to environment.json: it starts at an epoch and a step, now.
+
+        A damaged file, which nothing depends on, is put aside as environment.damaged.json.
+        """
+        self._sessions = self._read_sessions()
         self._began = time.monotonic()
-        self._sessions.append(session(epoch, step, gpu))
+        self._sessions.append(session(epoch, step, **hardware))
         self.save_session()
+
+    def _read_sessions(self) -> list[dict[str, Any]]:
+        path = self.path / "environment.json"
+        if not path.exists():
+            return []
+        try:
+            sessions = self.read_json(path.name)["sessions"]
+        except (ValueError, LookupError, TypeError, RecursionError):
+            sessions = None
+        if isinstance(sessions, list):
+            return sessions
+        path.replace(path.with_name("environment.damaged.json"))
+        return []
 
     def save_session(self) -> None:
         """Write how long this process has been at work; called at every checkpoint and the end."""

@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 import torch
 
 from tutelage.config import Run
+from tutelage.run import threads
 from tutelage.run.cost import Cost, Prices, final_size, prices_of
 from tutelage.run.evolved import check
-from tutelage.run.joined import joined
+from tutelage.run.joined import elements_of, joined
 from tutelage.run.measure import Measured, Scoring, Section, measure, measure_scoring
 from tutelage.run.memory import available
 from tutelage.run.searching import Searching
 from tutelage.run.streams import Streams, halves_of, streams_of
+from tutelage.run.threads import Threads
 from tutelage.spaces.base import Mix, Size, Space
 
 STEPS = 4
@@ -54,6 +56,8 @@ class Dry:
     """What the final network's size counts: cells, or a chain's layers."""
     scoring: Scoring | None = None
     """What follows the epochs of a search that samples paths."""
+    threads: Threads | None = None
+    """What computed."""
 
     @property
     def fits(self) -> bool:
@@ -113,7 +117,10 @@ class Dry:
         for section in self.sections:
             lines += self._section(section)
         whole = f"{self._about}{duration(self.seconds)}, validation and checkpoints not counted"
-        lines += [_entry("all epochs", whole), *self._scored(), *self._memory()]
+        lines += [_entry("all epochs", whole)]
+        if self.threads:
+            lines += [_entry("threads", f"{self.threads.number} ({self.threads.because})")]
+        lines += [*self._scored(), *self._memory()]
         return "\n".join(lines)
 
     @property
@@ -210,7 +217,14 @@ def dry_run(settings: Run) -> Dry:
     Raises:
         ValueError: As a search does.
     """
-    settings, method, search, space, size, train, device = joined(settings)
+    with threads.restored(settings.threads):
+        return _measured(settings)
+
+
+def _measured(settings: Run) -> Dry:
+    parts = joined(settings)
+    threads.settle(elements_of(parts))
+    settings, method, search, space, size, train, device = parts
     classes, shape = len(train.classes), train.images.shape
     streams = streams_of(settings, train, halves_of(settings, train), device)
     images = len(streams.train.subset)
@@ -245,7 +259,8 @@ def dry_run(settings: Run) -> Dry:
             scoring = measure_scoring(searching(measured[-1].batch), STEPS)
     measures = tuple(measured)
     unit = "layers" if space.stages else "cells"
-    return Dry(final, shape, costs, asked, images, steps, measures, memory, remark, unit, scoring)
+    known = (asked, images, steps, measures, memory, remark, unit, scoring)
+    return Dry(final, shape, costs, *known, threads=threads.present())
 
 
 def batches(asked: int) -> list[int]:

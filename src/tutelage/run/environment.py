@@ -13,7 +13,13 @@ from typing import Any
 PACKAGES = ("tutelage", "torch", "numpy")
 
 
-def session(epoch: int, step: int, gpu: str | None) -> dict[str, Any]:
+def session(
+    epoch: int,
+    step: int,
+    gpu: str | None = None,
+    threads: int | None = None,
+    threads_because: str | None = None,
+) -> dict[str, Any]:
     """Return the record of a session that begins now at an epoch and a step."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -24,6 +30,8 @@ def session(epoch: int, step: int, gpu: str | None) -> dict[str, Any]:
         | {name: version(name) for name in PACKAGES},
         "commit": git_commit(),
         "hardware": {"cpu": cpu_name(), "cores": os.cpu_count(), "gpu": gpu},
+        "threads": threads,
+        "threads_because": threads_because,
         "system": platform.platform(),
     }
 

@@ -12,6 +12,7 @@ from tutelage.data.images import Labelled
 from tutelage.data.read import read
 from tutelage.parts import make_part, part_settings
 from tutelage.problem import Method
+from tutelage.run.threads import elements
 from tutelage.run.training import device_named
 from tutelage.searches.base import Search
 from tutelage.spaces.base import Size, Space
@@ -61,6 +62,13 @@ def joined(settings: Run) -> Joined:
         form=settings.form,
     )
     return Joined(settings, method, search, space, size, train, device)
+
+
+def elements_of(parts: Joined) -> int | None:
+    """Count the numbers in a batch's maps of the first cell; None: a GPU computes them."""
+    if parts.device.type != "cpu":
+        return None
+    return elements(parts.settings.batch_size, parts.size, parts.train.images.shape)
 
 
 OF_ALPHAS = ("eigenvalue_every", "sharpness_every", "gap_every", "stop")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
-from tutelage.run import checkpoint
+from tutelage.run import checkpoint, threads
 from tutelage.run.directory import RunDirectory, changed_settings
 from tutelage.run.progress import Progress
 
@@ -89,7 +89,8 @@ def run(
         work.restore(stored["work"])
         size = stored["metrics_size"]
     directory.cut_metrics(size)
-    directory.begin_session(work.epoch, work.step, gpu)
+    number, because = threads.present()
+    directory.begin_session(work.epoch, work.step, gpu=gpu, threads=number, threads_because=because)
 
     def save() -> None:
         work.check_state()

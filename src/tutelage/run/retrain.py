@@ -25,7 +25,7 @@ from tutelage.data.batches import Stream, in_order
 from tutelage.data.images import Labelled
 from tutelage.data.randaugment import RandAugment
 from tutelage.data.read import read
-from tutelage.run import ensemble, loop
+from tutelage.run import ensemble, loop, threads
 from tutelage.run.directory import RunDirectory, plain
 from tutelage.run.ensemble import Ensemble
 from tutelage.run.network import FILE, About, about, load, member, save_network, space_of
@@ -54,6 +54,13 @@ def retrain(
         ValueError: a changed setting, unusable data, or a loss that is no number.
         StoppedError: SIGINT or SIGTERM came; everything is saved.
     """
+    with threads.restored(settings.threads):
+        return _retrained(genotype, data, settings, out, resume)
+
+
+def _retrained(
+    genotype: Genotype, data: Data, settings: Retrain, out: Path, resume: bool
+) -> dict[str, Any]:
     device = device_named(settings.device)
     text, settings = json.dumps(genotype.to_dict()), _sized(settings, genotype)
     if (out / RESULT).exists():
@@ -75,6 +82,8 @@ def retrain(
     with torch.random.fork_rng(devices), begin(out, given) as directory:
         directory.write_text("genotype.json", genotype.to_json())
         training = Training(genotype, stream, settings)
+        small = threads.elements(settings.batch_size, training.size, train.images.shape)
+        threads.settle(small if device.type == "cpu" else None, out if resume else None)
         loop.run(
             training,
             directory,
@@ -110,6 +119,13 @@ def retrain_ensemble(
         ValueError: as `retrain`.
         StoppedError: as `retrain`.
     """
+    with threads.restored(settings.threads):
+        return _ensemble_retrained(together, data, settings, out, resume)
+
+
+def _ensemble_retrained(
+    together: Ensemble, data: Data, settings: Retrain, out: Path, resume: bool
+) -> dict[str, Any]:
     device = device_named(settings.device)
     settings = _sized(settings, together.genotypes[0])
     texts = [json.dumps(genotype.to_dict()) for genotype in together.genotypes]
@@ -142,8 +158,12 @@ def _together(
     device: torch.device,
 ) -> dict[str, Any]:
     """Test the networks in `out` together; return what result.json says of the ensemble."""
-    tested = test_images(data, about(out / member(0)))
-    marks = measured(load(out, device), tested, settings.batch_size, device)
+    details = about(out / member(0))
+    with threads.restored(settings.threads):
+        tested = test_images(data, details)
+        elements = threads.elements(settings.batch_size, details.size, details.shape)
+        threads.settle(elements if device.type == "cpu" else None, out / member(0))
+        marks = measured(load(out, device), tested, settings.batch_size, device)
     same = {name: results[0][name] for name in ("data", "epochs", "seed")}
     sums = {name: sum(each[name] for each in results) for name in ("parameters", "multiply_adds")}
     errors = [each["test_error"] for each in results]

@@ -17,10 +17,10 @@ from tutelage.data.splits import load_split, save_split
 from tutelage.parts import from_table, part_settings
 from tutelage.problem import Method, pick
 from tutelage.quick import quick_look, stated
-from tutelage.run import ensemble, evolved
+from tutelage.run import ensemble, evolved, threads
 from tutelage.run.directory import RunDirectory, plain
 from tutelage.run.ensemble import Ensemble, forward_selection
-from tutelage.run.joined import joined
+from tutelage.run.joined import elements_of, joined
 from tutelage.run.loop import run
 from tutelage.run.searching import Searching
 from tutelage.run.streams import halves_of, streams_of
@@ -120,7 +120,14 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
         ValueError: A setting, the data or the run directory cannot be used, or a loss is no number.
         StoppedError: SIGINT or SIGTERM came; everything is saved.
     """
-    settings, method, search, space, size, train, device = joined(settings)
+    with threads.restored(settings.threads):
+        return _searched(settings, out, resume)
+
+
+def _searched(settings: Run, out: Path, resume: bool) -> Found:
+    parts = joined(settings)
+    threads.settle(elements_of(parts), out if resume else None)
+    settings, method, search, space, size, train, device = parts
     opened = RunDirectory.resume if resume else RunDirectory.create
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):

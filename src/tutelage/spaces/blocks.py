@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.spaces.convolution import Convolution, Depthwise
+from tutelage.spaces.fused import BatchNorm
 from tutelage.spaces.network import drop
 
 Activation = Literal["relu", "swish"]
@@ -43,7 +44,7 @@ class Style(NamedTuple):
 
     def norm(self, channels: int) -> nn.BatchNorm2d:
         """Build a BatchNorm."""
-        return nn.BatchNorm2d(channels, affine=self.affine, track_running_stats=self.track)
+        return BatchNorm(channels, affine=self.affine, track_running_stats=self.track)
 
     def act(self) -> nn.Module:
         """Build the activation."""

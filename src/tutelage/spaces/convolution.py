@@ -85,15 +85,19 @@ def subsample(x: Tensor, stride: int) -> Tensor:
     return x if stride == 1 else F.avg_pool2d(x, 1, stride)
 
 
+def autocasts(x: Tensor) -> bool:
+    """Tell whether torch chooses the type of the operations on x; meta tensors cannot be asked."""
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
 def convolve(
     x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1, groups: int = 1
 ) -> Tensor:
     """Convolve x (B, C, H, W) with a kernel (O, C / groups, k, k), k odd, padded."""
     size = (kernel.shape[2], kernel.shape[3])
     form = Form(stride, (dilation * (size[0] // 2), dilation * (size[1] // 2)), dilation, groups)
-    kind = x.device.type  # meta tensors, which only count, have no autocast to ask for
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        # torch's own casts what it needs
+    if autocasts(x):  # torch's own casts what it needs
         return F.conv2d(x, kernel, None, stride, form.padding, dilation, groups)
     return _Convolve.apply(x, kernel, form)
 

@@ -14,8 +14,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
+
+from tutelage.spaces.convolution import autocasts
 
 EPSILON = 1e-5
 DIMENSIONS = (0, 2, 3)
@@ -25,6 +27,19 @@ DIMENSIONS = (0, 2, 3)
 def normalise(x: Tensor) -> Tensor:
     """Normalise each channel of x (B, C, H, W) by its own batch: no memory, no scale, no shift."""
     return _Normalise.apply(x)[0]
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation; of a supernet's, which keeps no statistics, by `normalise`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, C, H, W)."""
+        if self.track_running_stats or autocasts(x):
+            return super().forward(x)
+        y = normalise(x)
+        if self.affine:
+            y = torch.addcmul(self.bias[:, None, None], y, self.weight[:, None, None])
+        return y
 
 
 def moments(z: Tensor, groups: int) -> tuple[Tensor, Tensor]:

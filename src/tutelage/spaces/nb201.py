@@ -29,6 +29,7 @@ from tutelage.spaces.base import (
     narrow,
 )
 from tutelage.spaces.convolution import Convolution, channels_last
+from tutelage.spaces.fused import BatchNorm
 from tutelage.spaces.genotype import NASBENCH201_OPERATIONS, Cell, Genotype
 from tutelage.spaces.mixed import Compared, MixedNode, State, Weights, compared, weights_of
 from tutelage.spaces.network import drop
@@ -50,7 +51,7 @@ class Halve(nn.Module):
         self.second = ReluConvolution(2 * channels, 2 * channels, 3)
         self.shortcut = Convolution(channels, 2 * channels, 1)
         for block in (self.first, self.second):
-            block[2] = nn.BatchNorm2d(2 * channels, affine=affine, track_running_stats=track)
+            block[2] = BatchNorm(2 * channels, affine=affine, track_running_stats=track)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, C, H, W) to (B, 2 C, H / 2, W / 2), rounded up."""
@@ -124,13 +125,13 @@ class Skeleton(nn.Module):
             raise ValueError(f"form = {size.form!r}: networks of nasbench201 have only 'cifar'")
         channels = size.channels
         convolution = Convolution(size.image_channels, channels, 3)
-        norm = nn.BatchNorm2d(channels, track_running_stats=track)
+        norm = BatchNorm(channels, track_running_stats=track)
         self.stem = nn.Sequential(convolution, norm)
         widths = [channels, 2 * channels, 4 * channels]
         self.cells = nn.ModuleList(cell(width) for width in widths for _ in range(size.cells))
         self.halves = nn.ModuleList(Halve(width, affine=track, track=track) for width in widths[:2])
         self.per_stage = size.cells
-        self.norm = nn.BatchNorm2d(widths[-1], track_running_stats=track)
+        self.norm = BatchNorm(widths[-1], track_running_stats=track)
         self.classifier = nn.Linear(widths[-1], size.classes)
 
     def steps(self) -> Iterator[tuple[nn.Module, Any]]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tutelage.checks import nearest
 from tutelage.spaces.base import Size
 from tutelage.spaces.convolution import Convolution, Depthwise
+from tutelage.spaces.fused import BatchNorm
 from tutelage.spaces.genotype import DARTS_OPERATIONS
 
 NODES = 4
@@ -105,7 +106,7 @@ def stem(size: Size, *, track: bool = True) -> nn.ModuleList:
     channels, image = size.channels, size.image_channels
 
     def convolution(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
-        norm = nn.BatchNorm2d(outputs, track_running_stats=track)
+        norm = BatchNorm(outputs, track_running_stats=track)
         return [Convolution(inputs, outputs, 3, stride), norm]
 
     if size.form == "cifar":

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tutelage.spaces.base import PLAIN, Edges, Mix, Size, Variant, check_shares
 from tutelage.spaces.convolution import channels_last
-from tutelage.spaces.fused import side_by_side
+from tutelage.spaces.fused import BatchNorm, side_by_side
 from tutelage.spaces.mixed import (
     Compared,
     MixedNode,
@@ -82,7 +82,7 @@ class Supernet(nn.Module):
             MixedCell(edges[place.group], place, variant) for place in self.plan
         )
         width = self.plan[-1].outputs
-        norm = nn.BatchNorm2d(width, track_running_stats=False)
+        norm = BatchNorm(width, track_running_stats=False)
         self.norm = norm if variant.final_norm else nn.Identity()
         self.classifier = nn.Linear(width, size.classes)
         self.final_norm = variant.final_norm
