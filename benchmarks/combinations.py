@@ -11,7 +11,8 @@ combination came to is told by what it leaves, not by what it prints:
 
     ran       exit code 0, and a genotype.json that is a genotype of the space
     refused   exit code 1 or 2, one line on stderr, a sentence, and no run directory
-    too long  as ran, but over --limit seconds; or stopped at three times the limit
+    too long  as ran, but over --limit seconds of the processor; or killed, unfinished, after five
+              times as many seconds on the clock, which on a busy machine are more
     crashed   anything else, such as a signal, which is told as a negative exit code
 """
 
@@ -39,6 +40,8 @@ from typing import NamedTuple
 
 CHECKER = "libc_malloc_debug.so.0"
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_CHECK_": "3"}
+PATIENCE = 5
+"""Times the limit, on the clock, after which a process is killed."""
 OUTCOMES = ("ran", "refused", "too long", "crashed")
 SENTENCE = re.compile(r"tutelage: [^\n]+\n")
 
@@ -60,11 +63,13 @@ class Row:
     space: str
     outcome: str
     seconds: float
-    megabytes: float
+    megabytes: int
     """Most memory of the process, of which the imports take some hundreds."""
     code: int
     said: str
     """The sentence that refused it, or the last line on stderr."""
+    cpu_seconds: float = 0.0
+    """Time of the processor, which others on the machine hardly change; 0: not known."""
 
     @property
     def combination(self) -> Combination:
@@ -118,20 +123,22 @@ def work(combination: Combination, folder: Path, data: str) -> None:
 
 def judged(child: Child, status: int, usage: resource.struct_rusage, limit: float) -> Row:
     """Say what a process that has ended came to, by what it left."""
-    seconds = time.monotonic() - child.began
+    seconds, worked = time.monotonic() - child.began, usage.ru_utime + usage.ru_stime
     code = os.waitstatus_to_exitcode(status)
     error = (child.folder / "stderr").read_text(encoding="utf-8", errors="replace")
     run, said = child.folder / "run", ""
     if code == 0:
         said = wrong(run, child.combination.space)
-        outcome = "crashed" if said else "too long" if seconds > limit else "ran"
+        outcome = "crashed" if said else "too long" if worked > limit else "ran"
     elif code in (1, 2) and SENTENCE.fullmatch(error) and not run.exists():
         outcome, said = "refused", error.removeprefix("tutelage: ").strip()
     else:
-        outcome = "too long" if code == -signal.SIGKILL and seconds > 3 * limit else "crashed"
+        outcome = "too long" if code == -signal.SIGKILL and seconds > PATIENCE * limit else "crashed"
         said = (error.strip().splitlines() or [f"exit code {code}, and nothing on stderr"])[-1]
     shutil.rmtree(child.folder)
-    return Row(*child.combination, outcome, round(seconds, 1), usage.ru_maxrss / 1024, code, said)
+    size = usage.ru_maxrss // 1024
+    times = round(seconds, 1), round(worked, 1)
+    return Row(*child.combination, outcome, times[0], size, code, said, times[1])
 
 
 def wrong(run: Path, space: str) -> str:
@@ -165,7 +172,7 @@ def swept(todo: Sequence[Combination], workers: int, data: str, limit: float) ->
                 yield judged(running.pop(process), status, usage, limit)
                 continue
             for number, child in running.items():
-                if time.monotonic() - child.began > 3 * limit:
+                if time.monotonic() - child.began > PATIENCE * limit:
                     os.kill(number, signal.SIGKILL)
             time.sleep(0.02)
     finally:
@@ -187,9 +194,10 @@ def read(path: Path) -> list[Row]:
         Row(
             **{name: row[name] for name in names[:4]},
             seconds=float(row["seconds"]),
-            megabytes=float(row["megabytes"]),
+            megabytes=int(row["megabytes"]),
             code=int(row["code"]),
             said=row["said"],
+            cpu_seconds=float(row.get("cpu_seconds", 0)),
         )
         for row in rows
     ]
@@ -201,7 +209,7 @@ def write(path: Path, rows: Iterable[Row]) -> None:
     with partial.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
         table.writeheader()
-        table.writerows(asdict(row) | {"megabytes": round(row.megabytes)} for row in rows)
+        table.writerows(asdict(row) for row in rows)
     partial.replace(path)
 
 
@@ -221,9 +229,10 @@ def summary(rows: Sequence[Row]) -> str:
     for method in dict.fromkeys(row.method for row in rows):
         entries = [" / ".join(str(counts[method, s, x]) for x in OUTCOMES) for s in searches]
         lines.append(f"| `{method}` | " + " | ".join(entries) + " |")
-    lines += ["", "| slowest | seconds | MiB |", "| --- | --- | --- |"]
-    for row in sorted(rows, key=lambda row: -row.seconds)[:10]:
-        lines.append(f"| {named(row)} | {row.seconds:.1f} | {row.megabytes:.0f} |")
+    lines += ["", "| slowest | CPU seconds | seconds | MiB |", "| --- | --- | --- | --- |"]
+    for row in sorted(rows, key=lambda row: -(row.cpu_seconds or row.seconds))[:10]:
+        times = f"{row.cpu_seconds:.1f} | {row.seconds:.1f}"
+        lines.append(f"| {named(row)} | {times} | {row.megabytes} |")
     failed = [row for row in rows if row.outcome in ("crashed", "too long")]
     if failed:
         lines += ["", "| failed | outcome | exit code | said |", "| --- | --- | --- | --- |"]

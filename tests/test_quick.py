@@ -287,8 +287,8 @@ def test_a_combination_is_told_by_what_it_leaves(code, error, written, outcome, 
     combination = COMBINATIONS["Combination"]("single", "darts", "nasbench201")
     child = COMBINATIONS["Child"](combination, folder, 0.0)
     status = -code if code < 0 else code << 8
-    usage = type("Usage", (), {"ru_maxrss": 2048})
-    row = COMBINATIONS["judged"](child, status, usage, float("inf"))
+    usage = type("Usage", (), {"ru_maxrss": 2048, "ru_utime": 61.0 if late else 5.0, "ru_stime": 0})
+    row = COMBINATIONS["judged"](child, status, usage, 60.0)
     assert row.outcome == outcome and row.code == code and not folder.exists()
     assert bool(row.said) == (outcome != "ran")
 
