@@ -133,7 +133,9 @@ def judged(child: Child, status: int, usage: resource.struct_rusage, limit: floa
     elif code in (1, 2) and SENTENCE.fullmatch(error) and not run.exists():
         outcome, said = "refused", error.removeprefix("tutelage: ").strip()
     else:
-        outcome = "too long" if code == -signal.SIGKILL and seconds > PATIENCE * limit else "crashed"
+        outcome = (
+            "too long" if code == -signal.SIGKILL and seconds > PATIENCE * limit else "crashed"
+        )
         said = (error.strip().splitlines() or [f"exit code {code}, and nothing on stderr"])[-1]
     shutil.rmtree(child.folder)
     size = usage.ru_maxrss // 1024

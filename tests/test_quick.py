@@ -262,19 +262,20 @@ def genotype_cells(settings):
 
 
 @pytest.mark.parametrize(
-    ("code", "error", "written", "outcome"),
+    ("code", "error", "written", "worked", "outcome"),
     [
-        (0, "", "nasbench201", "ran"),
-        (0, "", "darts", "crashed"),
-        (0, "", "", "crashed"),
-        (1, "tutelage: it does not fit: use darts\n", "", "refused"),
-        (1, "tutelage: it does not fit: use darts\n", "nasbench201", "crashed"),
-        (1, "Traceback\ntutelage: it does not fit\n", "", "crashed"),
-        (-6, "free(): invalid pointer\n", "", "crashed"),
-        (70, "ZeroDivisionError\n", "", "crashed"),
+        (0, "", "nasbench201", 5.0, "ran"),
+        (0, "", "nasbench201", 61.0, "too long"),
+        (0, "", "darts", 5.0, "crashed"),
+        (0, "", "", 5.0, "crashed"),
+        (1, "tutelage: it does not fit: use darts\n", "", 5.0, "refused"),
+        (1, "tutelage: it does not fit: use darts\n", "nasbench201", 5.0, "crashed"),
+        (1, "Traceback\ntutelage: it does not fit\n", "", 5.0, "crashed"),
+        (-6, "free(): invalid pointer\n", "", 5.0, "crashed"),
+        (70, "ZeroDivisionError\n", "", 5.0, "crashed"),
     ],
 )
-def test_a_combination_is_told_by_what_it_leaves(code, error, written, outcome, tmp_path):
+def test_a_combination_is_told_by_what_it_leaves(code, error, written, worked, outcome, tmp_path):
     folder = tmp_path / "combination"
     folder.mkdir()
     (folder / "stderr").write_text(error)
@@ -287,10 +288,10 @@ def test_a_combination_is_told_by_what_it_leaves(code, error, written, outcome, 
     combination = COMBINATIONS["Combination"]("single", "darts", "nasbench201")
     child = COMBINATIONS["Child"](combination, folder, 0.0)
     status = -code if code < 0 else code << 8
-    usage = type("Usage", (), {"ru_maxrss": 2048, "ru_utime": 61.0 if late else 5.0, "ru_stime": 0})
+    usage = type("Usage", (), {"ru_maxrss": 2048, "ru_utime": worked, "ru_stime": 0})
     row = COMBINATIONS["judged"](child, status, usage, 60.0)
     assert row.outcome == outcome and row.code == code and not folder.exists()
-    assert bool(row.said) == (outcome != "ran")
+    assert bool(row.said) == (outcome in ("refused", "crashed"))
 
 
 def test_a_sweep_reads_back_what_it_wrote_but_for_half_a_row(tmp_path):
