@@ -2,7 +2,7 @@
 
     python benchmarks/digits.py --out runs/digits [--seeds 5] [--jobs 2]
 
-Every method runs with the settings of the recipe digits-demo, its own settings at their defaults;
+Every method runs with the settings of the recipe digits-study, its own settings at their defaults;
 `random` draws an architecture and trains nothing. Each run is `tutelage search` and `tutelage
 retrain` on one thread. What is finished is not run again, what was stopped goes on.
 """
@@ -30,7 +30,7 @@ def run(out: Path, row: str, seed: int) -> None:
     if (folder / "retrain" / "result.json").exists():
         return
     seeds = ["--seed", str(seed), "--retrain.seed", str(seed)]
-    search(folder, ["--recipe", "digits-demo", *ROWS[row], *seeds])
+    search(folder, ["--recipe", "digits-study", *ROWS[row], *seeds])
     tutelage("retrain", str(folder))
     print(f"{folder}: done", flush=True)
 

@@ -5,8 +5,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tutelage.spaces import fused
 from tutelage.spaces.convolution import convolve, depthwise, images_as_channels, windows
-from tutelage.spaces.fused import folded_sum, normalise, side_by_side, stacked, weighted_sum
+from tutelage.spaces.fused import (
+    folded_sum,
+    normalise,
+    normalised,
+    side_by_side,
+    stacked,
+    weighted_sum,
+)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -31,17 +39,20 @@ def test_depthwise_equals_torch_in_two_derivatives(stride, dilation, kernel, sid
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
-def test_gradients_of_pieces_are_gradients():
+@pytest.mark.parametrize("joined", [True, False])
+def test_gradients_of_pieces_are_gradients(joined, monkeypatch):
+    monkeypatch.setattr(fused, "JOINED", 1 << 18 if joined else 0)
     x = torch.randn(2, 4, 3, 2, dtype=torch.float64, requires_grad=True)
     k = torch.randn(4, 1, 3, 3, dtype=torch.float64, requires_grad=True)
     p = torch.randn(4, 2, 1, 1, dtype=torch.float64, requires_grad=True)
     w = torch.randn(2, dtype=torch.float64, requires_grad=True)
     checks = [
         (lambda x, k: depthwise(x, k, 1, 2), (x, k)),
-        (folded_sum, (x, p, w)),
+        (lambda x, p, w: folded_sum([x[:, :2], x[:, 2:]], p, w), (x, p, w)),
         (normalise, (x,)),
-        (lambda w, x: weighted_sum(w, [stacked([x]), stacked([x**2])]), (w, x)),
-        (lambda w, x: weighted_sum(w, [stacked([x, x**2])]), (w, x)),
+        (lambda w, x: weighted_sum(w, normalised([x[:, :2], x[:, 2:]])), (w, x)),
+        (lambda w, x: weighted_sum(w, [*stacked([x]), *stacked([x**2])]), (w, x)),
+        (lambda w, x: weighted_sum(w, stacked([x, x**2])), (w, x)),
         (lambda x, p: convolve(x, p, groups=2), (x, p)),
         (lambda x, p: convolve(x, p, stride=2), (x, torch.randn(3, 4, 3, 3).double())),
     ]
@@ -56,12 +67,13 @@ def test_folded_sum_equals_normalised_products():
     w = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
     y = normalise(F.conv2d(z, p, groups=3)).unflatten(1, (3, 2))
     expected = (w.view(3, 1, 1, 1) * y).sum(1)
-    torch.testing.assert_close(folded_sum(z, p, w), expected, rtol=1e-10, atol=1e-10)
+    for maps in ([z], [z[:, :4], z[:, 4:]]):
+        torch.testing.assert_close(folded_sum(maps, p, w), expected, rtol=1e-10, atol=1e-10)
 
 
 def test_folded_sum_of_a_constant_map_is_finite():
     z = torch.full((2, 2, 4, 4), 3.0, requires_grad=True)
-    y = folded_sum(z, torch.ones(2, 2, 1, 1), torch.ones(1))
+    y = folded_sum([z], torch.ones(2, 2, 1, 1), torch.ones(1))
     (gradient,) = torch.autograd.grad(y.square().sum(), z)
     assert y.abs().max() < 1e-2
     assert gradient.isfinite().all()
@@ -124,7 +136,7 @@ def test_maps_of_two_types_are_joined_as_torch_joins_them():
     y.requires_grad_()
     for joined, expected in (
         (side_by_side([x, y]), torch.cat([x, y], 1)),
-        (stacked([x, y[:, :1]]), torch.stack([x, y[:, :1]]).permute(0, 1, 3, 4, 2)),
+        (stacked([x, y[:, :1]])[0], torch.stack([x, y[:, :1]]).permute(0, 1, 3, 4, 2)),
     ):
         assert joined.dtype == torch.float32
         assert torch.equal(joined, expected)

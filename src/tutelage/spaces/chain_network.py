@@ -74,7 +74,7 @@ class MixedLayer(nn.Module):
         if not terms:
             return 0 * self.blocks[self.names[0]](x)
         chosen = weights if len(columns) == len(self.names) else weights[list(columns)]
-        return weighted_sum(chosen, [stacked(terms)])
+        return weighted_sum(chosen, stacked(terms))
 
     def each(self, x: Tensor) -> list[Tensor]:
         """List every block's output."""

@@ -20,6 +20,9 @@ from torch.autograd import Function
 from tutelage.spaces.convolution import autocasts
 
 EPSILON = 1e-5
+JOINED = 1 << 18
+"""Numbers of a map on a CPU up to which maps are joined, so that one call serves all of them; of
+larger ones the copy costs more than the calls."""
 DIMENSIONS = (0, 2, 3)
 """Those of a map (B, C, H, W) that a channel's mean is taken over."""
 
@@ -47,23 +50,35 @@ def moments(z: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     return _Moments.apply(z, groups)
 
 
-def folded_sum(z: Tensor, pointwise: Tensor, weights: Tensor) -> Tensor:
+def joins(x: Tensor) -> bool:
+    """Tell whether maps of this size are joined; on a GPU all are, whose calls cost the most."""
+    return x.device.type != "cpu" or x.numel() <= JOINED
+
+
+def folded_sum(maps: Sequence[Tensor], pointwise: Tensor, weights: Tensor) -> Tensor:
     """Sum weights[i] * normalise(pointwise[i] z[i]), with no term of the sum ever written.
 
-    The z[i] (B, C, H, W) are the channels of z (B, terms * C, H, W) in their order, pointwise
+    The z[i] (B, C, H, W) are the channels of all `maps` (B, n * C, H, W) in their order, pointwise
     (terms * C, C, 1, 1) holds their 1x1 convolutions and weights is (terms,). The sum is one 1x1
-    convolution of z, kernel and bias from its moments. That small algebra is done in float64: a
-    variance is a difference of second moments.
+    convolution of all maps, kernel and bias from their moments. That small algebra is done in
+    float64: a variance is a difference of second moments.
     """
     channels = pointwise.shape[1]
-    mean, second = (moment.double() for moment in moments(z, len(weights)))
+    maps = [side_by_side(maps)] if joins(maps[0]) else maps
+    each = zip(*(moments(z, z.shape[1] // channels) for z in maps), strict=True)
+    mean, second = (torch.cat(moment).double() for moment in each)
     P = pointwise.view(len(weights), -1, channels).double()
     covariance = torch.baddbmm(second, mean.unsqueeze(2), mean.unsqueeze(1), alpha=-1)
     variance = ((P @ covariance) * P).sum(2).clamp(min=0)
     scaled = P * (weights.double().unsqueeze(1) * (variance + EPSILON).rsqrt()).unsqueeze(2)
     kernel = scaled.transpose(0, 1).flatten(1)
     bias = kernel.mv(mean.flatten()).neg()
-    return F.conv2d(z, kernel[..., None, None].to(z.dtype), bias.to(z.dtype))
+    kernel, bias = kernel[..., None, None].to(pointwise.dtype), bias.to(pointwise.dtype)
+    kernels = kernel.split([z.shape[1] for z in maps], dim=1)
+    total = F.conv2d(maps[0], kernels[0], bias)
+    for z, part in zip(maps[1:], kernels[1:], strict=True):
+        total = total + F.conv2d(z, part)
+    return total
 
 
 def side_by_side(maps: Sequence[Tensor]) -> Tensor:
@@ -71,10 +86,20 @@ def side_by_side(maps: Sequence[Tensor]) -> Tensor:
     return maps[0] if len(maps) == 1 else _SideBySide.apply(*maps)
 
 
-def stacked(terms: Sequence[Tensor]) -> Tensor:
-    """Lay maps (B, C, H, W) one after the other: (terms, B, H, W, C)."""
+def stacked(terms: Sequence[Tensor]) -> list[Tensor]:
+    """Lay maps (B, C, H, W) one after the other: (terms, B, H, W, C); large ones each by itself."""
     maps = [term.permute(0, 2, 3, 1) for term in terms]
-    return maps[0].unsqueeze(0) if len(maps) == 1 else _Stacked.apply(*maps)
+    if len(maps) > 1 and joins(maps[0]):
+        return [_Stacked.apply(*maps)]
+    return [each.unsqueeze(0) for each in maps]
+
+
+def normalised(terms: Sequence[Tensor]) -> list[Tensor]:
+    """Normalise maps (B, C, H, W), and lay them one after the other as `stacked` does."""
+    if not joins(terms[0]):
+        return stacked([normalise(term) for term in terms])
+    y = normalise(side_by_side(terms)).permute(0, 2, 3, 1).unflatten(3, (len(terms), -1))
+    return [y.permute(3, 0, 1, 2, 4).contiguous()]
 
 
 def weighted_sum(weights: Tensor, stacks: Sequence[Tensor]) -> Tensor:

@@ -33,7 +33,15 @@ from torch import Tensor, nn
 
 from tutelage.spaces.base import Edges, Mix, Variant
 from tutelage.spaces.convolution import Convolution, convolve, depthwise, subsample
-from tutelage.spaces.fused import folded_sum, normalise, side_by_side, stacked, weighted_sum
+from tutelage.spaces.fused import (
+    folded_sum,
+    joins,
+    normalise,
+    normalised,
+    side_by_side,
+    stacked,
+    weighted_sum,
+)
 from tutelage.spaces.ops import CONVOLUTIONS, DENSE, POOLS, shifted
 
 
@@ -174,7 +182,7 @@ class State:
         self.stride = stride
         self.normalised = variant.normalised_pools
         self._shared: dict[str, Tensor] = {}
-        self._stacks: dict[tuple[str, ...], Tensor] = {}
+        self._stacks: dict[tuple[str, ...], list[Tensor]] = {}
 
     @property
     def bypass(self) -> Tensor:
@@ -203,12 +211,14 @@ class State:
         """Return the pools of these names."""
         new = [name for name in names if name not in self._shared]
         maps = [POOLS[name](self.x, self.stride) for name in new]
-        if new and self.normalised:
+        if new and self.normalised and joins(maps[0]):
             maps = list(normalise(side_by_side(maps)).split(self.x.shape[1], dim=1))
+        elif self.normalised:
+            maps = [normalise(x) for x in maps]
         self._shared.update(zip(new, maps, strict=True))
         return [self._shared[name] for name in names]
 
-    def stack(self, names: tuple[str, ...]) -> Tensor:
+    def stacks(self, names: tuple[str, ...]) -> list[Tensor]:
         """Lay pools and the identity together, in the order of their names."""
         if names not in self._stacks:
             pools = iter(self.pooled([name for name in names if name in POOLS]))
@@ -393,7 +403,7 @@ class MixedNode(nn.Module):
         stacks, scales = self._stacks(states, weights), weights.summed
         if self.variant.auxiliary_skip and weights.auxiliary:
             skips = [self._auxiliary(edge, state) for edge, state in enumerate(states)]
-            stacks.append(stacked(skips))
+            stacks += stacked(skips)
             scales = torch.cat([scales, scales.new_full((len(skips),), weights.auxiliary)])
         parts = [weighted_sum(scales, stacks)] if stacks else []
         if weights.plan.separable:
@@ -402,7 +412,7 @@ class MixedNode(nn.Module):
         if self.variant.partial == 1:
             return total
         edges = total.new_ones(len(states)) if weights.edges is None else weights.edges
-        passed = weighted_sum(edges, [stacked([state.bypass for state in states])])
+        passed = weighted_sum(edges, stacked([state.bypass for state in states]))
         return shuffle(side_by_side([total, passed]), self.variant.partial)
 
     def _stacks(self, states: Sequence[State], weights: Weights) -> list[Tensor]:
@@ -412,15 +422,13 @@ class MixedNode(nn.Module):
             state, names = states[edge], tuple(name for _, name in same)
             shared = state.stride == 1 and not weights.skip_dropout and "noise" not in names
             if shared or set(names) <= set(POOLS):
-                stacks.append(state.stack(names))
+                stacks += state.stacks(names)
             else:
                 dropout = weights.skip_dropout
-                stacks.append(stacked([self._map(edge, state, n, dropout) for n in names]))
+                stacks += stacked([self._map(edge, state, n, dropout) for n in names])
         if weights.plan.dense:
             runs = [(self.stacks[name], edge) for edge, name in weights.plan.dense]
-            maps = [kind(states[edge].active, edge) for kind, edge in runs]
-            y = normalise(side_by_side(maps)).permute(0, 2, 3, 1).unflatten(3, (len(maps), -1))
-            stacks.append(y.permute(3, 0, 1, 2, 4).contiguous())
+            stacks += normalised([kind(states[edge].active, edge) for kind, edge in runs])
         return stacks
 
     def _map(self, edge: int, state: State, name: str, dropout: float) -> Tensor:
@@ -447,4 +455,4 @@ class MixedNode(nn.Module):
             z, last = self.stacks[name](inputs[edges], edges)
             maps.append(z)
             pointwise.append(last)
-        return folded_sum(side_by_side(maps), torch.cat(pointwise), weights.folded)
+        return folded_sum(maps, torch.cat(pointwise), weights.folded)
