@@ -245,7 +245,7 @@ def test_maps_that_supervise_can_be_named():
 def test_what_does_not_fit_is_refused_in_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     refused = [
-        (DNA(), SPACE, None, "teacher = '': give a trained network, by the directory"),
+        (DNA(), SPACE, None, "teacher = '': give --teacher, the directory of a"),
         (DNA("timm:x"), SPACE, None, r"teacher 'timm:x' needs an extra: pip install 'tutelage\["),
         (DNA(str(tmp_path / "no")), SPACE, None, "no does not exist: give a network.safetensors"),
         (DNA(teacher_file()), NASBENCH201, None, "this space has no stages.*--space dna"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from tutelage.run.probes import (
 from tutelage.spaces.base import Mix, Size
 from tutelage.spaces.cells import DARTS
 from tutelage.spaces.genotype import Cell, Genotype
+from tutelage.spaces.mixed import weights_of
 from tutelage.virtual import Tree, leaves, rebuild
 
 
@@ -171,10 +173,10 @@ def test_cell_gradients_equal_those_of_separate_tensors():
     assert {group: len(each) for group, each in found.items()} == {"normal": 3, "reduce": 2}
 
     separate = [mix.operations[place.group].clone().requires_grad_() for place in net.plan]
-    for cell, own in zip(net.cells, separate, strict=True):
-        cell.register_forward_pre_hook(
-            lambda _, args, own=own: (*args[:2], args[2]._replace(operations=own))
-        )
+    for cell, place, own in zip(net.cells, net.plan, separate, strict=True):
+        edges, nodes = net.edges[place.group], DARTS.nodes
+        given = partial(weights_of, Mix({place.group: own}), place.group, edges, nodes)
+        cell.register_forward_pre_hook(lambda _, args, given=given: (*args[:2], given()))
     expected = torch.autograd.grad(validate(mix), separate)
     for group in found:
         of_group = [g for g, at in zip(expected, net.plan, strict=True) if at.group == group]

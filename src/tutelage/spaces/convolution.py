@@ -134,23 +134,27 @@ class Form(NamedTuple):
     dilation: int
     groups: int
 
+    def own(self, x: Tensor) -> bool:
+        """Tell whether its kernel's gradient is taken by a form of ours."""
+        return self.stride == 1 and self.groups == x.shape[1] and x.device.type == "cpu"
+
 
 class _Convolve(Function):
     """x (B, C, H, W) and a kernel to (B, O, H, W)."""
 
     @staticmethod
-    def forward(x: Tensor, kernel: Tensor, form: Form) -> Tensor:
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, form: Form) -> Tensor:
+        ctx.save_for_backward(x, kernel)
+        ctx.form = form
         return F.conv2d(x, kernel, None, *form)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Form], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:2])
-        ctx.form = inputs[2]
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, kernel = ctx.saved_tensors
         g, wanted = channels_last(g), ctx.needs_input_grad
+        if not (torch.is_grad_enabled() or ctx.form.own(x)):  # nobody differentiates this: one call
+            both = _torchs(x, kernel, g, ctx.form, (wanted[0], wanted[1], False))
+            return both[0] if wanted[0] else None, both[1] if wanted[1] else None, None
         dx = _Transpose.apply(g, kernel, x.shape[2:], ctx.form) if wanted[0] else None
         dk = _Correlate.apply(x, g, kernel.shape[2:], ctx.form) if wanted[1] else None
         return dx, dk, None
@@ -160,7 +164,9 @@ class _Transpose(Function):
     """Gradient of a convolution in its map, whose height and width are `sides`."""
 
     @staticmethod
-    def forward(g: Tensor, kernel: Tensor, sides: torch.Size, form: Form) -> Tensor:
+    def forward(ctx: Any, g: Tensor, kernel: Tensor, sides: torch.Size, form: Form) -> Tensor:
+        ctx.save_for_backward(g, kernel)
+        ctx.form = form
         if form.stride == 1:
             return F.conv2d(g, _turned(kernel, form.groups), None, *form)
         shape = (len(g), form.groups * kernel.shape[1], *sides)
@@ -168,13 +174,6 @@ class _Transpose(Function):
             shape, dtype=g.dtype, device=g.device, memory_format=torch.channels_last
         )
         return _torchs(x, kernel, g, form, (True, False, False))[0]
-
-    @staticmethod
-    def setup_context(
-        ctx: Any, inputs: tuple[Tensor, Tensor, torch.Size, Form], output: Tensor
-    ) -> None:
-        ctx.save_for_backward(*inputs[:2])
-        ctx.form = inputs[3]
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
@@ -189,19 +188,13 @@ class _Correlate(Function):
     """Gradient of a convolution in its kernel, whose height and width are `size`."""
 
     @staticmethod
-    def forward(x: Tensor, g: Tensor, size: torch.Size, form: Form) -> Tensor:
-        depthwise = form.groups == x.shape[1] == g.shape[1]
-        if depthwise and form.stride == 1 and x.device.type == "cpu":
+    def forward(ctx: Any, x: Tensor, g: Tensor, size: torch.Size, form: Form) -> Tensor:
+        ctx.save_for_backward(x, g)
+        ctx.form = form
+        if form.own(x) and g.shape[1] == form.groups:
             return _depthwise_correlate(x, g, (size[0], size[1]), form)
         kernel = x.new_empty(g.shape[1], x.shape[1] // form.groups, *size)
         return _torchs(x, kernel, g, form, (False, True, False))[1]
-
-    @staticmethod
-    def setup_context(
-        ctx: Any, inputs: tuple[Tensor, Tensor, torch.Size, Form], output: Tensor
-    ) -> None:
-        ctx.save_for_backward(*inputs[:2])
-        ctx.form = inputs[3]
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:

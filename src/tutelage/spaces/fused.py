@@ -1,7 +1,9 @@
 """Pieces of a fast supernet: the same functions as torch's own, with fewer operations.
 
 Everything here is differentiable any number of times, because hypergradients differentiate
-gradients: every backward pass is written in operations that have derivatives themselves.
+gradients: every backward pass is written in operations that have derivatives themselves. The
+functions take their context as an argument: with `setup_context` torch reads a signature at every
+call, which on small maps takes longer than the mathematics.
 
 Normalising y = P z without scale and shift needs only the mean and variance of y, and those are
 P mean(z) and diag(P cov(z) P^T): `moments` reads z once, y is never written.
@@ -29,7 +31,7 @@ DIMENSIONS = (0, 2, 3)
 
 def normalise(x: Tensor) -> Tensor:
     """Normalise each channel of x (B, C, H, W) by its own batch: no memory, no scale, no shift."""
-    return _Normalise.apply(x)[0]
+    return _Normalise.apply(x)
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -37,7 +39,7 @@ class BatchNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, C, H, W)."""
-        if self.track_running_stats or autocasts(x):
+        if self.running_mean is not None or autocasts(x):
             return super().forward(x)
         y = normalise(x)
         if self.affine:
@@ -122,13 +124,10 @@ class _SideBySide(Function):
     """
 
     @staticmethod
-    def forward(*maps: Tensor) -> Tensor:
+    def forward(ctx: Any, *maps: Tensor) -> Tensor:
+        ctx.types = [x.dtype for x in maps]
+        ctx.sizes = [x.shape[1] for x in maps]
         return torch.cat(maps, dim=1)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.types = [x.dtype for x in inputs]
-        ctx.sizes = [x.shape[1] for x in inputs]
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, ...]:
@@ -140,12 +139,9 @@ class _Stacked(Function):
     """torch.stack, whose gradient's gradient is one stack."""
 
     @staticmethod
-    def forward(*maps: Tensor) -> Tensor:
+    def forward(ctx: Any, *maps: Tensor) -> Tensor:
+        ctx.types = [x.dtype for x in maps]
         return torch.stack(maps)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.types = [x.dtype for x in inputs]
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, ...]:
@@ -153,20 +149,17 @@ class _Stacked(Function):
 
 
 class _Normalise(Function):
-    """Batch normalisation; also the mean and the inverse deviation of every channel (C,)."""
+    """Batch normalisation."""
 
     @staticmethod
-    def forward(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.native_batch_norm(x, None, None, None, None, True, 0.0, EPSILON)
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y, mean, scale = torch.native_batch_norm(x, None, None, None, None, True, 0.0, EPSILON)
+        ctx.save_for_backward(x, mean, scale)
+        return y
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(inputs[0], *output[1:])
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor, *_: Tensor) -> Tensor:
-        return _NormaliseGradient.apply(g, *ctx.saved_tensors)[0]
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return _NormaliseGradient.apply(g, *ctx.saved_tensors)
 
 
 class _NormaliseGradient(Function):
@@ -185,16 +178,13 @@ class _NormaliseGradient(Function):
     """
 
     @staticmethod
-    def forward(g: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        return _norm_backward(g, x, mean, scale)
+    def forward(ctx: Any, g: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+        found, along = _norm_backward(g, x, mean, scale)
+        ctx.save_for_backward(g, x, mean, scale, found, along)
+        return found
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(*inputs, *output)
-
-    @staticmethod
-    def backward(ctx: Any, v: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
         g, x, mean, scale, found, along = ctx.saved_tensors
         if torch.is_grad_enabled():  # a third derivative, which torch's own formula gets wrong
             g, x = g.view_as(g), x.view_as(x)  # g may come of x: that path is not this function's
@@ -226,17 +216,14 @@ class _Moments(Function):
     """First and second moments over batch and space; one product forward, one backward."""
 
     @staticmethod
-    def forward(z: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, z: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(z)
+        ctx.groups = groups
         wide = torch.promote_types(z.dtype, torch.float32)
         rows = z.permute(0, 2, 3, 1).flatten(0, 2).unflatten(1, (groups, -1)).to(wide)
         with torch.autocast(z.device.type, enabled=False):
             second = torch.bmm(rows.permute(1, 2, 0), rows.transpose(0, 1))
         return rows.mean(0), second.div_(len(rows))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Any) -> None:
-        ctx.save_for_backward(inputs[0])
-        ctx.groups = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, mean: Tensor, second: Tensor) -> tuple[Tensor, None]:
@@ -252,16 +239,13 @@ class _WeightedSum(Function):
     """Sum of scaled maps; a product of a matrix and a vector for every stack."""
 
     @staticmethod
-    def forward(weights: Tensor, *stacks: Tensor) -> Tensor:
+    def forward(ctx: Any, weights: Tensor, *stacks: Tensor) -> Tensor:
+        ctx.save_for_backward(weights, *stacks)
         shares = weights.to(stacks[0].dtype).split([len(stack) for stack in stacks])
         total = torch.mv(stacks[0].flatten(1).t(), shares[0])
         for share, stack in zip(shares[1:], stacks[1:], strict=True):
             total.addmv_(stack.flatten(1).t(), share)
         return total.view(stacks[0].shape[1:])
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:

@@ -109,7 +109,7 @@ class Weights(NamedTuple):
 
 
 def weights_of(mix: Mix, group: str, edges: Edges, nodes: Sequence[int]) -> list[Weights]:
-    """Return what a mix says of the nodes of a group, reading its weights once.
+    """Return what a mix says of the nodes of a cell, reading its weights once.
 
     Args:
         mix: The mix.

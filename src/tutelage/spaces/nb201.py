@@ -199,8 +199,10 @@ class Supernet(nn.Module):
 
     def forward(self, x: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
         """Map images (B, C, H, W) to logits (B, classes) and features (B, D)."""
-        weights = weights_of(mix, GROUP, self.edges, range(1, 1 + NODES))
-        features = self.skeleton.features(channels_last(x), lambda: weights)
+        nodes = range(1, 1 + NODES)
+        features = self.skeleton.features(
+            channels_last(x), lambda: weights_of(mix, GROUP, self.edges, nodes)
+        )
         return self.skeleton.classifier(features), features
 
     def compared(self, x: Tensor) -> Iterator[Compared]:

@@ -93,9 +93,9 @@ class Supernet(nn.Module):
         for part in self.stem[1:]:
             last = part(before).relu()
         output, nodes = last, range(2, 2 + NODES)
-        weights = {group: weights_of(mix, group, self.edges[group], nodes) for group in self.edges}
         for place, cell in zip(self.plan, self.cells, strict=True):
-            output = cell(before, last, weights[place.group])
+            edges = self.edges[place.group]
+            output = cell(before, last, weights_of(mix, place.group, edges, nodes))
             before, last = last, output.relu()
         features = (self.norm(output).relu() if self.final_norm else output).mean((2, 3))
         return self.classifier(features), features
