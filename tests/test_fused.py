@@ -8,9 +8,11 @@ from torch import Tensor
 from tutelage.spaces import fused
 from tutelage.spaces.convolution import convolve, depthwise, images_as_channels, windows
 from tutelage.spaces.fused import (
+    BatchNorm,
     folded_sum,
     normalise,
     normalised,
+    normalised_sum,
     side_by_side,
     stacked,
     weighted_sum,
@@ -41,7 +43,7 @@ def test_depthwise_equals_torch_in_two_derivatives(stride, dilation, kernel, sid
 
 @pytest.mark.parametrize("joined", [True, False])
 def test_gradients_of_pieces_are_gradients(joined, monkeypatch):
-    monkeypatch.setattr(fused, "JOINED", 1 << 18 if joined else 0)
+    monkeypatch.setattr(fused, "JOINED", 1 << 16 if joined else 0)
     x = torch.randn(2, 4, 3, 2, dtype=torch.float64, requires_grad=True)
     k = torch.randn(4, 1, 3, 3, dtype=torch.float64, requires_grad=True)
     p = torch.randn(4, 2, 1, 1, dtype=torch.float64, requires_grad=True)
@@ -50,7 +52,8 @@ def test_gradients_of_pieces_are_gradients(joined, monkeypatch):
         (lambda x, k: depthwise(x, k, 1, 2), (x, k)),
         (lambda x, p, w: folded_sum([x[:, :2], x[:, 2:]], p, w), (x, p, w)),
         (normalise, (x,)),
-        (lambda w, x: weighted_sum(w, normalised([x[:, :2], x[:, 2:]])), (w, x)),
+        (lambda w, x: weighted_sum(w, [normalised([x[:, :2], x[:, 2:]])]), (w, x)),
+        (lambda w, x: normalised_sum(w, [x[:, :2], x[:, 2:]]), (w, x)),
         (lambda w, x: weighted_sum(w, [*stacked([x]), *stacked([x**2])]), (w, x)),
         (lambda w, x: weighted_sum(w, stacked([x, x**2])), (w, x)),
         (lambda x, p: convolve(x, p, groups=2), (x, p)),
@@ -114,21 +117,43 @@ def test_a_convolution_equals_torchs_in_three_derivatives(groups, stride):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_a_normalisation_equals_the_plain_one_in_three_derivatives():
+def test_normalisations_equal_the_plain_ones_in_three_derivatives():
     """Torch's own third derivative of it holds mean and deviation fixed, and so is wrong."""
-    x = torch.randn(3, 2, 4, 3, dtype=torch.float64, requires_grad=True)
+    x, other = (torch.randn(3, 2, 4, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    w = torch.tensor([0.5, -2.0], dtype=torch.float64, requires_grad=True)
+    norm = BatchNorm(2, track_running_stats=False).double()
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([1.5, -0.5]))
+        norm.bias.copy_(torch.tensor([0.25, 2.0]))
 
-    def derivatives(y: Tensor) -> list[Tensor]:
-        found = [y]
+    def plain(x: Tensor) -> Tensor:
+        centred = x - x.mean((0, 2, 3), keepdim=True)
+        return centred / (centred.square().mean((0, 2, 3), keepdim=True) + 1e-5).sqrt()
+
+    def derivatives(y: Tensor, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        found, values = [y], y
         for order in range(3):
-            value = found[-1].sin().sum()
-            found += torch.autograd.grad(value, x, create_graph=order < 2)
+            found += torch.autograd.grad(values.sin().sum(), inputs, create_graph=order < 2)
+            values = torch.cat([each.flatten() for each in found[-len(inputs) :]])
         return found
 
-    centred = x - x.mean((0, 2, 3), keepdim=True)
-    plain = centred / (centred.square().mean((0, 2, 3), keepdim=True) + 1e-5).sqrt()
-    for found, expected in zip(derivatives(normalise(x)), derivatives(plain), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    pairs = [
+        (normalise(x), plain(x), (x,)),
+        (
+            normalised_sum(w, [x, other]),
+            w[0] * plain(x) + w[1] * plain(other),
+            (w, x, other),
+        ),
+        (
+            norm(x),
+            plain(x) * norm.weight[:, None, None] + norm.bias[:, None, None],
+            (x, norm.weight, norm.bias),
+        ),
+    ]
+    for ours, theirs, inputs in pairs:
+        each = zip(derivatives(ours, inputs), derivatives(theirs, inputs), strict=True)
+        for found, expected in each:
+            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_maps_of_two_types_are_joined_as_torch_joins_them():

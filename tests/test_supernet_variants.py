@@ -17,6 +17,7 @@ from tutelage.searches.base import Search
 from tutelage.searches.darts import Darts
 from tutelage.searches.darts_minus import DartsMinus
 from tutelage.searches.pcdarts import BETAS, PcDarts
+from tutelage.spaces import fused
 from tutelage.spaces.base import Mix, Size, Space
 from tutelage.spaces.cells import DARTS, S1, S3, S4
 from tutelage.spaces.nb201 import NASBENCH201
@@ -119,8 +120,12 @@ def test_naive_supernet_has_the_same_weights(name):
     assert {name: p.shape for name, p in unstack(fast, weights).items()} == shapes
 
 
+@pytest.mark.parametrize("joined", [True, False])
 @pytest.mark.parametrize("name", CASES)
-def test_supernet_equals_naive_in_values_gradients_and_second_derivatives(name):
+def test_supernet_equals_naive_in_values_gradients_and_second_derivatives(
+    name, joined, monkeypatch
+):
+    monkeypatch.setattr(fused, "JOINED", 1 << 16 if joined else 0)
     case = CASES[name]
     fast, naive, weights = pair(case)
     alphas, chosen = alphas_of(case), some(case)

@@ -22,7 +22,7 @@ from torch.autograd import Function
 from tutelage.spaces.convolution import autocasts
 
 EPSILON = 1e-5
-JOINED = 1 << 18
+JOINED = 1 << 16
 """Numbers of a map on a CPU up to which maps are joined, so that one call serves all of them; of
 larger ones the copy costs more than the calls."""
 DIMENSIONS = (0, 2, 3)
@@ -41,10 +41,9 @@ class BatchNorm(nn.BatchNorm2d):
         """Map x (B, C, H, W)."""
         if self.running_mean is not None or autocasts(x):
             return super().forward(x)
-        y = normalise(x)
-        if self.affine:
-            y = torch.addcmul(self.bias[:, None, None], y, self.weight[:, None, None])
-        return y
+        if not self.affine:
+            return normalise(x)
+        return _NormalisedSum.apply(self.weight.unsqueeze(0), self.bias, x)
 
 
 def moments(z: Tensor, groups: int) -> tuple[Tensor, Tensor]:
@@ -96,12 +95,16 @@ def stacked(terms: Sequence[Tensor]) -> list[Tensor]:
     return [each.unsqueeze(0) for each in maps]
 
 
-def normalised(terms: Sequence[Tensor]) -> list[Tensor]:
-    """Normalise maps (B, C, H, W), and lay them one after the other as `stacked` does."""
-    if not joins(terms[0]):
-        return stacked([normalise(term) for term in terms])
+def normalised(terms: Sequence[Tensor]) -> Tensor:
+    """Normalise small maps (B, C, H, W), one after the other: (terms, B, H, W, C)."""
     y = normalise(side_by_side(terms)).permute(0, 2, 3, 1).unflatten(3, (len(terms), -1))
-    return [y.permute(3, 0, 1, 2, 4).contiguous()]
+    return y.permute(3, 0, 1, 2, 4).contiguous()
+
+
+def normalised_sum(weights: Tensor, terms: Sequence[Tensor]) -> Tensor:
+    """Sum weights[i] * normalise(terms[i]) over large maps (B, C, H, W)."""
+    scales = weights.unsqueeze(1).expand(-1, terms[0].shape[1])
+    return _NormalisedSum.apply(scales, None, *terms)
 
 
 def weighted_sum(weights: Tensor, stacks: Sequence[Tensor]) -> Tensor:
@@ -159,43 +162,54 @@ class _Normalise(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
-        return _NormaliseGradient.apply(g, *ctx.saved_tensors)
+        return _NormaliseGradient.apply(g, *ctx.saved_tensors)[0]
 
 
 class _NormaliseGradient(Function):
-    """Gradient of a normalisation.
+    """Gradient of a normalisation, and the sum of g y over every channel (C,).
 
-    With r = 1 / deviation and y = r (x - mean) it is r P(g), where
+    With r = 1 / deviation and y = r (x - mean) the gradient is r P(g), where
 
         P(g) = g - mean(g) - y mean(g y).
 
-    P is a projection and its own transpose, so that for a cotangent v on r P(g)
+    P is a projection and its own transpose, so that for a cotangent v on r P(g) and a on the sum
 
-        g_bar = r P(v)
-        x_bar = -r [mean(g y) r P(v) + mean(v y) r P(g) + y mean(v r P(g))],
+        g_bar = r P(v) + a y
+        x_bar = -r [mean(g y) r P(v) + mean(v y) r P(g) + y mean(v r P(g))] + a r P(g),
 
-    where the last summand is the path through r.
+    where the last summand in the brackets is the path through r.
     """
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, g: Tensor, x: Tensor, mean: Tensor, scale: Tensor
+    ) -> tuple[Tensor, Tensor]:
         found, along = _norm_backward(g, x, mean, scale)
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(g, x, mean, scale, found, along)
-        return found
+        return found, along
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, v: Tensor | None, a: Tensor | None) -> tuple[Tensor | None, ...]:
         g, x, mean, scale, found, along = ctx.saved_tensors
+        v = torch.zeros_like(x) if v is None else v
         if torch.is_grad_enabled():  # a third derivative, which torch's own formula gets wrong
             g, x = g.view_as(g), x.view_as(x)  # g may come of x: that path is not this function's
-            (again,) = torch.autograd.grad(_normalised(x), x, g, create_graph=True)
-            return *torch.autograd.grad(again, (g, x), v, create_graph=True), None, None
+            y = _normalised(x)
+            outputs, given = list(torch.autograd.grad(y, x, g, create_graph=True)), [v]
+            if a is not None:
+                outputs.append((g * y).sum(DIMENSIONS))
+                given.append(a)
+            return *torch.autograd.grad(outputs, (g, x), given, create_graph=True), None, None
         dg, across = _norm_backward(v, x, mean, scale)
-        factor = scale * (-x.shape[1] / x.numel())
+        factor, centred = scale * (-x.shape[1] / x.numel()), x - mean[:, None, None]
         through = factor * scale * (v * found).sum(DIMENSIONS)
         dx = dg * (factor * along)[:, None, None]
         dx.addcmul_(found, (factor * across)[:, None, None])
-        dx.addcmul_(x - mean[:, None, None], through[:, None, None])
+        dx.addcmul_(centred, through[:, None, None])
+        if a is not None:
+            dg.addcmul_(centred, (a * scale)[:, None, None])
+            dx.addcmul_(found, a[:, None, None])
         return dg, dx, None, None
 
 
@@ -205,11 +219,47 @@ def _normalised(x: Tensor) -> Tensor:
     return centred * (centred.square().mean(DIMENSIONS, keepdim=True) + EPSILON).rsqrt()
 
 
-def _norm_backward(g: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Torch's gradient of a normalisation, and the sum of g y over every channel (C,)."""
-    form = (None, None, None, mean, scale, True, EPSILON, [True, True, False])
+def _norm_backward(
+    g: Tensor, x: Tensor, mean: Tensor, scale: Tensor, weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Torch's gradient of a weighted normalisation, and the sum of g y over a channel (C,)."""
+    form = (weight, None, None, mean, scale, True, EPSILON, [True, True, False])
     dx, along, _ = torch.ops.aten.native_batch_norm_backward(g, x, *form)
     return dx, along
+
+
+class _NormalisedSum(Function):
+    """Sum of normalisations, each with its scales (terms, C), and a shift (C,)."""
+
+    @staticmethod
+    def forward(ctx: Any, scales: Tensor, shift: Tensor | None, *maps: Tensor) -> Tensor:
+        total, statistics = torch.empty(0), []
+        for index, (x, scale) in enumerate(zip(maps, _wide(scales, maps[0]), strict=True)):
+            own = None if index else shift
+            y, *both = torch.native_batch_norm(x, scale, own, None, None, True, 0.0, EPSILON)
+            total = total.add_(y) if index else y
+            statistics += both
+        ctx.save_for_backward(scales, *maps, *statistics)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        scales, *rest = ctx.saved_tensors
+        maps, statistics = rest[: len(scales)], rest[len(scales) :]
+        each = zip(maps, statistics[::2], statistics[1::2], _wide(scales, g), strict=True)
+        if torch.is_grad_enabled():  # to be differentiated again
+            found = [(s, *_NormaliseGradient.apply(g, *one)) for *one, s in each]
+            pairs = [(s[:, None, None] * dx, along) for s, dx, along in found]
+        else:
+            pairs = [_norm_backward(g, *one) for one in each]
+        shifted = g.sum(DIMENSIONS) if ctx.needs_input_grad[1] else None
+        along = torch.stack([along for _, along in pairs])
+        return along.to(scales.dtype), shifted, *(dx for dx, _ in pairs)
+
+
+def _wide(scales: Tensor, x: Tensor) -> Tensor:
+    """Give scales the type that the statistics of x have."""
+    return scales.to(torch.promote_types(x.dtype, torch.float32)).contiguous()
 
 
 class _Moments(Function):
@@ -242,7 +292,8 @@ class _WeightedSum(Function):
     def forward(ctx: Any, weights: Tensor, *stacks: Tensor) -> Tensor:
         ctx.save_for_backward(weights, *stacks)
         shares = weights.to(stacks[0].dtype).split([len(stack) for stack in stacks])
-        total = torch.mv(stacks[0].flatten(1).t(), shares[0])
+        first = stacks[0].flatten(1)
+        total = first[0] * shares[0] if len(first) == 1 else torch.mv(first.t(), shares[0])
         for share, stack in zip(shares[1:], stacks[1:], strict=True):
             total.addmv_(stack.flatten(1).t(), share)
         return total.view(stacks[0].shape[1:])

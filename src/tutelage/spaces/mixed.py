@@ -38,6 +38,7 @@ from tutelage.spaces.fused import (
     joins,
     normalise,
     normalised,
+    normalised_sum,
     side_by_side,
     stacked,
     weighted_sum,
@@ -400,12 +401,18 @@ class MixedNode(nn.Module):
 
     def forward(self, states: Sequence[State], weights: Weights) -> Tensor:
         """Sum weights times operations over those that run on every edge."""
-        stacks, scales = self._stacks(states, weights), weights.summed
+        stacks, dense = self._stacks(states, weights), self._dense(states, weights)
+        scales, large = weights.summed.split([len(weights.plan.maps), len(dense)])
+        if dense and joins(dense[0]):
+            stacks.append(normalised(dense))
+            scales, dense = weights.summed, []
         if self.variant.auxiliary_skip and weights.auxiliary:
             skips = [self._auxiliary(edge, state) for edge, state in enumerate(states)]
             stacks += stacked(skips)
             scales = torch.cat([scales, scales.new_full((len(skips),), weights.auxiliary)])
         parts = [weighted_sum(scales, stacks)] if stacks else []
+        if dense:
+            parts.append(normalised_sum(large, dense))
         if weights.plan.separable:
             parts.append(self._separable(states, weights))
         total = sum(parts[1:], start=parts[0]) if parts else states[0].zeros()
@@ -416,7 +423,7 @@ class MixedNode(nn.Module):
         return shuffle(side_by_side([total, passed]), self.variant.partial)
 
     def _stacks(self, states: Sequence[State], weights: Weights) -> list[Tensor]:
-        """Lay together what is a map before its weight, edge by edge, then dense convolutions."""
+        """Lay together what is a map before its weight, edge by edge."""
         stacks = []
         for edge, same in groupby(weights.plan.maps, key=lambda run: run[0]):
             state, names = states[edge], tuple(name for _, name in same)
@@ -426,10 +433,12 @@ class MixedNode(nn.Module):
             else:
                 dropout = weights.skip_dropout
                 stacks += stacked([self._map(edge, state, n, dropout) for n in names])
-        if weights.plan.dense:
-            runs = [(self.stacks[name], edge) for edge, name in weights.plan.dense]
-            stacks += normalised([kind(states[edge].active, edge) for kind, edge in runs])
         return stacks
+
+    def _dense(self, states: Sequence[State], weights: Weights) -> list[Tensor]:
+        """Convolve with what reads all channels, edge by edge."""
+        runs = [(self.stacks[name], edge) for edge, name in weights.plan.dense]
+        return [kind(states[edge].active, edge) for kind, edge in runs]
 
     def _map(self, edge: int, state: State, name: str, dropout: float) -> Tensor:
         """Return a pool, noise or a skip, whose values are in part zeroed where it is identity."""
