@@ -114,6 +114,16 @@ def test_where_no_learner_has_a_first_stage_no_row_speaks_of_stages(method, tmp_
     assert "stages" not in work.end_epoch()
 
 
+def test_before_anybody_is_taught_no_row_speaks_of_stages(tmp_path, monkeypatch):
+    work = work_of(SMALL | {"epochs": 2}, tmp_path, monkeypatch, SGL(pretrain=1))
+    found = []
+    for _ in range(2):
+        while work.step < work.steps:
+            work.advance()
+        found.append(work.end_epoch())
+    assert ["stages" in row for row in found] == [False, True]
+
+
 def rows(path):
     return [json.loads(text) for text in (path / "metrics.jsonl").read_text().splitlines()]
 

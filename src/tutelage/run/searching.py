@@ -322,7 +322,13 @@ class Searching:
         """Measure what the epoch has led to, and decide whether the search stops."""
         if self.maker.sampled:
             return self._sample()
-        subjects = [Subject(x, self.space_of(x), self.genotype(x)) for x in self.problem.learners]
+        training = {level.variable for level in self.problem.levels if level.trains(self.epoch)}
+        subjects = [
+            Subject(
+                x, self.space_of(x), self.genotype(x), bool(x.drafts and x.weights[0] in training)
+            )
+            for x in self.problem.learners
+        ]
         batch = self.streams.valid.batch
         valid = [partial(batch, self.epoch, step) for step in range(self.steps)]
         return self.watching.after(

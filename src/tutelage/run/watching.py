@@ -38,6 +38,8 @@ class Subject(NamedTuple):
     """What its supernet can build."""
     genotype: Genotype
     """What is read off now."""
+    taught: bool = False
+    """Whether it has weights of a first stage, and those that it is taught with train by now."""
 
 
 @final
@@ -101,7 +103,7 @@ class Watching:
                 wanted,
                 settings.sharpness_radius,
             )
-            for learner, space, genotype in subjects
+            for learner, space, genotype, _ in subjects
         ]
         self.history.append(
             [
@@ -110,7 +112,7 @@ class Watching:
             ]
         )
         row: dict[str, Any] = {"collapse": measured, "warnings": list(self._warnings())}
-        if any(subject.learner.drafts for subject in subjects):
+        if any(subject.taught for subject in subjects):
             parts = [first, *(make() for make in valid[1:PARTS])]
             stages = [two_stages(x.learner, variables, parts) for x in subjects]
             row["stages"] = [each.accuracies for each in stages]
