@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from darts_cells import NAMES, SHORT, SPACE, alphas, cell
 from reference import NaiveSupernet, unstack
 from tutelage.searches.random import Random
+from tutelage.spaces import mixed
 from tutelage.spaces.base import Mix, Size
 from tutelage.spaces.genotype import Genotype
 
@@ -83,6 +84,18 @@ def test_supernet_takes_detached_weights_and_keeps_none_of_its_own():
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
     assert {name for name, p in fast.named_parameters() if p.grad is not None} == set()
     assert all(torch.equal(before[name], p) for name, p in fast.state_dict().items())
+
+
+def test_a_pass_in_inference_mode_leaves_later_ones_alone():
+    fast, _, _ = pair(Size(channels=2, cells=3))
+    mix = Mix({group: a.softmax(1).requires_grad_() for group, a in alphas().items()})
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    mixed._index.cache_clear()
+    with torch.inference_mode():
+        before = fast(x, mix)[0]
+    after = fast(x, mix)[0]
+    after.sum().backward()
+    assert torch.equal(before, after)
 
 
 def test_skipping_zeros_changes_nothing():

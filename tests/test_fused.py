@@ -6,7 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.spaces import fused
-from tutelage.spaces.convolution import convolve, depthwise, images_as_channels, windows
+from tutelage.spaces.convolution import (
+    Convolution,
+    convolve,
+    depthwise,
+    images_as_channels,
+    windows,
+)
 from tutelage.spaces.fused import (
     BatchNorm,
     folded_sum,
@@ -98,62 +104,113 @@ def test_forms_of_a_depthwise_kernels_gradient_agree_with_torch(shape, dilation,
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("groups", [1, 2, 4])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_a_convolution_equals_torchs_in_three_derivatives(groups, stride):
-    x = torch.randn(2, 4, 6, 5, dtype=torch.float64, requires_grad=True)
-    kernel = torch.randn(8, 4 // groups, 3, 3, dtype=torch.float64, requires_grad=True)
+def derivatives(y: Tensor, inputs: tuple[Tensor, ...], last: int = 3) -> list[Tensor]:
+    """A function's values, and derivatives of each order of a curved function of the one before."""
+    found, values = [y], y
+    for order in range(1, last + 1):
+        found += torch.autograd.grad(values.sin().sum(), inputs, create_graph=order < last)
+        values = torch.cat([each.flatten() for each in found[-len(inputs) :]])
+    return found
 
-    def derivatives(y: Tensor) -> list[Tensor]:
-        found, values = [y], y
-        for order in range(3):
-            found += torch.autograd.grad(values.sin().sum(), (x, kernel), create_graph=order < 2)
-            values = torch.cat([each.flatten() for each in found[-2:]])
-        return found
 
-    ours = derivatives(convolve(x, kernel, stride, groups=groups))
-    theirs = derivatives(F.conv2d(x, kernel, None, stride, 1, groups=groups))
+def plain(x: Tensor) -> Tensor:
+    """Normalise as it is written down."""
+    centred = x - x.mean((0, 2, 3), keepdim=True)
+    return centred / (centred.square().mean((0, 2, 3), keepdim=True) + 1e-5).sqrt()
+
+
+def assert_all_close(ours: list[Tensor], theirs: list[Tensor]) -> None:
     for found, expected in zip(ours, theirs, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_a_convolution_equals_torchs_in_three_derivatives(groups, stride, dilation):
+    x = torch.randn(2, 4, 9, 10, dtype=torch.float64, requires_grad=True)
+    kernel = torch.randn(8, 4 // groups, 3, 3, dtype=torch.float64, requires_grad=True)
+    ours = convolve(x, kernel, stride, dilation, groups)
+    theirs = F.conv2d(x, kernel, None, stride, dilation, dilation, groups)
+    assert_all_close(derivatives(ours, (x, kernel)), derivatives(theirs, (x, kernel)))
+
+
+def test_a_depthwise_convolution_of_any_dilation_has_its_kernels_gradient():
+    x = torch.randn(2, 3, 12, 11, dtype=torch.float64)
+    for dilation in (1, 2, 3, 4):
+        kernel = torch.randn(3, 1, 3, 3, dtype=torch.float64, requires_grad=True)
+        ours = depthwise(x, kernel, 1, dilation)
+        theirs = F.conv2d(x, kernel, None, 1, dilation, dilation, 3)
+        assert_all_close(derivatives(ours, (kernel,), 1), derivatives(theirs, (kernel,), 1))
+
+
+def test_even_kernels_are_refused():
+    with pytest.raises(ValueError, match="kernel = 4: padding keeps a map's size with odd ones"):
+        Convolution(2, 2, 4)
 
 
 def test_normalisations_equal_the_plain_ones_in_three_derivatives():
     """Torch's own third derivative of it holds mean and deviation fixed, and so is wrong."""
     x, other = (torch.randn(3, 2, 4, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    still = torch.randn(3, 2, 4, 3, dtype=torch.float64)
     w = torch.tensor([0.5, -2.0], dtype=torch.float64, requires_grad=True)
     norm = BatchNorm(2, track_running_stats=False).double()
     with torch.no_grad():
         norm.weight.copy_(torch.tensor([1.5, -0.5]))
         norm.bias.copy_(torch.tensor([0.25, 2.0]))
-
-    def plain(x: Tensor) -> Tensor:
-        centred = x - x.mean((0, 2, 3), keepdim=True)
-        return centred / (centred.square().mean((0, 2, 3), keepdim=True) + 1e-5).sqrt()
-
-    def derivatives(y: Tensor, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-        found, values = [y], y
-        for order in range(3):
-            found += torch.autograd.grad(values.sin().sum(), inputs, create_graph=order < 2)
-            values = torch.cat([each.flatten() for each in found[-len(inputs) :]])
-        return found
-
+    scale, shift = norm.weight[:, None, None], norm.bias[:, None, None]
     pairs = [
         (normalise(x), plain(x), (x,)),
-        (
-            normalised_sum(w, [x, other]),
-            w[0] * plain(x) + w[1] * plain(other),
-            (w, x, other),
-        ),
-        (
-            norm(x),
-            plain(x) * norm.weight[:, None, None] + norm.bias[:, None, None],
-            (x, norm.weight, norm.bias),
-        ),
+        (normalised_sum(w, [x, other]), w[0] * plain(x) + w[1] * plain(other), (w, x, other)),
+        (normalised_sum(w, [still, x]), w[0] * plain(still) + w[1] * plain(x), (w, x)),
+        (norm(x), plain(x) * scale + shift, (x, norm.weight, norm.bias)),
+        (norm(still), plain(still) * scale + shift, (norm.weight, norm.bias)),
     ]
     for ours, theirs, inputs in pairs:
-        each = zip(derivatives(ours, inputs), derivatives(theirs, inputs), strict=True)
-        for found, expected in each:
-            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+        assert_all_close(derivatives(ours, inputs), derivatives(theirs, inputs))
+
+
+def test_a_constant_cotangent_has_a_third_derivative():
+    x = torch.randn(3, 2, 4, 3, dtype=torch.float64, requires_grad=True)
+    c = torch.randn(3, 2, 4, 3, dtype=torch.float64)
+
+    def third(y: Tensor) -> Tensor:
+        (first,) = torch.autograd.grad((y * c).sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)
+        return torch.autograd.grad(second.square().sum(), x)[0]
+
+    ours, theirs = third(normalise(x)), third(plain(x))
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_one_value_a_channel_is_refused():
+    """Its normalisation is 0 whatever it is: nothing could be learnt from it."""
+    x, norm = torch.randn(1, 4, 1, 1), BatchNorm(4, track_running_stats=False)
+    for function in (normalise, norm, lambda x: normalised_sum(torch.ones(1), [x])):
+        with pytest.raises(
+            ValueError, match=r"1 x 4 x 1 x 1 has one value a channel.*--batch-size"
+        ):
+            function(x)
+        function(torch.cat([x, x]))
+
+
+def test_a_normalisation_in_bfloat16_takes_weights_of_its_type():
+    norm = BatchNorm(4, track_running_stats=False)
+    x = torch.randn(3, 4, 5, 5)
+    torch.testing.assert_close(
+        norm.bfloat16()(x.bfloat16()).float(), plain(x).float(), rtol=0.05, atol=0.05
+    )
+
+
+def test_sums_of_two_types_have_the_wider():
+    one, two = torch.randn(2, 3, 4, 4, requires_grad=True), torch.randn(2, 3, 4, 4).bfloat16()
+    two.requires_grad_()
+    w = torch.tensor([0.5, 2.0], requires_grad=True)
+    total = weighted_sum(w, [*stacked([one]), *stacked([two])])
+    assert total.dtype == torch.float32
+    torch.testing.assert_close(total, 0.5 * one + 2 * two.float())
+    gradients = torch.autograd.grad(total.sum(), (w, one, two))
+    assert [each.dtype for each in gradients] == [torch.float32, torch.float32, torch.bfloat16]
 
 
 def test_maps_of_two_types_are_joined_as_torch_joins_them():

@@ -230,6 +230,29 @@ def test_in_python_what_is_given_wins_too(tmp_path):
     assert again.genotype == found.genotype
 
 
+@pytest.mark.parametrize("data", ["no-such-folder", library.Data(name="no-such-folder")])
+def test_in_python_the_images_are_those_that_were_given(data, tmp_path):
+    with pytest.raises(ValueError, match="no-such-folder"):
+        library.search("single", "random", "darts", data=data, out=tmp_path / "run", quick=True)
+
+
+def test_where_nothing_is_left_to_change_that_is_said(tutelage, here):
+    given = (
+        "--batch-size 8 --limit-batches 1 --channels 4 --cells 3 --ranked 0 --retrain.epochs 1 "
+        "--retrain.batch-size 8 --retrain.limit-batches 1 --retrain.channels 4 --retrain.cells 3 "
+        "--retrain.warm-up 0 --epochs 1"
+    )
+    code, out, error = tutelage(f"search --quick --search random --space darts {given} --out run")
+    assert (code, error) == (0, "")
+    assert out.splitlines()[0] == "quick: nothing is left to make small"
+
+
+def test_settings_of_a_quick_run_make_no_quick_run(tutelage, here):
+    tutelage("search --quick --search random --space nasbench201 --out one")
+    assert tutelage("search --recipe one/run.toml --channels 8 --out two")[0] == 0
+    assert tomllib.loads((here / "two" / "run.toml").read_text())["quick"] == {}
+
+
 # Every part -------------------------------------------------------------------------------------
 
 SAMPLED = ("ennas", "dna")

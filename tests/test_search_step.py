@@ -44,6 +44,16 @@ def test_descend_is_torch_sgd(nesterov):
             torch.testing.assert_close(learner[name], parameter, rtol=1e-12, atol=1e-12)
 
 
+def test_descend_takes_empty_trees_and_keeps_types():
+    rate = Rate(0.1, 0.9, 0.01, clip=5.0)
+    assert descend({}, {}, None, rate) == ({}, {})
+    assert descend([{}, {}], [{}, {}], None, rate) == ([{}, {}], [{}, {}])
+    w = {"wide": torch.ones(2, dtype=torch.float64), "narrow": torch.ones(3)}
+    new, velocity = descend(w, w, None, rate)
+    for tree in (new, velocity):
+        assert {k: x.dtype for k, x in tree.items()} == {k: x.dtype for k, x in w.items()}
+
+
 class Calls:
     """Counts forward passes of a toy learner."""
 

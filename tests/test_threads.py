@@ -59,7 +59,7 @@ def test_a_quota_decides_and_the_choice_is_never_above_what_torch_has(caller):
     assert threads.chosen(LARGE) == (2, "usable CPUs: 2")
     caller.setattr(cpus, "usable", lambda: 64)
     caller.setattr(cpus, "idle", lambda: 64.0)
-    assert threads.chosen(LARGE).number == 4
+    assert threads.chosen(LARGE) == (4, "as torch has it")
 
 
 def test_small_work_decides(caller):

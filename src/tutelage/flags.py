@@ -222,7 +222,7 @@ def sentence(error: CycloptsError) -> str:
             return f"{error.token.keyword} is given more than once"
         case MissingArgumentError() if error.argument:
             if error.keyword or error.argument.tokens:
-                count = len(typing.get_args(error.argument.hint)) or 1
+                count = _values_of(error.argument.hint)
                 values = "a value" if count == 1 else f"{count} values"
                 return f"{error.keyword or error.argument.name} needs {values}"
             return f"{command} needs {error.argument.name}: {see}"
@@ -230,6 +230,17 @@ def sentence(error: CycloptsError) -> str:
             value, name = error.token.value, error.token.keyword or command
             return f"{name} {value}: {must_be(error.target_type, value)}"
     return str(error)
+
+
+def _values_of(hint: Any) -> int:
+    """Count the values that a flag takes.
+
+    >>> _values_of(int | None), _values_of(tuple[int, int] | None)
+    (1, 2)
+    """
+    if typing.get_origin(hint) is tuple:
+        return len([each for each in typing.get_args(hint) if each is not Ellipsis])
+    return max((_values_of(each) for each in typing.get_args(hint)), default=1)
 
 
 def _meant(typed: str, known: Sequence[str], command: str) -> str:

@@ -2,7 +2,7 @@
 
 What every search has is made small here. What a part has besides, it says itself: the metadata
 `quick` of a setting is the value that a quick look takes, or a function of the part to it. Numbers
-are only lowered, and what a user gives is left as it is.
+are only lowered, other values replaced, and what a user gives is left as it is.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def quick_look(asked: Mapping[str, Any], given: Mapping[str, Any]) -> Table:
         ".".join(path): f"{as_text(now.get(path))} -> {as_text(value)}"
         for path, value in found.items()
     }
-    return altered(asked, found | flat({"quick": said}))
+    return altered(asked, found) | {"quick": said}
 
 
 def sizes(search: Any, space: Any) -> Table:
@@ -201,8 +201,8 @@ def stated(settings: Mapping[str, Any]) -> Table:
     found: Table = {}
     for name, value in settings.items():
         if name in PARTS:
-            usual = part_named(name, value["name"])
-            found[name] = {"name": value["name"]} | _unusual(value, usual)
+            own = {key: x for key, x in value.items() if key != "name"}
+            found[name] = {"name": value["name"]} | _unusual(own, part_named(name, value["name"]))
         else:
             found[name] = _unusual(tables(value), type(value)) if is_dataclass(value) else value
     return found
@@ -211,4 +211,4 @@ def stated(settings: Mapping[str, Any]) -> Table:
 def _unusual(values: Mapping[str, Any], of: Any) -> Table:
     """Return the values of settings that are not their default."""
     usual = plain({field.name: default(field, of) for field in init_fields(of)})
-    return {k: x for k, x in values.items() if k != "name" and (k not in usual or x != usual[k])}
+    return {k: x for k, x in values.items() if k not in usual or x != usual[k]}

@@ -29,7 +29,14 @@ def search_base(recipe: str | None, resume: str | None) -> dict[str, Any]:
         from tutelage.run.directory import RunDirectory
 
         tables += [RunDirectory.open(Path(resume)).settings()]
-    return layered(*tables, read_recipe(recipe)[0] if recipe else {})
+    own = read_recipe(recipe)[0] if recipe else {}
+    own.pop("quick", None)  # of a run that was quick: it says what that one changed
+    return layered(*tables, own)
+
+
+def _listed(changed: dict[str, str]) -> str:
+    """Write what a quick look has changed."""
+    return ", ".join(f"{name} {said}" for name, said in changed.items())
 
 
 def search_command(
@@ -50,7 +57,7 @@ def search_command(
         from tutelage.quick import quick_look
 
         table = quick_look(table, given)
-        print("quick:", ", ".join(f"{name} {said}" for name, said in table["quick"].items()))
+        print("quick:", _listed(table["quick"]) or "nothing is left to make small")
     settings = from_table(Run, table, "a search")
     if dry_run:
         from tutelage.run.dry import dry_run as measured
@@ -63,7 +70,12 @@ def search_command(
 
     from tutelage.run.search import search_run
 
-    found = search_run(settings, target, resume=resume is not None)
+    try:
+        found = search_run(settings, target, resume=resume is not None)
+    except ValueError as error:
+        if quick and table["quick"]:
+            raise ValueError(f"{error} (--quick has set {_listed(table['quick'])})") from error
+        raise
     print(found.genotype.as_text())
     for k, marks in enumerate(found.marks):
         if marks:

@@ -299,6 +299,8 @@ def descend(w: Tree, g: Tree, velocity: Tree | None, rate: Rate) -> tuple[Tree, 
 
 def _descend(w: Tree, g: Tree, velocity: Tree | None, rate: Rate) -> tuple[Tree, Tree]:
     """Take one learner's step, with all of its tensors end to end: an operation for all of them."""
+    if not leaves(w):
+        return w, w
     x, dx = _flat(w), _flat(g)
     if rate.clip:
         # torch.nn.utils.clip_grad_norm_'s own constant
@@ -319,10 +321,11 @@ def _flat(tree: Tree) -> Tensor:
 
 
 def _split(flat: Tensor, tree: Tree) -> Tree:
-    """Cut a vector (n,) into a tree shaped like another."""
+    """Cut a vector (n,) into a tree shaped like another, of its types."""
     like = leaves(tree)
     parts = flat.split([leaf.numel() for leaf in like])
-    return rebuild(tree, (x.view(leaf.shape) for x, leaf in zip(parts, like, strict=True)))
+    pairs = zip(parts, like, strict=True)
+    return rebuild(tree, (x.view(leaf.shape).to(leaf.dtype) for x, leaf in pairs))
 
 
 def virtual_step(

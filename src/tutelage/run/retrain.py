@@ -82,8 +82,8 @@ def _retrained(
     with torch.random.fork_rng(devices), begin(out, given) as directory:
         directory.write_text("genotype.json", genotype.to_json())
         training = Training(genotype, stream, settings)
-        small = threads.elements(settings.batch_size, training.size, train.images.shape)
-        threads.settle(small if device.type == "cpu" else None, out if resume else None)
+        count = threads.elements(settings.batch_size, training.size, train.images.shape)
+        threads.settle(count if device.type == "cpu" else None, out if resume else None)
         loop.run(
             training,
             directory,

@@ -108,8 +108,9 @@ def chosen(elements: int | None, recorded: int | None = None) -> Threads:
         free = max(1, int(idle + UNREST))
         if free < most:
             return Threads(free, f"{free} of {usable} usable CPUs idle")
-    small = worth < min(now, usable)
-    return Threads(most, "small work" if small else f"usable CPUs: {usable}")
+    if worth < min(now, usable):
+        return Threads(most, "small work")
+    return Threads(most, f"usable CPUs: {usable}" if usable <= now else "as torch has it")
 
 
 def callers() -> str:

@@ -108,7 +108,7 @@ class Sizes(NamedTuple):
     """Its cells."""
     auxiliary: float
     """Weight of its auxiliary head's loss; 0: it has none."""
-    fewest: int
+    fewest: int = 1
     """Fewest cells in which every choice of the space has a place."""
 
 

@@ -43,6 +43,8 @@ class Convolution(nn.Conv2d):
         dilation: int = 1,
         groups: int = 1,
     ) -> None:
+        if kernel % 2 == 0:
+            raise ValueError(f"kernel = {kernel}: padding keeps a map's size with odd ones only")
         padding = dilation * (kernel // 2)
         super().__init__(
             inputs, outputs, kernel, stride, padding, dilation, groups=groups, bias=False
@@ -61,7 +63,7 @@ class Convolution(nn.Conv2d):
 
 
 class Depthwise(Convolution):
-    """A depthwise convolution."""
+    """A depthwise convolution, which trains by `depthwise`."""
 
     def __init__(self, channels: int, kernel: int, stride: int, dilation: int = 1) -> None:
         super().__init__(channels, channels, kernel, stride, dilation, groups=channels)
@@ -135,8 +137,9 @@ class Form(NamedTuple):
     groups: int
 
     def own(self, x: Tensor) -> bool:
-        """Tell whether its kernel's gradient is taken by a form of ours."""
-        return self.stride == 1 and self.groups == x.shape[1] and x.device.type == "cpu"
+        """Tell whether a depthwise kernel's gradient is taken by a form of ours."""
+        plain = self.stride == 1 and self.dilation <= 2 and x.device.type == "cpu"
+        return plain and self.groups == x.shape[1]
 
 
 class _Convolve(Function):
@@ -234,7 +237,7 @@ def _depthwise_correlate(x: Tensor, g: Tensor, size: tuple[int, int], form: Form
     where its taps are neighbours. On small maps all images of a batch are channels of one forward
     convolution, whose kernel is the gradient.
     """
-    narrow = max(size) <= 3 and form.dilation == 1
+    narrow = max(size) <= 3 and form.dilation == 1  # torch's own, from maps of 3 x 3 on
     largest = max(x.shape[2:])
     if largest <= SMALL and not (narrow and largest > 2):
         return images_as_channels(x, g, size, form.padding, form.dilation)
@@ -253,7 +256,7 @@ def images_as_channels(
 
 
 def windows(x: Tensor, g: Tensor, size: tuple[int, int], dilation: int) -> Tensor:
-    """Gradient in a depthwise kernel (C, 1, *size), in windows of three columns."""
+    """Gradient in a depthwise kernel (C, 1, *size) of dilation 1 or 2, three columns at a time."""
     if dilation == 2:
         x, g = _phases(x), _phases(g)
     (rows, columns), parts = size, []

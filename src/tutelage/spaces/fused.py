@@ -12,6 +12,8 @@ P mean(z) and diag(P cov(z) P^T): `moments` reads z once, y is never written.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import reduce
 from typing import Any
 
 import torch
@@ -36,6 +38,11 @@ def normalise(x: Tensor) -> Tensor:
 
 class BatchNorm(nn.BatchNorm2d):
     """Batch normalisation; of a supernet's, which keeps no statistics, by `normalise`."""
+
+    def __init__(
+        self, channels: int, *, affine: bool = True, track_running_stats: bool = True
+    ) -> None:
+        super().__init__(channels, EPSILON, 0.1, affine, track_running_stats)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, C, H, W)."""
@@ -156,7 +163,7 @@ class _Normalise(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        y, mean, scale = torch.native_batch_norm(x, None, None, None, None, True, 0.0, EPSILON)
+        y, mean, scale = _torchs(x)
         ctx.save_for_backward(x, mean, scale)
         return y
 
@@ -194,8 +201,11 @@ class _NormaliseGradient(Function):
         g, x, mean, scale, found, along = ctx.saved_tensors
         v = torch.zeros_like(x) if v is None else v
         if torch.is_grad_enabled():  # a third derivative, which torch's own formula gets wrong
-            g, x = g.view_as(g), x.view_as(x)  # g may come of x: that path is not this function's
-            y = _normalised(x)
+            # leaves, or views: g may come of x, and that path is not this function's
+            g, x = (
+                t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in (g, x)
+            )
+            y = _plain(x)
             outputs, given = list(torch.autograd.grad(y, x, g, create_graph=True)), [v]
             if a is not None:
                 outputs.append((g * y).sum(DIMENSIONS))
@@ -213,10 +223,22 @@ class _NormaliseGradient(Function):
         return dg, dx, None, None
 
 
-def _normalised(x: Tensor) -> Tensor:
+def _plain(x: Tensor) -> Tensor:
     """Normalise as it is written down: differentiable as often as one likes, and slow."""
     centred = x - x.mean(DIMENSIONS, keepdim=True)
     return centred * (centred.square().mean(DIMENSIONS, keepdim=True) + EPSILON).rsqrt()
+
+
+def _torchs(
+    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Torch's normalisation, and the mean and the inverse deviation of every channel (C,)."""
+    if x.numel() == x.shape[1]:
+        raise ValueError(
+            f"a batch's map of {' x '.join(map(str, x.shape))} has one value a channel, which "
+            "normalisation makes 0: give a --batch-size of 2 or more"
+        )
+    return torch.native_batch_norm(x, weight, bias, None, None, True, 0.0, EPSILON)
 
 
 def _norm_backward(
@@ -233,11 +255,13 @@ class _NormalisedSum(Function):
 
     @staticmethod
     def forward(ctx: Any, scales: Tensor, shift: Tensor | None, *maps: Tensor) -> Tensor:
-        total, statistics = torch.empty(0), []
-        for index, (x, scale) in enumerate(zip(maps, _wide(scales, maps[0]), strict=True)):
-            own = None if index else shift
-            y, *both = torch.native_batch_norm(x, scale, own, None, None, True, 0.0, EPSILON)
-            total = total.add_(y) if index else y
+        first, *others = _wide(scales, maps[0])
+        total, *statistics = _torchs(
+            maps[0], first, None if shift is None else _wide(shift, maps[0])
+        )
+        for x, scale in zip(maps[1:], others, strict=True):
+            y, *both = _torchs(x, scale)
+            total.add_(y)
             statistics += both
         ctx.save_for_backward(scales, *maps, *statistics)
         return total
@@ -271,7 +295,7 @@ class _Moments(Function):
         ctx.groups = groups
         wide = torch.promote_types(z.dtype, torch.float32)
         rows = z.permute(0, 2, 3, 1).flatten(0, 2).unflatten(1, (groups, -1)).to(wide)
-        with torch.autocast(z.device.type, enabled=False):
+        with torch.autocast(z.device.type, enabled=False) if autocasts(z) else nullcontext():
             second = torch.bmm(rows.permute(1, 2, 0), rows.transpose(0, 1))
         return rows.mean(0), second.div_(len(rows))
 
@@ -286,16 +310,20 @@ class _Moments(Function):
 
 
 class _WeightedSum(Function):
-    """Sum of scaled maps; a product of a matrix and a vector for every stack."""
+    """Sum of scaled maps; a product of a matrix and a vector for every stack.
+
+    Stacks of several types get the widest of them.
+    """
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, *stacks: Tensor) -> Tensor:
         ctx.save_for_backward(weights, *stacks)
-        shares = weights.to(stacks[0].dtype).split([len(stack) for stack in stacks])
-        first = stacks[0].flatten(1)
+        kind = reduce(torch.promote_types, (stack.dtype for stack in stacks))
+        shares = weights.to(kind).split([len(stack) for stack in stacks])
+        first, *others = (stack.flatten(1).to(kind) for stack in stacks)
         total = first[0] * shares[0] if len(first) == 1 else torch.mv(first.t(), shares[0])
-        for share, stack in zip(shares[1:], stacks[1:], strict=True):
-            total.addmv_(stack.flatten(1).t(), share)
+        for share, stack in zip(shares[1:], others, strict=True):
+            total.addmv_(stack.t(), share)
         return total.view(stacks[0].shape[1:])
 
     @staticmethod
@@ -305,8 +333,9 @@ class _WeightedSum(Function):
         shares = weights.to(g.dtype).split([len(stack) for stack in stacks])
         dw = None
         if wanted[0]:
-            dw = torch.cat([torch.mv(stack.flatten(1), flat) for stack in stacks])
+            dw = torch.cat([torch.mv(stack.flatten(1).to(g.dtype), flat) for stack in stacks])
+            dw = dw.to(weights.dtype)
         return dw, *(
-            torch.outer(share, flat).view_as(stack) if want else None
+            torch.outer(share, flat).view_as(stack).to(stack.dtype) if want else None
             for share, stack, want in zip(shares, stacks, wanted[1:], strict=True)
         )

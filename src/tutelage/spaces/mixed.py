@@ -89,7 +89,8 @@ def plan(edges: Edges, chosen: tuple[tuple[int, ...], ...]) -> Plan:
 @lru_cache(maxsize=4096)
 def _index(places: tuple[int, ...], device: torch.device) -> Tensor:
     """Return places as a tensor, made once."""
-    return torch.tensor(places, dtype=torch.int64, device=device)
+    with torch.inference_mode(False):  # it outlives the mode
+        return torch.tensor(places, dtype=torch.int64, device=device)
 
 
 class Weights(NamedTuple):
@@ -147,7 +148,7 @@ def alone(edges: Edges, edge: int, column: int, like: Tensor) -> Weights:
 
 
 def select(parameter: Tensor, rows: Sequence[int], count: int) -> Tensor:
-    """Take some of the `count` equal blocks that a parameter's first dimension holds."""
+    """Take some of the `count` equal blocks that a parameter's first dimension holds, in order."""
     if len(rows) == count:
         return parameter
     blocks = parameter.unflatten(0, (count, -1))
@@ -402,7 +403,7 @@ class MixedNode(nn.Module):
     def forward(self, states: Sequence[State], weights: Weights) -> Tensor:
         """Sum weights times operations over those that run on every edge."""
         stacks, dense = self._stacks(states, weights), self._dense(states, weights)
-        scales, large = weights.summed.split([len(weights.plan.maps), len(dense)])
+        scales, of_dense = weights.summed.split([len(weights.plan.maps), len(dense)])
         if dense and joins(dense[0]):
             stacks.append(normalised(dense))
             scales, dense = weights.summed, []
@@ -412,7 +413,7 @@ class MixedNode(nn.Module):
             scales = torch.cat([scales, scales.new_full((len(skips),), weights.auxiliary)])
         parts = [weighted_sum(scales, stacks)] if stacks else []
         if dense:
-            parts.append(normalised_sum(large, dense))
+            parts.append(normalised_sum(of_dense, dense))
         if weights.plan.separable:
             parts.append(self._separable(states, weights))
         total = sum(parts[1:], start=parts[0]) if parts else states[0].zeros()
