@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import reduce
+from functools import cache, reduce
 from typing import Any
 
 import torch
@@ -283,7 +283,13 @@ class _NormalisedSum(Function):
 
 def _wide(scales: Tensor, x: Tensor) -> Tensor:
     """Give scales the type that the statistics of x have."""
-    return scales.to(torch.promote_types(x.dtype, torch.float32)).contiguous()
+    return scales.to(_widest(x.dtype, torch.float32)).contiguous()
+
+
+@cache
+def _widest(*kinds: torch.dtype) -> torch.dtype:
+    """Return the type that holds them all."""
+    return reduce(torch.promote_types, kinds)
 
 
 class _Moments(Function):
@@ -293,7 +299,7 @@ class _Moments(Function):
     def forward(ctx: Any, z: Tensor, groups: int) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(z)
         ctx.groups = groups
-        wide = torch.promote_types(z.dtype, torch.float32)
+        wide = _widest(z.dtype, torch.float32)
         rows = z.permute(0, 2, 3, 1).flatten(0, 2).unflatten(1, (groups, -1)).to(wide)
         with torch.autocast(z.device.type, enabled=False) if autocasts(z) else nullcontext():
             second = torch.bmm(rows.permute(1, 2, 0), rows.transpose(0, 1))
@@ -318,7 +324,7 @@ class _WeightedSum(Function):
     @staticmethod
     def forward(ctx: Any, weights: Tensor, *stacks: Tensor) -> Tensor:
         ctx.save_for_backward(weights, *stacks)
-        kind = reduce(torch.promote_types, (stack.dtype for stack in stacks))
+        kind = _widest(*(stack.dtype for stack in stacks))
         shares = weights.to(kind).split([len(stack) for stack in stacks])
         first, *others = (stack.flatten(1).to(kind) for stack in stacks)
         total = first[0] * shares[0] if len(first) == 1 else torch.mv(first.t(), shares[0])
