@@ -322,7 +322,7 @@ class Searching:
         """Measure what the epoch has led to, and decide whether the search stops."""
         if self.maker.sampled:
             return self._sample()
-        training = {level.variable for level in self.problem.levels if level.trains(self.epoch)}
+        training = {level.variable for level in self.levels()}
         subjects = [
             Subject(
                 x, self.space_of(x), self.genotype(x), bool(x.drafts and x.weights[0] in training)
