@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from tutelage import Genotype, Size
-from tutelage.report.draw import save_drawing
+from tutelage.report.figures.draw import save_drawing
 from tutelage.run.cost.count import describe
 from tutelage.run.networks.files import build
 

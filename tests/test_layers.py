@@ -42,6 +42,9 @@ ALLOWED = {
     },
     "data": {"config", "data", "problem", "checks", "cpus"},
     "benchmark": {"benchmark", "files", "spaces.genotype", "spaces.notation"},
+    "report.runs": {"report.runs", "spaces.genotype", "checks"},
+    "report.figures": {"report.runs", "report.figures", "spaces.genotype", "checks"},
+    "report.sections": {"report", "spaces.genotype", "checks"},
     "report": {"report", "spaces.genotype", "spaces.published", "checks"},
     "recipes": {"checks", "recipes"},
     "run.job": {"run.job", "files", "cpus", "spaces.base"},
@@ -58,7 +61,7 @@ ALLOWED = {
         *("searches", "benchmark"),
     },
     "run.measure": {*BASE, *(f"run.{room}" for room in ROOMS)},
-    "run": {*BASE, "run", "searches", "parts", "quick", "benchmark", "report.draw"},
+    "run": {*BASE, "run", "searches", "parts", "quick", "benchmark", "report.figures"},
     "verbs": {"checks", "config", "flags", "parts", "quick", "recipes", "benchmark", "run"}
     | {"report", "spaces", "data"},
     "cli": {"verbs", "flags", "config", "checks", "parts", "cpus", "recipes", "__version__"}
@@ -93,9 +96,10 @@ def imported(path: Path) -> set[str]:
 
 
 def part_of(path: Path) -> str:
-    """Name the part that a file belongs to: a folder of `run`, or what stands at the root."""
+    """Name the part of a file: a folder of `run` or `report`, or what stands at the root."""
     names = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(names[:2]) if names[0] == "run" and len(names) > 2 else names[0]
+    inside = names[0] in ("run", "report") and len(names) > 2
+    return ".".join(names[:2]) if inside else names[0]
 
 
 FILES = sorted(ROOT.rglob("*.py"))

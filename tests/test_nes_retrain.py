@@ -17,9 +17,9 @@ from retraining import DIGITS, SMALL, TEST_IMAGES
 from test_search import KilledError
 from tutelage.data.read import read
 from tutelage.report.page import write_report
-from tutelage.report.read import read_run
-from tutelage.report.sections import status, tiles
-from tutelage.report.tables import as_text, comparison
+from tutelage.report.runs.read import read_run
+from tutelage.report.runs.tables import as_text, comparison
+from tutelage.report.sections.contents import status, tiles
 from tutelage.run import retrain
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.networks import ensemble

@@ -11,10 +11,10 @@ import torch
 
 from test_search import KilledError, killed_at, run_toml, same_runs
 from tutelage.problem import Part
-from tutelage.report.plots import learner_lines
-from tutelage.report.read import read_run
-from tutelage.report.sections import learning
-from tutelage.report.watched import collapse
+from tutelage.report.figures.plots import learner_lines
+from tutelage.report.runs.read import read_run
+from tutelage.report.sections.contents import learning
+from tutelage.report.sections.monitor import collapse
 from tutelage.run.dry_run import dry_run
 from tutelage.run.job import checkpoint
 from tutelage.run.monitor.collapse import gap

@@ -127,8 +127,8 @@ def report(
 ) -> None:
     """Write one self-contained page about a run, or a comparison of several."""
     from tutelage.report.page import write_report
-    from tutelage.report.read import read_run
-    from tutelage.report.tables import as_text, comparison
+    from tutelage.report.runs.read import read_run
+    from tutelage.report.runs.tables import as_text, comparison
 
     target = out or (runs[0] if len(runs) == 1 else Path()) / "report.html"
     page = write_report(runs, target)
@@ -180,7 +180,7 @@ def draw(
     out: Annotated[Path, Parameter(help="File to write, .svg or .png.")],
 ) -> None:
     """Draw a genotype's cells as SVG or PNG."""
-    from tutelage.report.draw import save_drawing
+    from tutelage.report.figures.draw import save_drawing
     from tutelage.spaces.published import resolve
 
     save_drawing(resolve(genotype), out)

@@ -63,7 +63,7 @@ class Found:
 
     def draw(self) -> str:
         """Draw the cells as SVG text."""
-        from tutelage.report.draw import draw
+        from tutelage.report.figures.draw import draw
 
         return draw(self.genotype)
 

@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from tutelage.report.figures import LIGHT, SERIES, Drawn, canvas, drawn, styled
-from tutelage.report.plots import Line, by_epoch, plot, values
-from tutelage.report.read import Stage
-from tutelage.report.tables import NOTHING, Statistic
+from tutelage.report.figures.plots import Line, by_epoch, plot, values
+from tutelage.report.figures.theme import LIGHT, SERIES, Drawn, canvas, drawn, styled
+from tutelage.report.runs.read import Stage
+from tutelage.report.runs.tables import NOTHING, Statistic
 
 PAIRS = (
     ("gate", "Gate", " (0: nothing is taught)", 1e-3),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tutelage.report.alphas import Course, courses, heat_maps, read_off
-from tutelage.report.draw import cell_figure
-from tutelage.report.figures import Drawn, drawn
-from tutelage.report.layout import cell_name
-from tutelage.report.read import Stage
+from tutelage.report.figures.draw import cell_figure
+from tutelage.report.figures.layout import cell_name
+from tutelage.report.figures.theme import Drawn, drawn
+from tutelage.report.runs.read import Stage
+from tutelage.report.sections.alphas import Course, courses, heat_maps, read_off
 from tutelage.spaces.genotype import Genotype
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from tutelage.report.evolution import FRONT, evolved, front_rows, said
-from tutelage.report.figures import drawn
-from tutelage.report.layout import cell_name
-from tutelage.report.marginals import drawn_map, marginals
-from tutelage.report.ranking import HEADER as RANKED
-from tutelage.report.ranking import baseline, figures, ranked
-from tutelage.report.read import Stage
-from tutelage.report.students import HEADER as TAUGHT
-from tutelage.report.students import TEACHERS, at_the_end, students
+from tutelage.report.figures.layout import cell_name
+from tutelage.report.figures.theme import drawn
+from tutelage.report.runs.read import Stage
+from tutelage.report.sections.evolution import FRONT, evolved, front_rows, said
+from tutelage.report.sections.marginals import drawn_map, marginals
+from tutelage.report.sections.ranking import HEADER as RANKED
+from tutelage.report.sections.ranking import baseline, figures, ranked
+from tutelage.report.sections.students import HEADER as TAUGHT
+from tutelage.report.sections.students import TEACHERS, at_the_end, students
 
 
 def sampled(stage: Stage) -> dict[str, Any]:

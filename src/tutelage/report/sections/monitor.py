@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tutelage.report.benchmarks import Benchmark
-from tutelage.report.figures import SERIES, Drawn
-from tutelage.report.layout import cell_name
-from tutelage.report.plots import Line, by_epoch, plot, values
-from tutelage.report.read import Stage, number
+from tutelage.report.figures.layout import cell_name
+from tutelage.report.figures.plots import Line, by_epoch, plot, values
+from tutelage.report.figures.theme import SERIES, Drawn
+from tutelage.report.runs.benchmarks import Benchmark
+from tutelage.report.runs.read import Stage, number
 
 QUANTITIES = (
     ("skips", "Skip connections of every cell", (0.0, 3.0)),
@@ -113,7 +113,7 @@ def figure(answer: Any, key: str) -> str:
 def rank(answer: Any, benchmark: Benchmark) -> str:
     """Write a rank of the table.
 
-    >>> from tutelage.report.benchmarks import NASBENCH201
+    >>> from tutelage.report.runs.benchmarks import NASBENCH201
     >>> rank({"rank": 2759}, NASBENCH201)
     '2,759 of 15,625'
     """

@@ -12,8 +12,8 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tutelage.report.figures import LIGHT, styled
-from tutelage.report.plots import framed, name
+from tutelage.report.figures.plots import framed, name
+from tutelage.report.figures.theme import LIGHT, styled
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from tutelage.report.benchmarks import Benchmark
-from tutelage.report.figures import LIGHT, Drawn, drawn
-from tutelage.report.read import Stage, number
-from tutelage.report.scatter import Points, scatter
-from tutelage.report.scores import quantity_of
-from tutelage.report.tables import NOTHING
+from tutelage.report.figures.scatter import Points, scatter
+from tutelage.report.figures.theme import LIGHT, Drawn, drawn
+from tutelage.report.runs.benchmarks import Benchmark
+from tutelage.report.runs.read import Stage, number
+from tutelage.report.runs.scores import quantity_of
+from tutelage.report.runs.tables import NOTHING
 
 HEADER = ("", "the supernet", "multiply-adds alone")
 """What ranks: the columns of `figures`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tutelage.report.read import number
+from tutelage.report.runs.read import number
 
 
 class Quantity(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tutelage.report.read import Record, Stage, number
+from tutelage.report.runs.read import Record, Stage, number
 
 
 def supernet_accuracy(record: Record) -> float | None:

@@ -12,9 +12,9 @@ from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path as Curve
 
 from tutelage.checks import nearest
-from tutelage.report.chain import chain_figure
-from tutelage.report.figures import LIGHT, canvas, styled, to_png, to_svg
-from tutelage.report.layout import Layout, Slot, Wire, arrange, cell_name
+from tutelage.report.figures.chain import chain_figure
+from tutelage.report.figures.layout import Layout, Slot, Wire, arrange, cell_name
+from tutelage.report.figures.theme import LIGHT, canvas, styled, to_png, to_svg
 from tutelage.spaces.genotype import Genotype
 
 FAMILIES = {

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from tutelage.report.figures import LIGHT, canvas, styled
-from tutelage.report.layout import cell_name, short_name
-from tutelage.report.read import Stage
+from tutelage.report.figures.layout import cell_name, short_name
+from tutelage.report.figures.theme import LIGHT, canvas, styled
+from tutelage.report.runs.read import Stage
 
 LEFT, TOP, ROW, BOTTOM = 92.0, 24.0, 19.0, 16.0
 """Room for names and for the scale, height of an operation, and room for numbers, in points."""

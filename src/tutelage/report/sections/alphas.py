@@ -13,9 +13,9 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from tutelage.report.figures import LIGHT, canvas, styled
-from tutelage.report.layout import short_name
-from tutelage.report.read import Stage
+from tutelage.report.figures.layout import short_name
+from tutelage.report.figures.theme import LIGHT, canvas, styled
+from tutelage.report.runs.read import Stage
 from tutelage.spaces.genotype import OPERATIONS, Cell, Genotype
 
 LEFT, TOP, BOTTOM = 50.0, 36.0, 14.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tutelage.report.benchmarks import BENCHMARKS, Benchmark
+from tutelage.report.runs.benchmarks import BENCHMARKS, Benchmark
 from tutelage.spaces.genotype import Genotype
 
 FILES = ("run.toml", "metrics.jsonl", "genotype.json", "result.json")

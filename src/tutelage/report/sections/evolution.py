@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from tutelage.report.figures import LIGHT, Drawn, drawn
-from tutelage.report.read import Stage, number
-from tutelage.report.scatter import Limit, Points, scatter
-from tutelage.report.scores import quantity_of
-from tutelage.report.tiles import quantity
+from tutelage.report.figures.scatter import Limit, Points, scatter
+from tutelage.report.figures.theme import LIGHT, Drawn, drawn
+from tutelage.report.runs.read import Stage, number
+from tutelage.report.runs.scores import quantity_of
+from tutelage.report.sections.tiles import quantity
 
 COSTS = (
     ("multiply_adds", "max_flops", "accuracy-flops", "multiply-adds"),

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tutelage.report.benchmarks import BENCHMARKS
-from tutelage.report.found import gap, multiply_adds, supernet_accuracy, tau, weights
-from tutelage.report.read import Record, number
+from tutelage.report.runs.benchmarks import BENCHMARKS
+from tutelage.report.runs.found import gap, multiply_adds, supernet_accuracy, tau, weights
+from tutelage.report.runs.read import Record, number
 
 IMMATERIAL = ("seed", "device", "root", "download", "save_every", "log_every", "table")
 """Settings by which runs may differ and still be repetitions of one experiment."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tutelage.report.found import (
+from tutelage.report.runs.found import (
     gap,
     multiply_adds,
     students_accuracy,
@@ -13,9 +13,9 @@ from tutelage.report.found import (
     tau,
     weights,
 )
-from tutelage.report.read import Record
-from tutelage.report.tables import duration
-from tutelage.report.watched import figure, rank
+from tutelage.report.runs.read import Record
+from tutelage.report.runs.tables import duration
+from tutelage.report.sections.monitor import figure, rank
 
 
 @dataclass(frozen=True)

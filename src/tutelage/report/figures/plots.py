@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from tutelage.report.figures import LIGHT, SERIES, Drawn, drawn, new_figure, styled
-from tutelage.report.read import Stage, number
+from tutelage.report.figures.theme import LIGHT, SERIES, Drawn, drawn, new_figure, styled
+from tutelage.report.runs.read import Stage, number
 
 LINE = 60
 """Letters of a legend's line, longer names have several."""

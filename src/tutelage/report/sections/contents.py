@@ -5,16 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tutelage.report.figures import LIGHT, SERIES, Drawn
-from tutelage.report.learners import cells, learners
-from tutelage.report.plots import Line, by_epoch, keyed_lines, learner_lines, plot, timeline, values
-from tutelage.report.read import Record, Stage, number
-from tutelage.report.sampled import sampled
-from tutelage.report.status import provenance, quick, status, stopped
-from tutelage.report.tables import dotted, duration
-from tutelage.report.teaching import first_stage, teaching
-from tutelage.report.tiles import tiles
-from tutelage.report.watched import collapse, table_header, table_plots, table_rows, warnings
+from tutelage.report.figures.plots import (
+    Line,
+    by_epoch,
+    keyed_lines,
+    learner_lines,
+    plot,
+    timeline,
+    values,
+)
+from tutelage.report.figures.theme import LIGHT, SERIES, Drawn
+from tutelage.report.runs.read import Record, Stage, number
+from tutelage.report.runs.tables import dotted, duration
+from tutelage.report.sections.learners import cells, learners
+from tutelage.report.sections.monitor import (
+    collapse,
+    table_header,
+    table_plots,
+    table_rows,
+    warnings,
+)
+from tutelage.report.sections.sampled import sampled
+from tutelage.report.sections.status import provenance, quick, status, stopped
+from tutelage.report.sections.teaching import first_stage, teaching
+from tutelage.report.sections.tiles import tiles
 from tutelage.spaces.genotype import Genotype
 
 COSTS = (

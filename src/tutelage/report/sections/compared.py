@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain
 
-from tutelage.report.benchmarks import BENCHMARKS
-from tutelage.report.evolution import candidates
-from tutelage.report.figures import SERIES, Drawn
-from tutelage.report.plots import Axis, Line, by_epoch, plot, timeline, values
-from tutelage.report.scores import ACCURACY, quantity_of
-from tutelage.report.tables import Row
+from tutelage.report.figures.plots import Axis, Line, by_epoch, plot, timeline, values
+from tutelage.report.figures.theme import SERIES, Drawn
+from tutelage.report.runs.benchmarks import BENCHMARKS
+from tutelage.report.runs.scores import ACCURACY, quantity_of
+from tutelage.report.runs.tables import Row
+from tutelage.report.sections.evolution import candidates
 
 PROBES = (
     ("students_accuracy", "Search: accuracy of the sampled students (%)", 100),

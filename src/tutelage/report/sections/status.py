@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tutelage.report.evolution import progress
-from tutelage.report.read import Record, Stage, number
-from tutelage.report.tiles import percent
+from tutelage.report.runs.read import Record, Stage, number
+from tutelage.report.sections.evolution import progress
+from tutelage.report.sections.tiles import percent
 
 
 def status(record: Record) -> str:

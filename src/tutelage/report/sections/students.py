@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from tutelage.report.figures import LIGHT, SERIES, Drawn
-from tutelage.report.plots import Axis, Line, Mark, by_epoch, plot, values
-from tutelage.report.read import Stage, number
-from tutelage.report.tables import NOTHING
+from tutelage.report.figures.plots import Axis, Line, Mark, by_epoch, plot, values
+from tutelage.report.figures.theme import LIGHT, SERIES, Drawn
+from tutelage.report.runs.read import Stage, number
+from tutelage.report.runs.tables import NOTHING
 
 HALVES = (("probe", "validation images"), ("teaching", "training batches"))
 """Keys in metrics.jsonl, and on what they are measured."""

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from tutelage.report.figures import LIGHT, canvas
+from tutelage.report.figures.theme import LIGHT, canvas
 from tutelage.spaces.genotype import Genotype
 
 COLOURS = {3: LIGHT["blue"], 5: LIGHT["vermilion"], 7: LIGHT["purple"]}
