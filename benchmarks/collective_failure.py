@@ -27,7 +27,7 @@ import torch
 
 from runs import search, together
 from tutelage import PAMKD
-from tutelage.report.figures import LIGHT, SERIES, new_figure, styled, to_svg
+from tutelage.report.figures.theme import LIGHT, SERIES, new_figure, styled, to_svg
 
 OBJECTIVES = {
     "MKD": ["--second-stage", "mkd", "--peer-weight", "1"],

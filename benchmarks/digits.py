@@ -13,8 +13,8 @@ import argparse
 from pathlib import Path
 
 from runs import search, together, tutelage
-from tutelage.report.read import read_run
-from tutelage.report.tables import as_text, comparison
+from tutelage.report.runs.read import read_run
+from tutelage.report.runs.tables import as_text, comparison
 
 ROWS = {
     "single": ["--method", "single"],

@@ -19,8 +19,8 @@ import statistics
 from pathlib import Path
 
 from runs import search, together
-from tutelage.report.figures import SERIES, to_svg
-from tutelage.report.plots import Axis, Line, curves
+from tutelage.report.figures.plots import Axis, Line, curves
+from tutelage.report.figures.theme import SERIES, to_svg
 
 ROWS = {"with the first stage": "joint", "without (No-1st)": "none"}
 COMMON = (

@@ -24,7 +24,7 @@ from typing import Any
 
 from runs import search, together
 from tutelage.benchmark.table import open_table, true_accuracy
-from tutelage.report.figures import LIGHT, SERIES, new_figure, styled, to_svg
+from tutelage.report.figures.theme import LIGHT, SERIES, new_figure, styled, to_svg
 from tutelage.spaces.published import resolve
 
 ROWS = {

@@ -21,9 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tutelage.config import Run
 from tutelage.parts import from_table
 from tutelage.recipes import read_recipe
-from tutelage.run.joined import joined
-from tutelage.run.searching import Searching
-from tutelage.run.streams import halves_of, streams_of
+from tutelage.run.supernet.assemble import joined
+from tutelage.run.supernet.batches import halves_of, streams_of
+from tutelage.run.supernet.state import Searching
 
 
 class Count(TorchDispatchMode):

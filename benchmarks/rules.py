@@ -28,7 +28,7 @@ def measure(method: str, rule: str, channels: int, cells: int, batch_size: int) 
     from tutelage.multilevel import search_step
     from tutelage.parts import make_part
     from tutelage.problem import Part
-    from tutelage.run.maker import Maker
+    from tutelage.run.supernet.factory import Maker
     from tutelage.searches.darts import Darts
     from tutelage.spaces.base import Size
     from tutelage.spaces.cells import DARTS

@@ -24,7 +24,7 @@ from tutelage.methods.sd_darts import SDDarts
 from tutelage.methods.single import Single
 from tutelage.parts import make_part
 from tutelage.problem import Part
-from tutelage.run.maker import Maker
+from tutelage.run.supernet.factory import Maker
 from tutelage.searches.darts import Darts
 from tutelage.spaces.base import Size
 

@@ -27,10 +27,10 @@ import torch
 from runs import search, together
 from tutelage.config import Data
 from tutelage.data.cifar import CIFAR10, read_cifar10
-from tutelage.report.benchmarks import NASBENCH201
-from tutelage.report.figures import LIGHT, SERIES, to_svg
-from tutelage.report.plots import Axis, Line, Mark, by_epoch, curves, values
-from tutelage.report.read import Stage, read_run
+from tutelage.report.figures.plots import Axis, Line, Mark, by_epoch, curves, values
+from tutelage.report.figures.theme import LIGHT, SERIES, to_svg
+from tutelage.report.runs.benchmarks import NASBENCH201
+from tutelage.report.runs.read import Stage, read_run
 
 ROWS = {
     "DARTS": ["--method", "single"],

@@ -22,7 +22,7 @@ from tutelage.methods.pamkd import PAMKD
 from tutelage.methods.sgl import SGL
 from tutelage.parts import make_part
 from tutelage.problem import Part
-from tutelage.run.maker import Maker
+from tutelage.run.supernet.factory import Maker
 from tutelage.searches.darts import Darts
 from tutelage.spaces.base import Size
 

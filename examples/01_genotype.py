@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 
 from tutelage import Genotype, Size
-from tutelage.report.draw import save_drawing
-from tutelage.run.describe import describe
-from tutelage.run.network import build
+from tutelage.report.figures.draw import save_drawing
+from tutelage.run.cost.count import describe
+from tutelage.run.networks.files import build
 
 TEXT = """Genotype(
     normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 1),

@@ -9,7 +9,7 @@ import torch
 
 import tutelage
 from tutelage.config import Data, Retrain
-from tutelage.run.network import about
+from tutelage.run.networks.files import about
 from tutelage.run.retrain import retrain
 
 TOY = {"channels": 2, "cells": 3, "epochs": 1, "limit_batches": 2, "batch_size": 8}

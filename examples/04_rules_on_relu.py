@@ -12,7 +12,7 @@ from tutelage import DARTS, Darts, Exact, FiniteDifference, FirstOrder, Single, 
 from tutelage.clock import Clock
 from tutelage.multilevel import hypergradient
 from tutelage.problem import Part
-from tutelage.run.maker import Maker
+from tutelage.run.supernet.factory import Maker
 from tutelage.virtual import Rate, Via, leaves, tree_map
 
 RADII = (0.1, 0.01, 0.001)

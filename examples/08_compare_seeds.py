@@ -4,8 +4,8 @@ from pathlib import Path
 
 import tutelage
 from tutelage.report.page import write_report
-from tutelage.report.read import read_run
-from tutelage.report.tables import as_text, comparison
+from tutelage.report.runs.read import read_run
+from tutelage.report.runs.tables import as_text, comparison
 
 TOY = {"channels": 2, "cells": 3, "epochs": 1, "limit_batches": 1, "batch_size": 4}
 

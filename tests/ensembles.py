@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from test_search import TINY
 from tutelage.config import Run
-from tutelage.run.ensemble import Ensemble
+from tutelage.run.networks.ensemble import Ensemble
 from tutelage.spaces.published import PUBLISHED
 
 POOL = {"name": "nes", "learners": 3, "members": 2}

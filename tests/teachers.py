@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tutelage.parts import make_part
-from tutelage.run.network import FILE, About, build, save_network
+from tutelage.run.networks.files import FILE, About, build, save_network
 from tutelage.spaces.base import Mix, Size
 from tutelage.spaces.genotype import Genotype
 

@@ -11,9 +11,9 @@ import torch
 
 from test_cost import PAIRS, TOY, bounds, joined, space_named, toy
 from test_search import run_toml
-from tutelage.run.budget import Budget, Masked, budget_of
-from tutelage.run.cost import prices_of
-from tutelage.run.describe import describe
+from tutelage.run.cost.budget import Budget, Masked, budget_of
+from tutelage.run.cost.count import describe
+from tutelage.run.cost.table import prices_of
 from tutelage.run.search import search_run
 from tutelage.spaces.base import Mix, Size, nodes
 from tutelage.spaces.genotype import Genotype

@@ -6,8 +6,8 @@ from itertools import combinations, product
 import pytest
 
 from test_genotype import EVERY
-from tutelage.report.draw import cell_figure, draw, save_drawing
-from tutelage.report.layout import arrange
+from tutelage.report.figures.draw import cell_figure, draw, save_drawing
+from tutelage.report.figures.layout import arrange
 from tutelage.spaces.published import PUBLISHED
 
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from chains import SMALL, SPACES, chosen, drawn, genotype, own_size
 from tutelage.parts import make_part
-from tutelage.run.describe import weights
-from tutelage.run.network import About, build, load, save_network
+from tutelage.run.cost.count import weights
+from tutelage.run.networks.files import About, build, load, save_network
 from tutelage.spaces.base import Mix, Size, one_hot
 from tutelage.spaces.chain import CREAM, DNA, ENNAS_S3
 from tutelage.spaces.genotype import Cell, Genotype

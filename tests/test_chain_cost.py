@@ -16,10 +16,10 @@ from torch import nn
 from chains import SPACES, chosen, drawn, genotype, own_size
 from tutelage.benchmark.nasbench_macro import LAYOUT, Table, architecture
 from tutelage.config import Run
-from tutelage.run.budget import Budget
-from tutelage.run.cost import Cost, Prices, prices_of
-from tutelage.run.describe import describe, multiply_adds, weights
-from tutelage.run.watching import Watching
+from tutelage.run.cost.budget import Budget
+from tutelage.run.cost.count import describe, multiply_adds, weights
+from tutelage.run.cost.table import Cost, Prices, prices_of
+from tutelage.run.monitor.relaxed import Watching
 from tutelage.searches.darts import Darts
 from tutelage.spaces.chain import ENNAS_S2, NASBENCH_MACRO, SHUFFLE, Chain
 

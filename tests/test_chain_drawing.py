@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 
 from tutelage.parts import PARTS, make_part
-from tutelage.report.chain import ABREAST, block_of, chain_figure, rows_of
-from tutelage.report.draw import cell_figure, draw, save_drawing
-from tutelage.report.figures import styled
+from tutelage.report.figures.chain import ABREAST, block_of, chain_figure, rows_of
+from tutelage.report.figures.draw import cell_figure, draw, save_drawing
+from tutelage.report.figures.theme import styled
 from tutelage.spaces.genotype import Cell, Genotype
 from tutelage.spaces.published import resolve
 from tutelage.spaces.stages import stages_of

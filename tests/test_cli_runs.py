@@ -11,14 +11,16 @@ import pytest
 import torch
 
 from commands import BRIEF, SMALL, TINY, content
-from tutelage.run import checkpoint, joined, searching
+from tutelage.run.job import checkpoint
+from tutelage.run.supernet import assemble
+from tutelage.run.supernet.state import Searching
 from tutelage.virtual import leaves
 
 
 @pytest.fixture
 def stopped(here, tutelage, monkeypatch):
     """A search that Ctrl-C stopped at its third step, in the second epoch."""
-    advance, steps = searching.Searching.advance, itertools.count(1)
+    advance, steps = Searching.advance, itertools.count(1)
 
     def pressed(self):
         if next(steps) == 3:
@@ -26,7 +28,7 @@ def stopped(here, tutelage, monkeypatch):
         advance(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(searching.Searching, "advance", pressed)
+        patch.setattr(Searching, "advance", pressed)
         code, _, error = tutelage(f"search {TINY} --out run")
     assert code == 130
     assert "SIGINT came: saved at epoch 1, step 1; go on with tutelage search --resume run" in error
@@ -90,7 +92,7 @@ def test_ctrl_c_before_the_first_step(refused, here, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(joined, "read", interrupted)
+    monkeypatch.setattr(assemble, "read", interrupted)
     refused("search --out run", "^tutelage: interrupted$", code=130)
     assert not (here / "run").exists()
 

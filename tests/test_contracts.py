@@ -19,10 +19,10 @@ from tutelage.config import Run
 from tutelage.multilevel import hypergradient, search_step
 from tutelage.parts import PARTS, make_part
 from tutelage.problem import Part
-from tutelage.run.maker import Maker
-from tutelage.run.penalty import without_alphas
+from tutelage.run.networks.teacher import Pictures
 from tutelage.run.search import search_run
-from tutelage.run.teacher import Pictures
+from tutelage.run.supernet.factory import Maker
+from tutelage.run.supernet.penalty import without_alphas
 from tutelage.searches.evolution import Evolution
 from tutelage.spaces.base import Size
 from tutelage.virtual import Exact, Rate, leaves

@@ -11,10 +11,10 @@ import torch
 from test_contracts import CHAINS, KINDS, TRIPLES, batch, join, rates_of, refusal
 from tutelage.multilevel import hypergradient
 from tutelage.parts import PARTS, make_part
-from tutelage.run.budget import Budget
-from tutelage.run.cost import Cost, prices_of
-from tutelage.run.describe import describe, multiply_adds, weights
-from tutelage.run.penalty import with_penalty
+from tutelage.run.cost.budget import Budget
+from tutelage.run.cost.count import describe, multiply_adds, weights
+from tutelage.run.cost.table import Cost, prices_of
+from tutelage.run.supernet.penalty import with_penalty
 from tutelage.spaces.base import Mix, Size
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.published import PUBLISHED

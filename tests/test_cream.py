@@ -17,9 +17,9 @@ from tutelage.methods.board import empty, entered, paths_of
 from tutelage.methods.cream import Cream
 from tutelage.multilevel import hypergradient, search_step
 from tutelage.problem import Net
-from tutelage.run import checkpoint
-from tutelage.run.penalty import without_alphas
+from tutelage.run.job import checkpoint
 from tutelage.run.search import search_run
+from tutelage.run.supernet.penalty import without_alphas
 from tutelage.searches.evolution import Evolution
 from tutelage.spaces.base import Mix
 from tutelage.virtual import Exact, FiniteDifference, Rate, leaves

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.run.describe import describe, multiply_adds
-from tutelage.run.network import build
+from tutelage.run.cost.count import describe, multiply_adds
+from tutelage.run.networks.files import build
 from tutelage.spaces.base import Size
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.published import PUBLISHED

@@ -20,13 +20,13 @@ from tutelage.methods.dna import DNA
 from tutelage.multilevel import own_gradient
 from tutelage.parts import make_part
 from tutelage.problem import Part
-from tutelage.run.describe import describe
-from tutelage.run.maker import Maker
-from tutelage.run.penalty import without_alphas
+from tutelage.run.cost.count import describe
+from tutelage.run.networks.teacher import Pictures, trained
+from tutelage.run.one_shot.scorer import Scorer
 from tutelage.run.retrain import retrain
-from tutelage.run.scoring import Scorer
 from tutelage.run.search import search_run
-from tutelage.run.teacher import Pictures, trained
+from tutelage.run.supernet.factory import Maker
+from tutelage.run.supernet.penalty import without_alphas
 from tutelage.searches.evolution import Evolution
 from tutelage.searches.single_path import SinglePath
 from tutelage.spaces.base import Size, one_hot

@@ -16,12 +16,15 @@ from commands import BRIEF
 from test_search import run_toml
 from tutelage.config import Retrain
 from tutelage.parts import make_part
-from tutelage.run import dry, measure, memory, searching
-from tutelage.run.cost import Cost, prices_of
-from tutelage.run.describe import describe, weights
-from tutelage.run.dry import STEPS, Dry, batches, dry_run
-from tutelage.run.measure import Measured, Section, measure_scoring
-from tutelage.run.memory import available, peak, reset_peak
+from tutelage.run import dry_run as module
+from tutelage.run.cost.count import describe, weights
+from tutelage.run.cost.table import Cost, prices_of
+from tutelage.run.dry_run import STEPS, Dry, batches, dry_run
+from tutelage.run.measure import memory
+from tutelage.run.measure import steps as measuring
+from tutelage.run.measure.memory import available, peak, reset_peak
+from tutelage.run.measure.steps import Measured, Section, measure_scoring
+from tutelage.run.supernet.state import Searching
 from tutelage.searches.evolution import Evolution
 from tutelage.spaces.base import Mix, Size
 from tutelage.spaces.chain import NASBENCH_MACRO
@@ -36,13 +39,13 @@ def settings(method="single", **changed):
 @pytest.fixture
 def steps(monkeypatch):
     """Batch sizes of all steps that are taken."""
-    taken, advance = [], searching.Searching.advance
+    taken, advance = [], Searching.advance
 
     def counted(self):
         taken.append(self.streams.train.batch_size)
         advance(self)
 
-    monkeypatch.setattr(searching.Searching, "advance", counted)
+    monkeypatch.setattr(Searching, "advance", counted)
     return taken
 
 
@@ -93,7 +96,7 @@ def test_weights_are_those_of_the_supernets(method, learners):
 
 @pytest.mark.slow
 def test_every_phase_and_frozen_stretch_is_measured(steps, monkeypatch):
-    monkeypatch.setattr(dry, "STEPS", 1)
+    monkeypatch.setattr(module, "STEPS", 1)
     search = {"name": "pdarts", "deeper": (0, 1), "frozen": 0.5}
     found = dry_run(settings(search=search, epochs=6, limit_batches=1, batch_size=2))
     assert [each.epochs for each in found.sections] == [range(e, e + 1) for e in range(6)]
@@ -114,7 +117,7 @@ def test_a_search_that_trains_nothing_is_not_measured(steps):
 
 
 def test_too_large_a_batch_is_answered_without_running_it(steps, monkeypatch):
-    monkeypatch.setattr(dry, "predicted", lambda measured, batch: 10**15)
+    monkeypatch.setattr(module, "predicted", lambda measured, batch: 10**15)
     found = dry_run(settings())
     assert 16 not in steps and not found.fits
     assert found.largest < 16
@@ -123,14 +126,14 @@ def test_too_large_a_batch_is_answered_without_running_it(steps, monkeypatch):
 
 
 def test_memory_that_runs_out_is_answered(monkeypatch):
-    measure = dry.measure
+    measure = module.measure
 
     def failing(work, steps):
         if work.streams.train.batch_size == 16:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return measure(work, steps)
 
-    monkeypatch.setattr(dry, "measure", failing)
+    monkeypatch.setattr(module, "measure", failing)
     assert "a batch of 16 does not fit" in dry_run(settings()).as_text()
 
 
@@ -138,7 +141,7 @@ def test_another_error_is_no_lack_of_memory(monkeypatch):
     def failing(work, steps):
         raise RuntimeError("shapes do not agree")
 
-    monkeypatch.setattr(dry, "measure", failing)
+    monkeypatch.setattr(module, "measure", failing)
     with pytest.raises(RuntimeError, match="shapes"):
         dry_run(settings())
 
@@ -194,9 +197,9 @@ def test_the_time_of_a_score_is_that_of_all_its_images(monkeypatch, fits, expect
     def score(self, genotype, own=Timed.score):
         own(self if fits else Timed(None, self.judged, clock), genotype)
 
-    monkeypatch.setattr(measure, "scorer_of", timed)
+    monkeypatch.setattr(measuring, "scorer_of", timed)
     monkeypatch.setattr(Timed, "score", score)
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: clock.now)
     train, valid = (SimpleNamespace(subset=range(count)) for count in (90, 1000))
     work = SimpleNamespace(
         device=torch.device("cpu"),
@@ -259,7 +262,7 @@ def test_a_containers_limit_may_be_missing(tmp_path, monkeypatch, limit, found):
 PREDICT = """
 import json, sys
 from tutelage.config import Run
-from tutelage.run.dry import dry_run, predicted
+from tutelage.run.dry_run import dry_run, predicted
 asked = int(sys.argv[1])
 found = dry_run(Run(channels=16, cells=8, batch_size=asked, limit_batches=2, via="first-order"))
 print(json.dumps([predicted(found.measured, 384), found.peak]))

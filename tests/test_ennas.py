@@ -17,12 +17,12 @@ from tutelage.clock import Clock
 from tutelage.methods.ennas import EnNAS
 from tutelage.multilevel import evaluate, search_step
 from tutelage.problem import Net, Part
-from tutelage.run.joined import joined
-from tutelage.run.maker import Maker
-from tutelage.run.penalty import without_alphas
 from tutelage.run.search import search_run
-from tutelage.run.searching import Searching
-from tutelage.run.streams import halves_of, streams_of
+from tutelage.run.supernet.assemble import joined
+from tutelage.run.supernet.batches import halves_of, streams_of
+from tutelage.run.supernet.factory import Maker
+from tutelage.run.supernet.penalty import without_alphas
+from tutelage.run.supernet.state import Searching
 from tutelage.searches.darts import Darts
 from tutelage.searches.diverse_paths import DiversePaths
 from tutelage.searches.single_path import SinglePath

@@ -10,7 +10,7 @@ from math import inf, sqrt
 import numpy as np
 import pytest
 
-from tutelage.run import checkpoint
+from tutelage.run.job import checkpoint
 from tutelage.searches.evolution import Evolution
 from tutelage.searches.evolving import Evolving
 from tutelage.searches.pareto import crowding, front, fronts, ranked

@@ -22,16 +22,16 @@ from test_search import KilledError, run_toml, same_runs
 from tutelage.benchmark.nasbench_macro import Table
 from tutelage.config import Retrain
 from tutelage.parts import make_part
-from tutelage.run.budget import in_millions
-from tutelage.run.checkpoint import StoppedError
-from tutelage.run.cost import Cost
-from tutelage.run.describe import describe
-from tutelage.run.directory import RunDirectory
-from tutelage.run.dry import dry_run
-from tutelage.run.evolve import Evolve, Ranking
-from tutelage.run.scoring import Scorer
+from tutelage.run.cost.budget import in_millions
+from tutelage.run.cost.count import describe
+from tutelage.run.cost.table import Cost
+from tutelage.run.dry_run import dry_run
+from tutelage.run.job.checkpoint import StoppedError
+from tutelage.run.job.directory import RunDirectory
+from tutelage.run.one_shot.evolution import Evolve, Ranking
+from tutelage.run.one_shot.scorer import Scorer
 from tutelage.run.search import search_run
-from tutelage.run.searching import Searching
+from tutelage.run.supernet.state import Searching
 from tutelage.searches import evolving
 from tutelage.searches.evolution import Evolution
 from tutelage.spaces.base import Size

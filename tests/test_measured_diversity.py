@@ -14,11 +14,13 @@ from reference import NaiveBenchmark, NaiveCells, unstack
 from test_search import KilledError, killed_at, run_toml
 from tutelage.clock import Clock
 from tutelage.problem import Part
-from tutelage.run import checkpoint, sampled, searching
-from tutelage.run.directory import RunDirectory
-from tutelage.run.maker import Maker
-from tutelage.run.sampled import PROBES, compared
+from tutelage.run.job import checkpoint
+from tutelage.run.job.directory import RunDirectory
+from tutelage.run.monitor import sampled
+from tutelage.run.monitor.sampled import PROBES, compared
 from tutelage.run.search import search_run
+from tutelage.run.supernet.factory import Maker
+from tutelage.run.supernet.state import Searching
 from tutelage.searches.diverse_paths import DiversePaths
 from tutelage.searches.evolution import Evolution
 from tutelage.spaces.base import Size
@@ -168,14 +170,14 @@ def test_it_is_measured_after_every_epoch_on_training_images(tmp_path, monkeypat
         calls.append(SimpleNamespace(positions=positions, found=found))
         return found
 
-    advanced, used = searching.Searching.advance, []
+    advanced, used = Searching.advance, []
 
     def advance(self):
         used.append(self.maker.sampled[0].diversity)
         advanced(self)
 
     monkeypatch.setattr(sampled, "compared", watched)
-    monkeypatch.setattr(searching.Searching, "advance", advance)
+    monkeypatch.setattr(Searching, "advance", advance)
     search_run(small(epochs=3), tmp_path / "run")
     assert len(calls) == 3
     assert all(len(call.positions) == PROBES for call in calls)

@@ -13,7 +13,7 @@ from test_search import TINY, work_of
 from tutelage.methods.pamkd import PAMKD
 from tutelage.methods.single import Single
 from tutelage.multilevel import Report
-from tutelage.run.meter import Meter, entries, teaching_line
+from tutelage.run.supernet.metrics import Meter, entries, teaching_line
 
 P = torch.tensor(
     [[0.5, 0.25, 0.25], [0.125, 0.75, 0.125], [0.25, 0.25, 0.5], [0.625, 0.25, 0.125]],

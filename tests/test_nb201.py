@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from reference import unstack
-from tutelage.run.describe import multiply_adds, weights
+from tutelage.run.cost.count import multiply_adds, weights
 from tutelage.searches.darts import Darts
 from tutelage.searches.gdas import Gdas
 from tutelage.searches.random import Random

@@ -12,9 +12,9 @@ import torch
 from ensembles import GENOTYPES, TOGETHER, pool
 from test_search import TINY, KilledError, killed_at, same_runs, work_of
 from tutelage.methods.nes import NES
-from tutelage.run import ensemble
-from tutelage.run.directory import RunDirectory
-from tutelage.run.ensemble import Ensemble, forward_selection, marks
+from tutelage.run.job.directory import RunDirectory
+from tutelage.run.networks import ensemble
+from tutelage.run.networks.ensemble import Ensemble, forward_selection, marks
 from tutelage.run.search import search_run, validate
 from tutelage.virtual import leaves
 

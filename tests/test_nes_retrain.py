@@ -17,13 +17,15 @@ from retraining import DIGITS, SMALL, TEST_IMAGES
 from test_search import KilledError
 from tutelage.data.read import read
 from tutelage.report.page import write_report
-from tutelage.report.read import read_run
-from tutelage.report.sections import status, tiles
-from tutelage.report.tables import as_text, comparison
-from tutelage.run import ensemble, retrain, training
-from tutelage.run.directory import RunDirectory
-from tutelage.run.ensemble import Ensemble
-from tutelage.run.network import about, load
+from tutelage.report.runs.read import read_run
+from tutelage.report.runs.tables import as_text, comparison
+from tutelage.report.sections.contents import status, tiles
+from tutelage.run import retrain
+from tutelage.run.job.directory import RunDirectory
+from tutelage.run.networks import ensemble
+from tutelage.run.networks.ensemble import Ensemble
+from tutelage.run.networks.files import about, load
+from tutelage.run.training import training
 
 RECIPE = replace(SMALL, epochs=1, limit_batches=2, channels=2)
 

@@ -25,11 +25,11 @@ from tutelage.parts import (
     summary,
 )
 from tutelage.recipes import read_recipe, recipe_names
-from tutelage.run.cost import final_size, prices_of
-from tutelage.run.directory import plain
-from tutelage.run.maker import Maker
-from tutelage.run.penalty import without_alphas
-from tutelage.run.phases import stretches
+from tutelage.run.cost.table import final_size, prices_of
+from tutelage.run.job.settings import plain
+from tutelage.run.supernet.factory import Maker
+from tutelage.run.supernet.penalty import without_alphas
+from tutelage.run.supernet.phases import stretches
 from tutelage.spaces.base import Mix, Size
 from tutelage.spaces.chain import Chain
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from test_search import KilledError, killed_at, run_toml, same_runs
-from tutelage.run import checkpoint
-from tutelage.run.phases import everything, narrowed, placed, stretches, strongest
+from tutelage.run.job import checkpoint
 from tutelage.run.search import search_run
+from tutelage.run.supernet.phases import narrowed, placed, stretches
 from tutelage.searches.base import Phase
 from tutelage.searches.drnas import DrNas
 from tutelage.spaces.cells import DARTS, S3
+from tutelage.spaces.narrowing import everything, strongest
 
 PDARTS = {"search": {"name": "pdarts", "deeper": (0, 1)}, "epochs": 3}
 DRNAS = {"search": {"name": "drnas"}, "channels": 12, "epochs": 4}

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tutelage.run.probes import (
+from tutelage.run.monitor.curvature import (
     cell_gradients,
     dominant_eigenvalue,
     entropy,

@@ -17,7 +17,7 @@ from tutelage.flags import layered
 from tutelage.parts import PARTS, from_table, make_part
 from tutelage.quick import quick_look, stated
 from tutelage.recipes import read_recipe, recipe_names
-from tutelage.run.teacher import untrained
+from tutelage.run.networks.teacher import untrained
 from tutelage.spaces.base import Size
 from tutelage.spaces.chain import NASBENCH_MACRO
 from tutelage.spaces.genotype import Genotype

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tutelage.report.page import write_report
-from tutelage.report.read import read_run
-from tutelage.report.sections import status
-from tutelage.report.tables import Statistic, as_text, comparison
+from tutelage.report.runs.read import read_run
+from tutelage.report.runs.tables import Statistic, as_text, comparison
+from tutelage.report.sections.contents import status
 from tutelage.spaces.published import PUBLISHED
 from written_runs import write_retraining, write_search
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tutelage.report.alphas import courses, heat_maps
-from tutelage.report.learners import learners
-from tutelage.report.read import read_run
+from tutelage.report.runs.read import read_run
+from tutelage.report.sections.alphas import courses, heat_maps
+from tutelage.report.sections.learners import learners
 from tutelage.spaces.genotype import DARTS_OPERATIONS, NASBENCH201_OPERATIONS
 from tutelage.spaces.published import PUBLISHED
 from written_runs import NARROWED, as_before, read_rows, write_rows, write_search

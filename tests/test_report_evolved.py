@@ -14,11 +14,11 @@ from test_report import report
 from tutelage.benchmark.nasbench_macro import Table
 from tutelage.benchmark.ranking import compare, correlations
 from tutelage.methods.ennas import EnNAS
-from tutelage.report import evolution, ranking
-from tutelage.report.benchmarks import NASBENCH_MACRO
-from tutelage.report.evolution import Candidate
-from tutelage.report.marginals import marginals
-from tutelage.report.scatter import Limit, Points, scatter
+from tutelage.report.figures.scatter import Limit, Points, scatter
+from tutelage.report.runs.benchmarks import NASBENCH_MACRO
+from tutelage.report.sections import evolution, ranking
+from tutelage.report.sections.evolution import Candidate
+from tutelage.report.sections.marginals import marginals
 from tutelage.run.search import search
 from tutelage.searches import pareto
 from tutelage.searches.evolution import Evolution

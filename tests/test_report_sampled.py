@@ -7,13 +7,13 @@ import pytest
 
 from sampled_runs import OPERATIONS, genotype, write_sampled
 from test_report import report
-from tutelage.report import evolution, ranking
-from tutelage.report.compared import compared
-from tutelage.report.marginals import Marginals, marginals
-from tutelage.report.read import read_run
-from tutelage.report.status import status
-from tutelage.report.students import at_the_end, students, taught_from
-from tutelage.report.tables import as_table, comparison
+from tutelage.report.runs.read import read_run
+from tutelage.report.runs.tables import as_table, comparison
+from tutelage.report.sections import evolution, ranking
+from tutelage.report.sections.compared import compared
+from tutelage.report.sections.marginals import Marginals, marginals
+from tutelage.report.sections.status import status
+from tutelage.report.sections.students import at_the_end, students, taught_from
 from tutelage.spaces.notation import read_macro
 from written_runs import change, read_rows, stage_of, write_retraining, write_rows, write_search
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from test_report import report
-from tutelage.report.read import read_run
-from tutelage.report.sections import cost_lines
-from tutelage.report.teaching import (
+from tutelage.report.runs.read import read_run
+from tutelage.report.sections.contents import cost_lines
+from tutelage.report.sections.teaching import (
     first_stage,
     label_lines,
     matrix,

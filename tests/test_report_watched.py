@@ -6,11 +6,17 @@ import re
 import pytest
 
 from test_report import report
-from tutelage.report.plots import Axis, Line, curves, events, plot
-from tutelage.report.read import read_run
-from tutelage.report.sections import status, stopped
-from tutelage.report.tables import as_text, comparison
-from tutelage.report.watched import collapse, sign_lines, table_lines, table_plots, warnings
+from tutelage.report.figures.plots import Axis, Line, curves, events, plot
+from tutelage.report.runs.read import read_run
+from tutelage.report.runs.tables import as_text, comparison
+from tutelage.report.sections.contents import status, stopped
+from tutelage.report.sections.monitor import (
+    collapse,
+    sign_lines,
+    table_lines,
+    table_plots,
+    warnings,
+)
 from written_runs import NASBENCH201, as_before, read_rows, write_rows, write_search
 
 EIGENVALUE = {"reason": "the dominant eigenvalue grew from 0.2 to 0.5", "epoch": 11}

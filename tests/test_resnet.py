@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch.func import functional_call
 
 from tutelage.parts import make_part
-from tutelage.run.describe import describe
-from tutelage.run.fixed import fixed_network
-from tutelage.run.network import build, space_of
+from tutelage.run.cost.count import describe
+from tutelage.run.networks.files import build, space_of
+from tutelage.run.networks.fixed import fixed_network
 from tutelage.spaces.base import Size
 from tutelage.spaces.published import resolve
 

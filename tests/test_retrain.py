@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from retraining import DIGITS, FILE, GENOTYPE, SIZE, SMALL, TEST_IMAGES, train
 from tutelage.config import Data
 from tutelage.data.read import read
-from tutelage.run import retrain, training
-from tutelage.run.directory import RunDirectory
-from tutelage.run.network import about, build, load
+from tutelage.run import retrain
+from tutelage.run.job.directory import RunDirectory
+from tutelage.run.networks.files import about, build, load
+from tutelage.run.training import training
 
 
 def test_rows_follow_the_recipe(retrained):

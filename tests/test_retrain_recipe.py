@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 from retraining import FILE, GENOTYPE, SIZE, SMALL, files, train
 from test_retrain_resume import train_until_killed
 from tutelage.config import Retrain
-from tutelage.run import checkpoint, training
-from tutelage.run.descent import Average, optimiser, parameter_groups, rate
-from tutelage.run.directory import RunDirectory
-from tutelage.run.network import build
-from tutelage.run.rmsprop import RMSProp
+from tutelage.run.job import checkpoint
+from tutelage.run.job.directory import RunDirectory
+from tutelage.run.networks.files import build
+from tutelage.run.training import training
+from tutelage.run.training.optimizer import Average, optimiser, parameter_groups, rate
+from tutelage.run.training.rmsprop import RMSProp
 from tutelage.spaces.base import Size
 from tutelage.spaces.genotype import Genotype
 

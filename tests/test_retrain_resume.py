@@ -12,8 +12,10 @@ from dataclasses import replace
 import pytest
 
 from retraining import SMALL, TEST_IMAGES, files, train
-from tutelage.run import checkpoint, retrain, training
-from tutelage.run.directory import RunDirectory
+from tutelage.run import retrain
+from tutelage.run.job import checkpoint
+from tutelage.run.job.directory import RunDirectory
+from tutelage.run.training import training
 
 
 class KilledError(Exception):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tutelage.run.rmsprop import RMSProp
+from tutelage.run.training.rmsprop import RMSProp
 
 LR, MOMENTUM, DECAY, EPSILON, WEIGHT_DECAY = 0.064, 0.9, 0.8, 1e-3, 0.02
 

@@ -16,9 +16,11 @@ import torch
 from rich.console import Console
 
 from tutelage.config import Retrain, Run
-from tutelage.run import checkpoint
-from tutelage.run.directory import RunDirectory, changed_settings, plain, write_bytes
-from tutelage.run.progress import Progress
+from tutelage.files import write_bytes
+from tutelage.run.job import checkpoint
+from tutelage.run.job.directory import RunDirectory
+from tutelage.run.job.progress import Progress
+from tutelage.run.job.settings import changed_settings, plain
 
 
 @pytest.fixture
@@ -115,7 +117,7 @@ def test_the_lock_of_a_killed_process_is_gone(tmp_path):
     code = f"""
 import time
 from pathlib import Path
-from tutelage.run.directory import RunDirectory
+from tutelage.run.job.directory import RunDirectory
 directory = RunDirectory.create(Path({str(tmp_path / "run")!r}), {{}})
 print("locked", flush=True)
 time.sleep(60)
@@ -129,9 +131,8 @@ time.sleep(60)
 
 
 def test_the_directory_needs_no_torch():
-    code = (
-        "import sys, tutelage.run.directory, tutelage.run.progress; print('torch' in sys.modules)"
-    )
+    modules = "tutelage.run.job.directory, tutelage.run.job.progress"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

@@ -19,7 +19,7 @@ from tutelage.parts import (
     part_named,
     part_settings,
 )
-from tutelage.run.directory import plain
+from tutelage.run.job.settings import plain
 
 
 @pytest.mark.parametrize("triple", TRIPLES, ids=" ".join)

@@ -13,7 +13,7 @@ import torch
 
 from commands import BRIEF, content
 from tutelage import cli
-from tutelage.run.network import load
+from tutelage.run.networks.files import load
 from tutelage.spaces.genotype import Genotype
 
 MACRO = "--space nasbench-macro"

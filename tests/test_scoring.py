@@ -12,9 +12,9 @@ from chains import SMALL, chosen, own_size
 from tutelage.clock import Clock
 from tutelage.config import Run
 from tutelage.problem import Net, Part
-from tutelage.run.cost import Cost, Prices
-from tutelage.run.evolve import Evolve, Ranking
-from tutelage.run.scoring import Scorer, recalibrate
+from tutelage.run.cost.table import Cost, Prices
+from tutelage.run.one_shot.evolution import Evolve, Ranking
+from tutelage.run.one_shot.scorer import Scorer, recalibrate
 from tutelage.searches.evolution import Evolution
 from tutelage.spaces.base import Size, one_hot
 from tutelage.spaces.cells import S4

@@ -11,15 +11,15 @@ import torch
 
 from test_search import KilledError, killed_at, run_toml, same_runs
 from tutelage.problem import Part
-from tutelage.report.plots import learner_lines
-from tutelage.report.read import read_run
-from tutelage.report.sections import learning
-from tutelage.report.watched import collapse
-from tutelage.run import checkpoint
-from tutelage.run.dry import dry_run
-from tutelage.run.probes import accuracy, sharpness
+from tutelage.report.figures.plots import learner_lines
+from tutelage.report.runs.read import read_run
+from tutelage.report.sections.contents import learning
+from tutelage.report.sections.monitor import collapse
+from tutelage.run.dry_run import dry_run
+from tutelage.run.job import checkpoint
+from tutelage.run.monitor.collapse import gap
+from tutelage.run.monitor.curvature import accuracy, sharpness
 from tutelage.run.search import search_run
-from tutelage.run.watch import gap
 from tutelage.searches.darts import Darts
 from tutelage.spaces.base import Mix, Size, one_hot
 from tutelage.spaces.cells import DARTS

@@ -18,9 +18,10 @@ from tutelage.config import Alphas, Data, Run, Weights
 from tutelage.methods.lbt import LBT
 from tutelage.methods.sgl import SGL
 from tutelage.methods.single import Single
-from tutelage.run import checkpoint, searching
-from tutelage.run.checkpoint import StoppedError
+from tutelage.run.job import checkpoint
+from tutelage.run.job.checkpoint import StoppedError
 from tutelage.run.search import search_run
+from tutelage.run.supernet.state import Searching
 from tutelage.virtual import leaves
 
 TINY = {
@@ -56,7 +57,7 @@ class KilledError(BaseException):
 
 def killed_at(monkeypatch, step):
     """Die after so many steps of the process, without a checkpoint being written."""
-    advance, steps = searching.Searching.advance, [0]
+    advance, steps = Searching.advance, [0]
 
     def dying(self):
         if steps[0] == step:
@@ -64,7 +65,7 @@ def killed_at(monkeypatch, step):
         steps[0] += 1
         advance(self)
 
-    monkeypatch.setattr(searching.Searching, "advance", dying)
+    monkeypatch.setattr(Searching, "advance", dying)
 
 
 SLOWER = [pytest.param(name, marks=pytest.mark.slow) for name in ("sgl", "lbt")]
@@ -158,7 +159,7 @@ def test_changed_settings_are_refused_by_name(tmp_path):
 
 
 def test_the_test_set_is_not_read_during_a_search(tmp_path, monkeypatch):
-    import tutelage.run.joined as module
+    import tutelage.run.supernet.assemble as module
 
     parts = []
     monkeypatch.setattr(
@@ -271,7 +272,7 @@ def test_alphas_gradient_is_clipped_where_asked(tmp_path, monkeypatch):
 
 
 def test_sigterm_saves_first(tmp_path, monkeypatch):
-    advance, steps = searching.Searching.advance, [0]
+    advance, steps = Searching.advance, [0]
 
     def signalled(self):
         steps[0] += 1
@@ -281,7 +282,7 @@ def test_sigterm_saves_first(tmp_path, monkeypatch):
 
     settings = run_toml(save_every=1e6)
     with monkeypatch.context() as patch:
-        patch.setattr(searching.Searching, "advance", signalled)
+        patch.setattr(Searching, "advance", signalled)
         with pytest.raises(StoppedError, match="SIGTERM came: saved at epoch 1, step 0"):
             search_run(settings, tmp_path / "run")
     search_run(settings, tmp_path / "run", resume=True)

@@ -16,10 +16,10 @@ from chains import own_size
 from test_search import run_toml
 from tutelage.clock import Clock
 from tutelage.methods.single import Single
-from tutelage.run.cost import prices_of
-from tutelage.run.dry import dry_run
-from tutelage.run.maker import Maker
+from tutelage.run.cost.table import prices_of
+from tutelage.run.dry_run import dry_run
 from tutelage.run.search import search_run
+from tutelage.run.supernet.factory import Maker
 from tutelage.searches.single_path import SinglePath
 from tutelage.spaces.chain import NASBENCH_MACRO, SHUFFLE
 from tutelage.spaces.genotype import Genotype

@@ -16,8 +16,8 @@ from toys import ToyMake, toy_batch
 from tutelage.methods.pamkd import PAMKD
 from tutelage.methods.sgl import SGL
 from tutelage.methods.single import Single
+from tutelage.run.monitor.collapse import Stages, two_stages
 from tutelage.run.search import search_run, validate
-from tutelage.run.watch import Stages, two_stages
 
 SMALL = TINY | {"space": "nasbench201", "cells": 1, "channels": 4}
 SPOILING = SMALL | {"limit_batches": 9, "batch_size": 32}

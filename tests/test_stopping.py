@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tutelage.run.stopping import by_eigenvalue, by_skips
+from tutelage.run.monitor.early_stopping import by_eigenvalue, by_skips
 
 STEP = [0.1] * 15 + [0.2] * 10
 """Means of five: 0.12 around epoch 13, 0.14 around 14, 0.16 around 15."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from teachers import FakeTimm, chain, even, saved
-from tutelage.run.teacher import Pictures, trained
+from tutelage.run.networks.teacher import Pictures, trained
 from tutelage.spaces.base import Size
 from tutelage.spaces.chain import DNA
 from tutelage.spaces.nb201 import NASBENCH201

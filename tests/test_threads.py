@@ -16,8 +16,8 @@ from retraining import GENOTYPE, SMALL
 from tutelage import cpus
 from tutelage.config import Data, Retrain, Run
 from tutelage.data.images import OnDisk
-from tutelage.run import threads
-from tutelage.run.dry import dry_run
+from tutelage.run.dry_run import dry_run
+from tutelage.run.job import threads
 from tutelage.run.retrain import retrain
 from tutelage.run.search import search_run
 from tutelage.spaces.base import Size

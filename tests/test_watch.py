@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from test_search import KilledError, killed_at, run_toml, same_runs
+from tutelage.run.monitor.collapse import stop_now
 from tutelage.run.search import search_run
-from tutelage.run.watch import stop_now
 from tutelage.spaces.genotype import Genotype
 
 

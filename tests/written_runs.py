@@ -6,7 +6,7 @@ import math
 import numpy as np
 import tomli_w
 
-from tutelage.report.read import read_run
+from tutelage.report.runs.read import read_run
 from tutelage.spaces.genotype import DARTS_OPERATIONS, NASBENCH201_OPERATIONS, Genotype
 from tutelage.spaces.published import PUBLISHED
 

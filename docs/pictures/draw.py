@@ -8,7 +8,7 @@ A drawing follows the reader's mode by itself; inside GitHub's <picture> the pag
 import re
 from pathlib import Path
 
-from tutelage.report.draw import draw
+from tutelage.report.figures.draw import draw
 from tutelage.spaces.published import resolve
 
 RULE = re.compile(r"<style>@media \(prefers-color-scheme:dark\)\{(.*?)\}</style>", re.DOTALL)

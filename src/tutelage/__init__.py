@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tutelage.problem import Learner as Learner
     from tutelage.problem import Net as Net
     from tutelage.problem import Problem as Problem
-    from tutelage.run.network import load as load
+    from tutelage.run.networks.files import load as load
     from tutelage.run.retrain import retrain as retrain
     from tutelage.run.search import search as search
     from tutelage.searches.darts import Darts as Darts

@@ -26,7 +26,7 @@ def search_base(recipe: str | None, resume: str | None) -> dict[str, Any]:
     tables = [{kind: getattr(Run(), kind) for kind in PARTS} | {"data": {}}]
     tables += [{"weights": {}, "alphas": {}, "evolution": {}, "retrain": {}}]
     if resume:
-        from tutelage.run.directory import RunDirectory
+        from tutelage.run.job.directory import RunDirectory
 
         tables += [RunDirectory.open(Path(resume)).settings()]
     own = read_recipe(recipe)[0] if recipe else {}
@@ -60,7 +60,7 @@ def search_command(
         print("quick:", _listed(table["quick"]) or "nothing is left to make small")
     settings = from_table(Run, table, "a search")
     if dry_run:
-        from tutelage.run.dry import dry_run as measured
+        from tutelage.run.dry_run import dry_run as measured
 
         print(measured(settings).as_text())
         return
@@ -98,7 +98,7 @@ def retrain_command(run: str, recipe: str | None, out: Path | None, given: dict[
     genotype, folder = resolve(run), Path(run)
     base: dict[str, Any] = read_recipe(recipe)[0] if recipe else {}
     if (folder / "run.toml").is_file():
-        from tutelage.run.directory import RunDirectory
+        from tutelage.run.job.directory import RunDirectory
 
         base = layered(RunDirectory.open(folder).settings(), base)
         out = out or (folder if "genotype" in base else folder / "retrain")
@@ -108,7 +108,7 @@ def retrain_command(run: str, recipe: str | None, out: Path | None, given: dict[
     settings = from_table(Retrain, table.get("retrain", {}), "a retraining")
     data = from_table(Data, table.get("data", {}), "the data")
 
-    from tutelage.run import ensemble
+    from tutelage.run.networks import ensemble
     from tutelage.run.retrain import retrain, retrain_ensemble
 
     resume = (out / "run.toml").exists()
@@ -127,8 +127,8 @@ def report(
 ) -> None:
     """Write one self-contained page about a run, or a comparison of several."""
     from tutelage.report.page import write_report
-    from tutelage.report.read import read_run
-    from tutelage.report.tables import as_text, comparison
+    from tutelage.report.runs.read import read_run
+    from tutelage.report.runs.tables import as_text, comparison
 
     target = out or (runs[0] if len(runs) == 1 else Path()) / "report.html"
     page = write_report(runs, target)
@@ -160,8 +160,8 @@ def describe(
     as_json: AsJson = False,
 ) -> None:
     """Print a network's weights, multiply-adds and cells."""
-    from tutelage.run.describe import describe as count
-    from tutelage.run.network import space_of
+    from tutelage.run.cost.count import describe as count
+    from tutelage.run.networks.files import space_of
     from tutelage.spaces.base import Size
     from tutelage.spaces.published import resolve
 
@@ -180,7 +180,7 @@ def draw(
     out: Annotated[Path, Parameter(help="File to write, .svg or .png.")],
 ) -> None:
     """Draw a genotype's cells as SVG or PNG."""
-    from tutelage.report.draw import save_drawing
+    from tutelage.report.figures.draw import save_drawing
     from tutelage.spaces.published import resolve
 
     save_drawing(resolve(genotype), out)
@@ -244,7 +244,7 @@ def export(
     out: Annotated[Path, Parameter(help="The .onnx file to write.")],
 ) -> None:
     """Write a trained network as ONNX and compare its outputs with the module's."""
-    from tutelage.run.network import export_onnx
+    from tutelage.run.networks.files import export_onnx
 
     export_onnx(run, out)
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from tutelage.benchmark.nasbench201 import ACCURACIES, COUNT, MAGIC, header, layout, position
 from tutelage.benchmark.ranking import ranks
-from tutelage.run.directory import write_bytes
+from tutelage.files import write_bytes
 from tutelage.spaces.genotype import Genotype
 
 Row = Mapping[str, Any]

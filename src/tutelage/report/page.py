@@ -7,11 +7,11 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from tutelage.report.compared import compared
-from tutelage.report.figures import variables
-from tutelage.report.read import read_run
-from tutelage.report.sections import details, summary
-from tutelage.report.tables import as_table, comparison
+from tutelage.report.figures.theme import variables
+from tutelage.report.runs.read import read_run
+from tutelage.report.runs.tables import as_table, comparison
+from tutelage.report.sections.compared import compared
+from tutelage.report.sections.contents import details, summary
 
 
 def write_report(runs: Sequence[Path], out: Path) -> Path:

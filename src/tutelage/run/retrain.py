@@ -25,11 +25,14 @@ from tutelage.data.batches import Stream, in_order
 from tutelage.data.images import Labelled
 from tutelage.data.randaugment import RandAugment
 from tutelage.data.read import read
-from tutelage.run import ensemble, loop, threads
-from tutelage.run.directory import RunDirectory, plain
-from tutelage.run.ensemble import Ensemble
-from tutelage.run.network import FILE, About, about, load, member, save_network, space_of
-from tutelage.run.training import Training, device_named
+from tutelage.run.job import loop, threads
+from tutelage.run.job.device import device_named
+from tutelage.run.job.directory import RunDirectory
+from tutelage.run.job.settings import plain
+from tutelage.run.networks import ensemble
+from tutelage.run.networks.ensemble import Ensemble
+from tutelage.run.networks.files import FILE, About, about, load, member, save_network, space_of
+from tutelage.run.training.training import Training
 from tutelage.spaces.genotype import Genotype
 
 RESULT: Final = "result.json"

@@ -17,13 +17,16 @@ from tutelage.data.splits import load_split, save_split
 from tutelage.parts import from_table, part_settings
 from tutelage.problem import Method, pick
 from tutelage.quick import quick_look, stated
-from tutelage.run import ensemble, evolved, threads
-from tutelage.run.directory import RunDirectory, plain
-from tutelage.run.ensemble import Ensemble, forward_selection
-from tutelage.run.joined import elements_of, joined
-from tutelage.run.loop import run
-from tutelage.run.searching import Searching
-from tutelage.run.streams import halves_of, streams_of
+from tutelage.run.job import threads
+from tutelage.run.job.directory import RunDirectory
+from tutelage.run.job.loop import run
+from tutelage.run.job.settings import plain
+from tutelage.run.networks import ensemble
+from tutelage.run.networks.ensemble import Ensemble, forward_selection
+from tutelage.run.one_shot import conclusion
+from tutelage.run.supernet.assemble import elements_of, joined
+from tutelage.run.supernet.batches import halves_of, streams_of
+from tutelage.run.supernet.state import Searching
 from tutelage.searches.base import Search
 from tutelage.spaces.base import Size, Space
 from tutelage.spaces.genotype import Genotype
@@ -54,13 +57,13 @@ class Found:
 
     def network(self, size: Size | None = None, *, auxiliary: bool = False) -> nn.Module:
         """Build the found network, untrained, at the size of the supernet or another."""
-        from tutelage.run.network import build
+        from tutelage.run.networks.files import build
 
         return build(self.genotype, size or self.size, auxiliary=auxiliary)
 
     def draw(self) -> str:
         """Draw the cells as SVG text."""
-        from tutelage.report.draw import draw
+        from tutelage.report.figures.draw import draw
 
         return draw(self.genotype)
 
@@ -139,7 +142,7 @@ def _searched(settings: Run, out: Path, resume: bool) -> Found:
         )
         streams = streams_of(settings, train, halves, device)
         work = Searching(method, search, space, size, streams, settings)
-        evolved.check(work)
+        conclusion.check(work)
         if work.problem.remark:
             print(work.problem.remark, flush=True)
         with opened(out, plain(settings)) as directory:
@@ -209,15 +212,15 @@ def _evolve(
 ) -> Found:
     """Evolve among the paths of the best learner's supernet, in a folder of its own."""
     kept = min(range(len(marks)), key=lambda k: marks[k].get("valid_loss", 0.0))
-    scorer = evolved.scorer_of(work, work.problem.learners[kept])
+    scorer = conclusion.scorer_of(work, work.problem.learners[kept])
     about: dict[str, Any] = {"learner": kept, "epoch": work.epoch}
     end: dict[str, Any] = {"event": "end", "learners": marks, "kept": kept}
     if work.settings.ranked and work.watching.table:
-        ranking = evolved.ranking_of(work, scorer, work.watching.table)
-        evolved.work_in(directory.path / evolved.RANKING, ranking, work.settings)
-        end["ranking"] = evolved.ranked(ranking, work.watching.table)
-    evolving = evolved.evolve_of(work, scorer)
-    evolved.work_in(directory.path / evolved.EVOLUTION, evolving, work.settings)
+        ranking = conclusion.ranking_of(work, scorer, work.watching.table)
+        conclusion.work_in(directory.path / conclusion.RANKING, ranking, work.settings)
+        end["ranking"] = conclusion.ranked(ranking, work.watching.table)
+    evolving = conclusion.evolve_of(work, scorer)
+    conclusion.work_in(directory.path / conclusion.EVOLUTION, evolving, work.settings)
     found = evolving.genotype(evolving.evolving.best)
     end["evolution"] = evolving.described(evolving.evolving.best)
     about[f"supernet_{scorer.quantity}"] = end["evolution"][scorer.quantity]

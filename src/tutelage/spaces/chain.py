@@ -41,7 +41,7 @@ from tutelage.spaces.base import (
     narrow,
 )
 from tutelage.spaces.blocks import ALLOWED, Activation, Style, block, is_block
-from tutelage.spaces.chain_network import GROUP, Layer, Network, Supernet
+from tutelage.spaces.chain_network import GROUP, Layer, Network, Plan, Supernet
 from tutelage.spaces.genotype import Genotype
 
 LAYERS = 8
@@ -196,6 +196,16 @@ class Chain:
                 width = scaled(outputs)
         return found
 
+    def plan(self, size: Size) -> Plan:
+        """Return the chain's channels at a size.
+
+        Raises:
+            ValueError: as `layers`.
+        """
+        scaled = self.scaled(size)
+        first, last = (scaled(width) if width else 0 for width in (self.first, self.last))
+        return Plan(self.layers(size), first, last, self.pooled_stem)
+
     def slots(self, size: Size, image: Image) -> Iterator[Slot]:
         """Yield every layer."""
         style = self.style(track=True)
@@ -208,7 +218,8 @@ class Chain:
 
     def supernet(self, size: Size) -> Supernet:
         """Build the network whose forward (x, mix) gives logits (B, classes), features (B, D)."""
-        return Supernet(self, size)
+        edges = self.operations[GROUP]
+        return Supernet(self.plan(size), edges, size, self.style(track=False))
 
     def genotype(self, mix: Mix) -> Genotype:
         """Read off the strongest block of every layer."""
@@ -243,7 +254,7 @@ class Chain:
                 raise ValueError(
                     f"block {name!r} in the space {self.name}: {nearest(name, self.candidates)}"
                 )
-        return Network(self, names, size, drop_path)
+        return Network(self.plan(size), names, size, self.style(track=True), drop_path)
 
     def inherited(self, weights: Mapping[str, Tensor], genotype: Genotype) -> dict[str, Tensor]:
         """Return what a genotype's network has of a supernet's weights, under its own names."""

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from tutelage.spaces.base import Mix, Size
+from tutelage.spaces.base import Edges, Mix, Size
 from tutelage.spaces.blocks import Style, block
 from tutelage.spaces.convolution import channels_last
 from tutelage.spaces.fused import stacked, weighted_sum
 from tutelage.spaces.mixed import Compared, dealt
-
-if TYPE_CHECKING:
-    from tutelage.spaces.chain import Chain
 
 GROUP = "chain"
 """The one group of choices: a chain's layers."""
@@ -32,24 +29,36 @@ class Layer(NamedTuple):
     stage: int
 
 
+class Plan(NamedTuple):
+    """A chain at a size: its channels, layer by layer."""
+
+    layers: Sequence[Layer]
+    """The searched ones."""
+    first: int
+    """Channels of the fixed block before them; 0: there is none."""
+    last: int
+    """Channels of the 1x1 convolution behind them; 0: there is none."""
+    pooled: bool
+    """Whether the stem of imagenet's form is ResNet's, with a pool."""
+
+
 class Frame(nn.Module):
     """What surrounds the searched layers."""
 
-    def __init__(self, space: Chain, size: Size, style: Style) -> None:
+    def __init__(self, plan: Plan, size: Size, style: Style) -> None:
         super().__init__()
-        stem, scaled = size.channels, space.scaled(size)
-        large = size.form == "imagenet"
-        pooled = large and space.pooled_stem
+        stem, large = size.channels, size.form == "imagenet"
+        pooled = large and plan.pooled
         kernel, stride = 7 if pooled else 3, 2 if large else 1
         layers = [*style.dense(size.image_channels, stem, kernel, stride), style.act()]
         if pooled:
             layers.append(nn.MaxPool2d(3, 2, padding=1))
-        if space.first:
-            layers.append(block("mbconv1_3x3", stem, scaled(space.first), 1, style))
+        if plan.first:
+            layers.append(block("mbconv1_3x3", stem, plan.first, 1, style))
         self.stem = nn.Sequential(*layers)
-        width = scaled(space.widths[-1])
-        self.features = scaled(space.last) if space.last else width
-        end = style.pointwise(width, self.features) if space.last else [nn.Identity()]
+        width = plan.layers[-1].outputs
+        self.features = plan.last or width
+        end = style.pointwise(width, plan.last) if plan.last else [nn.Identity()]
         self.end = nn.Sequential(*end)
         self.classifier = nn.Linear(self.features, size.classes)
 
@@ -84,12 +93,11 @@ class MixedLayer(nn.Module):
 class Supernet(nn.Module):
     """Mixed layers in their frame."""
 
-    def __init__(self, space: Chain, size: Size) -> None:
+    def __init__(self, plan: Plan, edges: Edges, size: Size, style: Style) -> None:
         super().__init__()
-        style = space.style(track=False)
-        self.frame = Frame(space, size, style)
-        self.stages = [layer.stage for layer in space.layers(size)]
-        pairs = zip(space.operations[GROUP], space.layers(size), strict=True)
+        self.frame = Frame(plan, size, style)
+        self.stages = [layer.stage for layer in plan.layers]
+        pairs = zip(edges, plan.layers, strict=True)
         self.layers = nn.ModuleList(MixedLayer(names, layer, style) for names, layer in pairs)
 
     def forward(self, x: Tensor, mix: Mix, stage: int | None = None) -> Any:
@@ -131,16 +139,15 @@ class Network(nn.Module):
     """The stand-alone network of a chain; in training mode it gives (logits, None)."""
 
     def __init__(
-        self, space: Chain, names: Sequence[str], size: Size, drop_path: float = 0.0
+        self, plan: Plan, names: Sequence[str], size: Size, style: Style, drop_path: float = 0.0
     ) -> None:
         super().__init__()
         self.drop_path, self.dropout = drop_path, 0.0
-        style = space.style(track=True)
-        self.frame = Frame(space, size, style)
-        self.stages = [layer.stage for layer in space.layers(size)]
+        self.frame = Frame(plan, size, style)
+        self.stages = [layer.stage for layer in plan.layers]
         self.layers = nn.ModuleList(
             block(name, layer.inputs, layer.outputs, layer.stride, style)
-            for name, layer in zip(names, space.layers(size), strict=True)
+            for name, layer in zip(names, plan.layers, strict=True)
         )
 
     @property

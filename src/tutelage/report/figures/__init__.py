@@ -1,0 +1,1 @@
+"""Drawings and plots, in the one palette."""

@@ -1,0 +1,254 @@
+"""Curves of a report: quantities of metrics.jsonl over epochs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from textwrap import fill, wrap
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from tutelage.report.figures.theme import LIGHT, SERIES, Drawn, drawn, new_figure, styled
+from tutelage.report.runs.read import Stage, number
+
+LINE = 60
+"""Letters of a legend's line, longer names have several."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: where and how high, and how it is drawn."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: str
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An event: a vertical line with a word above it."""
+
+    x: float
+    text: str
+    colour: str
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What curves run over, and what happened there."""
+
+    name: str
+    marks: tuple[Mark, ...] = ()
+
+
+def by_epoch(stage: Stage) -> tuple[Axis, list[float], list[dict[str, Any]]]:
+    """Give the axis of epochs, the places on it, and their rows of metrics.jsonl."""
+    rows = stage.of("epoch")
+    return Axis("epoch", events(stage)), [row.get("epoch", i) for i, row in enumerate(rows)], rows
+
+
+def timeline(stage: Stage) -> tuple[Axis, list[float], list[dict[str, Any]]]:
+    """Choose what curves run over: epochs, or steps where fewer than two epochs have ended.
+
+    Returns:
+        The axis, the places on it, and the rows of metrics.jsonl at those places.
+    """
+    epochs, steps = stage.of("epoch"), stage.of("step")
+    if len(epochs) > 1 or len(steps) < 2:
+        return by_epoch(stage)
+    length = max(row.get("step", 0) for row in epochs + steps)
+    return Axis("step"), [row.get("epoch", 0) * length + row.get("step", 0) for row in steps], steps
+
+
+def values(rows: Sequence[Any], *keys: str | int) -> list[float]:
+    """Follow keys into every row; NaN where they lead nowhere."""
+    found = []
+    for row in rows:
+        for key in keys:
+            if isinstance(row, Mapping):
+                row = row.get(key)
+            elif isinstance(row, list) and isinstance(key, int) and key < len(row):
+                row = row[key]
+            else:
+                row = None
+        value = number(row)
+        found.append(float("nan") if value is None else value)
+    return found
+
+
+def learner_lines(stage: Stage, quantity: str, scale: float = 1.0) -> list[Line]:
+    """Make every learner's train and valid curve of a quantity: loss or accuracy."""
+    _, x, rows = timeline(stage)
+    count = max((len(row.get("learners") or []) for row in rows), default=0)
+    lines = []
+    for learner in range(count):
+        for part in ("valid", "train"):
+            y = [scale * value for value in values(rows, "learners", learner, f"{part}_{quantity}")]
+            name = f"{part}, learner {learner}" if count > 1 else part
+            lines.append(Line(name, x, y, SERIES[learner % len(SERIES)], part == "train"))
+    return [line for line in lines if np.isfinite(line.y).any()]
+
+
+def keyed_lines(stage: Stage, *keys: str) -> list[Line]:
+    """Make one curve for every number in the object that keys lead to in the rows."""
+    _, x, rows = timeline(stage)
+    names: dict[str, None] = {}
+    for row in rows:
+        inner: Any = row
+        for key in keys:
+            inner = (inner.get(key) or {}) if isinstance(inner, Mapping) else {}
+        names |= dict.fromkeys(inner)
+    return [
+        Line(name, x, values(rows, *keys, name), SERIES[place % len(SERIES)])
+        for place, name in enumerate(names)
+    ]
+
+
+def events(stage: Stage) -> tuple[Mark, ...]:
+    """Mark where phases begin, where a search stopped early, and whose architecture counts."""
+    epochs = [row for row in stage.of("epoch") if "epoch" in row]
+    marks = [
+        Mark(row["epoch"] - 0.5, f"phase {row['phase'] + 1}", LIGHT["muted"])
+        for before, row in pairwise(epochs)
+        if number(row.get("phase")) != number(before.get("phase")) and "phase" in row
+    ]
+    if stage.stopped and epochs:
+        last, kept = epochs[-1]["epoch"], stage.last["epoch"]
+        texts = {last: "stopped"} | {kept: "kept" if kept < last else "stopped, kept"}
+        marks += [Mark(epoch, text, LIGHT["ink"]) for epoch, text in texts.items()]
+    return tuple(marks)
+
+
+def plot(
+    caption: str,
+    lines: Sequence[Line],
+    axis: Axis,
+    *,
+    log: bool = False,
+    shown: tuple[float, float] | None = None,
+    filled: bool = False,
+) -> Iterator[Drawn]:
+    """Give the plot of the lines, or nothing where no line holds a number."""
+    lines = [line for line in lines if np.isfinite(line.y).any()]
+    if lines:
+        figure = curves(lines, axis, log=log, shown=shown, filled=filled)
+        yield drawn(caption, figure, caption)
+
+
+def curves(
+    lines: Sequence[Line],
+    axis: Axis,
+    *,
+    log: bool = False,
+    shown: tuple[float, float] | None = None,
+    filled: bool = False,
+) -> Figure:
+    """Plot curves under a legend that names curves of the same label once.
+
+    Args:
+        lines: what to plot; at least one number among it.
+        axis: what it runs over.
+        log: whether heights are logarithmic.
+        shown: heights that are in the plot even where no line is; if logarithmic, its very ends.
+        filled: whether the space between the first two lines is shaded.
+    """
+    with styled():
+        figure, axes = framed([line.label for line in lines], above=12 if axis.marks else 0)
+        handles = {line.label: _draw_line(axes, line) for line in lines}
+        if filled and len(lines) > 1:
+            first, second = lines[:2]
+            axes.fill_between(first.x, first.y, second.y, color=first.colour, alpha=0.12, lw=0)
+        _scale(axes, [y for line in lines for y in line.y if math.isfinite(y)], log, shown)
+        axes.set_xlabel(axis.name)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+        axes.margins(x=0.02)
+        axes.tick_params(length=0)
+        _draw_marks(axes, axis.marks)
+        name(figure, handles)
+    return figure
+
+
+def framed(labels: Iterable[str], above: float = 0.0) -> tuple[Figure, Axes]:
+    """Make axes, with room for the names of what they show and so many points above them."""
+    lines, _ = _legend(labels)
+    room = 14.0 * lines + 8 if lines else 0.0
+    width, height = 400.0, 210 + room + above
+    figure = new_figure(width, height)
+    return figure, figure.add_axes((42 / width, 34 / height, (width - 54) / width, 170 / height))
+
+
+def name(figure: Figure, handles: Mapping[str, Artist]) -> None:
+    """Name what a figure shows, where that is more than one thing."""
+    lines, columns = _legend(handles)
+    if lines:
+        labels = [fill(label, LINE).replace("$", r"\$") for label in handles]
+        figure.legend(
+            list(handles.values()), labels, loc="upper left", ncols=columns,
+            bbox_to_anchor=(30 / 400, 1), fontsize=9, handlelength=1.8, columnspacing=1.4,
+            borderaxespad=0.2,
+        )  # fmt: skip
+
+
+def _legend(labels: Iterable[str]) -> tuple[int, int]:
+    """Give the lines and the columns of a legend; none where it would name one thing."""
+    found = set(labels)
+    if len(found) < 2:
+        return 0, 1
+    if max(map(len, found)) > 30:
+        return sum(len(wrap(label, LINE)) for label in found), 1
+    columns = len(found) if len(found) < 4 else min(3, (len(found) + 1) // 2)
+    return -(-len(found) // columns), columns
+
+
+def _draw_line(axes: Axes, line: Line) -> Line2D:
+    few = np.isfinite(line.y).sum() < 3
+    (curve,) = axes.plot(
+        line.x, line.y, color=line.colour,
+        linestyle="--" if line.dashed else "-", linewidth=1.1 if line.dashed else 1.7,
+        marker="o" if few else "", markersize=4,
+    )  # fmt: skip
+    return curve
+
+
+def _scale(
+    axes: Axes, heights: Sequence[float], log: bool, shown: tuple[float, float] | None
+) -> None:
+    positive = [height for height in heights if height > 0]
+    if log and positive:
+        low, high = shown or _decades(positive)
+        axes.set(yscale="log", ylim=(low, high))
+        axes.minorticks_off()
+    elif shown:
+        low, high = min(*heights, shown[0]), max(*heights, shown[1])
+        axes.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
+        if all(height.is_integer() for height in heights):
+            axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
+def _decades(heights: Sequence[float]) -> tuple[float, float]:
+    """Round down and up to powers of ten."""
+    low = math.floor(math.log10(min(heights)))
+    high = max(math.ceil(math.log10(max(heights))), low + 1)
+    return 10.0**low, 10.0**high
+
+
+def _draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
+    """Draw vertical lines, each with its word above, to that side of it that has more room."""
+    left, right = axes.get_xlim()
+    for mark in marks:
+        axes.axvline(mark.x, color=mark.colour, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
+        side = "right" if mark.x > (left + right) / 2 else "left"
+        axes.annotate(
+            mark.text, (mark.x, 1), (0, 3), xycoords=("data", "axes fraction"), ha=side,
+            textcoords="offset points", fontsize=8, color=mark.colour, annotation_clip=False,
+        )  # fmt: skip

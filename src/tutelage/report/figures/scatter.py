@@ -1,0 +1,104 @@
+"""Points of a report: candidates by what they score and cost, with lines through some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from tutelage.report.figures.plots import framed, name
+from tutelage.report.figures.theme import LIGHT, styled
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points of one kind, and how they are drawn."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: str
+    size: float = 14.0
+    """Area in square points; 0: none are drawn, only the line through them."""
+    alpha: float | Sequence[float] = 1.0
+    """How strong the colour is, of all or of each."""
+    ring: bool = False
+    """Whether they are rings around other points."""
+    line: Literal["none", "straight", "after", "before"] = "none"
+    """What joins them: straight lines, or steps right after or right before each."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a quantity must not exceed: a line across the plot."""
+
+    x: float
+    text: str
+
+
+def scatter(
+    points: Sequence[Points],
+    across: str,
+    limits: Sequence[Limit] = (),
+    *,
+    whole: bool = False,
+) -> Figure:
+    """Plot points, later ones over earlier ones.
+
+    Args:
+        points: What to plot; at least one point.
+        across: What runs to the right.
+        limits: Lines across.
+        whole: Whether only whole numbers are named on the axis to the right.
+    """
+    with styled():
+        figure, axes = framed([each.label for each in points], above=12 if limits else 0)
+        handles = {each.label: _draw(axes, each) for each in points if len(each.x)}
+        axes.set_xlabel(across)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole, min_n_ticks=1))
+        axes.tick_params(length=0)
+        axes.margins(0.05)
+        for limit in limits:
+            _draw_limit(axes, limit)
+        name(figure, handles)
+    return figure
+
+
+def _draw_limit(axes: Axes, limit: Limit) -> None:
+    """Draw a line at the limit; where that is far from all points, only say where it is."""
+    left, right = axes.get_xlim()
+    near = limit.x < right + (right - left) / 3
+    if near:
+        axes.axvline(limit.x, color=LIGHT["ink"], linewidth=1, linestyle=(0, (2, 2)), zorder=1)
+    axes.annotate(
+        limit.text if near else f"{limit.text} →", (limit.x if near else right, 1), (0, 3),
+        xycoords=("data", "axes fraction"), ha="right", textcoords="offset points", fontsize=8,
+        annotation_clip=False,
+    )  # fmt: skip
+
+
+def _draw(axes: Axes, points: Points) -> Artist:
+    """Draw points of one kind; return what stands for them in the legend."""
+    line: Artist | None = None
+    if points.line != "none":
+        style = {"straight": "default", "after": "steps-post", "before": "steps-pre"}
+        (line,) = axes.plot(
+            points.x, points.y, color=points.colour, drawstyle=style[points.line], linewidth=1.5,
+            zorder=2,
+        )  # fmt: skip
+    if not points.size and line:
+        return line
+    if points.ring:
+        return axes.scatter(
+            points.x, points.y, s=points.size, fc="none", ec=points.colour, lw=1.8, zorder=4
+        )
+    strengths = [points.alpha] * len(points.x) if isinstance(points.alpha, float) else points.alpha
+    colours = [to_rgba(points.colour, strength) for strength in strengths]
+    axes.scatter(points.x, points.y, s=points.size, c=colours, lw=0, zorder=3)
+    return line or axes.scatter([], [], s=points.size, c=points.colour, lw=0)

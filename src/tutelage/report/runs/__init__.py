@@ -1,0 +1,1 @@
+"""Reading run directories, and tables of what they hold."""

@@ -1,0 +1,232 @@
+"""Tables of a report: runs grouped by settings, means and deviations over seeds; text or cells."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tutelage.report.runs.benchmarks import BENCHMARKS
+from tutelage.report.runs.found import gap, multiply_adds, supernet_accuracy, tau, weights
+from tutelage.report.runs.read import Record, number
+
+IMMATERIAL = ("seed", "device", "root", "download", "save_every", "log_every", "table")
+"""Settings by which runs may differ and still be repetitions of one experiment."""
+
+
+NOTHING = "–"
+"""Stands where no run has the figure."""
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Mean and sample standard deviation of the values that runs have."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """The mean; NaN without values."""
+        return statistics.fmean(self.values) if self.values else math.nan
+
+    @property
+    def deviation(self) -> float | None:
+        """The standard deviation with n - 1 below; None for fewer than two values."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    def text(self, digits: int = 2, scale: float = 1.0, unit: str = "") -> str:
+        """Write mean, deviation and n.
+
+        >>> Statistic((0.025, 0.027)).text(scale=100)
+        '2.60 ± 0.14 (n = 2)'
+        """
+        if not self.values:
+            return NOTHING
+        text = f"{scale * self.mean:.{digits}f}"
+        if self.deviation is not None:
+            text += f" ± {scale * self.deviation:.{digits}f}"
+        return f"{text}{unit} (n = {len(self.values)})"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs that differ by nothing but their seed."""
+
+    label: str
+    """Method x search x space x data, and where that is not unique the settings that differ."""
+    records: tuple[Record, ...]
+
+    @property
+    def members(self) -> int:
+        """Learners of the ensembles that are kept; 0 where they are kept alone."""
+        return max(len(record.members) for record in self.records)
+
+    @property
+    def test_error(self) -> Statistic:
+        """Test errors after retraining, fractions."""
+        return _statistic(record.test_error for record in self.records)
+
+    @property
+    def valid_accuracy(self) -> Statistic:
+        """Accuracies of what is kept on validation data at the end of the searches."""
+        return _statistic(record.valid_accuracy for record in self.records)
+
+    @property
+    def search_seconds(self) -> Statistic:
+        """How long the searches took."""
+        return _statistic(record.search.seconds for record in self.records if record.search)
+
+    def benchmark(self) -> dict[str, str]:
+        """Write what a benchmark says of the architectures that were kept, column by column."""
+        columns = {f"{data} test %": NOTHING for each in BENCHMARKS for data in each.tests.values()}
+        columns |= {f"rank of {each.count:,}": NOTHING for each in BENCHMARKS}
+        searches = (record.search for record in self.records if record.search and record.answer)
+        if asked := next(searches, None):
+            for key, data in asked.benchmark.tests.items():
+                columns[f"{data} test %"] = self._answered(key).text()
+            columns[f"rank of {asked.benchmark.count:,}"] = self._answered("rank").text(digits=0)
+        return columns
+
+    def cells(self) -> dict[str, str]:
+        """Write the row, column by column; what no run has is a dash."""
+        unit, seconds = time_unit(self.search_seconds.mean)
+        seeds = (str(record.seed) for record in self.records if record.seed is not None)
+        return {
+            "runs": self.label + (f", ensemble of {self.members}" if self.members else ""),
+            "seeds": ", ".join(seeds),
+            "test error %": self.test_error.text(scale=100),
+            **self.benchmark(),
+            "supernet accuracy %": self._mean(supernet_accuracy).text(scale=100),
+            "Kendall’s tau": self._mean(tau).text(),
+            "teacher’s gap (points)": self._mean(gap).text(scale=100),
+            "valid accuracy %": self.valid_accuracy.text(scale=100),
+            "weights (M)": _millions(self._mean(weights)),
+            "multiply-adds (M)": _millions(self._mean(multiply_adds)),
+            "search time": self.search_seconds.text(scale=1 / seconds, unit=f" {unit}"),
+        }
+
+    def _mean(self, figure: Callable[[Record], float | None]) -> Statistic:
+        return _statistic(map(figure, self.records))
+
+    def _answered(self, key: str) -> Statistic:
+        return _statistic(number(record.answer.get(key)) for record in self.records)
+
+
+def comparison(records: Sequence[Record]) -> list[Row]:
+    """Group runs by all settings but the seed, in the order in which they are given.
+
+    A search that is not retrained yet joins the runs that are, if their searches agree.
+    """
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault(_settings_key(record), []).append(record)
+    for search, retraining in [key for key in groups if not key[1]]:
+        fellows = [key for key in groups if key[0] == search and key[1]]
+        if len(fellows) == 1:
+            groups[fellows[0]] += groups.pop((search, retraining))
+    order = {record.path: place for place, record in enumerate(records)}
+    found = [sorted(group, key=lambda record: order[record.path]) for group in groups.values()]
+    found.sort(key=lambda group: order[group[0].path])
+    labels = _labels([group[0] for group in found])
+    return [Row(label, tuple(group)) for label, group in zip(labels, found, strict=True)]
+
+
+def as_table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Write a comparison as a header and a line a row, without columns that no run has."""
+    written = [row.cells() for row in rows]
+    shown = [name for name in written[0] if any(cells[name] != NOTHING for cells in written)]
+    return [tuple(shown), *(tuple(cells[name] for name in shown) for cells in written)]
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    """Write a comparison as aligned columns for a terminal."""
+    table = as_table(rows)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def time_unit(seconds: float) -> tuple[str, float]:
+    """Choose a unit for a duration, with its seconds.
+
+    >>> time_unit(30), time_unit(600), time_unit(9000)
+    (('s', 1.0), ('min', 60.0), ('h', 3600.0))
+    """
+    return ("h", 3600.0) if seconds >= 3600 else ("min", 60.0) if seconds >= 60 else ("s", 1.0)
+
+
+def duration(seconds: float | None) -> str:
+    """Write a duration.
+
+    >>> duration(42.4), duration(600), duration(5000)
+    ('42 s', '10 min 0 s', '1 h 23 min')
+    """
+    if seconds is None:
+        return NOTHING
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """List settings by dotted name, scalars before tables.
+
+    >>> dict(dotted({"data": {"name": "digits"}, "seed": 1}))
+    {'seed': 1, 'data.name': 'digits'}
+    """
+    for name, value in settings.items():
+        if not isinstance(value, Mapping):
+            yield prefix + name, value
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from dotted(value, f"{prefix}{name}.")
+
+
+def _millions(counts: Statistic) -> str:
+    """Write large numbers, with more digits where they are small."""
+    return counts.text(digits=2 if counts.mean >= 1e6 else 4, scale=1e-6)
+
+
+def _statistic(values: Iterable[float | None]) -> Statistic:
+    return Statistic(tuple(value for value in values if value is not None))
+
+
+def _material(record: Record) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Give the settings of search and retraining that make an experiment another one."""
+    found = []
+    for stage in (record.search, record.retraining):
+        settings = dict(dotted(stage.settings)) if stage else {}
+        if record.search:
+            settings.pop("genotype", None)  # a retraining's: what its search found
+        settings = {k: x for k, x in settings.items() if not k.startswith("quick.")}
+        immaterial = [name for name in settings if name.rpartition(".")[2] in IMMATERIAL]
+        found.append({name: settings[name] for name in settings if name not in immaterial})
+    return found[0], found[1]
+
+
+def _settings_key(record: Record) -> tuple[str, str]:
+    search, retraining = (sorted(settings.items()) for settings in _material(record))
+    return repr(search), repr(retraining) if record.retraining else ""
+
+
+def _labels(records: Sequence[Record]) -> list[str]:
+    """Name every experiment by its title, and among namesakes by the settings that differ."""
+    labels = []
+    for record in records:
+        alike = [_material(each) for each in records if each.title == record.title]
+        differing: dict[str, str] = {}
+        for part, mine in enumerate(_material(record)):
+            others = [each[part] for each in alike if each[part] and mine]
+            for name in dict.fromkeys(name for each in others for name in each):
+                if any(each.get(name) != mine.get(name) for each in others):
+                    value = record.path.name if name == "genotype" else mine.get(name, "not set")
+                    differing[name] = f"{name} = {value}"
+        names = ", ".join(differing.values())
+        labels.append(f"{record.title} ({names})" if names else record.title)
+    return labels

@@ -1,0 +1,77 @@
+"""Curves of several runs over each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, chain
+
+from tutelage.report.figures.plots import Axis, Line, by_epoch, plot, timeline, values
+from tutelage.report.figures.theme import SERIES, Drawn
+from tutelage.report.runs.benchmarks import BENCHMARKS
+from tutelage.report.runs.scores import ACCURACY, quantity_of
+from tutelage.report.runs.tables import Row
+from tutelage.report.sections.evolution import candidates
+
+PROBES = (
+    ("students_accuracy", "Search: accuracy of the sampled students (%)", 100),
+    ("gap", "Search: the teacher’s accuracy less its students’ (points)", 100),
+    ("logit_distance", "Search: distance between the logits of two students", 1),
+)
+"""Keys of `probe` in metrics.jsonl, captions, and what values are multiplied by."""
+
+
+def compared(rows: Sequence[Row]) -> list[Drawn]:
+    """Plot the runs of a comparison over each other, one colour a row of the table."""
+    accuracy, loss, training = [], [], []
+    tables: dict[str, list[Line]] = {each.title: [] for each in BENCHMARKS}
+    for place, row in enumerate(rows):
+        colour = SERIES[place % len(SERIES)]
+        for record in row.records:
+            if record.search and not record.search.sampled:
+                kept = record.kept or 0
+                _, x, found = timeline(record.search)
+                y = [100 * value for value in values(found, "learners", kept, "valid_accuracy")]
+                accuracy.append(Line(row.label, x, y, colour))
+                y = values(found, "learners", kept, "valid_loss")
+                loss.append(Line(row.label, x, y, colour))
+                benchmark = record.search.benchmark
+                y = values(found, "table", kept, benchmark.ranked_by)
+                tables[benchmark.title].append(Line(row.label, x, y, colour))
+            for stage in record.retraining.trainings if record.retraining else ():
+                _, x, found = timeline(stage)
+                training.append(Line(row.label, x, values(found, "train_loss"), colour))
+    axis = Axis("epoch")
+    return [
+        *plot("Search: validation accuracy of the kept learner (%)", accuracy, axis),
+        *plot("Search: validation loss of the kept learner", loss, axis),
+        *sampled(rows),
+        *chain.from_iterable(
+            plot(f"{title}: CIFAR-10 test accuracy of the kept learner (%)", lines, axis)
+            for title, lines in tables.items()
+        ),
+        *plot("Retraining: training loss", training, axis),
+    ]
+
+
+def sampled(rows: Sequence[Row]) -> Iterator[Drawn]:
+    """Plot what students and evolution did in the runs that sample paths."""
+    searches = [
+        (row.label, SERIES[place % len(SERIES)], record.search)
+        for place, row in enumerate(rows)
+        for record in row.records
+        if record.search and record.search.sampled
+    ]
+    for key, caption, scale in PROBES:
+        lines = []
+        for label, colour, search in searches:
+            _, x, found = by_epoch(search)
+            y = [scale * value for value in values(found, "probe", key)]
+            lines.append(Line(label, x, y, colour))
+        yield from plot(caption, lines, Axis("epoch"))
+    best = []
+    for label, colour, search in searches:
+        known = search.evolution and quantity_of(search.evolution.rows) is ACCURACY
+        scored = candidates(search.evolution) if search.evolution and known else []
+        y = list(accumulate((each.score for each in scored), max))
+        best.append(Line(label, range(1, len(y) + 1), y, colour))
+    yield from plot("Evolution: best accuracy in the supernet so far (%)", best, Axis("candidate"))

@@ -1,0 +1,185 @@
+"""What stands on the report's page: every section as plain values and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tutelage.report.figures.plots import (
+    Line,
+    by_epoch,
+    keyed_lines,
+    learner_lines,
+    plot,
+    timeline,
+    values,
+)
+from tutelage.report.figures.theme import LIGHT, SERIES, Drawn
+from tutelage.report.runs.read import Record, Stage, number
+from tutelage.report.runs.tables import dotted, duration
+from tutelage.report.sections.learners import cells, learners
+from tutelage.report.sections.monitor import (
+    collapse,
+    table_header,
+    table_plots,
+    table_rows,
+    warnings,
+)
+from tutelage.report.sections.sampled import sampled
+from tutelage.report.sections.status import provenance, quick, status, stopped
+from tutelage.report.sections.teaching import first_stage, teaching
+from tutelage.report.sections.tiles import tiles
+from tutelage.spaces.genotype import Genotype
+
+COSTS = (
+    ("multiply_adds", "max_flops", "Multiply-adds"),
+    ("weights", "max_params", "Weights"),
+)
+"""Keys of `cost` in metrics.jsonl, settings that limit them, and names."""
+
+
+def summary(record: Record) -> dict[str, Any]:
+    """Make what the page says of every run, also among others."""
+    return {
+        "title": record.title,
+        "name": record.path.name,
+        "path": record.path,
+        "status": status(record),
+        "notes": [*quick(record), *(note for _, stage in record.stages for note in stage.notes)],
+        "tiles": list(tiles(record)),
+        "cells": cells(record.genotype),
+        "genotype": record.genotype,
+        "texts": list(texts(record.genotype)),
+        "drawing": drawing(record),
+    }
+
+
+def details(record: Record) -> dict[str, Any]:
+    """Make what the page says more of a run that is alone on it; empty where it has nothing."""
+    search, retraining = record.search, record.retraining
+    return {
+        "stages": [name for name, _ in record.stages],
+        "trained": search is not None and not search.trainless,
+        "provenance": provenance(record),
+        "learning": list(learning(search)) if search else [],
+        "teaching": list(teaching(search)) if search else [],
+        "first_stage": first_stage(search, record.kept) if search else [],
+        "first_stage_header": ("learner", "first stage", "taught", "difference in points"),
+        "kept_earlier": search is not None and search.kept_earlier,
+        "learners": list(learners(search, record.kept)) if search else [],
+        "collapse": list(collapse(search)) if search else [],
+        "warnings": warnings(search) if search else [],
+        "stopped": stopped(search) if search else "",
+        "table": table_rows(search, record.kept) if search else [],
+        "benchmark": search.benchmark if search else None,
+        "table_header": table_header(search) if search else (),
+        "table_plots": list(table_plots(search)) if search else [],
+        "gradients": list(gradients(search)) if search else [],
+        "sampled": sampled(search) if search and search.sampled else None,
+        "retraining": list(retrained(retraining)) if retraining else [],
+        "settings": [(name, settings(stage)) for name, stage in record.stages],
+        "sessions": [(name, each) for name, stage in record.stages for each in sessions(stage)],
+    }
+
+
+def learning(stage: Stage) -> Iterator[Drawn]:
+    """Plot losses and accuracies of all learners, and the losses of the levels."""
+    axis = timeline(stage)[0]
+    yield from plot("Loss of every learner", learner_lines(stage, "loss"), axis)
+    yield from plot("Accuracy of every learner (%)", learner_lines(stage, "accuracy", 100), axis)
+    yield from plot("Loss of every level", keyed_lines(stage, "loss"), axis)
+    past = learner_lines(stage, "divergence")
+    yield from plot("Divergence of every learner from its own past", past, axis)
+    for cost, limit, name in COSTS:
+        caption = f"{name} of the final network (millions)"
+        yield from plot(caption, cost_lines(stage, cost, limit), by_epoch(stage)[0])
+
+
+def cost_lines(stage: Stage, cost: str, limit: str) -> list[Line]:
+    """Make every learner's cost of what is read off, and dashed what is expected; and the limit."""
+    _, x, rows = by_epoch(stage)
+    count = max((len(row.get("cost") or []) for row in rows), default=0)
+    lines = []
+    for k in range(count):
+        for kind, text in (("read_off", "read off"), ("expected", "expected")):
+            y = [value / 1e6 for value in values(rows, "cost", k, kind, cost)]
+            label = f"{text}, learner {k}" if count > 1 else text
+            lines.append(Line(label, x, y, SERIES[k % len(SERIES)], kind == "expected"))
+    allowed = number(stage.setting(limit))
+    if lines and allowed is not None:
+        lines.append(Line("limit", x, [allowed] * len(x), LIGHT["muted"], dashed=True))
+    return lines
+
+
+def gradients(stage: Stage) -> Iterator[Drawn]:
+    """Plot the norms of the terms that the alphas' gradient is a sum of."""
+    levels: dict[str, None] = {}
+    for row in stage.of("epoch"):
+        levels |= dict.fromkeys(row.get("gradient") or {})
+    for level in levels:
+        lines = keyed_lines(stage, "gradient", level)
+        yield from plot(f"Norms of the terms, level {level}", lines, timeline(stage)[0], log=True)
+
+
+def retrained(stage: Stage) -> Iterator[Drawn]:
+    """Plot a retraining, with a line for every network of an ensemble."""
+    losses, accuracies = [], []
+    along = by_epoch if stage.networks else timeline
+    for place, network in enumerate(stage.trainings):
+        axis, x, rows = along(network)
+        name = f"member {place}" if stage.networks else "train"
+        colour = SERIES[place % len(SERIES)]
+        losses.append(Line(name, x, values(rows, "train_loss"), colour))
+        accuracy = [100 * value for value in values(rows, "train_accuracy")]
+        accuracies.append(Line(name, x, accuracy, colour))
+    yield from plot("Training loss", losses, axis)
+    yield from plot("Training accuracy (%)", accuracies, axis)
+
+
+def settings(stage: Stage) -> list[tuple[str, str]]:
+    """List all settings by dotted name."""
+    return [
+        (name, str(value).lower() if isinstance(value, bool) else str(value))
+        for name, value in dotted(stage.settings)
+        if name != "genotype"
+    ]
+
+
+def sessions(stage: Stage) -> Iterator[dict[str, str]]:
+    """Say of every session when, how long and on what it ran."""
+    for session in stage.sessions:
+        versions, hardware = session.get("versions") or {}, session.get("hardware") or {}
+        yield {
+            "started": str(session.get("started", "–")).replace("T", " ").replace("+00:00", " UTC"),
+            "time": duration(number(session.get("seconds"))),
+            "from": f"epoch {session.get('from_epoch', '–')}, step {session.get('from_step', '–')}",
+            "versions": ", ".join(f"{name} {each}" for name, each in versions.items() if each),
+            "hardware": ", ".join(_part(name, each) for name, each in hardware.items() if each),
+        }
+
+
+def drawing(record: Record) -> str:
+    """Name what is drawn of the genotype."""
+    if record.genotype is None:
+        return "Architecture"
+    return "Layers" if record.genotype.stages else "Cells"
+
+
+def texts(genotype: Genotype | None) -> Iterator[tuple[str, str]]:
+    """Write the genotype in the notations of others that it has a form in, each with its name."""
+    if genotype is None:
+        return
+    notations = (
+        ("NAS-Bench-201’s string", genotype.to_nasbench201),
+        ("DARTS’ tuple text", genotype.to_darts),
+        ("NAS-Bench-Macro’s digits", genotype.to_macro),
+    )
+    for name, write in notations:
+        try:
+            yield name, write()
+        except ValueError:  # cells of another shape
+            continue
+
+
+def _part(name: str, value: Any) -> str:
+    return str(value) if isinstance(value, str) else f"{value} {name}"

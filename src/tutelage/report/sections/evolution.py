@@ -1,0 +1,206 @@
+"""The evolution among a supernet's paths: how it went on, and what it had to choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, groupby
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+
+from tutelage.report.figures.scatter import Limit, Points, scatter
+from tutelage.report.figures.theme import LIGHT, Drawn, drawn
+from tutelage.report.runs.read import Stage, number
+from tutelage.report.runs.scores import quantity_of
+from tutelage.report.sections.tiles import quantity
+
+COSTS = (
+    ("multiply_adds", "max_flops", "accuracy-flops", "multiply-adds"),
+    ("params", "max_params", "accuracy-params", "weights"),
+)
+"""Keys of a candidate's costs, settings that limit them, objectives that ask for few, names."""
+
+
+class Candidate(NamedTuple):
+    """An architecture that was scored with the supernet's weights."""
+
+    generation: int
+    score: float
+    """Its accuracy in percent, or the method's own score."""
+    params: float
+    multiply_adds: float
+    genes: tuple[int, ...]
+    given: bool = False
+    """Whether the method gave it to the first generation; else it was drawn or bred."""
+
+
+def candidates(stage: Stage) -> list[Candidate]:
+    """List what was scored, in order; rows without all numbers are left out."""
+    found, scored = [], quantity_of(stage.rows)
+    for row in stage.of("step"):
+        costs = [number(row.get(key)) for key in ("epoch", "params", "multiply_adds")]
+        known = [x for x in (scored.of(row), *costs) if x is not None]
+        if len(known) == 4:
+            score, generation, params, multiply_adds = known
+            genes = row.get("genes")
+            chosen = tuple(genes) if isinstance(genes, list) else ()
+            given = row.get("given") is True
+            found.append(Candidate(int(generation), score, params, multiply_adds, chosen, given))
+    return found
+
+
+def best(found: Sequence[Candidate], cost: str = "") -> Candidate | None:
+    """Give the best candidate; of equals that of less cost, if it counts, or the first."""
+    return max(
+        found, key=lambda each: (each.score, -getattr(each, cost) if cost else 0), default=None
+    )
+
+
+def front(found: Sequence[Candidate], cost: str) -> list[Candidate]:
+    """List what no candidate excels at no more cost, the cheapest first."""
+    members: list[Candidate] = []
+    for each in sorted(found, key=lambda each: (getattr(each, cost), -each.score)):
+        if not members or each.score > members[-1].score:
+            members.append(each)
+    return members
+
+
+def traded(stage: Stage) -> str:
+    """Name the cost that accuracy was traded against; nothing where it was the only objective."""
+    asked = stage.setting("evolution", "objectives")
+    return next((key for key, _, objectives, _ in COSTS if objectives == asked), "")
+
+
+def evolved(stage: Stage) -> Iterator[Drawn]:
+    """Plot candidates by generation, and by what they cost."""
+    found, against = candidates(stage), traded(stage)
+    if not found:
+        return
+    scored = quantity_of(stage.rows).caption
+    caption = f"By generation: {scored}"
+    yield drawn(caption, by_generation(found), caption)
+    for cost, limit, _, name in COSTS:
+        allowed = number(stage.setting(limit))
+        if cost == (against or "multiply_adds") or allowed:
+            caption = f"By {name}: {scored}"
+            members = front(found, cost) if cost == against else []
+            chosen = best(found, against)
+            figure = by_cost(found, cost, f"{name} (millions)", allowed, members, chosen)
+            yield drawn(caption, figure, caption)
+
+
+def by_generation(found: Sequence[Candidate]) -> Figure:
+    """Plot every candidate in its generation, the best so far and every generation's mean."""
+    x: list[float] = []
+    means: list[tuple[float, float]] = []
+    most = 1
+    for generation, group in groupby(found, key=attrgetter("generation")):
+        each = list(group)
+        most = max(most, len(each))  # one on its way is as large as those before it
+        x += [generation - 0.4 + 0.8 * (place + 0.5) / most for place in range(len(each))]
+        means.append((generation, sum(c.score for c in each) / len(each)))
+    y = [each.score for each in found]
+    return scatter(
+        [
+            Points("candidates", x, y, LIGHT["slate"], alpha=0.45),
+            Points("best so far", x, list(accumulate(y, max)), LIGHT["blue"], 0, line="after"),
+            Points(
+                "mean of a generation",
+                [generation for generation, _ in means],
+                [mean for _, mean in means],
+                LIGHT["vermilion"],
+                line="straight",
+            ),
+        ],
+        "generation",
+        whole=True,
+    )
+
+
+def by_cost(
+    found: Sequence[Candidate],
+    cost: str,
+    across: str,
+    allowed: float | None = None,
+    members: Sequence[Candidate] = (),
+    chosen: Candidate | None = None,
+) -> Figure:
+    """Plot every candidate by its cost, the limit, the Pareto front and what is chosen.
+
+    Args:
+        found: Every candidate.
+        cost: Which cost: `params` or `multiply_adds`.
+        across: The name of its axis.
+        allowed: The most that it may be, in millions.
+        members: The front, the cheapest first; later finds are stronger.
+        chosen: What the search keeps.
+    """
+
+    def points(label: str, each: Sequence[Candidate], colour: str, **drawn: Any) -> Points:
+        x, y = [getattr(c, cost) / 1e6 for c in each], [c.score for c in each]
+        return Points(label, x, y, colour, **drawn)
+
+    last = max(each.generation for each in found) or 1
+    strengths = [0.3 + 0.7 * each.generation / last for each in members]
+    return scatter(
+        [
+            points("candidates", found, LIGHT["slate"], alpha=0.4),
+            points(
+                "Pareto front, stronger: later", members, LIGHT["blue"], size=32.0, alpha=strengths,
+                line="after",
+            ),
+            points("chosen", [chosen] if chosen else [], LIGHT["vermilion"], size=80.0, ring=True),
+        ],
+        across,
+        [Limit(allowed, f"limit {allowed:g}")] if allowed else [],
+    )  # fmt: skip
+
+
+def front_rows(stage: Stage) -> list[tuple[str, ...]]:
+    """Give the members of the Pareto front, the best first."""
+    against, scored = traded(stage), quantity_of(stage.rows)
+    return [
+        (
+            scored.written(each.score),
+            quantity(each.multiply_adds),
+            quantity(each.params),
+            str(each.generation),
+            " ".join(map(str, each.genes)),
+        )
+        for each in reversed(front(candidates(stage), against) if against else [])
+    ]
+
+
+FRONT = ("score", "multiply-adds", "weights", "generation", "genes")
+"""The columns of `front_rows`."""
+
+
+def progress(stage: Stage) -> str:
+    """Say how far the evolution is."""
+    found, generations = candidates(stage), stage.setting("evolution", "generations")
+    done = stage.epochs_done
+    return f"{done} of {generations} generations, {len(found)} architectures scored"
+
+
+def said(stage: Stage) -> str:
+    """Say what was found, and when."""
+    found, scored = candidates(stage), quantity_of(stage.rows)
+    chosen = best(found, traded(stage))
+    if chosen is None:
+        return "No architecture is scored yet."
+    text = f"{progress(stage)}. By {scored.name} the best has {scored.written(chosen.score)}"
+    first = [each for each in found if each.generation == 0]
+    text += f" and is from generation {chosen.generation}"
+    if chosen.generation == 0 or not first:
+        return f"{text}; generation 0 is {origin(first)}."
+    best_first = scored.written(max(each.score for each in first))
+    return f"{text}; the best of generation 0, which is {origin(first)}, has {best_first}."
+
+
+def origin(first: Sequence[Candidate]) -> str:
+    """Say where the architectures of generation 0 come from."""
+    given = sum(each.given for each in first)
+    if given in (0, len(first)):
+        return "the method’s own choice" if given else "random"
+    return f"the method’s own choice in {given} of {len(first)} architectures, otherwise random"

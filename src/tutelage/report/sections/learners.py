@@ -1,0 +1,72 @@
+"""What every learner's alphas did in a search, phase by phase, and the cells that they give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tutelage.report.figures.draw import cell_figure
+from tutelage.report.figures.layout import cell_name
+from tutelage.report.figures.theme import Drawn, drawn
+from tutelage.report.runs.read import Stage
+from tutelage.report.sections.alphas import Course, courses, heat_maps, read_off
+from tutelage.spaces.genotype import Genotype
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What one learner's alphas did in one phase of the search."""
+
+    title: str
+    open: bool
+    """Shown at first sight."""
+    heat_maps: list[Drawn]
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What one learner's alphas did, and the cells that they give now."""
+
+    title: str
+    open: bool
+    """Shown at first sight."""
+    cells: list[Drawn]
+    phases: list[Phase]
+
+
+def cells(genotype: Genotype | None) -> list[Drawn]:
+    """Draw every cell by itself."""
+    if genotype is None:
+        return []
+    return [drawn("", cell_figure(genotype, [group]), cell_name(group)) for group in genotype.cells]
+
+
+def learners(stage: Stage, kept: int | None) -> Iterator[Learner]:
+    """Give every learner's heat maps, and its cells unless they head the page, kept one first."""
+    history = courses(stage)
+    found = sorted({learner for learner, _ in history}, key=lambda each: (each != kept, each))
+    for learner in found:
+        on_top = stage.genotype is not None and (learner == kept or len(found) == 1)
+        genotype = stage.genotype if on_top else read_off(stage.last, learner)
+        mine = [phases for (each, _), phases in history.items() if each == learner]
+        shown = [] if on_top else cells(genotype)
+        title = f"Learner {learner}" + (", kept" if learner == kept else "")
+        yield Learner(title, kept in (None, learner), shown, list(_phases(mine)))
+
+
+def _phases(groups: Sequence[Sequence[Course]]) -> Iterator[Phase]:
+    """Draw the groups' heat maps phase by phase; only the last phase is open."""
+    count = max(map(len, groups))
+    for place in range(count):
+        here = [each[place] for each in groups if place < len(each)]
+        maps = [
+            drawn(
+                cell_name(each.group).capitalize(),
+                heat_maps(each),
+                f"weights of the operations of the {cell_name(each.group)} over epochs",
+            )
+            for each in here
+        ]
+        epochs, operations = here[0].epochs, here[0].weights.shape[2]
+        title = f"Phase {place + 1} of {count}, epochs {epochs[0]} to {epochs[-1]}"
+        yield Phase(f"{title}: {operations} operations on every edge", place == count - 1, maps)

@@ -1,0 +1,125 @@
+"""What a search was watched for: signs of collapse, and what a benchmark knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tutelage.report.figures.layout import cell_name
+from tutelage.report.figures.plots import Line, by_epoch, plot, values
+from tutelage.report.figures.theme import SERIES, Drawn
+from tutelage.report.runs.benchmarks import Benchmark
+from tutelage.report.runs.read import Stage, number
+
+QUANTITIES = (
+    ("skips", "Skip connections of every cell", (0.0, 3.0)),
+    ("entropy", "Entropy of the mix (1: undecided, 0: decided)", (0.0, 1.0)),
+    ("alignment", "Layer alignment", (-0.1, 0.1)),
+    ("eigenvalue", "Dominant eigenvalue of the validation loss in the alphas", (0.0, 0.0)),
+    ("sharpness", "Sharpness: rise of the validation loss beside the alphas", (0.0, 0.0)),
+    ("gap", "Discretisation gap: accuracy of the mix less that of what is read off", (0.0, 0.0)),
+)
+"""Keys of `collapse` in metrics.jsonl, their captions, and heights that are always shown."""
+
+
+def collapse(stage: Stage) -> Iterator[Drawn]:
+    """Plot every sign of collapse that was measured: a colour a learner, dashes for `reduce`."""
+    axis = by_epoch(stage)[0]
+    for quantity, caption, shown in QUANTITIES:
+        yield from plot(caption, sign_lines(stage, quantity), axis, shown=shown)
+
+
+def sign_lines(stage: Stage, quantity: str) -> list[Line]:
+    """Make a line for every learner, and for every cell where the quantity is of cells."""
+    _, x, rows = by_epoch(stage)
+    learners = [row.get("collapse") or [] for row in rows]
+    count = max(map(len, learners), default=0)
+    lines = []
+    for k in range(count):
+        name, colour = _learner(k, count), SERIES[k % len(SERIES)]
+        found = [each[k].get(quantity) for each in learners if k < len(each)]
+        groups = dict.fromkeys(group for each in found if isinstance(each, dict) for group in each)
+        for group in groups:
+            y = values(rows, "collapse", k, quantity, group)
+            label = ", ".join(part for part in (cell_name(group), name) if part)
+            lines.append(Line(label, x, y, colour, dashed=group == "reduce"))
+        if not groups:
+            y = values(rows, "collapse", k, quantity)
+            measured = [at for at, value in enumerate(y) if value == value]
+            lines.append(Line(name, [x[at] for at in measured], [y[at] for at in measured], colour))
+    return lines
+
+
+def warnings(stage: Stage) -> list[tuple[str, str]]:
+    """List the plain warnings and the epochs that they stand in, a sentence once a stretch."""
+    found: list[tuple[str, list[float]]] = []
+    _, x, rows = by_epoch(stage)
+    for epoch, row in zip(x, rows, strict=True):
+        for sentence in row.get("warnings") or []:
+            going = (each for said, each in found if said == sentence and each[-1] == epoch - 1)
+            epochs = next(going, None)
+            if epochs:
+                epochs.append(epoch)
+            else:
+                found.append((sentence, [epoch]))
+    return [(_stretch(epochs), sentence) for sentence, epochs in found]
+
+
+def _stretch(epochs: list[float]) -> str:
+    return f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {epochs[0]} to {epochs[-1]}"
+
+
+def table_plots(stage: Stage) -> Iterator[Drawn]:
+    """Plot the true accuracy, and the rank, of what would be read off after every epoch."""
+    axis, count = by_epoch(stage)[0], stage.benchmark.count
+    for key, data in stage.benchmark.tests.items():
+        yield from plot(f"{data}: test accuracy (%)", table_lines(stage, key), axis)
+    caption = f"Rank of {count:,} on CIFAR-10 (1: best)"
+    yield from plot(caption, table_lines(stage, "rank"), axis, log=True, shown=(1, count))
+
+
+def table_lines(stage: Stage, key: str) -> list[Line]:
+    """Make a line for every learner of what the table says."""
+    _, x, rows = by_epoch(stage)
+    count = max((len(row.get("table") or []) for row in rows), default=0)
+    return [
+        Line(_learner(k, count), x, values(rows, "table", k, key), SERIES[k % len(SERIES)])
+        for k in range(count)
+    ]
+
+
+def table_header(stage: Stage) -> tuple[str, ...]:
+    """Name the columns of `table_rows`."""
+    return ("architecture", *stage.benchmark.tests.values(), "rank by CIFAR-10")
+
+
+def table_rows(stage: Stage, kept: int | None) -> list[tuple[str, ...]]:
+    """Give, for every learner, its name, accuracies and rank at the epoch that counts."""
+    rows = []
+    for k, answer in enumerate(stage.answers):
+        name = f"learner {k}" + (", kept" if k == kept else "")
+        name = "found by evolution" if stage.sampled else name
+        figures = (figure(answer, key) for key in stage.benchmark.tests)
+        rows.append((name, *figures, rank(answer, stage.benchmark)))
+    return rows
+
+
+def figure(answer: Any, key: str) -> str:
+    """Write an accuracy of the table."""
+    value = number(answer.get(key))
+    return "–" if value is None else f"{value:.2f} %"
+
+
+def rank(answer: Any, benchmark: Benchmark) -> str:
+    """Write a rank of the table.
+
+    >>> from tutelage.report.runs.benchmarks import NASBENCH201
+    >>> rank({"rank": 2759}, NASBENCH201)
+    '2,759 of 15,625'
+    """
+    value = number(answer.get("rank"))
+    return "–" if value is None else f"{value:,.0f} of {benchmark.count:,}"
+
+
+def _learner(k: int, count: int) -> str:
+    return f"learner {k}" if count > 1 else ""

@@ -1,0 +1,122 @@
+"""How well a supernet ranks architectures whose true accuracies a table knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from tutelage.report.figures.scatter import Points, scatter
+from tutelage.report.figures.theme import LIGHT, Drawn, drawn
+from tutelage.report.runs.benchmarks import Benchmark
+from tutelage.report.runs.read import Stage, number
+from tutelage.report.runs.scores import quantity_of
+from tutelage.report.runs.tables import NOTHING
+
+HEADER = ("", "the supernet", "multiply-adds alone")
+"""What ranks: the columns of `figures`."""
+
+
+class Pair(NamedTuple):
+    """An architecture that was drawn at random."""
+
+    scored: float
+    """Accuracy in the supernet in percent, or the method's own score."""
+    true: float
+    """The table's accuracy, percent."""
+
+
+def pairs(stage: Stage) -> list[Pair]:
+    """List what is scored so far and known to the table."""
+    key = stage.benchmark.ranked_by
+    rows = stage.ranking.of("step") if stage.ranking else []
+    scored = quantity_of(rows)
+    both = [(scored.of(row), _number(row.get("table"), key)) for row in rows]
+    return [Pair(x, y) for x, y in both if x is not None and y is not None]
+
+
+def compared(stage: Stage) -> Mapping[str, Any]:
+    """Give the figures of the ranking; empty before the search has ended."""
+    found = [row["ranking"] for row in stage.of("end") if isinstance(row.get("ranking"), Mapping)]
+    return found[-1] if found else {}
+
+
+def apart(found: list[Pair], top: int) -> tuple[list[Pair], list[Pair]]:
+    """Give those that score best, and the rest; of equals the truly worse are taken first.
+
+    So does `tutelage.benchmark.ranking`, which the figures are from.
+    """
+    order = sorted(found, key=lambda pair: (-pair.scored, pair.true))
+    return order[:top], order[top:]
+
+
+def ranked(stage: Stage) -> Iterator[Drawn]:
+    """Plot true accuracy against accuracy in the supernet."""
+    found = pairs(stage)
+    if not found:
+        return
+    top = int(number(compared(stage).get("top")) or 0)
+    first, rest = apart(found, top)
+    kinds = [
+        Points("drawn at random", *_columns(rest), LIGHT["slate"], 22.0, alpha=0.6),
+        Points(f"the supernet’s first {top}", *_columns(first), LIGHT["blue"], 22.0),
+        Points("found by evolution", *_columns(_found(stage)), LIGHT["vermilion"], 80.0, ring=True),
+    ]
+    data = stage.benchmark.tests[stage.benchmark.ranked_by]
+    scored = quantity_of(stage.ranking.rows if stage.ranking else []).caption
+    caption = f"True accuracy on {data} (%), by {scored}"
+    shown = [each for each in kinds if len(each.x)]
+    yield drawn(caption, scatter(shown, scored), caption)
+
+
+def figures(stage: Stage) -> list[tuple[str, ...]]:
+    """Give what ranking by the supernet is worth, and by multiply-adds alone."""
+    found = compared(stage)
+    if not found:
+        return []
+    by_cost = found.get("by_multiply_adds") or {}
+    top, count = (f"{number(found.get(key)) or 0:.0f}" for key in ("top", "count"))
+    kinds = (
+        ("tau", "Kendall’s tau", "{:.2f}", 1),
+        ("rho", "Spearman’s rho", "{:.2f}", 1),
+        ("accuracy", "True accuracy of the first", "{:.2f} %", 1),
+        ("rank", f"Its true rank among the {count}", "{:.0f}", 1),
+        ("precision", f"Of the first {top}, truly among the best {top}", "{:.0f} %", 100),
+        ("best_rank", f"Best true rank among the first {top}", "{:.0f}", 1),
+        ("regret", f"Lost by training only the first {top} (points)", "{:.2f}", 1),
+    )
+    return [
+        (name, *(_written(number(each.get(key)), form, scale) for each in (found, by_cost)))
+        for key, name, form, scale in kinds
+    ]
+
+
+def baseline(benchmark: Benchmark) -> str:
+    """Say how well multiply-adds alone rank all architectures of a benchmark."""
+    if not benchmark.by_multiply_adds:
+        return ""
+    return (
+        f"Over all {benchmark.count:,} architectures of {benchmark.title}, multiply-adds alone "
+        f"reach a tau of {benchmark.by_multiply_adds:.2f}: what a supernet reaches beyond that is "
+        "its own."
+    )
+
+
+def _found(stage: Stage) -> list[Pair]:
+    """Give the architecture that the evolution found, where the table knows it."""
+    found = [row.get("evolution") or {} for row in stage.of("end")]
+    scored = [quantity_of(found).of(row) for row in found]
+    true = [_number(answer, stage.benchmark.ranked_by) for answer in stage.answers]
+    both = zip(scored[-1:], true[-1:], strict=False)
+    return [Pair(x, y) for x, y in both if x is not None and y is not None]
+
+
+def _columns(found: list[Pair]) -> tuple[list[float], list[float]]:
+    return [pair.scored for pair in found], [pair.true for pair in found]
+
+
+def _number(table: Any, key: str) -> float | None:
+    return number(table.get(key)) if isinstance(table, Mapping) else None
+
+
+def _written(value: float | None, form: str, scale: float) -> str:
+    return NOTHING if value is None else form.format(scale * value).replace("-", "−")

@@ -1,0 +1,95 @@
+"""How far a run is, why it stopped, and where what it found comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tutelage.report.runs.read import Record, Stage, number
+from tutelage.report.sections.evolution import progress
+from tutelage.report.sections.tiles import percent
+
+
+def status(record: Record) -> str:
+    """Say in one sentence how far a run is."""
+    parts = []
+    if record.search:
+        done, total = record.search.epochs_done, record.search.setting("epochs")
+        ended = record.search.of("end") or done == total
+        if record.search.sampled:
+            ended = record.search.of("end")
+        state = "finished" if ended else "in progress"
+        if record.search.stopped:
+            parts.append(f"Search stopped early after {_of(done, total)}")
+        elif record.search.trainless:
+            parts.append("Search finished without training")
+        else:
+            parts.append(f"Search {state}, {_of(done, total)}")
+        parts += list(_sampled(record.search))
+    if record.retraining is None:
+        parts.append("not retrained yet, so there is no test error")
+    elif record.test_error is None and record.members:
+        done = sum(bool(network.result) for network in record.retraining.networks)
+        parts.append(f"retraining in progress, {done} of {len(record.members)} networks")
+    elif record.test_error is None:
+        done, total = record.retraining.epochs_done, record.retraining.setting("retrain", "epochs")
+        parts.append(f"retraining in progress, {_of(done, total)}")
+    else:
+        parts.append("retrained from scratch and tested once, after the last epoch")
+    sentence = "; ".join(parts) + "."
+    return sentence[0].upper() + sentence[1:]
+
+
+def _sampled(stage: Stage) -> Iterator[str]:
+    """Say how far ranking and evolution are, where there are any."""
+    if stage.ranking and not stage.ranking.epochs_done:
+        scored, asked = len(stage.ranking.of("step")), stage.setting("ranked")
+        yield f"ranking in progress, {scored} of {asked} architectures"
+    if stage.evolution:
+        yield ("evolution: " if stage.of("end") else "evolution in progress, ") + progress(
+            stage.evolution
+        )
+    elif stage.sampled and not stage.ranking and stage.epochs_done == stage.setting("epochs"):
+        yield "its paths are not ranked or evolved yet"
+
+
+def quick(record: Record) -> Iterator[str]:
+    """Say that a run was a quick look, where it was."""
+    if record.search and record.search.setting("quick"):
+        yield (
+            "A quick look (--quick): its settings were made small so that it ends within a minute, "
+            "so its figures say nothing of the method."
+        )
+
+
+def stopped(stage: Stage) -> str:
+    """Say why a search stopped early and what it keeps; nothing where it did not."""
+    if not stage.stopped:
+        return ""
+    reason, kept = stage.stopped.get("reason", "no reason is recorded"), stage.last.get("epoch")
+    last = f", not that of the last epoch, {stage.of('epoch')[-1].get('epoch')}"
+    rest = last if stage.kept_earlier else ", the last"
+    return f"Stopped early: {reason}. The architecture of epoch {kept} is kept{rest}."
+
+
+def provenance(record: Record) -> str:
+    """Say where the genotype comes from, and how the supernet did when the search ended."""
+    about = record.search.about if record.search else {}
+    if record.search is None or "learner" not in about:
+        return ""
+    if record.search.evolution:
+        return f"evolution among the paths of the supernet of learner {about['learner']}"
+    origin = f"learner {about['learner']}"
+    if record.members:
+        origin += f", the first of the {record.ensemble},"
+    if record.search.epochs_done:
+        origin += f" after epoch {record.search.last.get('epoch', '?')}"
+    loss, accuracy = number(about.get("valid_loss")), number(about.get("valid_accuracy"))
+    if loss is None or accuracy is None:
+        return origin
+    marks = f"validation loss {loss:.4f}, validation accuracy {percent(accuracy)}"
+    return f"{origin}, whose supernet ended with {marks}"
+
+
+def _of(done: int, total: Any) -> str:
+    return f"{done} of {total} epochs" if total else f"{done} epochs"

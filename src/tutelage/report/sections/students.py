@@ -1,0 +1,78 @@
+"""Sampled sub-networks and their teacher: how good each is, and how much they differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from tutelage.report.figures.plots import Axis, Line, Mark, by_epoch, plot, values
+from tutelage.report.figures.theme import LIGHT, SERIES, Drawn
+from tutelage.report.runs.read import Stage, number
+from tutelage.report.runs.tables import NOTHING
+
+HALVES = (("probe", "validation images"), ("teaching", "training batches"))
+"""Keys in metrics.jsonl, and on what they are measured."""
+
+TEACHERS = {
+    "ennas": "Their teacher is the ensemble of them, weighted to fit a training batch; on training "
+    "batches these are the labels that it is judged by, so its gap is wider there.",
+    "cream": "Their teacher is the path of the board that the matching chooses for them.",
+}
+"""What teaches the students of a method."""
+
+HEADER = ("on", "students", "teacher", "gap in points", "distance of logits")
+
+
+def students(stage: Stage) -> Iterator[Drawn]:
+    """Plot accuracies (EnNAS, Figure 1) with the gap shaded, and the distance of logits (2)."""
+    axis, x, rows = by_epoch(stage)
+    axis = Axis(axis.name, (*axis.marks, *taught_from(stage)))
+    accuracies = [
+        Line(whose, x, [100 * y for y in values(rows, "probe", key)], colour)
+        for whose, key, colour in (
+            ("teacher", "teacher_accuracy", SERIES[1]),
+            ("students, mean", "students_accuracy", SERIES[0]),
+        )
+    ]
+    caption = "Accuracy on validation images (%), the gap shaded"
+    if not any(map(math.isfinite, accuracies[0].y)):
+        caption = "Accuracy of sampled sub-networks on validation images (%)"
+    yield from plot(caption, accuracies, axis, filled=True)
+    for key, caption, scale in (
+        ("gap", "The teacher’s accuracy less its students’ (points)", 100),
+        ("logit_distance", "Distance between the logits of two students", 1),
+    ):
+        lines = [
+            Line(where, x, [scale * y for y in values(rows, half, key)], SERIES[0], half != "probe")
+            for half, where in HALVES
+        ]
+        yield from plot(caption, lines, axis, shown=(0, 0))
+
+
+def taught_from(stage: Stage) -> Iterator[Mark]:
+    """Mark where the method begins to teach, where it waits."""
+    share, epochs = number(stage.setting("method", "warmup")), number(stage.setting("epochs"))
+    if share and epochs and share < 1:
+        yield Mark(math.ceil(share * epochs) - 0.5, "teaching begins", LIGHT["muted"])
+
+
+def at_the_end(stage: Stage) -> list[tuple[str, ...]]:
+    """Give accuracies, gap and distance of the last epoch, on either half of the images.
+
+    Nothing where no teacher was asked.
+    """
+    last, rows = stage.of("epoch")[-1:], []
+    for half, where in HALVES:
+        taught, teacher, gap, distance = (
+            values(last, half, key)[0] if last else math.nan
+            for key in ("students_accuracy", "teacher_accuracy", "gap", "logit_distance")
+        )
+        if math.isfinite(teacher):
+            taught = teacher - gap if math.isnan(taught) else taught
+            percents = (_written(100 * value, " %") for value in (taught, teacher))
+            rows.append((where, *percents, _written(100 * gap), _written(distance)))
+    return rows
+
+
+def _written(value: float, unit: str = "") -> str:
+    return f"{value:.2f}{unit}" if math.isfinite(value) else NOTHING

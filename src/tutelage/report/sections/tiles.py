@@ -1,0 +1,98 @@
+"""The numbers that matter most of a run, as tiles on its page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tutelage.report.runs.found import (
+    gap,
+    multiply_adds,
+    students_accuracy,
+    supernet_accuracy,
+    tau,
+    weights,
+)
+from tutelage.report.runs.read import Record
+from tutelage.report.runs.tables import duration
+from tutelage.report.sections.monitor import figure, rank
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number that matters."""
+
+    name: str
+    value: str
+    remark: str
+    result: bool = False
+    """Whether it is what the run was for."""
+
+
+def tiles(record: Record) -> Iterator[Tile]:
+    """Give the numbers that matter, as far as they are known."""
+    yield from _tested(record)
+    if (scored := supernet_accuracy(record)) is not None:
+        yield Tile("supernet accuracy", percent(scored), "of what evolution found, validation data")
+    if record.search and record.answer:
+        answer, benchmark = record.answer, record.search.benchmark
+        for key, data in benchmark.tests.items():
+            ranked = key == benchmark.ranked_by
+            remark = f"rank {rank(answer, benchmark)}" if ranked else f"of {benchmark.title}"
+            yield Tile(f"{data} test", figure(answer, key), remark, result=ranked)
+    if (correlation := tau(record)) is not None:
+        yield Tile("Kendall’s tau", f"{correlation:.2f}".replace("-", "−"), "supernet and truth")
+    yield from _costs(record)
+    if (right := students_accuracy(record)) is not None:
+        more = gap(record)
+        remark = "sampled paths, validation data"
+        if more is not None:
+            remark += f"; gap to the teacher {100 * more:.2f} points".replace("-", "−")
+        yield Tile("students’ accuracy", percent(right), remark)
+    if record.valid_accuracy is not None:
+        alone = "supernet, end of search" if record.kept is None else f"learner {record.kept}, kept"
+        yield Tile("valid accuracy", percent(record.valid_accuracy), record.ensemble or alone)
+    for name, stage in record.stages:
+        if stage.seconds is not None:
+            count = len(stage.sessions)
+            remark = "in one session" if count == 1 else f"in {count} sessions"
+            yield Tile(f"{name} time", duration(stage.seconds), remark)
+
+
+def _tested(record: Record) -> Iterator[Tile]:
+    """Give the test error after retraining."""
+    retraining = record.retraining
+    if retraining and record.test_error is not None:
+        epochs = retraining.result.get("epochs", retraining.epochs_done)
+        remark = f"after {epochs} epochs of training"
+        if record.members:
+            own = ", ".join(percent(each) for each in retraining.result.get("ensemble") or [])
+            remark = f"of the ensemble, {remark} of each network; by themselves {own}"
+        yield Tile("test error", percent(record.test_error), remark, True)
+
+
+def _costs(record: Record) -> Iterator[Tile]:
+    """Give the weights and multiply-adds of the final network."""
+    whose = "of all networks, " if record.members else ""
+    if (count := weights(record)) is not None:
+        yield Tile("weights", quantity(count), f"{whose}without auxiliary head")
+    if (count := multiply_adds(record)) is not None:
+        yield Tile("multiply-adds", quantity(count), f"{whose}one image")
+
+
+def percent(fraction: float) -> str:
+    """Write a fraction in percent, two decimals."""
+    return f"{100 * fraction:.2f} %"
+
+
+def quantity(count: float) -> str:
+    """Write a large number with three digits or more.
+
+    >>> quantity(3349342), quantity(528e6), quantity(48214), quantity(12)
+    ('3.35 M', '528 M', '48.2 k', '12')
+    """
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            digits = 0 if count >= 100 * size else 1 if count >= 10 * size else 2
+            return f"{count / size:.{digits}f} {unit}"
+    return f"{count:.0f}"

@@ -1,0 +1,270 @@
+"""A budget of the final network: a penalty during the search, a limit where it is read off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from operator import truediv
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from tutelage.config import Run
+from tutelage.run.cost.table import Cost, Prices, PriceTable, final_size, prices_of
+from tutelage.searches.base import Relaxing, Search
+from tutelage.spaces.base import Mix, Space, nodes
+from tutelage.spaces.genotype import Genotype
+from tutelage.spaces.narrowing import everything, strongest
+from tutelage.virtual import Tree
+
+MILLION = 1e6
+"""The unit of `max_params` and `max_flops`."""
+ADVICE = "raise the limit, or lower retrain.channels or retrain.cells"
+
+
+def in_millions(cost: Cost) -> str:
+    """Write a cost in the unit of the limits."""
+    weights, multiply_adds = (paid / MILLION for paid in cost)
+    return f"{weights:.4g} million weights and {multiply_adds:.4g} million multiply-adds"
+
+
+class LeftOut(NamedTuple):
+    """Operations that are not to be read off."""
+
+    loss: float
+    """Weight that is lost in the mix for the cost that is saved, in shares of the limits."""
+    group: str
+    places: list[tuple[int, int]]
+    """Edges and columns."""
+
+
+class Masked:
+    """A space in which some operations come last when an architecture is read off a mix."""
+
+    def __init__(self, space: Space, out: Mapping[str, Tensor]) -> None:
+        """Take a space, and for every group which operations are out, (edges, ops)."""
+        self.space, self.out = space, out
+
+    def __getattr__(self, name: str) -> Any:
+        """Be the space in all else."""
+        return getattr(self.space, name)
+
+    def genotype(self, mix: Mix) -> Genotype:
+        """Read off the architecture that a mix favours, of what is not out if possible."""
+        masked = {g: w.masked_fill(self.out[g], -1.0) for g, w in mix.operations.items()}
+        return self.space.genotype(Mix(masked, edges=mix.edges))
+
+
+def silenced(space: Space, alphas: Tree, out: Mapping[str, Tensor]) -> Tree:
+    """Hand over to `none` what its edge's softmax gives to operations that are out.
+
+    For a rule that reads alphas past the space (PR-DARTS'): what is out then weighs nothing, and
+    all else what it did. Edges without `none` stay as they are.
+    """
+    changed = {group: alphas[group].detach().clone() for group in out}
+    for group, masks in out.items():
+        for row, names, mask in zip(changed[group], space.operations[group], masks, strict=True):
+            if "none" in names:
+                none = torch.tensor([name == "none" for name in names])
+                total = row[mask | none].logsumexp(0)
+                row[mask] = -inf
+                row[none] = total
+    return {**alphas, **changed}
+
+
+@dataclass(frozen=True, eq=False)
+class Budget:
+    """Limits to what the final network of a search may cost."""
+
+    search: Relaxing
+    prices: Prices
+    limits: tuple[float, float]
+    """Largest cost: weights, multiply-adds; inf: no limit."""
+    weight: float
+    """Weight of the penalty on an expected cost above a limit."""
+
+    def penalties(
+        self, spaces: Sequence[Space], learners: int, device: torch.device
+    ) -> list[Callable[[Tree], Tensor]]:
+        """Make every learner's penalty as a function of its alphas; none where it weighs nothing.
+
+        Args:
+            spaces: That of the first learner, the second, ...; the last one serves the others.
+            learners: How many there are.
+            device: Where their alphas are.
+        """
+        tables = [self.prices.table(space, device) for space in spaces]
+        tables += tables[-1:] * (learners - len(tables))
+        return [partial(self.penalty, table) for table in tables if self.weight]
+
+    def penalty(self, table: PriceTable, alphas: Tree) -> Tensor:
+        """Return weight * sum relu(E[cost] / limit - 1), (), differentiable in the alphas.
+
+        The expectation is the cost of the search's expected mix, since costs are linear in a mix.
+        """
+        mix = self.search.expected(alphas)
+        expected = table.expected(mix)
+        excess = (expected / expected.new_tensor(self.limits) - 1).relu().sum()
+        return self.weight * excess.to(next(iter(mix.operations.values())).dtype)
+
+    def costs(self, space: Space, alphas: Tree) -> dict[str, dict[str, float]]:
+        """Return what is expected of alphas, and what is read off them, for a row of metrics."""
+        with torch.no_grad():
+            expected = self.prices.table(space).expected(self.search.expected(alphas))
+        read = self.prices.of(self.read(space, alphas))
+        return {"expected": Cost(*expected.tolist())._asdict(), "read_off": read._asdict()}
+
+    def within(self, cost: Cost) -> bool:
+        """Tell whether a network may cost so much."""
+        return all(paid <= limit for paid, limit in zip(cost, self.limits, strict=True))
+
+    def loads(self, space: Space, limits: Sequence[float]) -> dict[str, list[list[float]]]:
+        """Return each operation's price as a share of these limits, summed, (edges, ops)."""
+        return {
+            group: [
+                [sum(map(truediv, prices[name], limits)) for name in names]
+                for names, prices in zip(edges, self.prices.operations[group], strict=True)
+            ]
+            for group, edges in space.operations.items()
+        }
+
+    def cheapest(self, space: Space, limits: Sequence[float] | None = None) -> Genotype:
+        """Return the architecture with the lowest cost in shares of the limits, or of others."""
+        loads = self.loads(space, limits or self.limits)
+        return space.genotype(Mix({group: -torch.tensor(load) for group, load in loads.items()}))
+
+    def check(self, space: Space) -> None:
+        """Refuse limits below what the space's cheapest architecture costs.
+
+        Raises:
+            ValueError: They are, one alone or both together.
+        """
+        for place, name in enumerate(("params", "flops")):
+            alone = [limit if each == place else inf for each, limit in enumerate(self.limits)]
+            least = self.prices.of(self.cheapest(space, alone))[place]
+            if least > alone[place]:
+                raise ValueError(
+                    f"max_{name} = {alone[place] / MILLION:g}: the cheapest architecture of the "
+                    f"space {space.name} has {least / MILLION:.4g} million; {ADVICE}"
+                )
+        cost = self.prices.of(self.cheapest(space))
+        if not self.within(cost):
+            params, flops = (limit / MILLION for limit in self.limits)
+            raise ValueError(
+                f"max_params = {params:g} with max_flops = {flops:g}: the architecture of the "
+                f"space {space.name} that comes nearest to both has {in_millions(cost)}; {ADVICE}"
+            )
+
+    def read(self, space: Space, alphas: Tree) -> Genotype:
+        """Read off an architecture within the limits, losing little of the mix's weight.
+
+        While it costs too much, one operation is left out, and the architecture read off again:
+        that whose replacement loses the least weight for the cost it saves. With it go all of its
+        node that cost as much, but on the edges that the node keeps besides. Once the limits hold,
+        what need not have gone comes back. Where a search has rules that never get below the
+        limits (P-DARTS' on skips), the cheapest architecture is returned.
+        """
+        weights = {g: w.tolist() for g, w in self.search.expected(alphas).products().items()}
+        gone: list[LeftOut] = []
+        found = self._derive(space, alphas, gone)
+        while not self.within(cost := self.prices.of(found)):
+            exceeded = [
+                limit if paid > limit else inf
+                for paid, limit in zip(cost, self.limits, strict=True)
+            ]
+            loads = self.loads(space, exceeded)
+            options = list(self._options(space, found, weights, loads, gone))
+            if not options:
+                return self.cheapest(space)
+            gone.append(min(options, key=lambda option: option.loss))
+            found = self._derive(space, alphas, gone)
+        for each in list(gone):
+            others = [other for other in gone if other is not each]
+            more = self._derive(space, alphas, others)
+            if self.within(self.prices.of(more)):
+                found, gone = more, others
+        return found
+
+    def _derive(self, space: Space, alphas: Tree, gone: Sequence[LeftOut]) -> Genotype:
+        """Read off by the search's rule what is best without some operations."""
+        out = {g: torch.zeros(shape, dtype=torch.bool) for g, shape in space.choices.items()}
+        for each in gone:
+            out[each.group][tuple(zip(*each.places, strict=True))] = True
+        left = alphas if self.prices.keeps_none else silenced(space, alphas, out)
+        return self.search.derive(cast(Space, Masked(space, out)), left)
+
+    def _options(
+        self,
+        space: Space,
+        genotype: Genotype,
+        weights: Mapping[str, list[list[float]]],
+        loads: Mapping[str, list[list[float]]],
+        gone: Sequence[LeftOut],
+    ) -> Iterator[LeftOut]:
+        """Yield what may be left out next."""
+        out = {(each.group, *place) for each in gone for place in each.places}
+        for group, rows, named in nodes(genotype):
+            weight, load = weights[group], loads[group]
+            kept = [(e, space.operations[group][e].index(name)) for e, name in named]
+            staying = [
+                (edge, column)
+                for edge in rows
+                for column, name in enumerate(space.operations[group][edge])
+                if self.prices.can_stay(name) and (group, edge, column) not in out
+            ]
+            for edge, column in (choice for choice in kept if choice in staying):
+                others = {e for e, c in kept if (e, c) != (edge, column)}
+                price = load[edge][column]
+                rivals = [(e, c) for e, c in staying if e not in others]
+                cheaper = [(e, c) for e, c in rivals if load[e][c] < price]
+                if cheaper:
+                    e, c = max(cheaper, key=lambda rival: weight[rival[0]][rival[1]])
+                    lost = weight[edge][column] - weight[e][c]
+                    leave = [(e, c) for e, c in rivals if load[e][c] >= price]
+                    loss = lost / (price - load[e][c])
+                    yield LeftOut(loss, group, list(dict.fromkeys([*leave, (edge, column)])))
+
+    def spared(self, space: Space, alphas: Tree, count: int) -> Tree:
+        """Return alphas by whose order every edge can keep so many operations and no more.
+
+        They are the alphas as they are, where what they leave has an architecture within the
+        limits; else every edge's cheapest operation comes first.
+        """
+        columns = strongest(everything(space), alphas, count)[1]
+        if self.within(self.prices.of(self.cheapest(space.narrowed(columns)))):
+            return alphas
+        raised = {group: alphas[group].clone() for group in columns}
+        for group, edges in self.loads(space, self.limits).items():
+            for row, names, load in zip(raised[group], space.operations[group], edges, strict=True):
+                able = [c for c, name in enumerate(names) if self.prices.can_stay(name)]
+                row[min(able, key=load.__getitem__)] = inf
+        return {**alphas, **raised}
+
+
+def budget_of(
+    settings: Run, search: Search, space: Space, classes: int, shape: tuple[int, int, int]
+) -> Budget | None:
+    """Make the budget that the settings ask for; None: there is no limit.
+
+    Args:
+        settings: Those of the search.
+        search: How choices are relaxed.
+        space: What can be built, fitted to the search.
+        classes: Classes of the data.
+        shape: Channels, height and width of the images.
+
+    Raises:
+        ValueError: The space's cheapest architecture costs more, or its costs are not known.
+    """
+    limits = [limit and limit * MILLION for limit in (settings.max_params, settings.max_flops)]
+    if limits == [None, None]:
+        return None
+    prices = prices_of(space, final_size(settings, space, classes, shape[0]), shape[1:])
+    budget = Budget(
+        cast(Relaxing, search), prices, (limits[0] or inf, limits[1] or inf), settings.budget_weight
+    )
+    budget.check(space)
+    return budget

@@ -1,0 +1,103 @@
+"""What a genotype's network costs: weights, multiply-adds and its cells as text."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from tutelage.run.networks.files import build, space_of
+from tutelage.spaces.base import Size
+from tutelage.spaces.genotype import Genotype
+
+SIDES = {"cifar": 32, "imagenet": 224}
+"""Side of the images that papers count multiply-adds at, in pixels."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """A network's size and cost."""
+
+    genotype: Genotype
+    size: Size
+    side: int
+    """Side of the images that multiply-adds are counted at, in pixels."""
+    weights: int
+    """Trained numbers, without the auxiliary head."""
+    weights_with_auxiliary: int
+    """Trained numbers, with the auxiliary head."""
+    multiply_adds: int
+    """Of convolutions and the classifier for one image, without the auxiliary head."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `describe --json` prints."""
+        return {
+            "genotype": self.genotype.to_dict(),
+            "size": asdict(self.size),
+            "side": self.side,
+            "weights": self.weights,
+            "weights_with_auxiliary": self.weights_with_auxiliary,
+            "multiply_adds": self.multiply_adds,
+        }
+
+    def as_text(self) -> str:
+        """Return what `describe` prints."""
+        size, side = self.size, self.side
+        layers = "layers" if self.genotype.stages else "cells"
+        head = f"  with auxiliary{self.weights_with_auxiliary:>15,}"
+        has_head = self.weights_with_auxiliary > self.weights
+        return "\n".join(
+            [
+                f"{self.genotype.space}, {size.form} form: {size.channels} channels, "
+                f"{size.cells} {layers}, {size.classes} classes",
+                f"weights         {self.weights:>15,}",
+                *([head] if has_head else []),
+                f"multiply-adds   {self.multiply_adds:>15,}  "
+                f"on one {size.image_channels} x {side} x {side} image",
+                "",
+                self.genotype.as_text(),
+            ]
+        )
+
+
+def describe(genotype: Genotype, size: Size, side: int | None = None) -> Description:
+    """Count a network's weights and multiply-adds, allocating none of it.
+
+    Args:
+        genotype: the architecture.
+        size: its channels, cells, classes and form.
+        side: side of the images in pixels; None: 32 for the cifar form, 224 for imagenet.
+
+    Raises:
+        ValueError: the side is below 1, or the genotype's space is unknown.
+    """
+    side = SIDES[size.form] if side is None else side
+    if side < 1:
+        raise ValueError(f"side = {side}: must be at least 1 pixel")
+    with torch.device("meta"):
+        network = build(genotype, size).eval()
+        has_head = space_of(genotype).sizes.auxiliary > 0
+        with_head = build(genotype, size, auxiliary=has_head)
+    return Description(
+        genotype=genotype,
+        size=size,
+        side=side,
+        weights=weights(network),
+        weights_with_auxiliary=weights(with_head),
+        multiply_adds=multiply_adds(network, (size.image_channels, side, side)),
+    )
+
+
+def weights(network: nn.Module) -> int:
+    """Count the trained numbers of a network."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def multiply_adds(network: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Count the multiply-adds of a network on the meta device for one image (C, H, W)."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.empty(1, *shape, device="meta"))
+    return counter.get_total_flops() // 2  # it counts a multiply-add as two operations

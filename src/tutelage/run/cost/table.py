@@ -1,0 +1,193 @@
+"""What the final network costs, choice by choice.
+
+The final network is the one that `tutelage retrain` trains, without an auxiliary head. Its weights
+and its multiply-adds are sums: a fixed part (stem, the cells' preprocessing, classifier), and a
+price for each operation on each edge that it keeps.
+
+A relaxed architecture has an expected cost. With m the mix, c the prices, and n edges that enter a
+node of which k are kept (k = 2 in cells of DARTS' shape, k = n in nasbench201),
+
+    E[cost] = fixed + sum_e k / n_e sum_o p_eo c_eo,   p_eo = m_eo / sum_o' m_eo',
+
+where o' runs over what can be kept: cells of DARTS' shape never keep `none`. Where a mix weighs
+edges too (PC-DARTS' w, which sum to 1 over a node), k w_e stands for k / n_e unless k = n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.config import Run
+from tutelage.run.cost.count import multiply_adds, weights
+from tutelage.spaces.base import Image, Mix, Size, Space, nodes
+from tutelage.spaces.genotype import Genotype
+
+
+class Cost(NamedTuple):
+    """What a network, or a part of one, costs."""
+
+    weights: int
+    """Trained numbers."""
+    multiply_adds: int
+    """Of convolutions and the classifier for one image."""
+
+
+def added(costs: Iterable[Cost]) -> Cost:
+    """Add costs up."""
+    return Cost(*(sum(parts) for parts in zip(*costs, strict=True)))
+
+
+# Prices -----------------------------------------------------------------------------------------
+
+
+def final_size(settings: Run, space: Space, classes: int, image_channels: int) -> Size:
+    """Return the size of the network that a retraining by these settings trains."""
+    return Size(
+        channels=settings.retrain.channels or space.sizes.final_channels,
+        cells=settings.retrain.cells or space.sizes.final_cells,
+        classes=classes,
+        image_channels=image_channels,
+        form=settings.retrain.form,
+    )
+
+
+@lru_cache(maxsize=4096)
+def price(
+    make: Callable[..., nn.Module],
+    name: str,
+    arguments: tuple[Hashable, ...],
+    shape: tuple[int, int, int],
+) -> Cost:
+    """Count an operation at one place."""
+    with torch.device("meta"):
+        module = make(name, *arguments).eval()
+    return Cost(weights(module), multiply_adds(module, shape))
+
+
+@dataclass(frozen=True, eq=False)
+class PriceTable:
+    """Prices as tensors, for the operations of a space's mixes."""
+
+    fixed: Tensor
+    """What every network has, (2,): weights, multiply-adds."""
+    operations: Mapping[str, Tensor]
+    """For every group, the prices (edges, ops, 2)."""
+    can_stay: Mapping[str, Tensor]
+    """For every group, 1 for what can be read off, 0 for what cannot, (edges, ops)."""
+    nodes: Sequence[tuple[int, int]]
+    """How many edges enter each node, and how many of them it keeps."""
+
+    def expected(self, mix: Mix) -> Tensor:
+        """Return the expected cost (2,) of a mix, differentiably."""
+        total = self.fixed
+        for group, prices in self.operations.items():
+            stay = self.can_stay[group] * mix.operations[group]
+            stay = stay / stay.sum(-1, keepdim=True).clamp(min=1e-30)  # softmax may underflow
+            shares = self._shares(None if mix.edges is None else mix.edges[group].to(prices))
+            total = total + torch.einsum("e,eo,eoc->c", shares, stay, prices)
+        return total
+
+    def _shares(self, edges: Tensor | None) -> Tensor:
+        """Return how much of every edge is kept, (edges,)."""
+        shares = []
+        starts = accumulate((entering for entering, _ in self.nodes), initial=0)
+        for start, (entering, kept) in zip(starts, self.nodes, strict=False):
+            if edges is None or kept == entering:
+                shares.append(self.fixed.new_full((entering,), kept / entering))
+            else:
+                rows = edges[start : start + entering]
+                shares.append(kept * rows / rows.sum())
+        return torch.cat(shares)
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What each choice of a space adds to the final network."""
+
+    fixed: Cost
+    """What every network has."""
+    operations: Mapping[str, Sequence[Mapping[str, Cost]]]
+    """For every group and edge, operations and their prices."""
+    nodes: Sequence[tuple[int, int]]
+    """How many edges enter each node, and how many operations it keeps."""
+
+    @property
+    def keeps_none(self) -> bool:
+        """Tell whether `none` can be read off: where nodes keep all their edges."""
+        return all(entering == kept for entering, kept in self.nodes)
+
+    def of(self, genotype: Genotype) -> Cost:
+        """Add up what an architecture costs."""
+        return self.total(
+            (group, e, name) for group, _, kept in nodes(genotype) for e, name in kept
+        )
+
+    def total(self, kept: Iterable[tuple[str, int, str]]) -> Cost:
+        """Add up what group, edge and operation of all that is kept cost."""
+        parts = (self.operations[group][edge][name] for group, edge, name in kept)
+        return added([self.fixed, *parts])
+
+    def can_stay(self, name: str) -> bool:
+        """Tell whether an operation can be read off."""
+        return name != "none" or self.keeps_none
+
+    def table(self, space: Space, device: torch.device | None = None) -> PriceTable:
+        """Lay the prices out as a space, which may be narrowed, has its operations."""
+
+        def tensor(value: Any) -> Tensor:
+            return torch.tensor(value, dtype=torch.float64, device=device)
+
+        return PriceTable(
+            fixed=tensor(self.fixed),
+            operations={
+                group: tensor(
+                    [
+                        [prices[name] for name in names]
+                        for names, prices in zip(edges, self.operations[group], strict=True)
+                    ]
+                )
+                for group, edges in space.operations.items()
+            },
+            can_stay={
+                group: tensor([[self.can_stay(name) for name in names] for names in edges])
+                for group, edges in space.operations.items()
+            },
+            nodes=self.nodes,
+        )
+
+
+def prices_of(space: Space, size: Size, image: Image) -> Prices:
+    """Count what each operation on each edge adds to a network of this size, allocating none of it.
+
+    Args:
+        space: What can be built, with all of its operations.
+        size: That of the final network.
+        image: Height and width of the images.
+    """
+    operations: dict[str, list[dict[str, Cost]]] = {
+        group: [dict.fromkeys(names, Cost(0, 0)) for names in edges]
+        for group, edges in space.operations.items()
+    }
+    for slot in space.slots(size, image):
+        found = operations[slot.group][slot.edge]
+        for name in found:
+            one = price(slot.make, name, slot.arguments, slot.shape)
+            found[name] = added([found[name], one])
+    some = space.genotype(Mix({g: torch.zeros(shape) for g, shape in space.choices.items()}))
+    with torch.device("meta"):
+        network = space.network(some, size).eval()
+    cell = next(iter(some.cells.values()))
+    kept = list(zip(space.nodes, map(len, cell.nodes), strict=True))
+    chosen = Prices(Cost(0, 0), operations, kept).of(some)
+    fixed = Cost(
+        weights(network) - chosen.weights,
+        multiply_adds(network, (size.image_channels, *image)) - chosen.multiply_adds,
+    )
+    return Prices(fixed, operations, kept)

@@ -1,0 +1,1 @@
+"""Any long work: its loop, run directory, checkpoints, threads, progress. It knows no search."""

@@ -1,0 +1,115 @@
+"""Checkpoints that outlive kills and full disks, and signals that wait for the step to end."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import signal
+import zipfile
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from tutelage.files import sync_folder, write_bytes
+
+NEWEST, PREVIOUS, COMING = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.coming.pt"
+FORMAT, VERSION = "tutelage checkpoint", 1
+
+
+def save(directory: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint of tensors and plain values, keeping the one from before.
+
+    Raises:
+        ValueError: The disk is full; the checkpoints from before are safe.
+    """
+    content = io.BytesIO()
+    torch.save({"format": FORMAT, "version": VERSION, "state": state}, content)
+    newest, coming = directory / NEWEST, directory / COMING
+    write_bytes(coming, content.getvalue())
+    if newest.exists():
+        newest.replace(directory / PREVIOUS)
+    coming.replace(newest)
+    sync_folder(directory)
+
+
+def exists(directory: Path) -> bool:
+    """Say whether there is a checkpoint, so a run killed before its first can start anew."""
+    return (directory / NEWEST).exists() or (directory / PREVIOUS).exists()
+
+
+def load(directory: Path, map_location: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read the newest checkpoint, or the one before it where the newest is damaged.
+
+    Raises:
+        ValueError: There is none, none can be read, or a newer release wrote it.
+    """
+    newest, previous = directory / NEWEST, directory / PREVIOUS
+    if not exists(directory):
+        raise ValueError(f"{directory} has no {NEWEST}: start it anew with another --out")
+    try:
+        return _read(newest, map_location)
+    except _DamagedError as error:
+        try:
+            state = _read(previous, map_location)
+        except _DamagedError:
+            raise ValueError(f"{error}, and there is no earlier one to go on from") from None
+        print(f"{error}: going on from {PREVIOUS}, which is one checkpoint older.", flush=True)
+        return state
+
+
+class _DamagedError(ValueError):
+    """A file that is missing, truncated or not a checkpoint of ours."""
+
+
+def _read(path: Path, map_location: torch.device | str) -> dict[str, Any]:
+    if not path.exists():
+        raise _DamagedError(f"{path} is missing")
+    try:
+        with zipfile.ZipFile(path) as archive:  # what torch.save writes, with checksums
+            intact = archive.testzip() is None
+        content = torch.load(path, map_location, weights_only=True) if intact else None
+    except (zipfile.BadZipFile, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise _DamagedError(f"{path} is truncated or no checkpoint") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise _DamagedError(f"{path} is not a checkpoint of this package")
+    if content["version"] > VERSION:
+        raise ValueError(
+            f"{path} has version {content['version']} and this release reads up to {VERSION}: "
+            "go on with the release that wrote it"
+        )
+    return content["state"]
+
+
+class StoppedError(ValueError):
+    """A signal ended a run after it was saved; the sentence says how to go on."""
+
+
+class Interrupts:
+    """Turns SIGINT and SIGTERM into `received`, to poll between steps; a second SIGINT raises.
+
+    Attributes:
+        received: Name of the signal, None so far if there was none.
+    """
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+
+    def __enter__(self) -> Interrupts:
+        self._before = {
+            number: signal.signal(number, self._receive)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number).name

@@ -1,0 +1,134 @@
+"""The one loop of searching and retraining: steps, rows, checkpoints, signals, progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+from tutelage.run.job import checkpoint, threads
+from tutelage.run.job.directory import RunDirectory
+from tutelage.run.job.progress import Progress
+from tutelage.run.job.settings import changed_settings
+
+SECONDS_BETWEEN_CHECKS: Final = 1.0  # each makes a GPU wait for the processor
+
+
+class Work(Protocol):
+    """What goes on from step to step, and all of which a checkpoint holds."""
+
+    epoch: int
+    """Epochs done."""
+    step: int
+    """Steps done in the epoch."""
+    steps: int
+    """Steps of an epoch."""
+    epochs: int
+    """When the work ends; a search that stops early lowers it."""
+
+    @property
+    def done(self) -> int:
+        """Steps done in all."""
+
+    def advance(self) -> None:
+        """Take one step; the device may still be at it when this returns."""
+
+    def check(self) -> None:
+        """Wait for the device; raise ValueError at the first step whose loss is no number."""
+
+    def check_state(self) -> None:
+        """Raise ValueError where the state is no number, so that no checkpoint takes it."""
+
+    def row(self, event: str) -> dict[str, Any]:
+        """Return a row of metrics.jsonl about the last step, or the epoch so far."""
+
+    def fields(self) -> Mapping[str, str]:
+        """Return what progress shows."""
+
+    def end_epoch(self) -> dict[str, Any]:
+        """Return the epoch's row of metrics.jsonl, and go to the next epoch."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+
+
+def run(
+    work: Work,
+    directory: RunDirectory,
+    *,
+    log_every: int,
+    save_every: float,
+    title: str,
+    go_on: str,
+    gpu: str | None = None,
+) -> None:
+    """Work to the last epoch, writing rows and checkpoints.
+
+    Args:
+        work: Restored from the directory's checkpoint, where there is one.
+        directory: Where rows and checkpoints go.
+        log_every: Steps between two logged ones.
+        save_every: Minutes between two checkpoints; every epoch ends with one.
+        title: What progress calls the work.
+        go_on: How a user goes on after a signal, for the sentence that says so.
+        gpu: The GPU's name, for environment.json.
+
+    Raises:
+        ValueError: A loss is no number.
+        StoppedError: A signal came; everything is saved.
+    """
+    size = 0
+    if checkpoint.exists(directory.path):
+        stored = checkpoint.load(directory.path)
+        if changed := changed_settings(stored["settings"], directory.settings()):
+            raise ValueError(
+                f"the checkpoint in {directory.path} is another run's: {', '.join(changed)}"
+            )
+        work.restore(stored["work"])
+        size = stored["metrics_size"]
+    directory.cut_metrics(size)
+    number, because = threads.present()
+    directory.begin_session(work.epoch, work.step, gpu=gpu, threads=number, threads_because=because)
+
+    def save() -> None:
+        work.check_state()
+        size = directory.metrics_size()
+        state = {"work": work.state(), "metrics_size": size, "settings": directory.settings()}
+        checkpoint.save(directory.path, state)
+        directory.save_session()
+
+    saved = shown = time.monotonic()
+    fields: Mapping[str, str] = {}
+    with (
+        checkpoint.Interrupts() as signals,
+        Progress(work.epochs * work.steps, work.done, title) as progress,
+    ):
+        while work.epoch < work.epochs:
+            work.advance()
+            now = time.monotonic()
+            ended = work.step == work.steps
+            logged = work.step % log_every == 0
+            saving = ended or now - saved >= 60 * save_every or signals.received
+            if saving or logged or now - shown >= SECONDS_BETWEEN_CHECKS:
+                work.check()
+                fields, shown = work.fields(), now
+            progress.step(work.done, fields)
+            if logged:
+                directory.append(work.row("step"))
+            if ended:
+                progress.note(" | ".join(f"{name} {value}" for name, value in fields.items()))
+                row = work.end_epoch()
+                directory.append(row)
+                for sentence in row.get("warnings", ()):
+                    progress.note(f"warning: {sentence}")
+            if saving:
+                save()
+                saved = time.monotonic()
+            if signals.received:  # in the last step too: other work may follow
+                raise checkpoint.StoppedError(
+                    f"{signals.received} came: saved at epoch {work.epoch}, step {work.step}; "
+                    f"go on with {go_on}"
+                )

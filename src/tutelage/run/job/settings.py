@@ -1,0 +1,50 @@
+"""Settings of a run as plain values, and what of them has changed since it began."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+ELSEWHERE = ("device", "threads", "root", "download", "save_every", "table")
+"""Settings that may change when a run goes on: they say where things are, not what is done."""
+
+
+def plain(settings: DataclassInstance) -> dict[str, Any]:
+    """Return settings as TOML knows them: paths as text, None left out."""
+    return plain_value(asdict(settings))
+
+
+def plain_value(value: Any) -> Any:
+    """Return a value as TOML knows it, tables within tables too."""
+    if isinstance(value, Mapping):
+        return {key: plain_value(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, (list, tuple)):
+        return [plain_value(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def changed_settings(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Name the settings that differ and matter, by dotted name and with both values.
+
+    >>> changed_settings({"epochs": 50, "weights": {"lr": 0.1}}, {"epochs": 60, "seed": 1})
+    ['epochs = 60 (was 50)', 'weights.lr = not set (was 0.1)', 'seed = 1 (was not set)']
+    """
+    before, now = dict(_dotted(plain_value(stored))), dict(_dotted(plain_value(given)))
+    return [
+        f"{name} = {now.get(name, 'not set')} (was {before.get(name, 'not set')})"
+        for name in before | now
+        if before.get(name) != now.get(name) and name.rpartition(".")[2] not in ELSEWHERE
+    ]
+
+
+def _dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

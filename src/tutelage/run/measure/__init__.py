@@ -1,0 +1,1 @@
+"""A few steps of a search, measured: time and memory."""

@@ -1,0 +1,144 @@
+"""Watching over a search: what is measured after every epoch, and whether that stops it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, final
+
+import torch
+
+from tutelage.benchmark.table import open_table
+from tutelage.config import Run
+from tutelage.problem import Learner, Part
+from tutelage.run.monitor.collapse import column, due, looked_up, stop_now, two_stages, watched
+from tutelage.run.monitor.curvature import signs
+from tutelage.searches.base import Relaxing
+from tutelage.spaces.base import Mix, Space
+from tutelage.spaces.genotype import Genotype
+from tutelage.virtual import Tree
+
+PARTS = 8
+"""Batches on which a taught learner is compared with itself before."""
+
+
+def uniform(space: Space) -> Iterable[Genotype]:
+    """Yield for every operation of a space the architecture that has it everywhere."""
+    shapes = space.choices
+    for place in range(max(operations for _, operations in shapes.values())):
+        yield space.genotype(
+            Mix({g: torch.eye(n)[place % n].expand(edges, n) for g, (edges, n) in shapes.items()})
+        )
+
+
+class Subject(NamedTuple):
+    """A learner as it stands after an epoch."""
+
+    learner: Learner
+    space: Space
+    """What its supernet can build."""
+    genotype: Genotype
+    """What is read off now."""
+    taught: bool = False
+    """Whether it has weights of a first stage, and those that it is taught with train by now."""
+
+
+@final
+class Watching:
+    """What was measured after every epoch so far.
+
+    Attributes:
+        history: For every epoch and every learner what was measured, and its `genotype`.
+        stopped: Why the search stops and which epoch's architecture it keeps; None: it goes on.
+    """
+
+    def __init__(self, settings: Run, space: Space) -> None:
+        """Open the table that the settings name.
+
+        Raises:
+            ValueError: It is none, or of another space, or of another layout or operations of it.
+        """
+        self.settings = settings
+        self.table = open_table(settings.table) if settings.table else None
+        if self.table and space.name != self.table.space:
+            raise ValueError(
+                f"--table with --space {space.name}: {settings.table} is of {self.table.space}"
+            )
+        for each in uniform(space) if self.table else ():
+            self.looked_up([each])  # no table has a chain laid out otherwise, or of other blocks
+        self.history: list[list[dict[str, Any]]] = []
+        self.stopped: dict[str, Any] | None = None
+
+    def after(
+        self,
+        epoch: int,
+        subjects: Sequence[Subject],
+        search: Relaxing,
+        variables: Mapping[str, Tree],
+        valid: Sequence[Callable[[], Part]],
+        held_out: Callable[[], Iterable[Part]],
+    ) -> dict[str, Any]:
+        """Measure, remember, and decide whether the search stops.
+
+        Args:
+            epoch: The epoch that has ended, counted from 0.
+            subjects: All learners.
+            search: How alphas make a mix.
+            variables: All variables of the search.
+            valid: What make the epoch's batches of the validation half.
+            held_out: Gives that half, not augmented.
+
+        Returns:
+            Entries of the epoch's row of metrics.jsonl.
+        """
+        settings, wanted, first = self.settings, due(self.settings, epoch), valid[0]()
+        measured = [
+            watched(
+                learner,
+                search,
+                space,
+                variables,
+                genotype,
+                first,
+                held_out,
+                wanted,
+                settings.sharpness_radius,
+            )
+            for learner, space, genotype, _ in subjects
+        ]
+        self.history.append(
+            [
+                {**each, "genotype": subject.genotype.to_dict()}
+                for each, subject in zip(measured, subjects, strict=True)
+            ]
+        )
+        row: dict[str, Any] = {"collapse": measured, "warnings": list(self._warnings())}
+        if any(subject.taught for subject in subjects):
+            parts = [first, *(make() for make in valid[1:PARTS])]
+            stages = [two_stages(x.learner, variables, parts) for x in subjects]
+            row["stages"] = [each.accuracies for each in stages]
+            row["warnings"] += [f"learner {k}: {x.sign}" for k, x in enumerate(stages) if x.sign]
+        if self.table:
+            row["table"] = self.looked_up([subject.genotype for subject in subjects])
+        stop = stop_now(self.history, settings.stop, settings.stop_from)
+        if stop:
+            self.stopped = row["stopped"] = {"reason": stop.reason, "epoch": stop.epoch}
+        return row
+
+    def _warnings(self) -> Iterable[str]:
+        """Say what of the last epoch points to collapse."""
+        last = self.history[-1]
+        for k, each in enumerate(last):
+            for sign in signs(each["skips"], column(self.history, k, "eigenvalue")):
+                yield f"learner {k}: {sign}" if len(last) > 1 else sign
+
+    def looked_up(self, genotypes: Sequence[Genotype]) -> list[dict[str, Any]]:
+        """Return what the table says of architectures; nothing without one."""
+        return [looked_up(self.table, genotype) for genotype in genotypes] if self.table else []
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds."""
+        return {"history": self.history, "stopped": self.stopped}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.history, self.stopped = state["history"], state["stopped"]

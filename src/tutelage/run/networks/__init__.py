@@ -1,0 +1,1 @@
+"""Networks outside a search: their files, ensembles, teachers, and those that are fixed."""

@@ -1,0 +1,255 @@
+"""Trained networks as files: safetensors with the genotype inside, and ONNX."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from tutelage.checks import nearest
+from tutelage.files import write_bytes
+from tutelage.parts import make_part
+from tutelage.run.networks import ensemble
+from tutelage.spaces import SPACES
+from tutelage.spaces.base import Size, Space
+from tutelage.spaces.genotype import Genotype
+
+FILE = "network.safetensors"
+KEY, VERSION = "tutelage", 1
+"""The metadata's entry, and the version of its JSON."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What a network is and which images it takes; stored beside its weights."""
+
+    genotype: Genotype
+    size: Size
+    classes: tuple[str, ...]
+    """Names of the classes, in the order of the logits."""
+    mean: tuple[float, ...]
+    """Mean of every channel, of pixels from 0 to 1; subtracted before the network."""
+    std: tuple[float, ...]
+    """Standard deviation of every channel; divided by before the network."""
+    shape: tuple[int, int, int]
+    """Channels, height and width of the images that it was trained on."""
+
+
+@final
+class Averaged(nn.Module):
+    """Networks that answer together: by the mean of their probabilities."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, C) whose softmax is the mean of the members' probabilities."""
+        logs = torch.stack([network(x).log_softmax(1) for network in self.members])
+        return logs.logsumexp(0) - math.log(len(logs))
+
+
+def build(
+    genotype: Genotype, size: Size, *, auxiliary: bool = False, drop_path: float = 0.0
+) -> nn.Module:
+    """Build the stand-alone network of a genotype of any space.
+
+    Raises:
+        ValueError: the genotype's space is unknown.
+    """
+    return space_of(genotype).network(genotype, size, auxiliary=auxiliary, drop_path=drop_path)
+
+
+def space_of(genotype: Genotype) -> Space:
+    """Return the space that a genotype is of.
+
+    Raises:
+        ValueError: it is unknown.
+    """
+    if genotype.space not in SPACES:
+        raise ValueError(f"unknown space {genotype.space!r}: {nearest(genotype.space, SPACES)}")
+    space: Space = make_part("space", {"name": genotype.space, **genotype.layout})
+    return space
+
+
+def save_network(path: Path, network: nn.Module, details: About) -> None:
+    """Write a network's weights, without an auxiliary head, and what it is."""
+    with torch.device("meta"):
+        needed = build(details.genotype, details.size).state_dict()
+    state = network.state_dict()
+    tensors = {name: state[name].detach().cpu().contiguous() for name in needed}
+    write_bytes(path, save(tensors, _to_metadata(details)))
+
+
+def load(path: Path | str, device: torch.device | str = "cpu") -> nn.Module:
+    """Return a trained network in eval mode: normalised images (B, C, H, W) to logits.
+
+    Of an ensemble all networks, whose mean probabilities are the softmax of these logits.
+
+    Args:
+        path: a .safetensors file that a retraining wrote, or the directory of a retraining or run.
+        device: where to put it.
+
+    Raises:
+        ValueError: there is no such file, or it is damaged or something else.
+    """
+    if folders := members(path):
+        return Averaged([load(folder, device) for folder in folders]).eval()
+    path = find(path)
+    details, tensors = _read(path)
+    network = build(details.genotype, details.size)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: its weights do not fit its own genotype and size") from error
+    return network.to(device).eval()
+
+
+def about(path: Path | str) -> About:
+    """Return what a trained network is: genotype, size, classes, normalisation, input shape.
+
+    Raises:
+        ValueError: as `load`.
+    """
+    return _read(find(path))[0]
+
+
+def export_onnx(path: Path | str, out: Path | str) -> float:
+    """Write a trained network as ONNX, for any batch size, and compare it with the module.
+
+    Args:
+        path: as in `load`.
+        out: the .onnx file to write.
+
+    Returns:
+        The largest absolute difference of a logit between ONNX Runtime and the module.
+
+    Raises:
+        ValueError: the extra is not installed, or the two disagree.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  (what torch.onnx.export needs and does not ask for)
+    except ImportError as error:
+        raise ValueError("ONNX needs an extra: pip install 'tutelage[onnx]'") from error
+    network, details = load(path), about(path)
+    images = torch.randn(3, *details.shape, generator=torch.Generator().manual_seed(0))
+    program = torch.onnx.export(
+        network,
+        (images[:2],),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        input_names=["images"],
+        output_names=["logits"],
+        verbose=False,
+    )
+    assert program is not None  # what dynamo=True always returns
+    for key, value in _to_metadata(details).items():
+        program.model.metadata_props[key] = value
+    content = program.model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"images": images.numpy()})
+    with torch.no_grad():
+        expected = network(images)
+    difference = (torch.from_numpy(logits) - expected).abs().max().item()
+    if not difference <= 1e-4 * max(1.0, expected.abs().max().item()):
+        raise ValueError(f"ONNX Runtime's logits differ from the module's by {difference:.1e}")
+    write_bytes(Path(out), content)
+    print(f"{out}: largest difference of a logit from the module {difference:.1e}")
+    return difference
+
+
+def find(path: Path | str) -> Path:
+    """Return the file that a path names: itself, or in a retraining's or a run's directory.
+
+    Raises:
+        ValueError: there is none.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    for candidate in (path / FILE, path / "retrain" / FILE):
+        if candidate.is_file():
+            return candidate
+    if folders := members(path):
+        raise ValueError(f"{path} holds {len(folders)} networks, an ensemble: give {folders[0]}")
+    if path.exists():
+        raise ValueError(f"{path} has no {FILE}: make it with `tutelage retrain`")
+    raise ValueError(f"{path} does not exist: give a {FILE} or a retraining's directory")
+
+
+def members(path: Path | str) -> list[Path]:
+    """Return the folders of an ensemble's networks in a retraining's or a run's directory, or none.
+
+    Raises:
+        ValueError: the file that names its members is damaged.
+    """
+    for folder in (Path(path), Path(path) / "retrain"):
+        if (folder / member(0)).is_dir():
+            count = len(ensemble.Ensemble.read(folder / ensemble.FILE).learners)
+            return [folder / member(place) for place in range(count)]
+    return []
+
+
+def member(place: int) -> str:
+    """Name the folder of an ensemble's network.
+
+    >>> member(0)
+    'member-0'
+    """
+    return f"member-{place}"
+
+
+def _read(path: Path) -> tuple[About, dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or no safetensors file: {error}") from error
+    if KEY not in metadata:
+        raise ValueError(f"{path} holds no network of this package: its metadata does not say so")
+    try:
+        values = json.loads(metadata[KEY])
+        if values["version"] > VERSION:
+            raise ValueError(
+                f"version {values['version']} is newer than this release's {VERSION}: load it with "
+                "the release that wrote it"
+            )
+        return _from_json(values), tensors
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} has unusable metadata: {error}") from error
+
+
+def _to_metadata(details: About) -> dict[str, str]:
+    """Return one entry, since safetensors writes several in any order: equal runs, equal files."""
+    values: dict[str, Any] = {
+        "version": VERSION,
+        "genotype": details.genotype.to_dict(),
+        "size": asdict(details.size),
+        "classes": details.classes,
+        "mean": details.mean,
+        "std": details.std,
+        "shape": details.shape,
+    }
+    return {KEY: json.dumps(values)}
+
+
+def _from_json(values: Mapping[str, Any]) -> About:
+    channels, height, width = values["shape"]
+    return About(
+        genotype=Genotype.from_dict(values["genotype"]),
+        size=Size(**values["size"]),
+        classes=tuple(values["classes"]),
+        mean=tuple(values["mean"]),
+        std=tuple(values["std"]),
+        shape=(channels, height, width),
+    )

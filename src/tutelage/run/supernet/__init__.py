@@ -1,0 +1,1 @@
+"""A search on its way: what is joined, its phases, batches, optimisers, metrics and state."""

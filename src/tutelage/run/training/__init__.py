@@ -1,0 +1,1 @@
+"""The training of one network, and its optimisers."""

@@ -1,0 +1,79 @@
+"""How the weights of a retraining descend: optimiser, learning rate, and their average."""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+from typing import Any, final
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from tutelage.config import Retrain
+from tutelage.run.training.rmsprop import RMSProp
+
+
+def optimiser(network: nn.Module, settings: Retrain) -> torch.optim.Optimizer:
+    """Make the optimiser of a network's weights."""
+    groups = parameter_groups(network, settings.norm_decay)
+    common: dict[str, Any] = {
+        "lr": settings.lr,
+        "momentum": settings.momentum,
+        "weight_decay": settings.weight_decay,
+    }
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(groups, **common, nesterov=settings.nesterov)
+    return RMSProp(groups, **common, decay=settings.rmsprop_decay, epsilon=settings.rmsprop_epsilon)
+
+
+def parameter_groups(network: nn.Module, norm_decay: bool) -> list[dict[str, Any]]:
+    """Divide the weights into those that decay and those that do not: biases and BatchNorm's."""
+    weights = list(network.parameters())
+    if norm_decay:
+        return [{"params": weights}]
+    return [
+        {"params": [weight for weight in weights if weight.ndim > 1]},
+        {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def rate(settings: Retrain, epoch: float) -> float:
+    """Return the learning rate after so many epochs, which may be a fraction.
+
+    The schedule counts from the beginning: the warm-up hides its first epochs, as in the code of
+    Cream and EfficientNet's reimplementations.
+    """
+    if epoch < settings.warm_up:
+        grown = epoch / settings.warm_up
+        return settings.warm_up_lr + grown * (settings.lr - settings.warm_up_lr)
+    match settings.schedule:
+        case "cosine":
+            return settings.lr * (1 + math.cos(math.pi * epoch / settings.epochs)) / 2
+        case "linear":
+            return settings.lr * (1 - epoch / settings.epochs)
+        case "step":
+            return settings.lr * settings.step_factor ** (epoch // settings.step_epochs)
+
+
+@final
+class Average:
+    """A network whose weights and buffers are decayed averages of another's over its steps.
+
+    As in TensorFlow the decay begins lower, (1 + n) / (10 + n) after n steps, so that the average
+    forgets the initial weights in a short training too. Whole numbers are copied.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = deepcopy(network).requires_grad_(False).eval()
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, done: int) -> None:
+        """Take in the network as it is after another step; `done` steps went before."""
+        average, current = self.network.state_dict(), network.state_dict()
+        real = [name for name, value in current.items() if value.is_floating_point()]
+        blend = get_ema_multi_avg_fn(min(self.decay, (1 + done) / (10 + done)))
+        blend([average[name] for name in real], [current[name] for name in real], done)
+        for name in average.keys() - real:
+            average[name].copy_(current[name])

@@ -1,0 +1,204 @@
+"""The training of one network, as a state that goes on from step to step.
+
+The order of the images, their augmentation and what is dropped are functions of (seed, epoch,
+step), so a training that goes on from a checkpoint is the uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tutelage.config import Retrain
+from tutelage.data.batches import Stream
+from tutelage.data.draws import draws
+from tutelage.run.cost.count import multiply_adds, weights
+from tutelage.run.networks.files import About, build
+from tutelage.run.training.optimizer import Average, optimiser, rate
+from tutelage.spaces.base import Size
+from tutelage.spaces.genotype import Genotype
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context of a forward pass."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+@final
+class Training:
+    """A network on its way, and everything that a checkpoint holds.
+
+    Attributes:
+        epoch: Epochs done.
+        step: Steps done in the epoch.
+        steps: Steps of an epoch.
+        epochs: When the training ends.
+    """
+
+    def __init__(self, genotype: Genotype, stream: Stream, settings: Retrain) -> None:
+        self.settings, self.stream, self.genotype = settings, stream, genotype
+        self.auxiliary = cast(float, settings.auxiliary)
+        self.size = Size(
+            channels=cast(int, settings.channels),  # what is not set, `retrain` fills in
+            cells=cast(int, settings.cells),
+            classes=len(stream.data.classes),
+            image_channels=stream.data.images.shape[0],
+            form=settings.form,
+        )
+        torch.manual_seed(settings.seed)
+        network: Any = build(genotype, self.size, auxiliary=self.auxiliary > 0)
+        self.network = network.to(stream.device, memory_format=torch.channels_last)
+        self.network.dropout = settings.dropout
+        self.optimiser = optimiser(self.network, settings)
+        self.average = Average(self.network, settings.ema) if settings.ema else None
+        self.epoch, self.step, self.epochs = 0, 0, settings.epochs
+        self.steps = min(stream.steps, settings.limit_batches or stream.steps)
+        self._unchecked: list[Tensor] = []
+        self._begin_epoch()
+
+    @property
+    def done(self) -> int:
+        """Steps done in all."""
+        return self.epoch * self.steps + self.step
+
+    def _begin_epoch(self) -> None:
+        # Of this epoch so far: sum of losses, correct images, images.
+        self._sums = torch.zeros(3, dtype=torch.float64, device=self.stream.device)
+
+    @property
+    def tested(self) -> nn.Module:
+        """What is tested and saved: the network, or the average of its weights."""
+        return self.network if self.average is None else self.average.network
+
+    def rate(self) -> float:
+        """Return the learning rate of the next step."""
+        begun = self.step / self.steps if self.settings.anneal == "step" else 0
+        return rate(self.settings, self.epoch + begun)
+
+    def drop_path(self) -> float:
+        """Return the probability of dropping a path in the epoch, growing linearly from 0."""
+        return self.settings.drop_path * self.epoch / self.settings.epochs
+
+    def advance(self) -> None:
+        """Take one step of the optimiser; the device may still be at it when this returns."""
+        settings = self.settings
+        x, y, _ = self.stream.batch(self.epoch, self.step)
+        # What is dropped: seeded anew for every step, so that nothing has to be carried along.
+        seed = draws(settings.seed, "retrain/drop path", self.epoch, self.step).integers(2**63)
+        torch.manual_seed(int(seed))
+        self.network.train()
+        self.network.drop_path = self.drop_path()
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate()
+        with autocast(x.device, settings.precision):
+            logits, auxiliary = self.network(x)
+            loss = self._loss(logits, y)
+            total = loss if auxiliary is None else loss + self.auxiliary * self._loss(auxiliary, y)
+        self.optimiser.zero_grad()
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip or math.inf)
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update(self.network, self.done)
+        correct = (logits.argmax(1) == y).sum()
+        count = len(y)
+        self._sums += torch.stack((loss.detach() * count, correct, torch.full_like(correct, count)))
+        self._unchecked.append(torch.stack((total.detach().float(), norm.float())))
+        self.step += 1
+
+    def _loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(logits.float(), y, label_smoothing=self.settings.label_smoothing)
+
+    def check(self) -> None:
+        """Wait for the device; raise ValueError at the first step whose loss is no number."""
+        values = torch.stack(self._unchecked).cpu()
+        first = self.step - len(self._unchecked) + 1
+        self._unchecked = []
+        for step, (loss, norm) in enumerate(values.tolist(), start=first):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise ValueError(
+                    f"the loss is {loss} and its gradient's norm {norm} at epoch {self.epoch}, "
+                    f"step {step}, and nothing of it is saved; a lower lr or precision = 'fp32' "
+                    "may help"
+                )
+
+    def check_state(self) -> None:
+        """Raise ValueError where a weight is no number, so that no checkpoint takes it."""
+        finite = torch.stack([weight.isfinite().all() for weight in self.network.parameters()])
+        if not finite.all():
+            raise ValueError(
+                f"a weight is no number at epoch {self.epoch}, step {self.step}, and is not saved; "
+                "a lower lr may help"
+            )
+
+    def row(self, event: str) -> dict[str, Any]:
+        """Return a row of metrics.jsonl: means over the epoch so far."""
+        loss, correct, count = self._sums.tolist()
+        return {
+            "event": event,
+            "epoch": self.epoch,
+            "step": self.step,
+            "train_loss": loss / count,
+            "train_accuracy": correct / count,
+            "lr": self.optimiser.param_groups[0]["lr"],
+            "drop_path": self.drop_path(),
+        }
+
+    def fields(self) -> dict[str, str]:
+        """Return what progress shows."""
+        row = self.row("step")
+        return {
+            "epoch": f"{self.epoch + 1}/{self.settings.epochs}",
+            "step": f"{self.step}/{self.steps}",
+            "loss": f"{row['train_loss']:.4f}",
+            "accuracy": f"{100 * row['train_accuracy']:.2f} %",
+        }
+
+    def end_epoch(self) -> dict[str, Any]:
+        """Return the epoch's row of metrics.jsonl, and go to the next epoch."""
+        row = self.row("epoch")
+        self.epoch, self.step = self.epoch + 1, 0
+        self._begin_epoch()
+        return row
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "sums": self._sums,
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average and self.average.network.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.epoch, self.step = state["epoch"], state["step"]
+        self._sums = state["sums"].to(self.stream.device)
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.average is not None:
+            self.average.network.load_state_dict(state["average"])
+
+    def about(self) -> About:
+        """Return what the network is."""
+        data = self.stream.data
+        return About(self.genotype, self.size, data.classes, data.mean, data.std, data.images.shape)
+
+    def result(self) -> dict[str, Any]:
+        """Return what result.json says of the network and its training."""
+        with torch.device("meta"):
+            network = build(self.genotype, self.size).eval()
+        return {
+            "data": self.stream.data.name,
+            "epochs": self.settings.epochs,
+            "seed": self.settings.seed,
+            "parameters": weights(network),
+            "multiply_adds": multiply_adds(network, self.stream.data.images.shape),
+            "genotype": self.genotype.to_dict(),
+        }
