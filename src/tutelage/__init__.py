@@ -86,7 +86,7 @@ _HOMES = {
     "methods.single": ("Single",),
     "multilevel": ("Level", "hypergradient"),
     "problem": ("Learner", "Net", "Problem"),
-    "run.network": ("load",),
+    "run.networks.files": ("load",),
     "run.retrain": ("retrain",),
     "run.search": ("search",),
     "searches.darts": ("Darts",),
