@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import torch
@@ -18,7 +19,6 @@ from tutelage.methods.one import ONE
 from tutelage.methods.pamkd import PAMKD
 from tutelage.methods.sgl import SGL
 from tutelage.methods.single import Single
-from tutelage.multilevel import Level
 from tutelage.virtual import Exact, FiniteDifference, Rate, leaves, rebuild
 
 METHODS = {
@@ -75,10 +75,7 @@ def setting(method, rate=RATES["plain"], steps=1, seed=0):
     """Levels, variables, batch, rates and velocities of a method on toy learners."""
     torch.manual_seed(seed)
     problem = method(ToyMake())
-    levels = [
-        Level(x.variable, x.loss, steps=steps, aliases=x.aliases, optimiser=x.optimiser)
-        for x in problem.levels
-    ]
+    levels = [replace(x, steps=steps) if x.optimiser == "weights" else x for x in problem.levels]
     lower = [level.variable for level in levels if level.optimiser == "weights"]
     velocities = {
         name: rebuild(

@@ -12,7 +12,7 @@ from problems import METHODS, RATES, RULES, relative, setting
 from toys import ToyMake, ToySupernet, toy_batch
 from tutelage.methods.sgl import SGL
 from tutelage.methods.single import Single
-from tutelage.multilevel import Level, hypergradient, own_gradient
+from tutelage.multilevel import Level, hypergradient, own_gradient, search_step
 from tutelage.virtual import (
     Exact,
     FiniteDifference,
@@ -110,6 +110,67 @@ def test_levels_with_losses_of_one_name_are_refused():
     levels, variables, batch, rates, _ = setting(Single())
     with pytest.raises(ValueError, match="its own name"):
         hypergradient([levels[0], *levels], variables, batch, rates, Exact())
+
+
+def chain_of(*owners):
+    """Levels of these variables below a top of a, each coupled with all others; float64."""
+    torch.manual_seed(0)
+    matrix = torch.randn(4, 4, dtype=torch.float64)
+
+    def loss_of(owner, place):
+        def loss(s, batch):
+            rest = sum(getattr(s, name).sin() for name in "vwa" if name != owner)
+            return ((matrix @ getattr(s, owner)).tanh() - (1 + place) * rest).square().sum()
+
+        loss.__name__ = f"{owner}{place}"
+        return loss
+
+    lower = [Level(owner, loss_of(owner, place)) for place, owner in enumerate(owners)]
+    top = Level("a", loss_of("a", len(owners)), optimiser="alphas")
+    return [*lower, top], {x: torch.randn(4, dtype=torch.float64) for x in "vwa"}
+
+
+@pytest.mark.parametrize("owners", ["ww", "wvw", "vwvw"])
+def test_levels_of_one_variable_step_one_after_the_other(owners):
+    levels, variables = chain_of(*owners)
+    rates = {"w": Rate(0.05, 0.9, 0.01), "v": Rate(0.03, 0.9)}
+    found = hypergradient(levels, variables, None, rates, Exact()).gradient
+    (expected,) = unrolled(levels, variables, None, rates)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_a_lower_level_of_the_tops_variable_is_refused():
+    levels, variables = chain_of("a", "w")
+    with pytest.raises(ValueError, match="level a0 owns a, which is the top's variable"):
+        hypergradient(levels, variables, None, {"a": Rate(0.1), "w": Rate(0.1)}, Exact())
+
+
+def test_added_levels_that_move_at_different_times_are_refused():
+    levels, variables = chain_of("w", "v")
+    other = Level("a", levels[1].loss, optimiser="alphas", every=2)
+    levels = [levels[0], other, levels[-1]]
+    common = {"rates": {"w": Rate(0.1)}, "virtual": {"w": Rate(0.1)}, "via": Exact()}
+    common |= {"order": "levels-first", "move": lambda name, gradient: None}
+    with pytest.raises(ValueError, match="v1: every = 2, a2: every = 1: levels whose losses"):
+        search_step(levels, variables, {}, None, **common)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"steps": 0}, "level fit: steps = 0 must be at least 1"),
+        ({"every": 0}, "level fit: every = 0 must be at least 1"),
+        ({"optimiser": "alphas", "steps": 2}, "steps = 2 with optimiser = 'alphas'"),
+        ({"optimiser": "alphas", "clip": False}, "clip = False with optimiser = 'alphas'"),
+        ({"optimiser": "alphas", "schedule": "constant"}, "schedule = 'constant' with optimiser"),
+    ],
+)
+def test_settings_of_a_level_that_contradict_each_other_are_refused(settings, said):
+    def fit(s, batch):
+        return s.w.sum()
+
+    with pytest.raises(ValueError, match=said):
+        Level("w", fit, **settings)
 
 
 def test_hypergradient_equals_a_central_difference_of_the_whole_objective():

@@ -37,7 +37,11 @@ Order = Literal["levels-first", "alphas-first"]
 
 @dataclass(frozen=True)
 class Level:
-    """This variable minimises this loss, given the others."""
+    """This variable minimises this loss, given the others.
+
+    Raises:
+        ValueError: A number below 1, or a setting of weights for a level of alphas.
+    """
 
     variable: str
     """Name of the variable that the level owns."""
@@ -59,6 +63,19 @@ class Level:
     """How the learning rate moves over the level's epochs."""
     clip: bool = True
     """Whether the gradient is clipped."""
+
+    def __post_init__(self) -> None:
+        for name, number in (("steps", self.steps), ("every", self.every)):
+            if number < 1:
+                raise ValueError(f"level {self.name}: {name} = {number} must be at least 1")
+        if self.optimiser == "weights":
+            return
+        for name, usual in (("steps", 1), ("schedule", "cosine"), ("clip", True)):
+            if getattr(self, name) != usual:
+                raise ValueError(
+                    f"level {self.name}: {name} = {getattr(self, name)!r} with optimiser = "
+                    f"'alphas': it is of levels that move as weights do, so leave it out"
+                )
 
     @property
     def name(self) -> str:
@@ -139,13 +156,19 @@ def hypergradient(
         velocities: Momentum buffers by variable, for those that have one.
 
     Raises:
-        ValueError: When two levels have losses of one name, which would hide each other's part.
+        ValueError: Two levels have losses of one name, which would hide each other's part; or a
+            lower level owns the top's variable, whose gradient would leave out how that moves it.
     """
     names = [level.name for level in levels]
     if len(set(names)) < len(names):
         raise ValueError(f"losses named {', '.join(names)}: every level's loss needs its own name")
     lower, top = levels[: -tops(levels)], levels[-tops(levels) :]
     target = top[0].variable
+    if owners := [level.name for level in lower if level.variable == target]:
+        raise ValueError(
+            f"level {owners[0]} owns {target}, which is the top's variable: give the two levels "
+            "variables of their own, or put the level at the end, where its loss is added"
+        )
     velocities = dict(velocities or {})
     values: dict[str, Tree] = {name: detach(tree) for name, tree in variables.items()}
     parts: dict[str, Tree] = {}
@@ -248,11 +271,17 @@ def search_step(
         move: Updates the top variable, given its name and gradient.
         joint: Move on the sum of several top losses; else once for each, in turn.
         iteration: Counted from 0; a level moves when it is a multiple of the level's `every`.
+
+    Raises:
+        ValueError: as `hypergradient`, or levels that are added have different `every`.
     """
     count = tops(levels) if levels[-1].optimiser == "alphas" else 0
     lower, top = levels[: len(levels) - count], levels[len(levels) - count :]
     report = Report({}, [], {})
     shared: list[Tree | None] = [None] * len(lower)
+    if joint and len({level.every for level in top}) > 1:
+        said = ", ".join(f"{level.name}: every = {level.every}" for level in top)
+        raise ValueError(f"{said}: levels whose losses are added move together, so give them one")
 
     unrolled = virtual if via.unrolls or order == "levels-first" else {}
     for exam in [top] if joint else [[level] for level in top]:
