@@ -14,7 +14,7 @@ from tutelage.methods.lbt import LBT
 from tutelage.methods.sgl import SGL
 from tutelage.methods.single import Single
 from tutelage.problem import Problem, pick
-from tutelage.run.supernet.phases import carried
+from tutelage.run.supernet.transition import carried
 from tutelage.searches.base import Phase
 from tutelage.searches.darts import Darts
 from tutelage.searches.drnas import DrNas

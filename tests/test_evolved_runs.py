@@ -28,7 +28,8 @@ from tutelage.run.cost.table import Cost
 from tutelage.run.dry_run import dry_run
 from tutelage.run.job.checkpoint import StoppedError
 from tutelage.run.job.directory import RunDirectory
-from tutelage.run.one_shot.evolution import Evolve, Ranking
+from tutelage.run.one_shot.evolution import Evolve
+from tutelage.run.one_shot.ranking import Ranking
 from tutelage.run.one_shot.scorer import Scorer
 from tutelage.run.search import search_run
 from tutelage.run.supernet.state import Searching

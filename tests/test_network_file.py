@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from commands import BRIEF
 from retraining import FILE, GENOTYPE
-from tutelage.run.networks.files import About, about, build, export_onnx, load, save_network
+from tutelage.run.networks.export import export_onnx
+from tutelage.run.networks.files import About, about, build, load, save_network
 from tutelage.spaces.base import Size
 
 

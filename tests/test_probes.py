@@ -12,14 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tutelage.run.monitor.curvature import (
-    cell_gradients,
-    dominant_eigenvalue,
-    entropy,
-    layer_alignment,
-    signs,
-    skips,
-)
+from tutelage.run.monitor.collapse import cell_gradients, entropy, layer_alignment, signs, skips
+from tutelage.run.monitor.curvature import dominant_eigenvalue
 from tutelage.spaces.base import Mix, Size
 from tutelage.spaces.cells import DARTS
 from tutelage.spaces.genotype import Cell, Genotype

@@ -13,7 +13,8 @@ from tutelage.clock import Clock
 from tutelage.config import Run
 from tutelage.problem import Net, Part
 from tutelage.run.cost.table import Cost, Prices
-from tutelage.run.one_shot.evolution import Evolve, Ranking
+from tutelage.run.one_shot.evolution import Evolve
+from tutelage.run.one_shot.ranking import Ranking
 from tutelage.run.one_shot.scorer import Scorer, recalibrate
 from tutelage.searches.evolution import Evolution
 from tutelage.spaces.base import Size, one_hot

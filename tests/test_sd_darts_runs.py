@@ -17,8 +17,8 @@ from tutelage.report.sections.contents import learning
 from tutelage.report.sections.monitor import collapse
 from tutelage.run.dry_run import dry_run
 from tutelage.run.job import checkpoint
-from tutelage.run.monitor.collapse import gap
-from tutelage.run.monitor.curvature import accuracy, sharpness
+from tutelage.run.monitor.curvature import sharpness
+from tutelage.run.monitor.measured import accuracy, gap
 from tutelage.run.search import search_run
 from tutelage.searches.darts import Darts
 from tutelage.spaces.base import Mix, Size, one_hot

@@ -16,7 +16,7 @@ from toys import ToyMake, toy_batch
 from tutelage.methods.pamkd import PAMKD
 from tutelage.methods.sgl import SGL
 from tutelage.methods.single import Single
-from tutelage.run.monitor.collapse import Stages, two_stages
+from tutelage.run.monitor.teaching import Stages, two_stages
 from tutelage.run.search import search_run, validate
 
 SMALL = TINY | {"space": "nasbench201", "cells": 1, "channels": 4}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from test_search import KilledError, killed_at, run_toml, same_runs
-from tutelage.run.monitor.collapse import stop_now
+from tutelage.run.monitor.early_stopping import stop_now
 from tutelage.run.search import search_run
 from tutelage.spaces.genotype import Genotype
 

@@ -244,7 +244,7 @@ def export(
     out: Annotated[Path, Parameter(help="The .onnx file to write.")],
 ) -> None:
     """Write a trained network as ONNX and compare its outputs with the module's."""
-    from tutelage.run.networks.files import export_onnx
+    from tutelage.run.networks.export import export_onnx
 
     export_onnx(run, out)
 

@@ -24,6 +24,7 @@ from tutelage.run.job.settings import plain
 from tutelage.run.networks import ensemble
 from tutelage.run.networks.ensemble import Ensemble, forward_selection
 from tutelage.run.one_shot import conclusion
+from tutelage.run.one_shot.ranking import ranked, ranking_of
 from tutelage.run.supernet.assemble import elements_of, joined
 from tutelage.run.supernet.batches import halves_of, streams_of
 from tutelage.run.supernet.state import Searching
@@ -216,9 +217,9 @@ def _evolve(
     about: dict[str, Any] = {"learner": kept, "epoch": work.epoch}
     end: dict[str, Any] = {"event": "end", "learners": marks, "kept": kept}
     if work.settings.ranked and work.watching.table:
-        ranking = conclusion.ranking_of(work, scorer, work.watching.table)
+        ranking = ranking_of(work, scorer, work.watching.table)
         conclusion.work_in(directory.path / conclusion.RANKING, ranking, work.settings)
-        end["ranking"] = conclusion.ranked(ranking, work.watching.table)
+        end["ranking"] = ranked(ranking, work.watching.table)
     evolving = conclusion.evolve_of(work, scorer)
     conclusion.work_in(directory.path / conclusion.EVOLUTION, evolving, work.settings)
     found = evolving.genotype(evolving.evolving.best)

@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tutelage.problem import Part, pick
 from tutelage.run.measure.memory import peak, reset_peak
-from tutelage.run.one_shot.conclusion import counts, scorer_of
+from tutelage.run.one_shot.conclusion import scorer_of
+from tutelage.run.one_shot.ranking import counts
 from tutelage.run.one_shot.scorer import Scorer
 from tutelage.run.supernet.state import Searching
 from tutelage.spaces.paths import drawn, genotype

@@ -1,81 +1,20 @@
-"""Probes of collapse: what the alphas of a search tell before its architecture is trained.
-
-A search collapses when its validation loss keeps falling while its architectures get worse, mostly
-because skip connections crowd out everything else. The probes here are pure functions; `signs` says
-in words when they point that way, and `stopping` has the rules that act on them.
-"""
+"""Curvature of the validation loss in the alphas: its dominant eigenvalue, and its sharpness."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import grad
 
-from tutelage.problem import Part
-from tutelage.run.monitor.early_stopping import by_eigenvalue
-from tutelage.spaces.base import Mix
-from tutelage.spaces.genotype import Genotype
 from tutelage.virtual import Tree, gradient_at, leaves, norm, rebuild, tree_map
-
-MOST_SKIPS = 2
-"""Skip connections of a normal cell that are no sign of collapse: P-DARTS keeps as many."""
 
 LANCZOS = 20
 """Vectors that Lanczos holds; up to this size, a dense Hessian takes no more products."""
-
-
-def skips(genotype: Genotype) -> dict[str, int]:
-    """Count the skip connections of every cell."""
-    return {
-        group: sum(name == "skip_connect" for node in cell.nodes for name, _ in node)
-        for group, cell in genotype.cells.items()
-    }
-
-
-def entropy(operations: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return how undecided the edges of every group are: 0, one operation each, to 1, uniform.
-
-    mean over edges of -sum_o p_o log p_o / log(ops), p the edge's weights (edges, ops) as shares of
-    their sum. An edge without weight, or with one operation, is decided.
-    """
-    values = {}
-    for group, weights in operations.items():
-        weights = weights.detach().double()
-        shares = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
-        most = math.log(max(weights.shape[1], 2))
-        values[group] = float(torch.special.entr(shares).sum(1).mean()) / most
-    return values
-
-
-def signs(skips: Mapping[str, int], eigenvalues: Sequence[float | None]) -> list[str]:
-    """Say in plain sentences what points to collapse; an empty list where nothing does.
-
-    More than two skip connections in a cell other than `reduce`: P-DARTS (arXiv:1904.12760) keeps
-    two at most, and DARTS+ stops at the second. An eigenvalue that grows too fast: see
-    `stopping.by_eigenvalue`. Entropy and alignment have no published threshold, so none is made up.
-
-    Args:
-        skips: Of every cell, now.
-        eigenvalues: The dominant eigenvalue after every epoch; None where it was not measured.
-    """
-    found = [
-        f"the {f'{group} cell'.replace('cell cell', 'cell')} has {count} skip connections, more "
-        f"than {MOST_SKIPS}"
-        for group, count in skips.items()
-        if count > MOST_SKIPS and group != "reduce"
-    ]
-    stop = by_eigenvalue(eigenvalues)
-    return found if stop is None else [*found, stop.reason]
-
-
-# Curvature --------------------------------------------------------------------------------------
 
 
 def dominant_eigenvalue(
@@ -165,9 +104,6 @@ def hessian(loss: Callable[[Tree], Tensor], at: Tree) -> Callable[[np.ndarray], 
     return product
 
 
-# Sharpness --------------------------------------------------------------------------------------
-
-
 def sharpness(loss: Callable[[Tree], Tensor], alphas: Tree, radius: float) -> float:
     """Return by how much a loss rises at a distance from the alphas, where it rises fastest.
 
@@ -194,73 +130,3 @@ def sharpness(loss: Callable[[Tree], Tensor], alphas: Tree, radius: float) -> fl
     with torch.random.fork_rng(devices), torch.no_grad():
         there = loss(rebuild(at, iter(moved)))
     return float(there - here.detach())
-
-
-@torch.no_grad()
-def accuracy(logits: Callable[[Tensor], Tensor], parts: Iterable[Part]) -> float:
-    """Return the share of images whose label is the class with the largest logit."""
-    right = [(logits(part.x).argmax(1) == part.y) for part in parts]
-    return float(torch.cat(right).double().mean())
-
-
-# Agreement of cells -----------------------------------------------------------------------------
-
-
-class PerCell(Mapping[str, Tensor]):
-    """Weights of a mix of which every access hands out a copy of its own.
-
-    A supernet reads a group once for each of its cells, so in the place of a mix's operations this
-    gives every cell its own leaf of the graph.
-    """
-
-    def __init__(self, operations: Mapping[str, Tensor]) -> None:
-        self.operations = operations
-        self.copies: dict[str, list[Tensor]] = {group: [] for group in operations}
-
-    def __getitem__(self, group: str) -> Tensor:
-        copy = self.operations[group].detach().requires_grad_()
-        self.copies[group].append(copy)
-        return copy
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.operations)
-
-    def __len__(self) -> int:
-        return len(self.operations)
-
-
-@torch.enable_grad()
-def cell_gradients(loss: Callable[[Mix], Tensor], mix: Mix) -> dict[str, list[Tensor]]:
-    """Differentiate a loss () in the weights (edges, ops) that every single cell reads.
-
-    Returns:
-        For every group, one gradient a cell, in the order of the cells.
-    """
-    cells = PerCell(mix.operations)
-    devices = {x.get_device() for x in mix.operations.values() if x.is_cuda}
-    with torch.random.fork_rng(sorted(devices)):
-        value = loss(replace(mix, operations=cells))
-    return rebuild(cells.copies, iter(gradient_at(value, leaves(cells.copies))))
-
-
-def layer_alignment(gradients: Sequence[Tensor]) -> float:
-    """Return how far the cells of a group agree on what to change, from -1 to 1.
-
-    Movahedi et al., "Lambda-DARTS: mitigating performance collapse by harmonizing operation
-    selection among cells", ICLR 2023, arXiv:2210.07998: the mean over pairs of cells of the cosine
-    between their gradients of the validation loss. As in the release (dr-faustus/Lambda-DARTS) the
-    gradients are those in the mix, after the softmax, and normal cells are what is looked at.
-
-    Args:
-        gradients: One (edges, ops) a cell. A zero one agrees with none: its cosines are 0.
-
-    Returns:
-        The mean cosine; 1 for a single cell.
-    """
-    count = len(gradients)
-    if count == 1:
-        return 1.0
-    rows = torch.stack([g.detach().double().flatten() for g in gradients])
-    units = F.normalize(rows, dim=1, eps=torch.finfo(rows.dtype).tiny)
-    # the squared length of their sum is every pair's cosine twice, and every unit's own square
-    return float((units.sum(0).square().sum() - units.square().sum()) / (count * (count - 1)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isfinite
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Stop(NamedTuple):
@@ -87,3 +87,29 @@ def by_skips(history: Sequence[int], *, most: int = 1, start: int = 0) -> Stop |
     if epoch < start or history[epoch] <= most:
         return None
     return Stop(f"the normal cell has {history[epoch]} skip connections", epoch)
+
+
+def stop_now(history: list[list[dict[str, Any]]], rule: str, start: int) -> Stop | None:
+    """Apply a rule of early stopping to every learner; the first that it stops, stops the search.
+
+    Args:
+        history: What was measured after every epoch, of every learner.
+        rule: never, eigenvalue or skips.
+        start: The first epoch whose architecture may be kept.
+    """
+    for learner in range(len(history[-1])):
+        if rule == "eigenvalue":
+            stop = by_eigenvalue(column(history, learner, "eigenvalue"), start=start)
+        elif rule == "skips":
+            counts = [skips.get("normal", 0) for skips in column(history, learner, "skips")]
+            stop = by_skips(counts, start=start)
+        else:
+            stop = None
+        if stop:
+            return stop
+    return None
+
+
+def column(history: list[list[dict[str, Any]]], learner: int, name: str) -> list[Any]:
+    """Return one learner's value after every epoch."""
+    return [epoch[learner][name] for epoch in history]

@@ -10,8 +10,10 @@ import torch
 from tutelage.benchmark.table import open_table
 from tutelage.config import Run
 from tutelage.problem import Learner, Part
-from tutelage.run.monitor.collapse import column, due, looked_up, stop_now, two_stages, watched
-from tutelage.run.monitor.curvature import signs
+from tutelage.run.monitor.collapse import signs
+from tutelage.run.monitor.early_stopping import column, stop_now
+from tutelage.run.monitor.measured import due, looked_up, watched
+from tutelage.run.monitor.teaching import two_stages
 from tutelage.searches.base import Relaxing
 from tutelage.spaces.base import Mix, Space
 from tutelage.spaces.genotype import Genotype

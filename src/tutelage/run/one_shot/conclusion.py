@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
-from math import inf, prod
+from math import inf
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from tutelage.benchmark.ranking import compare
-from tutelage.benchmark.table import Table
 from tutelage.config import Run
 from tutelage.data.draws import draws
 from tutelage.problem import Learner, pick
@@ -20,15 +14,11 @@ from tutelage.run.cost.table import Cost
 from tutelage.run.job import loop
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.settings import plain
-from tutelage.run.monitor.collapse import looked_up
-from tutelage.run.one_shot.evolution import Evolve, Ranking
+from tutelage.run.one_shot.evolution import Evolve
 from tutelage.run.one_shot.scorer import Scorer
 from tutelage.run.supernet.state import Searching
-from tutelage.spaces.genotype import Genotype
-from tutelage.spaces.paths import Genes, architecture, bounds, drawn, genotype
+from tutelage.spaces.paths import architecture
 
-TOP = 10
-"""Architectures that score best, of which is said how good they truly are."""
 EVOLUTION, RANKING = "evolution", "ranking"
 """Folders in a run's directory."""
 
@@ -46,43 +36,6 @@ def scorer_of(work: Searching, learner: Learner) -> Scorer:
         own=partial(own, work.variables) if own else None,
         seed=int(draws(work.settings.seed, "search/scores").integers(2**63)),
     )
-
-
-def counts(work: Searching) -> tuple[int, int]:
-    """Count the architectures that are ranked, and those that evolve if the limits leave enough."""
-    evolution, every = work.settings.evolution, prod(bounds(work.space))
-    ranked = work.settings.ranked if work.watching.table else 0
-    return min(ranked, every), min(evolution.population * evolution.generations, every)
-
-
-def ranking_of(work: Searching, scorer: Scorer, table: Table) -> Ranking:
-    """Draw the architectures that are to be ranked, uniformly, none of them twice."""
-    torch.manual_seed(int(draws(work.settings.seed, "search/ranked").integers(2**63)))
-    count = counts(work)[0]
-    genes: set[Genes] = set()
-    while len(genes) < count:
-        genes.add(drawn(work.space))
-
-    def known(found: Genotype) -> dict[str, Any]:
-        multiply_adds = work.prices.of(found).multiply_adds
-        return {"multiply_adds": multiply_adds, "table": looked_up(table, found)}
-
-    return Ranking(work.space, scorer, sorted(genes), known)
-
-
-def ranked(ranking: Ranking, table: Table) -> dict[str, Any]:
-    """Compare what architectures score in the supernet with what the table knows of them.
-
-    Returns:
-        The figures of the comparison, and under `by_multiply_adds` those of ranking the same
-        architectures by their multiply-adds, for which nothing need be trained.
-    """
-    known = [ranking.known(genotype(ranking.space, genes)) for genes in ranking.drawn]
-    true = [each["table"][table.ranked_by] for each in known]
-    top = min(TOP, len(true))
-    untrained = compare([each["multiply_adds"] for each in known], true, top)
-    found = compare(ranking.scores, true, top)
-    return {**asdict(found), "by_multiply_adds": asdict(untrained)}
 
 
 def evolve_of(work: Searching, scorer: Scorer) -> Evolve:

@@ -30,7 +30,8 @@ from tutelage.run.supernet.batches import LazyBatch, Streams
 from tutelage.run.supernet.factory import Maker
 from tutelage.run.supernet.metrics import Meter
 from tutelage.run.supernet.penalty import with_penalty, without_alphas
-from tutelage.run.supernet.phases import Stretch, carried, carry_moments, stretches
+from tutelage.run.supernet.phases import Stretch, stretches
+from tutelage.run.supernet.transition import carried, carry_moments
 from tutelage.searches.base import Relaxing, Sampling, Search
 from tutelage.spaces.base import Size, Space
 from tutelage.spaces.genotype import Genotype

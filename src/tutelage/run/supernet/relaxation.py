@@ -1,0 +1,92 @@
+"""A search bound to one supernet: how its alphas make a mix, or how its paths are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tutelage.clock import Clock
+from tutelage.searches.base import Relaxing, Sampling
+from tutelage.spaces.base import Mix, Space
+from tutelage.spaces.genotype import Genotype
+from tutelage.spaces.paths import kept, path
+from tutelage.virtual import Tree, tree_map
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """A search bound to the space and the device of one supernet."""
+
+    search: Relaxing
+    space: Space
+    device: torch.device
+
+    def alphas(self) -> Tree:
+        """Draw initial alphas; on the CPU, so that a seed means the same everywhere."""
+
+        def placed(x: Tensor) -> Tensor:
+            return x.to(self.device)
+
+        return tree_map(placed, self.search.alphas(self.space))
+
+    def mix(self, alphas: Tree, clock: Clock) -> Mix:
+        """Turn alphas into a mix."""
+        return self.search.mix(alphas, clock)
+
+    def paths(self, count: int) -> list[Mix]:
+        """Refuse to draw any.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            "this search samples no sub-networks, and the method teaches such: use "
+            "--search diverse-paths or single-path"
+        )
+
+
+@dataclass
+class Sampled:
+    """A search that samples paths, bound to the space and the device of one supernet."""
+
+    search: Sampling
+    space: Space
+    device: torch.device
+    flops: Callable[[Genotype], float]
+    """Counts the multiply-adds of an architecture."""
+    dtype: torch.dtype = field(default_factory=torch.get_default_dtype)
+    """That of the weights, which are drawn now."""
+    diversity: dict[str, list[Tensor]] = field(default_factory=dict)
+    """How much operations differ, as it was measured last; empty before."""
+    counts: dict[str, Tensor] = field(default_factory=dict)
+    """How often each operation was drawn in this epoch, (edges, ops) for every group."""
+
+    def alphas(self) -> Tree:
+        """Have none: nothing but weights descends."""
+        return {}
+
+    def mix(self, alphas: Tree, clock: Clock) -> Mix:
+        """Draw one path."""
+        return self.paths(1)[0]
+
+    def paths(self, count: int) -> list[Mix]:
+        """Draw the paths of one batch."""
+        drawn = self.search.paths(self.space, count, self.diversity, self.flops)
+        for genes in drawn:
+            for group, edge, name in kept(self.space, genes):
+                shape = self.space.choices[group]
+                counts = self.counts.setdefault(group, torch.zeros(shape, dtype=torch.int64))
+                counts[edge, self.space.operations[group][edge].index(name)] += 1
+        return [path(self.space, genes, self.device, self.dtype) for genes in drawn]
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds."""
+        return {"diversity": self.diversity, "counts": self.counts}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.diversity, self.counts = dict(state["diversity"]), dict(state["counts"])
