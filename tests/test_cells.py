@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from darts_cells import NAMES, SHORT, SPACE, alphas, cell
 from reference import NaiveSupernet, unstack
 from tutelage.searches.random import Random
-from tutelage.spaces import mixed
+from tutelage.spaces import plan
 from tutelage.spaces.base import Mix, Size
 from tutelage.spaces.genotype import Genotype
 
@@ -90,7 +90,7 @@ def test_a_pass_in_inference_mode_leaves_later_ones_alone():
     fast, _, _ = pair(Size(channels=2, cells=3))
     mix = Mix({group: a.softmax(1).requires_grad_() for group, a in alphas().items()})
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    mixed._index.cache_clear()
+    plan._index.cache_clear()
     with torch.inference_mode():
         before = fast(x, mix)[0]
     after = fast(x, mix)[0]

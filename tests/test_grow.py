@@ -11,8 +11,8 @@ from tutelage.spaces.base import Mix, Size, Variant
 from tutelage.spaces.cells import DARTS
 from tutelage.spaces.grow import grow
 from tutelage.spaces.mixed import MixedNode, State
-from tutelage.spaces.mixed import weights_of as weights_in
 from tutelage.spaces.nb201 import NASBENCH201
+from tutelage.spaces.plan import weights_of as weights_in
 
 SIZE = Size(channels=12, cells=3, classes=5)
 SPACES = {

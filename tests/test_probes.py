@@ -17,7 +17,7 @@ from tutelage.run.monitor.curvature import dominant_eigenvalue
 from tutelage.spaces.base import Mix, Size
 from tutelage.spaces.cells import DARTS
 from tutelage.spaces.genotype import Cell, Genotype
-from tutelage.spaces.mixed import weights_of
+from tutelage.spaces.plan import weights_of
 from tutelage.virtual import Tree, leaves, rebuild
 
 

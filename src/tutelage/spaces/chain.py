@@ -41,7 +41,7 @@ from tutelage.spaces.base import (
     narrow,
 )
 from tutelage.spaces.blocks import ALLOWED, Activation, Style, block, is_block
-from tutelage.spaces.chain_network import GROUP, Layer, Network, Plan, Supernet
+from tutelage.spaces.chain_network import GROUP, Layer, Network, Outline, Supernet
 from tutelage.spaces.genotype import Genotype
 
 LAYERS = 8
@@ -196,7 +196,7 @@ class Chain:
                 width = scaled(outputs)
         return found
 
-    def plan(self, size: Size) -> Plan:
+    def outline(self, size: Size) -> Outline:
         """Return the chain's channels at a size.
 
         Raises:
@@ -204,7 +204,7 @@ class Chain:
         """
         scaled = self.scaled(size)
         first, last = (scaled(width) if width else 0 for width in (self.first, self.last))
-        return Plan(self.layers(size), first, last, self.pooled_stem)
+        return Outline(self.layers(size), first, last, self.pooled_stem)
 
     def slots(self, size: Size, image: Image) -> Iterator[Slot]:
         """Yield every layer."""
@@ -219,7 +219,7 @@ class Chain:
     def supernet(self, size: Size) -> Supernet:
         """Build the network whose forward (x, mix) gives logits (B, classes), features (B, D)."""
         edges = self.operations[GROUP]
-        return Supernet(self.plan(size), edges, size, self.style(track=False))
+        return Supernet(self.outline(size), edges, size, self.style(track=False))
 
     def genotype(self, mix: Mix) -> Genotype:
         """Read off the strongest block of every layer."""
@@ -254,7 +254,7 @@ class Chain:
                 raise ValueError(
                     f"block {name!r} in the space {self.name}: {nearest(name, self.candidates)}"
                 )
-        return Network(self.plan(size), names, size, self.style(track=True), drop_path)
+        return Network(self.outline(size), names, size, self.style(track=True), drop_path)
 
     def inherited(self, weights: Mapping[str, Tensor], genotype: Genotype) -> dict[str, Tensor]:
         """Return what a genotype's network has of a supernet's weights, under its own names."""

@@ -29,7 +29,7 @@ class Layer(NamedTuple):
     stage: int
 
 
-class Plan(NamedTuple):
+class Outline(NamedTuple):
     """A chain at a size: its channels, layer by layer."""
 
     layers: Sequence[Layer]
@@ -45,20 +45,20 @@ class Plan(NamedTuple):
 class Frame(nn.Module):
     """What surrounds the searched layers."""
 
-    def __init__(self, plan: Plan, size: Size, style: Style) -> None:
+    def __init__(self, outline: Outline, size: Size, style: Style) -> None:
         super().__init__()
         stem, large = size.channels, size.form == "imagenet"
-        pooled = large and plan.pooled
+        pooled = large and outline.pooled
         kernel, stride = 7 if pooled else 3, 2 if large else 1
         layers = [*style.dense(size.image_channels, stem, kernel, stride), style.act()]
         if pooled:
             layers.append(nn.MaxPool2d(3, 2, padding=1))
-        if plan.first:
-            layers.append(block("mbconv1_3x3", stem, plan.first, 1, style))
+        if outline.first:
+            layers.append(block("mbconv1_3x3", stem, outline.first, 1, style))
         self.stem = nn.Sequential(*layers)
-        width = plan.layers[-1].outputs
-        self.features = plan.last or width
-        end = style.pointwise(width, plan.last) if plan.last else [nn.Identity()]
+        width = outline.layers[-1].outputs
+        self.features = outline.last or width
+        end = style.pointwise(width, outline.last) if outline.last else [nn.Identity()]
         self.end = nn.Sequential(*end)
         self.classifier = nn.Linear(self.features, size.classes)
 
@@ -93,11 +93,11 @@ class MixedLayer(nn.Module):
 class Supernet(nn.Module):
     """Mixed layers in their frame."""
 
-    def __init__(self, plan: Plan, edges: Edges, size: Size, style: Style) -> None:
+    def __init__(self, outline: Outline, edges: Edges, size: Size, style: Style) -> None:
         super().__init__()
-        self.frame = Frame(plan, size, style)
-        self.stages = [layer.stage for layer in plan.layers]
-        pairs = zip(edges, plan.layers, strict=True)
+        self.frame = Frame(outline, size, style)
+        self.stages = [layer.stage for layer in outline.layers]
+        pairs = zip(edges, outline.layers, strict=True)
         self.layers = nn.ModuleList(MixedLayer(names, layer, style) for names, layer in pairs)
 
     def forward(self, x: Tensor, mix: Mix, stage: int | None = None) -> Any:
@@ -139,15 +139,20 @@ class Network(nn.Module):
     """The stand-alone network of a chain; in training mode it gives (logits, None)."""
 
     def __init__(
-        self, plan: Plan, names: Sequence[str], size: Size, style: Style, drop_path: float = 0.0
+        self,
+        outline: Outline,
+        names: Sequence[str],
+        size: Size,
+        style: Style,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         self.drop_path, self.dropout = drop_path, 0.0
-        self.frame = Frame(plan, size, style)
-        self.stages = [layer.stage for layer in plan.layers]
+        self.frame = Frame(outline, size, style)
+        self.stages = [layer.stage for layer in outline.layers]
         self.layers = nn.ModuleList(
             block(name, layer.inputs, layer.outputs, layer.stride, style)
-            for name, layer in zip(names, plan.layers, strict=True)
+            for name, layer in zip(names, outline.layers, strict=True)
         )
 
     @property

@@ -10,7 +10,8 @@ does much twice. Here the work is laid out differently, with the same result:
 - The last 1x1 convolution of each, its normalisation, its weight in the mix and the sum over edges
   are folded into one product (`fused.folded_sum`): no operation's output is ever written.
 - A convolution that reads all channels (NAS-Bench-201) is work enough on its own: it runs edge by
-  edge, its weight in the mix the scale of its normalisation.
+  edge. Large maps have their weight in the mix as the scale of their normalisation; small ones are
+  normalised together.
 - `none` is nothing, and neither is an operation that the mix's `chosen` leaves out.
 - With partial channels the operations see a state's first channels; the others pass by, summed
   apart, and the shuffle that mixes the two comes once, after the sum.
@@ -22,16 +23,15 @@ their batch. Which operations an edge has is data: a tuple of names.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from functools import lru_cache
-from itertools import chain, groupby
-from typing import Any, NamedTuple
+from collections.abc import Generator, Iterable, Sequence
+from itertools import groupby
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage.spaces.base import Edges, Mix, Variant
+from tutelage.spaces.base import Edges, Variant
 from tutelage.spaces.convolution import Convolution, convolve, depthwise, subsample
 from tutelage.spaces.fused import (
     folded_sum,
@@ -44,107 +44,7 @@ from tutelage.spaces.fused import (
     weighted_sum,
 )
 from tutelage.spaces.ops import CONVOLUTIONS, DENSE, POOLS, shifted
-
-
-class Plan(NamedTuple):
-    """Which operations run on the edges that enter a node, and where their weights stand."""
-
-    maps: tuple[tuple[int, str], ...]
-    """Edge and name of what is a map before its weight: pools, skips, noise."""
-    dense: tuple[tuple[int, str], ...]
-    """Edge and name of the convolutions that read all channels."""
-    separable: Mapping[str, tuple[int, ...]]
-    """The edges of every kind of separable convolution."""
-    places: tuple[int, ...]
-    """Where the weights of all these stand in (edges, ops), flattened, in this order."""
-
-    @property
-    def counts(self) -> tuple[int, int]:
-        """Count the terms that are summed, and those that are folded into one convolution."""
-        summed = len(self.maps) + len(self.dense)
-        return summed, len(self.places) - summed
-
-
-@lru_cache(maxsize=4096)
-def plan(edges: Edges, chosen: tuple[tuple[int, ...], ...]) -> Plan:
-    """Sort the chosen columns of every edge by how their operations are computed."""
-    runs = [
-        (edge, edges[edge][column], edge * len(edges[edge]) + column)
-        for edge, columns in enumerate(chosen)
-        for column in columns
-    ]
-    maps = [run for run in runs if run[1] in (*POOLS, "skip_connect", "noise")]
-    dense = [run for run in runs if run[1] in DENSE]
-    kinds = dict.fromkeys(name for _, name, _ in runs if name in CONVOLUTIONS)
-    separable = {name: [run for run in runs if run[1] == name] for name in kinds}
-    ordered = [*maps, *dense, *chain(*separable.values())]
-    return Plan(
-        maps=tuple(run[:2] for run in maps),
-        dense=tuple(run[:2] for run in dense),
-        separable={name: tuple(run[0] for run in same) for name, same in separable.items()},
-        places=tuple(run[2] for run in ordered),
-    )
-
-
-@lru_cache(maxsize=4096)
-def _index(places: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return places as a tensor, made once."""
-    with torch.inference_mode(False):  # it outlives the mode
-        return torch.tensor(places, dtype=torch.int64, device=device)
-
-
-class Weights(NamedTuple):
-    """What a mix says of the edges that enter a node."""
-
-    plan: Plan
-    """What runs."""
-    summed: Tensor
-    """Weights (terms,) of maps and of convolutions that read all channels, in the plan's order."""
-    folded: Tensor
-    """Weights (terms,) of separable convolutions, in the plan's order."""
-    edges: Tensor | None
-    """Weight (edges,) of each whole edge; None: 1."""
-    auxiliary: float = 0.0
-    """Weight of the skip beside the operations."""
-    skip_dropout: float = 0.0
-    """Share of an identity skip's values that are zeroed."""
-
-
-def weights_of(mix: Mix, group: str, edges: Edges, nodes: Sequence[int]) -> list[Weights]:
-    """Return what a mix says of the nodes of a cell, reading its weights once.
-
-    Args:
-        mix: The mix.
-        group: The cell's.
-        edges: The operations of every edge of the group.
-        nodes: How many edges enter each node.
-    """
-    operations = mix.operations[group]
-    of_edges = None if mix.edges is None else mix.edges[group]
-    if of_edges is not None:
-        operations = operations * of_edges.unsqueeze(1)
-    chosen = [range(len(names)) for names in edges] if mix.chosen is None else mix.chosen[group]
-    plans, places, start = [], [], 0
-    for count in nodes:
-        rows = slice(start, start + count)
-        plans.append(plan(edges[rows], tuple(map(tuple, chosen[rows]))))
-        places += [start * operations.shape[1] + place for place in plans[-1].places]
-        start += count
-    index = _index(tuple(places), operations.device)
-    counts = [count for own in plans for count in own.counts]
-    each = operations.flatten().index_select(0, index).split(counts)
-    shares = [None] * len(nodes) if of_edges is None else of_edges.split(list(nodes))
-    return [
-        Weights(own, summed, folded, share, mix.auxiliary, mix.skip_dropout)
-        for own, summed, folded, share in zip(plans, each[::2], each[1::2], shares, strict=True)
-    ]
-
-
-def alone(edges: Edges, edge: int, column: int, like: Tensor) -> Weights:
-    """Return the weights of a node in which one operation runs alone."""
-    own = plan(edges, tuple((column,) if row == edge else () for row in range(len(edges))))
-    summed, folded = (like.new_ones(count) for count in own.counts)
-    return Weights(own, summed, folded, None)
+from tutelage.spaces.plan import Weights, alone
 
 
 def select(parameter: Tensor, rows: Sequence[int], count: int) -> Tensor:

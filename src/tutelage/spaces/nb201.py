@@ -31,9 +31,10 @@ from tutelage.spaces.base import (
 from tutelage.spaces.convolution import Convolution, channels_last
 from tutelage.spaces.fused import BatchNorm
 from tutelage.spaces.genotype import NASBENCH201_OPERATIONS, Cell, Genotype
-from tutelage.spaces.mixed import Compared, MixedNode, State, Weights, compared, weights_of
+from tutelage.spaces.mixed import Compared, MixedNode, State, compared
 from tutelage.spaces.network import drop
 from tutelage.spaces.ops import ReluConvolution, operation
+from tutelage.spaces.plan import Weights, weights_of
 
 GROUP = "cell"
 PLAIN_201 = Variant(normalised_pools=False)

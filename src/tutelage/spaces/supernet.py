@@ -10,18 +10,9 @@ from torch import Tensor, nn
 from tutelage.spaces.base import PLAIN, Edges, Mix, Size, Variant, check_shares
 from tutelage.spaces.convolution import channels_last
 from tutelage.spaces.fused import BatchNorm, side_by_side
-from tutelage.spaces.mixed import (
-    Compared,
-    MixedNode,
-    Project,
-    Reduce,
-    State,
-    Weights,
-    compared,
-    halves,
-    weights_of,
-)
+from tutelage.spaces.mixed import Compared, MixedNode, Project, Reduce, State, compared, halves
 from tutelage.spaces.ops import NODES, Place, layout, stem
+from tutelage.spaces.plan import Weights, weights_of
 
 
 class MixedCell(nn.Module):

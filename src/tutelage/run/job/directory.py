@@ -20,16 +20,13 @@ import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import tomli_w
 
 from tutelage.files import FULL, write_bytes
 from tutelage.run.job.environment import session
 from tutelage.run.job.settings import changed_settings, plain_value
-
-if TYPE_CHECKING:
-    pass
 
 
 def finite(value: Any) -> Any:
