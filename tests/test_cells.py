@@ -98,6 +98,13 @@ def test_a_pass_in_inference_mode_leaves_later_ones_alone():
     assert torch.equal(before, after)
 
 
+def test_a_supernet_runs_where_there_are_only_shapes():
+    fast = SPACE.supernet(Size(channels=2, cells=3)).to("meta")
+    mix = Mix({group: a.softmax(1).to("meta").float() for group, a in alphas().items()})
+    logits, _ = fast(torch.empty(2, 3, 8, 8, device="meta"), mix)
+    assert logits.shape == (2, 10)
+
+
 def test_skipping_zeros_changes_nothing():
     fast, _, _ = pair(Size(channels=4, cells=3))
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)

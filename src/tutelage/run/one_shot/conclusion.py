@@ -1,4 +1,4 @@
-"""What follows the training of a supernet whose paths were sampled: a ranking, and evolution."""
+"""What follows the training of sampled paths: what scores them, and evolution among them."""
 
 from __future__ import annotations
 
