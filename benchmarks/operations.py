@@ -19,10 +19,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tutelage.config import Run
+from tutelage.data.streams import halves_of
 from tutelage.parts import from_table
 from tutelage.recipes import read_recipe
-from tutelage.run.supernet.assemble import joined
-from tutelage.run.supernet.batches import halves_of, streams_of
+from tutelage.run.strategies.assemble import joined
 from tutelage.run.supernet.state import Searching
 
 
@@ -76,10 +76,10 @@ STEPS = [
 
 def count(settings: Run) -> Counter[str]:
     """Count the operations of the second step of a search on the digits."""
-    settings, method, search, space, size, train, device = joined(settings)
+    parts = joined(settings)
     torch.manual_seed(settings.seed)
-    streams = streams_of(settings, train, halves_of(settings, train), device)
-    work = Searching(method, search, space, size, streams, settings)
+    setup = parts.setup(halves_of(settings, parts.train))
+    work = Searching(setup, parts.strategy(setup))
     work.advance()
     with Count() as counted:
         work.advance()

@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 
 RULES = ("first-order", "finite-difference", "one-sided", "exact-recompute", "exact")
 
@@ -24,11 +25,12 @@ def measure(method: str, rule: str, channels: int, cells: int, batch_size: int) 
     """Run two steps of a method in this process; time the second, take the peak of both."""
     import torch
 
+    from tutelage.batch import Part
     from tutelage.clock import Clock
     from tutelage.multilevel import search_step
     from tutelage.parts import make_part
-    from tutelage.problem import Part
-    from tutelage.run.supernet.factory import Maker
+    from tutelage.run.networks.factory import Maker
+    from tutelage.run.networks.relaxation import BoundAlphas
     from tutelage.searches.darts import Darts
     from tutelage.spaces.base import Size
     from tutelage.spaces.cells import DARTS
@@ -43,7 +45,9 @@ def measure(method: str, rule: str, channels: int, cells: int, batch_size: int) 
     }
     torch.manual_seed(0)
     size = Size(channels, cells, 10, 3)
-    maker = Maker(Darts(), [DARTS], size, Clock(), 10, torch.device("cpu"), None)
+    cpu = torch.device("cpu")
+    bind = partial(BoundAlphas, Darts(), device=cpu)
+    maker = Maker(bind, [DARTS], size, Clock(), 10, cpu, None)
     problem = make_part("method", {"name": method})(maker)
 
     class Batch:

@@ -13,18 +13,20 @@ from __future__ import annotations
 
 import argparse
 import platform
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from turns import by_turns, stepper
+from tutelage.batch import Part
 from tutelage.clock import Clock
 from tutelage.methods.sd_darts import SDDarts
 from tutelage.methods.single import Single
 from tutelage.parts import make_part
-from tutelage.problem import Part
-from tutelage.run.supernet.factory import Maker
+from tutelage.run.networks.factory import Maker
+from tutelage.run.networks.relaxation import BoundAlphas
 from tutelage.searches.darts import Darts
 from tutelage.spaces.base import Size
 
@@ -69,7 +71,16 @@ def main() -> None:
     steps, kept = {}, {}
     for name, method in (("single", Single()), ("sd-darts", past)):
         images = {"train": options.images, "valid": options.images}
-        maker = Maker(Darts(), [space], size, Clock(epoch=40), 50, device, None, images)
+        maker = Maker(
+            partial(BoundAlphas, Darts(), device=device),
+            [space],
+            size,
+            Clock(epoch=40),
+            50,
+            device,
+            None,
+            images,
+        )
         steps[name], kept[name] = stepper(method, maker, batch)
     print(f"{platform.machine()}, {options.threads} threads, torch {torch.__version__}; {options}")
     print(f"remembered: {kept['sd-darts'] / 1e6:,.1f} MB")

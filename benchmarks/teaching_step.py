@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import argparse
 import platform
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from turns import by_turns, stepper
+from tutelage.batch import Part
 from tutelage.clock import Clock
 from tutelage.methods.pamkd import PAMKD
 from tutelage.methods.sgl import SGL
 from tutelage.parts import make_part
-from tutelage.problem import Part
-from tutelage.run.supernet.factory import Maker
+from tutelage.run.networks.factory import Maker
+from tutelage.run.networks.relaxation import BoundAlphas
 from tutelage.searches.darts import Darts
 from tutelage.spaces.base import Size
 
@@ -56,7 +58,9 @@ def main() -> None:
 
     steps = {}
     for method in (SGL(learners=options.learners), PAMKD(learners=options.learners)):
-        maker = Maker(Darts(), [space], size, Clock(), 50, device, None)
+        maker = Maker(
+            partial(BoundAlphas, Darts(), device=device), [space], size, Clock(), 50, device, None
+        )
         steps[type(method).__name__.lower()] = stepper(method, maker, batch)[0]
     print(f"{platform.machine()}, torch {torch.__version__}; {options}")
     by_turns(steps, options.rounds)

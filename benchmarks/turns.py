@@ -11,7 +11,7 @@ import torch
 
 from tutelage.multilevel import search_step
 from tutelage.problem import Method
-from tutelage.run.supernet.factory import Maker
+from tutelage.run.networks.factory import Maker
 from tutelage.virtual import FirstOrder, Rate, leaves
 
 

@@ -18,7 +18,7 @@ import torch
 from tutelage.clock import Clock
 from tutelage.methods import METHODS
 from tutelage.parts import make_part
-from tutelage.run.supernet.factory import Maker
+from tutelage.run.networks.factory import Maker
 from tutelage.searches import SEARCHES
 from tutelage.spaces import SPACES
 from tutelage.spaces.base import Size

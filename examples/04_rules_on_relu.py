@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import torch
 
 from tutelage import DARTS, Darts, Exact, FiniteDifference, FirstOrder, Single, Size
+from tutelage.batch import Part
 from tutelage.clock import Clock
 from tutelage.multilevel import hypergradient
-from tutelage.problem import Part
-from tutelage.run.supernet.factory import Maker
+from tutelage.run.networks.factory import Maker
 from tutelage.virtual import Rate, Via, leaves, tree_map
 
 RADII = (0.1, 0.01, 0.001)

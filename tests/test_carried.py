@@ -32,19 +32,19 @@ def at_the_second_phase(tmp_path, monkeypatch, method, search=None, **settings):
     """A search at the end of its first phase, as it was, and in its second phase."""
     settings = {**TINY, "epochs": 4, "channels": 12, **settings, "search": search or DrNas()}
     work = work_of(settings, tmp_path, monkeypatch, method)
-    while work.epoch < work.stretches[0].epochs - 1 or work.step < work.steps:
+    while work.epoch < work.setup.phases[0].epochs - 1 or work.step < work.steps:
         if work.step == work.steps:
             work.end_epoch()
         work.advance()
     was = SimpleNamespace(
-        problem=work.problem,
-        variables=work.variables,
-        velocities=work.velocities,
+        problem=work.phase.problem,
+        variables=work.phase.variables,
+        velocities=work.phase.velocities,
         moments={
-            name: [dict(x.state.get(p, {})) for p in leaves(work.variables[name])]
-            for name, x in work.optimisers.items()
+            name: [dict(x.state.get(p, {})) for p in leaves(work.phase.variables[name])]
+            for name, x in work.phase.optimisers.items()
         },
-        alphas=[work.alphas(learner) for learner in work.problem.learners],
+        alphas=[work.view().alphas(learner) for learner in work.phase.problem.learners],
     )
     work.end_epoch()
     return was, work
@@ -73,32 +73,32 @@ def assert_grown(new, old, moved, before):
 def test_weights_and_their_momentum_are_carried_on_alike(method, tmp_path, monkeypatch):
     was, work = at_the_second_phase(tmp_path, monkeypatch, method)
     assert work.clock.phase == 1
-    learners = zip(was.problem.learners, work.problem.learners, strict=True)
+    learners = zip(was.problem.learners, work.phase.problem.learners, strict=True)
     for old, learner in learners:
         assert [old.weights, *old.drafts] == [learner.weights, *learner.drafts]
         for path in (learner.weights, *learner.drafts):
             own = {name: p.shape for name, p in learner.net.module.named_parameters()}
-            new = pick(work.variables, path)
+            new = pick(work.phase.variables, path)
             assert {name: x.shape for name, x in new.items()} == own
             before = pick(was.velocities, path)
             assert all(x.abs().max() > 0 for name, x in before.items() if "classifier" in name)
-            assert_grown(new, pick(was.variables, path), pick(work.velocities, path), before)
+            assert_grown(new, pick(was.variables, path), pick(work.phase.velocities, path), before)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_alphas_and_their_moments_are_carried_on(method, tmp_path, monkeypatch):
     was, work = at_the_second_phase(tmp_path, monkeypatch, method)
-    assert work.optimisers.keys() == {"A"}
+    assert work.phase.optimisers.keys() == {"A"}
     states = iter(was.moments["A"])
-    tensors = iter(leaves(work.variables["A"]))
-    assert len(was.moments["A"]) == len(leaves(work.variables["A"]))
-    for k, learner in enumerate(work.problem.learners):
+    tensors = iter(leaves(work.phase.variables["A"]))
+    assert len(was.moments["A"]) == len(leaves(work.phase.variables["A"]))
+    for k, learner in enumerate(work.phase.problem.learners):
         for group, alphas in was.alphas[k].items():
             columns = alphas.topk(4).indices.sort().values
             kept = next(tensors)
-            assert kept is pick(work.variables, learner.alphas)[group]
+            assert kept is pick(work.phase.variables, learner.alphas)[group]
             assert torch.equal(kept, alphas.gather(1, columns))
-            before, after = next(states), work.optimisers["A"].state[kept]
+            before, after = next(states), work.phase.optimisers["A"].state[kept]
             assert after["step"] == before["step"] == 2  # the second of two epochs, two steps
             for key in ("exp_avg", "exp_avg_sq"):
                 assert before[key].abs().max() > 0
@@ -106,19 +106,19 @@ def test_alphas_and_their_moments_are_carried_on(method, tmp_path, monkeypatch):
             # a space that has these operations
             names = [op for op in DARTS.operations[group][0] if op != "none"]
             expected = tuple(tuple(names[c] for c in row) for row in columns.tolist())
-            assert work.space_of(learner).operations[group] == expected
+            assert work.view().space_of(learner).operations[group] == expected
     work.advance()  # Adam goes on counting where the alphas move; they are frozen in this epoch
     work.epoch = 3
     work.advance()
-    assert work.optimisers["A"].state[kept]["step"] == 3
+    assert work.phase.optimisers["A"].state[kept]["step"] == 3
 
 
 def test_the_rate_goes_on_falling_where_weights_are_carried_on(tmp_path, monkeypatch):
     _, work = at_the_second_phase(tmp_path, monkeypatch, Single())
-    (level,) = [each for each in work.problem.levels if each.variable == "w"]
-    weights = work.settings.weights
+    (level,) = [each for each in work.phase.problem.levels if each.variable == "w"]
+    weights = work.setup.settings.weights
     assert work.epoch == 2  # half of the way down the cosine
-    assert work.rate(level).lr == pytest.approx((weights.lr + weights.lr_min) / 2)
+    assert work.rates()[level.variable].lr == pytest.approx((weights.lr + weights.lr_min) / 2)
     work.set_clock()
     assert (work.clock.epoch, work.clock.epochs) == (2, 4)
 
@@ -130,20 +130,20 @@ def test_what_starts_afresh_does_so_in_all(tmp_path, monkeypatch):
         tmp_path, monkeypatch, Single(), search, epochs=6, channels=2, cells=3
     )
     assert work.clock.phase == 1
-    assert work.velocities == {}
-    assert not work.optimisers["A"].state
+    assert work.phase.velocities == {}
+    assert not work.phase.optimisers["A"].state
     stem = "stem.0.0.weight"
-    assert work.variables["w"][stem].shape == was.variables["w"][stem].shape
-    assert not torch.equal(work.variables["w"][stem], was.variables["w"][stem])
-    assert all(x.abs().max() < 0.01 for x in leaves(work.variables["A"]))
-    assert [tuple(x.shape) for x in leaves(work.variables["A"])] == [(14, 5)] * 2
-    (level,) = [each for each in work.problem.levels if each.variable == "w"]
-    assert work.rate(level).lr == work.settings.weights.lr
+    assert work.phase.variables["w"][stem].shape == was.variables["w"][stem].shape
+    assert not torch.equal(work.phase.variables["w"][stem], was.variables["w"][stem])
+    assert all(x.abs().max() < 0.01 for x in leaves(work.phase.variables["A"]))
+    assert [tuple(x.shape) for x in leaves(work.phase.variables["A"])] == [(14, 5)] * 2
+    (level,) = [each for each in work.phase.problem.levels if each.variable == "w"]
+    assert work.rates()[level.variable].lr == work.setup.settings.weights.lr
     work.set_clock()
     assert (work.clock.epoch, work.clock.epochs) == (0, 2)
     for epoch in (2, 3):  # one of two epochs is frozen
         work.epoch = epoch
-        assert [each.variable for each in work.levels()] == ["w", "A"][: epoch - 1]
+        assert [each.variable for each in work.phase.levels(work.epoch)] == ["w", "A"][: epoch - 1]
 
 
 def test_what_is_not_searched_is_carried_on_too(tmp_path, monkeypatch):
@@ -151,8 +151,8 @@ def test_what_is_not_searched_is_carried_on_too(tmp_path, monkeypatch):
     method = LBT(student="DARTS_V1")
     was, work = at_the_second_phase(tmp_path, monkeypatch, method, epochs=2, limit_batches=1)
     for name, x in was.variables["S"].items():
-        assert torch.equal(work.variables["S"][name], x)
-        assert torch.equal(work.velocities["S"][name], was.velocities["S"][name])
+        assert torch.equal(work.phase.variables["S"][name], x)
+        assert torch.equal(work.phase.velocities["S"][name], was.velocities["S"][name])
 
 
 @pytest.mark.slow
@@ -164,10 +164,10 @@ def test_alphas_of_a_separate_first_stage_are_carried_on_too(tmp_path, monkeypat
     for k, alphas in enumerate(was.alphas):
         for group, a in alphas.items():
             columns = a.topk(4).indices.sort().values
-            kept, state = work.variables["B"][k][group], next(before)
+            kept, state = work.phase.variables["B"][k][group], next(before)
             assert torch.equal(kept, was.variables["B"][k][group].gather(1, columns))
             assert state["exp_avg"].abs().max() > 0
-            moved = work.optimisers["B"].state[kept]["exp_avg"]
+            moved = work.phase.optimisers["B"].state[kept]["exp_avg"]
             assert torch.equal(moved, state["exp_avg"].gather(1, columns))
 
 
@@ -175,15 +175,15 @@ def test_a_board_of_paths_starts_afresh_where_paths_have_other_shapes(tmp_path, 
     """Cream's in DrNAS: what a path took of seven operations it cannot take of the four left."""
     method = Cream(board=3, warmup=0.0)
     was, work = at_the_second_phase(tmp_path, monkeypatch, method, epochs=2)
-    old, board = was.variables["board"], work.variables["board"]
+    old, board = was.variables["board"], work.phase.variables["board"]
     assert int(old["filled"]) == 2
     assert {tuple(x.shape) for x in leaves(old["paths"])} == {(3, 14, 7)}
     assert {tuple(x.shape) for x in leaves(board["paths"])} == {(3, 14, 4)}
     assert not any(x.any() for x in leaves(board))
     for name, x in was.variables["A"]["match"].items():  # it judges logits, which stay as many
-        assert torch.equal(work.variables["A"]["match"][name], x)
+        assert torch.equal(work.phase.variables["A"]["match"][name], x)
     work.advance()
-    assert int(work.variables["board"]["filled"]) == 1
+    assert int(work.phase.variables["board"]["filled"]) == 1
 
 
 @dataclass(frozen=True)
@@ -198,12 +198,12 @@ class Wider(Darts):
 def test_a_board_of_paths_goes_on_where_paths_have_the_same_shapes(tmp_path, monkeypatch):
     method = Cream(board=3, warmup=0.0)
     was, work = at_the_second_phase(tmp_path, monkeypatch, method, Wider(), epochs=2, channels=4)
-    old, board = was.variables["board"], work.variables["board"]
+    old, board = was.variables["board"], work.phase.variables["board"]
     assert int(old["filled"]) == 2
     for before, after in zip(leaves(old), leaves(board), strict=True):
         assert torch.equal(before, after)
     work.advance()
-    assert int(work.variables["board"]["filled"]) == 3
+    assert int(work.phase.variables["board"]["filled"]) == 3
 
 
 def test_momentum_goes_where_its_variable_goes():
@@ -224,19 +224,19 @@ def test_a_rehearsal_is_narrowed_by_its_learners_alphas(tmp_path, monkeypatch):
     settings |= {"search": DrNas(progressive=True)}
     method = SGL(first_stage="separate", pretrain=1)
     work = work_of({**TINY, **settings}, tmp_path, monkeypatch, method)
-    before = work.variables["B"]
-    for x in leaves([before, work.variables["A"]]):
+    before = work.phase.variables["B"]
+    for x in leaves([before, work.phase.variables["A"]]):
         x.copy_(torch.randn_like(x))
         x.grad = torch.randn_like(x)
-    work.optimisers["B"].step()
-    moments = [[dict(work.optimisers["B"].state[x]) for x in leaves(each)] for each in before]
-    alphas = work.variables["A"]
+    work.phase.optimisers["B"].step()
+    moments = [[dict(work.phase.optimisers["B"].state[x]) for x in leaves(each)] for each in before]
+    alphas = work.phase.variables["A"]
     work.next_phase()
     for k in range(2):
         columns = alphas[k]["cell"].topk(3).indices.sort().values
         assert not torch.equal(columns, before[k]["cell"].topk(3).indices.sort().values)
-        kept = work.variables["B"][k]["cell"]
+        kept = work.phase.variables["B"][k]["cell"]
         assert torch.equal(kept, before[k]["cell"].gather(1, columns))
         for name in ("exp_avg", "exp_avg_sq"):
-            moved = work.optimisers["B"].state[kept][name]
+            moved = work.phase.optimisers["B"].state[kept][name]
             assert torch.equal(moved, moments[k][0][name].gather(1, columns))

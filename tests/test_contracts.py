@@ -12,16 +12,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from binding import binder
 from teachers import teacher_file
 from test_search import TINY, KilledError, killed_at, run_toml, same_runs
+from tutelage.batch import Part
 from tutelage.clock import Clock
 from tutelage.config import Run
 from tutelage.multilevel import hypergradient, search_step
 from tutelage.parts import PARTS, make_part
-from tutelage.problem import Part
+from tutelage.run.networks.factory import Maker
 from tutelage.run.networks.teacher import Pictures
 from tutelage.run.search import search_run
-from tutelage.run.supernet.factory import Maker
 from tutelage.run.supernet.penalty import without_alphas
 from tutelage.searches.evolution import Evolution
 from tutelage.spaces.base import Size
@@ -68,7 +69,7 @@ def join(method, search, space, dtype=torch.float64):
     size = replace(SIZE, channels=CHANNELS.get(search, SIZE.channels), cells=cells)
     images = {"train": IMAGES, "valid": IMAGES}
     maker = Maker(
-        relaxation,
+        binder(relaxation),
         [fitted],
         size,
         Clock(),

@@ -13,6 +13,7 @@ from problems import made, relative
 from test_search import TINY, KilledError, killed_at, same_runs
 from toys import CLASSES, EDGES, OPS, ToyMake, ToyRelaxation, toy_batch
 from tutelage.config import Run
+from tutelage.extras import AfterStep, Probe, Seeds
 from tutelage.methods.board import empty, entered, paths_of
 from tutelage.methods.cream import Cream
 from tutelage.multilevel import hypergradient, search_step
@@ -106,7 +107,7 @@ def test_cream_measures_a_path_of_its_mix_after_every_step():
     problem, batch, _, _, _ = made(Cream(board=2))
     variables = dict(problem.variables)
     torch.manual_seed(0)
-    problem.after_step(variables, batch, [])
+    problem.extra(AfterStep).call(variables, batch, [])
     board = variables["board"]
     assert int(board["filled"]) == 1
     rows = board["paths"]["operations"]["normal"][0]
@@ -234,7 +235,7 @@ def test_the_matching_moves_once_in_so_many_iterations(every, moves):
 def test_the_path_that_was_trained_is_judged_and_another_is_drawn():
     problem, variables, batch = sampled(Cream(board=3), board=())
     torch.manual_seed(0)
-    problem.after_step(variables, batch, [])
+    problem.extra(AfterStep).call(variables, batch, [])
     (path,) = paths_of(variables["board"])
     torch.testing.assert_close(path, tree_of((2, 0)))
     x, y, _ = batch.valid
@@ -244,7 +245,7 @@ def test_the_path_that_was_trained_is_judged_and_another_is_drawn():
     torch.manual_seed(0)
     (drawn,) = problem.learners[0].net.paths(1)
     torch.testing.assert_close(variables["path"]["operations"], drawn.operations)
-    (seed,) = problem.seeds(variables)
+    (seed,) = problem.extra(Seeds).ask(variables)
     assert seed.operations["normal"].equal(mix_of((2, 0)).operations["normal"])
     assert seed.chosen == {"normal": [[2], [0]]}
 
@@ -252,7 +253,7 @@ def test_the_path_that_was_trained_is_judged_and_another_is_drawn():
 def test_a_probe_lets_the_best_match_of_the_fitted_images_teach_others():
     problem, variables, batch = sampled(Cream(board=3))
     torch.manual_seed(3)
-    said = problem.probe(variables, batch.train, batch.valid)
+    said = problem.extra(Probe).ask(variables, batch.train, batch.valid)
     torch.manual_seed(3)
     net, w = problem.learners[0].net, variables["w"]
     students = net.paths(2)
@@ -264,7 +265,7 @@ def test_a_probe_lets_the_best_match_of_the_fitted_images_teach_others():
     best = board[rho.index(max(rho))]
     torch.testing.assert_close(said.teacher, net.under(w, mix_of(best), batch.valid.x)[0])
     _, without, _ = sampled(Cream(), board=())
-    assert problem.probe(without, batch.train, batch.valid).teacher is None
+    assert problem.extra(Probe).ask(without, batch.train, batch.valid).teacher is None
     assert said.students.shape == (2, 7, CLASSES)
 
 

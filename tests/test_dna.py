@@ -11,21 +11,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from binding import binder
 from retraining import DIGITS, SMALL, train
 from teachers import chain, even, saved, teacher_file
 from test_search import TINY, KilledError, killed_at, same_runs
+from tutelage.batch import Part
 from tutelage.clock import Clock
 from tutelage.config import Run
+from tutelage.extras import Score
 from tutelage.methods.dna import DNA
 from tutelage.multilevel import own_gradient
 from tutelage.parts import make_part
-from tutelage.problem import Part
 from tutelage.run.cost.count import describe
+from tutelage.run.networks.factory import Maker
 from tutelage.run.networks.teacher import Pictures, trained
 from tutelage.run.one_shot.scorer import Scorer
 from tutelage.run.retrain import retrain
 from tutelage.run.search import search_run
-from tutelage.run.supernet.factory import Maker
 from tutelage.run.supernet.penalty import without_alphas
 from tutelage.searches.evolution import Evolution
 from tutelage.searches.single_path import SinglePath
@@ -51,7 +53,7 @@ def _double():
 
 def maker(space=SPACE, search=None, size=SIZE, pictures=GREY):
     search = search or SinglePath()
-    return Maker(search, [space], size, Clock(), 3, CPU, None, pictures=pictures)
+    return Maker(binder(search), [space], size, Clock(), 3, CPU, None, pictures=pictures)
 
 
 def part(images=4, side=8):
@@ -151,7 +153,9 @@ def test_the_score_is_the_relative_distance_by_hand():
     expected = -sum(
         float((a - b).abs().mean() / b.flatten().std()) for a, b in zip(said, wanted, strict=True)
     )
-    assert float(problem.score(problem.variables, path, images)) == pytest.approx(expected)
+    assert float(problem.extra(Score).ask(problem.variables, path, images)) == pytest.approx(
+        expected
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -323,11 +327,11 @@ def test_evolution_keeps_what_scores_best(tmp_path):
         SIZE,
         fitted=lambda: images,
         judged=lambda: images,
-        own=lambda path, part: problem.score(problem.variables, path, part),
+        own=lambda path, part: problem.extra(Score).ask(problem.variables, path, part),
     )
     genotype: Genotype = SPACE.genotype(path_of(problem, 2))
     path = one_hot(SPACE, genotype, torch.zeros(()))
-    four, two = (float(problem.score(problem.variables, path, each)) for each in images)
+    four, two = (float(problem.extra(Score).ask(problem.variables, path, each)) for each in images)
     assert scorer.score(genotype) == pytest.approx((4 * four + 2 * two) / 6, rel=1e-12)
     assert (scorer.quantity, scorer.written(-1.25)) == ("score", "-1.2500")
 

@@ -129,7 +129,7 @@ def test_memory_that_runs_out_is_answered(monkeypatch):
     measure = module.measure
 
     def failing(work, steps):
-        if work.streams.train.batch_size == 16:
+        if work.setup.streams.train.batch_size == 16:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return measure(work, steps)
 
@@ -201,17 +201,14 @@ def test_the_time_of_a_score_is_that_of_all_its_images(monkeypatch, fits, expect
     monkeypatch.setattr(Timed, "score", score)
     monkeypatch.setattr(measuring.time, "perf_counter", lambda: clock.now)
     train, valid = (SimpleNamespace(subset=range(count)) for count in (90, 1000))
-    work = SimpleNamespace(
+    evolution = Evolution(population=4, generations=3, images=200, judged=70)
+    setup = SimpleNamespace(
         device=torch.device("cpu"),
         space=NASBENCH_MACRO,
         streams=SimpleNamespace(train=train, valid=valid),
-        problem=SimpleNamespace(learners=[None]),
-        watching=SimpleNamespace(table="of accuracies"),
-        settings=SimpleNamespace(
-            evolution=Evolution(population=4, generations=3, images=200, judged=70), ranked=7
-        ),
+        settings=SimpleNamespace(evolution=evolution, ranked=7, table="accuracies.json"),
     )
-    found = measure_scoring(work, 4)
+    found = measure_scoring(SimpleNamespace(setup=setup, learners=[None]), 4)
     assert found.seconds == pytest.approx(expected)
     assert (found.fitted, found.judged) == (90 * fits, 70)
     assert (found.ranked, found.evolved) == (7, 12)

@@ -11,16 +11,19 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
+from binding import binder
 from test_search import run_toml
 from toys import EDGES, OPS, ToyMake, ToyRelaxation, toy_batch
+from tutelage.batch import Part
 from tutelage.clock import Clock
+from tutelage.data.streams import halves_of
+from tutelage.extras import Probe, Share
 from tutelage.methods.ennas import EnNAS
 from tutelage.multilevel import evaluate, search_step
-from tutelage.problem import Net, Part
+from tutelage.problem import Net
+from tutelage.run.networks.factory import Maker
 from tutelage.run.search import search_run
-from tutelage.run.supernet.assemble import joined
-from tutelage.run.supernet.batches import halves_of, streams_of
-from tutelage.run.supernet.factory import Maker
+from tutelage.run.strategies.assemble import joined
 from tutelage.run.supernet.penalty import without_alphas
 from tutelage.run.supernet.state import Searching
 from tutelage.searches.darts import Darts
@@ -193,13 +196,13 @@ def test_a_single_student_learns_alone():
     expected, _, _ = by_hand(net, variables["W"], batch, 1, 1.0, 0.0, torch.ones(1))
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
     assert torch.equal(notes["teacher"], notes["students"][0])
-    assert problem.share == 1
+    assert problem.extra(Share).of_images == 1
 
 
 def test_the_teacher_is_fitted_to_some_images_and_judged_by_others():
     problem, _, variables, batch = made(EnNAS(students=3))
     fitted, judged = batch.train, batch.valid
-    taught = problem.probe(variables, fitted, judged)
+    taught = problem.extra(Probe).ask(variables, fitted, judged)
     module, W = problem.learners[0].net.module, variables["W"]
     z = [
         torch.stack([torch.func.functional_call(module, W, (part.x, p))[0] for p in paths])
@@ -216,7 +219,9 @@ def test_the_teacher_is_fitted_to_some_images_and_judged_by_others():
 def on_a_chain(one_at_a_time, search, images=8):
     """EnNAS in float64 on a small chain: loss, gradient, and bytes that the forward pass keeps."""
     torch.manual_seed(2)
-    maker = Maker(search, [NASBENCH_MACRO], Size(2, 8, 3), Clock(), 1, torch.device("cpu"), None)
+    maker = Maker(
+        binder(search), [NASBENCH_MACRO], Size(2, 8, 3), Clock(), 1, torch.device("cpu"), None
+    )
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -265,7 +270,9 @@ def sampled(search, **settings):
 
 
 def make_with(search):
-    return Maker(search, [NASBENCH_MACRO], Size(2, 8), Clock(), 1, torch.device("cpu"), None)
+    return Maker(
+        binder(search), [NASBENCH_MACRO], Size(2, 8), Clock(), 1, torch.device("cpu"), None
+    )
 
 
 @pytest.mark.parametrize(
@@ -287,7 +294,7 @@ def test_what_does_not_fit_is_refused(method, search, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         search_run(sampled(name), tmp_path / "run")
     assert not list(tmp_path.iterdir())
-    assert EnNAS(students=4)(make_with(SinglePath())).share == 1 / 4
+    assert EnNAS(students=4)(make_with(SinglePath())).extra(Share).of_images == 1 / 4
 
 
 @pytest.mark.parametrize(
@@ -321,6 +328,6 @@ def test_an_epoch_goes_through_a_share_of_the_images(settings, batch_size, steps
     """Of 599 images, the half that trains weights."""
     own = sampled("diverse-paths", batch_size=batch_size, limit_batches=None)
     own = replace(own, method={"name": "ennas", **settings})
-    own, method, search, space, size, train, device = joined(own)
-    streams = streams_of(own, train, halves_of(own, train), device)
-    assert Searching(method, search, space, size, streams, own).steps == steps
+    parts = joined(own)
+    setup = parts.setup(halves_of(own, parts.train))
+    assert Searching(setup, parts.strategy(setup)).steps == steps

@@ -9,17 +9,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from binding import binder
 from chains import SMALL, own_size
 from reference import NaiveBenchmark, NaiveCells, unstack
 from test_search import KilledError, killed_at, run_toml
+from tutelage.batch import Part
 from tutelage.clock import Clock
-from tutelage.problem import Part
 from tutelage.run.job import checkpoint
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.monitor import sampled
 from tutelage.run.monitor.sampled import PROBES, compared
+from tutelage.run.networks.factory import Maker
 from tutelage.run.search import search_run
-from tutelage.run.supernet.factory import Maker
 from tutelage.run.supernet.state import Searching
 from tutelage.searches.diverse_paths import DiversePaths
 from tutelage.searches.evolution import Evolution
@@ -108,7 +109,7 @@ def cells(supernet, x):
     ids=["chain", "nasbench201", "darts"],
 )
 def test_diversity_is_that_of_plain_loops_on_the_same_inputs(space, size, naive):
-    maker = Maker(DiversePaths(), [space], size, Clock(), 1, torch.device("cpu"), None)
+    maker = Maker(binder(DiversePaths()), [space], size, Clock(), 1, torch.device("cpu"), None)
     net = maker.supernet()
     net.module.double()
     weights = {name: p.detach() for name, p in net.module.named_parameters()}
@@ -173,7 +174,7 @@ def test_it_is_measured_after_every_epoch_on_training_images(tmp_path, monkeypat
     advanced, used = Searching.advance, []
 
     def advance(self):
-        used.append(self.maker.sampled[0].diversity)
+        used.append(self.phase.bound[0].diversity)
         advanced(self)
 
     monkeypatch.setattr(sampled, "compared", watched)

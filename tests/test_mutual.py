@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from problems import alone, answers, kl, made, relative
 from test_search import TINY, work_of
+from tutelage.extras import AfterStep
 from tutelage.methods.afd import AFD
 from tutelage.methods.kdcl import KDCL, combine, correlations
 from tutelage.methods.mkd import MKD
@@ -87,11 +88,11 @@ def test_kdcl_remembers_the_errors_on_validation_data():
     problem, batch, levels, seen, _ = made(KDCL(ensemble="general"))
     _, notes = levels["validate"].loss(seen, batch)
     variables = dict(problem.variables)
-    problem.after_step(variables, batch, [{}, notes])
+    problem.extra(AfterStep).call(variables, batch, [{}, notes])
     now = correlations(torch.stack(notes["valid"]).detach(), batch.valid.y)
     torch.testing.assert_close(variables["C"], 0.99 * torch.eye(2).double() + 0.01 * now)
     still = dict(variables)
-    problem.after_step(still, batch, [{}])  # as of frozen alphas
+    problem.extra(AfterStep).call(still, batch, [{}])  # as of frozen alphas
     assert still["C"] is variables["C"]
 
 
@@ -102,23 +103,21 @@ def test_kdcls_correlations_wait_for_frozen_alphas(tmp_path, monkeypatch):
     """PC-DARTS' alphas stand still in the first of three epochs; then C is that of Eq. 10."""
     settings = GENERAL | {"search": "pcdarts", "space": "nasbench201", "cells": 1, "epochs": 3}
     work = work_of(settings, tmp_path, monkeypatch, KDCL(ensemble="general"))
-    start = work.variables["C"].clone()
+    start = work.phase.variables["C"].clone()
     assert start.equal(torch.eye(2))
     for _ in range(work.steps):
         work.advance()
-        assert work.variables["C"].equal(start)
+        assert work.phase.variables["C"].equal(start)
     work.end_epoch()
-    part = work.streams.valid.batch(1, 0)  # alphas move first, by what W says before its step
+    part = work.setup.streams.valid.batch(1, 0)  # alphas move first, by what W says before its step
+    learners, s = work.phase.problem.learners, work.phase.variables
     logits = [
-        learner.net(w, a, part.x)
-        for learner, w, a in zip(
-            work.problem.learners, work.variables["W"], work.variables["A"], strict=True
-        )
+        learner.net(w, a, part.x) for learner, w, a in zip(learners, s["W"], s["A"], strict=True)
     ]
     work.advance()
     now = correlations(torch.stack(logits), part.y)
-    torch.testing.assert_close(work.variables["C"], 0.99 * start + 0.01 * now)
-    assert not work.variables["C"].equal(start)
+    torch.testing.assert_close(work.phase.variables["C"], 0.99 * start + 0.01 * now)
+    assert not work.phase.variables["C"].equal(start)
 
 
 @pytest.mark.slow
@@ -131,7 +130,7 @@ def test_kdcls_correlations_begin_afresh_in_every_phase_of_a_progressive_search(
     moved = []
     for _ in range(6):
         work.advance()
-        moved.append(not work.variables["C"].equal(torch.eye(2)))
+        moved.append(not work.phase.variables["C"].equal(torch.eye(2)))
         work.end_epoch()
     assert moved == [False, True] * 3
 

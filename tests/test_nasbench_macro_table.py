@@ -18,9 +18,8 @@ import pytest
 
 from tutelage.benchmark import nasbench201, nasbench_macro
 from tutelage.benchmark.nasbench_macro import COUNT, Table, architecture
-from tutelage.benchmark.table import open_table, true_accuracy
+from tutelage.benchmark.table import looked_up, open_table, true_accuracy
 from tutelage.config import Run
-from tutelage.run.monitor.measured import looked_up
 from tutelage.run.monitor.relaxed import Watching
 from tutelage.spaces.chain import NASBENCH_MACRO
 from tutelage.spaces.genotype import Cell, Genotype

@@ -15,7 +15,8 @@ from tutelage.methods.nes import NES
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.networks import ensemble
 from tutelage.run.networks.ensemble import Ensemble, forward_selection, marks
-from tutelage.run.search import search_run, validate
+from tutelage.run.search import search_run
+from tutelage.run.strategies.validation import validate
 from tutelage.virtual import leaves
 
 # Selection --------------------------------------------------------------------------------------
@@ -99,12 +100,12 @@ def rows_of(path):
 
 
 def test_a_search_keeps_the_ensemble_that_its_learners_answers_select(tmp_path, monkeypatch):
-    import tutelage.run.search as module
+    import tutelage.run.strategies.relaxed as module
 
     seen = []
 
-    def recorded(work):
-        seen.append(validate(work))
+    def recorded(view):
+        seen.append(validate(view))
         return seen[-1]
 
     monkeypatch.setattr(module, "validate", recorded)
@@ -185,13 +186,13 @@ def test_learners_know_nothing_of_each_other(tmp_path):
         method = NES(learners=learners, members=1)
         with pytest.MonkeyPatch.context() as patch:
             work = work_of({**TINY, "via": "exact"}, tmp_path / str(learners), patch, method)
-        first = [x for name in ("W", "A") for x in leaves(work.variables[name][0])]
+        first = [x for name in ("W", "A") for x in leaves(work.phase.variables[name][0])]
         before = before or [x.clone() for x in first]
         for x, lone in zip(first, before, strict=True):
             x.copy_(lone)
         work.advance()
         work.advance()
-        after[learners] = [x for name in ("W", "A") for x in leaves(work.variables[name][0])]
+        after[learners] = [x for name in ("W", "A") for x in leaves(work.phase.variables[name][0])]
     for one, three, x in zip(after[1], after[3], before, strict=True):
         assert torch.equal(one, three)
         assert not torch.equal(one, x)
@@ -203,8 +204,8 @@ def test_an_early_stop_keeps_the_members_of_its_epoch(tmp_path, monkeypatch):
 
     def stopping(work, directory, **options):
         earlier = [genotype.to_dict() for genotype in GENOTYPES]
-        work.watching.history = [[{"genotype": each} for each in earlier]]
-        work.watching.stopped = {"reason": "as asked", "epoch": 0}
+        work.strategy.watching.history = [[{"genotype": each} for each in earlier]]
+        work.strategy.watching.stopped = {"reason": "as asked", "epoch": 0}
         work.epoch = work.epochs = 2
         directory.begin_session(0, 0)
 

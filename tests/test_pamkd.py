@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from problems import alone, answers, kl, made, relative, setting
+from tutelage.extras import AfterStep
 from tutelage.methods.kdcl import combine
 from tutelage.methods.pamkd import PAMKD
 from tutelage.multilevel import hypergradient, own_gradient
@@ -116,7 +117,7 @@ def test_the_gate_remembers_losses_where_it_is_told_to():
     difference = 0.75 * 4.0 + 0.25 * float(now[0] - now[1])
     assert float(notes["gate"][0, 1]) == pytest.approx(difference)
     variables = {**problem.variables, "losses": seen.losses}
-    problem.after_step(variables, batch, [{"train": []}, notes])
+    problem.extra(AfterStep).call(variables, batch, [{"train": []}, notes])
     torch.testing.assert_close(variables["losses"], 0.75 * seen.losses + 0.25 * now)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 import pytest
 import torch
 
+from binding import binder
 from teachers import FakeTimm
 from tutelage import cli
 from tutelage.clock import Clock
@@ -27,7 +28,7 @@ from tutelage.parts import (
 from tutelage.recipes import read_recipe, recipe_names
 from tutelage.run.cost.table import final_size, prices_of
 from tutelage.run.job.settings import plain
-from tutelage.run.supernet.factory import Maker
+from tutelage.run.networks.factory import Maker
 from tutelage.run.supernet.penalty import without_alphas
 from tutelage.run.supernet.phases import stretches
 from tutelage.spaces.base import Mix, Size
@@ -258,10 +259,11 @@ def test_every_recipe_joins_its_parts_in_every_phase(name, searched, monkeypatch
         size = small(space, settings.channels or search.size(space)[0], settings.form, cells=1)
         cpu = torch.device("cpu")
         images = {"train": 2, "valid": 2}
-        maker = Maker(search, [varied], size, Clock(), stretch.span, cpu, None, images)
+        bind = binder(search)
         if search.kind == "samples":
             prices = final_prices(settings, space)
-            maker.flops = lambda found, prices=prices: prices.of(found).multiply_adds
+            bind = binder(search, lambda found, prices=prices: prices.of(found).multiply_adds)
+        maker = Maker(bind, [varied], size, Clock(), stretch.span, cpu, None, images)
         problem = method(maker)
         if search.kind == "samples":
             problem = without_alphas(problem)

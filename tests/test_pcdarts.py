@@ -78,12 +78,14 @@ def test_only_weights_train_in_the_first_15_of_50_epochs(tmp_path, monkeypatch):
     assert (stretch.thaw, stretch.phase.partial) == (15, 4)
     settings = {**TINY, "epochs": 10, "channels": 4, "search": PcDarts()}
     work = work_of(settings, tmp_path, monkeypatch, Single())
-    start = [x.clone() for x in leaves(work.variables["A"])]
+    start = [x.clone() for x in leaves(work.phase.variables["A"])]
     for epoch in (0, 2, 3):
         work.epoch = epoch
-        assert [level.variable for level in work.levels()] == ["w", "A"][: 1 + (epoch == 3)]
+        named = [level.variable for level in work.phase.levels(epoch)]
+        assert named == ["w", "A"][: 1 + (epoch == 3)]
         work.advance()
-        same = [torch.equal(x, y) for x, y in zip(leaves(work.variables["A"]), start, strict=True)]
+        alphas = leaves(work.phase.variables["A"])
+        same = [torch.equal(x, y) for x, y in zip(alphas, start, strict=True)]
         assert not any(same) if epoch == 3 else all(same)
 
 

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from chains import SMALL, chosen, own_size
+from tutelage.batch import Part
 from tutelage.clock import Clock
 from tutelage.config import Run
-from tutelage.problem import Net, Part
+from tutelage.problem import Net
 from tutelage.run.cost.table import Cost, Prices
 from tutelage.run.one_shot.evolution import Evolve
 from tutelage.run.one_shot.ranking import Ranking

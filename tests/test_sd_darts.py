@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from toys import CLASSES, INPUTS, ToyBatch, ToyMake, epoch_of
+from tutelage.batch import Part
+from tutelage.extras import AfterStep
 from tutelage.methods.sd_darts import SDDarts
 from tutelage.methods.single import Single
 from tutelage.multilevel import hypergradient, search_step
-from tutelage.problem import Part
 from tutelage.transfer import EPSILON, cross_entropy, distances
 from tutelage.virtual import Exact, FiniteDifference, FirstOrder, Rate, leaves
 from unrolled import unrolled
@@ -74,7 +75,7 @@ def taught_for(method, epochs, learners_step=RATE, size=6):
                 order=problem.order,
                 move=move,
             )
-            problem.after_step(variables, batch, report.notes)
+            problem.extra(AfterStep).call(variables, batch, report.notes)
     make.clock.epoch = epochs
     return problem, variables
 
@@ -170,7 +171,7 @@ def test_answers_are_those_of_the_ordinary_pass():
         report = search_step(
             problem.levels, variables, {}, batch, order=problem.order, move=move, **settings
         )
-        problem.after_step(variables, batch, report.notes)
+        problem.extra(AfterStep).call(variables, batch, report.notes)
         net = problem.learners[0].net
         names = net.weights().keys()
         z = net(dict(zip(names, before, strict=True)), variables["A"][0], batch.train.x)
@@ -225,7 +226,7 @@ def test_averaged_weights_answer_the_same_batch():
     expected = distances("kl", noted["train"][0], z.softmax(1)).mean()
     torch.testing.assert_close(noted["train_divergence"][0], expected)
     before = [x.clone() for x in leaves(variables["T"])]
-    problem.after_step(variables, batch, [])
+    problem.extra(AfterStep).call(variables, batch, [])
     share = 1 - 0.3 ** (5 / 20)  # four steps of 5 are an epoch
     pairs = zip(before, leaves(variables["W"]), leaves(variables["T"]), strict=True)
     for old, now, mean in pairs:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from test_search import KilledError, killed_at, run_toml, same_runs
-from tutelage.problem import Part
+from tutelage.batch import Part
 from tutelage.report.figures.plots import learner_lines
 from tutelage.report.runs.read import read_run
 from tutelage.report.sections.contents import learning

@@ -21,6 +21,7 @@ from tutelage.methods.single import Single
 from tutelage.run.job import checkpoint
 from tutelage.run.job.checkpoint import StoppedError
 from tutelage.run.search import search_run
+from tutelage.run.strategies.relaxed import Relaxed
 from tutelage.run.supernet.state import Searching
 from tutelage.virtual import leaves
 
@@ -159,7 +160,7 @@ def test_changed_settings_are_refused_by_name(tmp_path):
 
 
 def test_the_test_set_is_not_read_during_a_search(tmp_path, monkeypatch):
-    import tutelage.run.supernet.assemble as module
+    import tutelage.run.strategies.assemble as module
 
     parts = []
     monkeypatch.setattr(
@@ -224,7 +225,7 @@ def work_of(settings, tmp_path, monkeypatch, method):
         kept.append(work)
 
     monkeypatch.setattr(module, "run", run)
-    monkeypatch.setattr(module, "_keep", lambda *rest: None)
+    monkeypatch.setattr(Relaxed, "conclude", lambda *rest: None)
     tutelage.search(method, out=tmp_path / "run", **settings)
     return kept[0]
 
@@ -235,13 +236,12 @@ def test_levels_train_in_their_epochs_each_on_its_own_cosine(tmp_path, monkeypat
     named = []
     for epoch in range(6):
         work.epoch = epoch
-        named.append([level.variable for level in work.levels()])
+        named.append([level.variable for level in work.phase.levels(epoch)])
     assert named == [["V"]] * 2 + [["V", "W", "A"]] * 4
-    together = work.problem.levels[1]
     rates = []
     for epoch in (2, 4):
         work.epoch = epoch
-        rates.append(work.rate(together).lr)
+        rates.append(work.rates()["W"].lr)
     assert rates == pytest.approx([1.0, 0.5])  # W's cosine begins where W does
 
 
@@ -250,24 +250,27 @@ def test_release_student_keeps_its_rate(tmp_path, monkeypatch):
     method = LBT(student="DARTS_V1", student_update="in-turn")
     work = work_of(settings, tmp_path, monkeypatch, method)
     work.epoch = 3
-    rates = {level.name: work.rate(level) for level in work.levels()[:-2]}
+    levels = work.phase.levels(3)[:-2]
+    rates = {x.name: work.phase.rate(x, work.setup.settings.weights, 3, 0.0) for x in levels}
     assert rates["learn"].lr < 0.025
     assert (rates["pseudo_labels"].lr, rates["pseudo_labels"].clip) == (0.025, 0.0)
 
 
 def test_alphas_are_no_module_parameters_and_adam_alone_moves_them(tmp_path, monkeypatch):
     work = work_of(TINY, tmp_path, monkeypatch, Single())
-    alphas = {id(x) for x in leaves(work.variables["A"])}
-    assert not alphas & {id(x) for x in leaves(work.variables["w"])}
-    assert not any("alpha" in name for name in work.variables["w"])
-    assert {id(x) for group in work.optimisers["A"].param_groups for x in group["params"]} == alphas
+    alphas = {id(x) for x in leaves(work.phase.variables["A"])}
+    assert not alphas & {id(x) for x in leaves(work.phase.variables["w"])}
+    assert not any("alpha" in name for name in work.phase.variables["w"])
+    assert {
+        id(x) for group in work.phase.optimisers["A"].param_groups for x in group["params"]
+    } == alphas
 
 
 def test_alphas_gradient_is_clipped_where_asked(tmp_path, monkeypatch):
     settings = {**TINY, "alphas": Alphas(clip=1e-3)}
     work = work_of(settings, tmp_path, monkeypatch, Single())
     work.advance()
-    total = torch.stack([x.grad.norm() for x in leaves(work.variables["A"])]).norm()
+    total = torch.stack([x.grad.norm() for x in leaves(work.phase.variables["A"])]).norm()
     assert float(total) <= 1e-3 * 1.001
 
 
@@ -327,7 +330,7 @@ def test_sigkill_at_random_moments(data, tmp_path):
 
 def test_unlabelled_half_has_its_own_order(tmp_path, monkeypatch):
     work = work_of({**TINY, "data": Data()}, tmp_path, monkeypatch, SGL())
-    streams = work.streams
+    streams = work.setup.streams
     assert torch.equal(streams.unlabelled.subset, streams.train.subset)
     assert not set(streams.train.subset.tolist()) & set(streams.valid.subset.tolist())
     first = streams.train.batch(0, 0).position

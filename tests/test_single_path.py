@@ -12,14 +12,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from binding import binder
 from chains import own_size
 from test_search import run_toml
 from tutelage.clock import Clock
 from tutelage.methods.single import Single
 from tutelage.run.cost.table import prices_of
 from tutelage.run.dry_run import dry_run
+from tutelage.run.networks.factory import Maker
 from tutelage.run.search import search_run
-from tutelage.run.supernet.factory import Maker
 from tutelage.searches.single_path import SinglePath
 from tutelage.spaces.chain import NASBENCH_MACRO, SHUFFLE
 from tutelage.spaces.genotype import Genotype
@@ -149,7 +150,7 @@ def test_spos_smooths_the_labels_that_weights_learn_from():
     torch.set_default_dtype(torch.float64)
     try:
         size = own_size(SPACE, 3, channels=4)
-        maker = Maker(SinglePath(), [SPACE], size, Clock(), 2, torch.device("cpu"), None)
+        maker = Maker(binder(SinglePath()), [SPACE], size, Clock(), 2, torch.device("cpu"), None)
         problem = Single(label_smoothing=0.3)(maker)
         batch = SimpleNamespace(train=(torch.randn(4, 3, 8, 8), torch.tensor([0, 2, 1, 0]), None))
         loss, notes = problem.levels[0].loss(SimpleNamespace(**problem.variables), batch)

@@ -13,11 +13,13 @@ import torch.nn.functional as F
 import tutelage
 from test_search import TINY, run_toml, work_of
 from toys import ToyMake, toy_batch
+from tutelage.extras import AfterStep
 from tutelage.methods.pamkd import PAMKD
 from tutelage.methods.sgl import SGL
 from tutelage.methods.single import Single
 from tutelage.run.monitor.teaching import Stages, two_stages
-from tutelage.run.search import search_run, validate
+from tutelage.run.search import search_run
+from tutelage.run.strategies.validation import validate
 
 SMALL = TINY | {"space": "nasbench201", "cells": 1, "channels": 4}
 SPOILING = SMALL | {"limit_batches": 9, "batch_size": 32}
@@ -82,7 +84,7 @@ class Spoiling(SGL):
             turned = {name: -x if "classifier" in name else x for name, x in alone.items()}
             variables["W"] = [variables["W"][0], turned]
 
-        return super().__call__(make)._replace(after_step=spoil)
+        return super().__call__(make)._replace(extras=[AfterStep(spoil)])
 
 
 def test_an_epochs_row_warns_of_a_learner_that_teaching_spoils(tmp_path, monkeypatch):
@@ -91,10 +93,10 @@ def test_an_epochs_row_warns_of_a_learner_that_teaching_spoils(tmp_path, monkeyp
         work.advance()
     counts = {"V": [0, 0], "W": [0, 0]}
     for step in range(8):  # batches of the validation half, as the epoch's steps have them
-        part = work.streams.valid.batch(0, step)
+        part = work.setup.streams.valid.batch(0, step)
         for name, k in itertools.product("VW", range(2)):
-            weights, alphas = work.variables[name][k], work.variables["A"][k]
-            counts[name][k] += sum(right(work.problem.learners[k], weights, alphas, part))
+            weights, alphas = work.phase.variables[name][k], work.phase.variables["A"][k]
+            counts[name][k] += sum(right(work.phase.problem.learners[k], weights, alphas, part))
     row = work.end_epoch()
     assert row["stages"] == [
         {"first": first / 256, "taught": taught / 256}
@@ -130,21 +132,21 @@ def rows(path):
 
 def test_the_end_has_both_stages_on_the_whole_half(tmp_path, monkeypatch):
     """Mean over images, of batches of 100 and of a last one of 99 alike."""
-    import tutelage.run.search as module
+    import tutelage.run.strategies.relaxed as module
 
     seen = []
-    monkeypatch.setattr(module, "validate", lambda work: seen.append(work) or validate(work))
+    monkeypatch.setattr(module, "validate", lambda view: seen.append(view) or validate(view))
     own = {"cells": 1, "batch_size": 100, "epochs": 1, "limit_batches": None}
     search_run(run_toml("sgl", space={"name": "nasbench201"}, **own), tmp_path / "run")
-    (work,) = seen
-    parts = list(work.validation())
+    (view,) = seen
+    parts = list(view.validation())
     assert len({len(part.y) for part in parts}) == 2
     *_, epoch, end = rows(tmp_path / "run")
     assert [set(each) for each in epoch["stages"]] == [{"first", "taught"}] * 2
-    for k, (learner, marks) in enumerate(zip(work.problem.learners, end["learners"], strict=True)):
+    for k, (learner, marks) in enumerate(zip(view.learners, end["learners"], strict=True)):
         assert set(marks) == {"valid_loss", "valid_accuracy", "first_loss", "first_accuracy"}
         for stage, name in (("first", "V"), ("valid", "W")):
-            weights, alphas = work.variables[name][k], work.variables["A"][k]
+            weights, alphas = view.variables[name][k], view.variables["A"][k]
             hits = [hit for part in parts for hit in right(learner, weights, alphas, part)]
             losses = torch.cat(
                 [

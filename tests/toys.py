@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from tutelage.batch import Part
 from tutelage.clock import Clock
-from tutelage.problem import Net, Part
+from tutelage.problem import Net
 from tutelage.spaces.base import Mix
 
 INPUTS, CLASSES, EDGES, OPS = 5, 3, 2, 3

@@ -306,3 +306,39 @@ def search_step(
                 variables[name], g, velocities.get(name), rates[name]
             )
     return report
+
+
+def summands(
+    levels: Sequence[Level],
+    variables: dict[str, Tree],
+    velocities: dict[str, Tree],
+    batch: Any,
+    virtual: Mapping[str, Rate],
+    via: Via,
+    order: Order,
+) -> dict[str, dict[str, float]]:
+    """Measure the gradient of every summand of the top loss by itself.
+
+    Args:
+        levels: Those that train, inner first; the summands are the last ones, of one variable.
+        variables: All variables.
+        velocities: Their momentum.
+        batch: What the losses read.
+        virtual: How every lower level's variable descends in its virtual step.
+        via: How a virtual step is differentiated.
+        order: Which move first.
+
+    Returns:
+        For every summand's level the norms of its gradient's parts, by name, as in
+        `Hypergradient`; nothing where there is only one.
+    """
+    count = tops(levels) if levels[-1].optimiser == "alphas" else 0
+    if count < 2:
+        return {}
+    rates = virtual if via.unrolls or order == "levels-first" else {}
+    found = {}
+    for level in levels[-count:]:
+        alone = [*levels[:-count], level]
+        terms = hypergradient(alone, variables, batch, rates, via, velocities).terms
+        found[level.name] = {part: float(x) for part, x in terms.items()}
+    return found

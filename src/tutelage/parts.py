@@ -67,11 +67,19 @@ def make_part(kind: str, settings: Mapping[str, Any]) -> Any:
 
 
 def protocol(kind: str, part: Any) -> type:
-    """Import what a method, a search (by its kind) or a space must be able to do."""
-    sampling = getattr(part, "kind", "") == "samples"
+    """Import what a method, a search (by its kind) or a space must be able to do.
+
+    Raises:
+        ValueError: A search is of no known kind.
+    """
+    if kind == "search":
+        kinds: dict[str, type] = importlib.import_module("tutelage.searches.base").KINDS
+        own = getattr(part, "kind", next(iter(kinds)))
+        if own not in kinds:
+            raise ValueError(f"a search of kind {own!r}: {nearest(str(own), kinds)}")
+        return kinds[own]
     module, name = {
         "method": ("tutelage.problem", "Method"),
-        "search": ("tutelage.searches.base", "Sampling" if sampling else "Relaxing"),
         "space": ("tutelage.spaces.base", "Space"),
     }[kind]
     return typing.cast(type, getattr(importlib.import_module(module), name))

@@ -3,45 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from tutelage.clock import Clock
-from tutelage.multilevel import Level, Notes, Order
+from tutelage.extras import Extra
+from tutelage.multilevel import Level, Order
 from tutelage.virtual import Tree
+
+E = TypeVar("E", bound=Extra)
 
 UNTRAINED: Final = "untrained"
 """The name of a teacher whose weights are drawn, for a look at a method without a trained one."""
-
-
-class Part(NamedTuple):
-    """A batch of one stream of data."""
-
-    x: Tensor
-    """Images (B, C, H, W)."""
-    y: Tensor
-    """Labels (B,); -1 where there is none."""
-    position: Tensor
-    """Position (B,) of every image in its split."""
-
-
-class Batch(Protocol):
-    """What every loss of an iteration may read."""
-
-    @property
-    def train(self) -> Part:
-        """Images that train weights."""
-
-    @property
-    def valid(self) -> Part:
-        """Images that train alphas."""
-
-    @property
-    def unlabelled(self) -> Part:
-        """Images without labels."""
 
 
 class Relaxation(Protocol):
@@ -219,15 +195,6 @@ def pick(variables: Tree, path: tuple[str | int, ...]) -> Tree:
     return variables
 
 
-class Taught(NamedTuple):
-    """What sampled sub-networks and their teacher say of the same images."""
-
-    students: Tensor
-    """Logits (m, B, C)."""
-    teacher: Tensor | None
-    """Logits (B, C); None: there is no teacher yet."""
-
-
 class Problem(NamedTuple):
     """A method, joined with a search and a space."""
 
@@ -241,24 +208,19 @@ class Problem(NamedTuple):
     """Whether the lower levels or the alphas move first in an iteration."""
     joint: bool = True
     """Losses of several top levels: True: one step on their sum; False: one step each, in turn."""
-    after_step: Callable[[dict[str, Tree], Batch, Sequence[Notes]], None] | None = None
-    """Called after every iteration; may change what is remembered."""
-    after_epoch: Callable[[dict[str, Tree], int], None] | None = None
-    """Called after every epoch."""
-    members: int = 0
-    """How many learners an ensemble keeps, selected together; 0: the best learner alone."""
-    remark: str = ""
-    """What a user should know before the run: memory that is taken."""
-    share: float = 1.0
-    """How much of the training images an epoch goes through."""
-    probe: Callable[[dict[str, Tree], Part, Part], Taught] | None = None
-    """Of a method that teaches sampled sub-networks: what students and teacher say of some
-    images (the second part), the teacher made for others (the first)."""
-    seeds: Callable[[dict[str, Tree]], Sequence[Any]] | None = None
-    """Mixes of architectures that are worth a place in the first generation of the evolution."""
-    score: Callable[[dict[str, Tree], Any, Part], Tensor] | None = None
-    """How good () a sampled mix is on some images, higher is better; None: by its accuracy. A
-    method that has its own trains no classifier, so nothing else is asked of its learner."""
+    extras: Sequence[Extra] = ()
+    """What else the method hands over, at most one of each class of `extras`."""
+
+    def extra(self, kind: type[E]) -> E | None:
+        """Return the extra of a class; None: the method hands over none.
+
+        Raises:
+            ValueError: There are several.
+        """
+        found = [each for each in self.extras if isinstance(each, kind)]
+        if len(found) > 1:
+            raise ValueError(f"{len(found)} extras are {kind.__name__}: a problem has at most one")
+        return found[0] if found else None
 
 
 class Method(Protocol):

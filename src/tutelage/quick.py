@@ -46,14 +46,13 @@ SMALL: Table = {
     },
 }
 """What every search has, made small."""
-EVOLUTION: Table = {
-    "population": 4,
-    "generations": 2,
-    "parents": 2,
-    "images": 32,
-    "judged": 32,
+EVOLUTION = {"population": 4, "generations": 2, "parents": 2, "images": 32, "judged": 32}
+KINDS: Mapping[str, Table] = {
+    "relaxes": {"epochs": EPOCHS},
+    "samples": {"epochs": EPOCHS, "evolution": EVOLUTION},
+    "draws": {},
 }
-"""What a search that samples has besides."""
+"""What searches of every kind have besides; epochs are those of a phase."""
 
 
 def quick_look(asked: Mapping[str, Any], given: Mapping[str, Any]) -> Table:
@@ -93,11 +92,9 @@ def sizes(search: Any, space: Any) -> Table:
     phases = search.phases(space)
     shared = lcm(*(phase.partial or space.variant.partial for phase in phases))
     channels = shared * -(-CHANNELS // shared)  # channels divide into the phases' shares
-    found: Table = {**SMALL, "channels": channels}
-    if search.kind != "draws":
-        found["epochs"] = EPOCHS * len(phases)
-    if search.kind == "samples":
-        found["evolution"] = EVOLUTION
+    found: Table = {**SMALL, "channels": channels, **KINDS[search.kind]}
+    if "epochs" in found:
+        found["epochs"] *= len(phases)
     if not space.stages:  # the depths of a chain are the space's own, and stay
         found["cells"] = space.sizes.fewest
         found["retrain"] = {**SMALL["retrain"], "cells": space.sizes.fewest}

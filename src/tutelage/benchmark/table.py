@@ -66,3 +66,9 @@ def open_table(path: Path | str) -> Table:
 def true_accuracy(table: Table, genotype: Genotype) -> float:
     """Look up the accuracy by which the table ranks, in percent."""
     return table.query(genotype).accuracy[table.ranked_by]
+
+
+def looked_up(table: Table, genotype: Genotype) -> dict[str, Any]:
+    """Return what the table says of an architecture: percent, and its rank by `ranked_by`."""
+    answer = table.query(genotype)
+    return {**answer.accuracy, "rank": answer.rank[table.ranked_by]}

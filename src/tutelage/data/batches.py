@@ -10,13 +10,13 @@ from typing import final
 import torch
 from torch import Tensor
 
+from tutelage.batch import Part
 from tutelage.data import DataError
 from tutelage.data.augment import Augmentation, augment, normalise
 from tutelage.data.device import onto
 from tutelage.data.draws import draws
 from tutelage.data.images import Labelled
 from tutelage.data.windows import Windows
-from tutelage.problem import Part
 
 
 @final

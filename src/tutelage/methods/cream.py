@@ -33,10 +33,11 @@ from types import SimpleNamespace
 import torch
 
 from tutelage.checks import at_least, one_of, within
+from tutelage.extras import AfterStep, Probe, Seeds, Taught
 from tutelage.methods.board import empty, entered, paths_of
 from tutelage.methods.group import Group
 from tutelage.multilevel import Level, Order
-from tutelage.problem import Learner, Make, Problem, Taught
+from tutelage.problem import Learner, Make, Problem
 from tutelage.transfer import cross_entropy, pseudo_label
 from tutelage.virtual import hold, leaves, tree_map
 
@@ -129,6 +130,9 @@ class Cream:
             best = paths_of(s.board)[int(rho.argmax())]
             return Taught(z, say(s, under(start, best), valid.x))
 
+        def seeds(variables):
+            return [under(start, path) for path in paths_of(variables["board"])]
+
         path = trail(start) if samples else {"operations": start.operations}
         variables = {
             "w": net.weights(),
@@ -141,7 +145,7 @@ class Cream:
             levels=[Level("w", learn), top],
             learners=[Learner(net, ("w",), ("A", "alphas"))],
             order=self.order,
-            after_step=prioritise,
+            extras=[AfterStep(prioritise)],
         )
         if not samples:
             return problem
@@ -150,8 +154,7 @@ class Cream:
         return problem._replace(
             variables=variables | {"path": path},
             levels=[Level("w", learn), sparse],
-            probe=probe,
-            seeds=lambda variables: [under(start, path) for path in paths_of(variables["board"])],
+            extras=[*problem.extras, Probe(probe), Seeds(seeds)],
         )
 
 

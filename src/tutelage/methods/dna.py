@@ -37,6 +37,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tutelage.checks import at_least
+from tutelage.extras import Notice, Score
 from tutelage.multilevel import Level
 from tutelage.problem import UNTRAINED, Learner, Make, Problem
 
@@ -119,8 +120,7 @@ class DNA:
             variables={"W": {"net": weights, "into": into, "out": out}, "A": net.alphas()},
             levels=[Level("W", learn)],
             learners=[Learner(net, ("W", "net"), ("A",))],
-            score=score,
-            remark=NOTHING if self.teacher == UNTRAINED else "",
+            extras=[Score(score), *([Notice(NOTHING)] if self.teacher == UNTRAINED else [])],
         )
 
     def chosen(self, maps: int, stages: int) -> tuple[int, ...]:

@@ -35,8 +35,9 @@ from torch.utils.checkpoint import checkpoint
 
 from tutelage.checks import at_least, one_of, positive, within
 from tutelage.ensembling import Sign, ensemble_weights
+from tutelage.extras import Probe, Share, Taught
 from tutelage.multilevel import Level
-from tutelage.problem import Learner, Make, Problem, Taught
+from tutelage.problem import Learner, Make, Problem
 from tutelage.transfer import cross_entropy, divergence
 
 
@@ -115,6 +116,5 @@ class EnNAS:
             variables={"W": net.weights(), "A": net.alphas()},
             levels=[Level("W", learn)],
             learners=[Learner(net, ("W",), ("A",))],
-            share=self.share or 1 / m,
-            probe=probe,
+            extras=[Share(self.share or 1 / m), Probe(probe)],
         )

@@ -10,9 +10,10 @@ from typing import final
 
 from torch import Tensor, nn
 
+from tutelage.batch import Batch
 from tutelage.clock import Clock
 from tutelage.multilevel import Notes
-from tutelage.problem import Batch, Learner, Make, Net
+from tutelage.problem import Learner, Make, Net
 from tutelage.transfer import Answer, cross_entropy
 from tutelage.virtual import Tree, hold, tree_map
 

@@ -29,6 +29,7 @@ import torch.nn.functional as F
 
 from tutelage.checks import at_least, one_of, positive
 from tutelage.ensembling import ensemble_weights
+from tutelage.extras import AfterStep
 from tutelage.methods.group import Group, total
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
@@ -88,7 +89,7 @@ class KDCL:
             levels=[Level("W", learn), Level("A", group.validate, optimiser="alphas")],
             learners=group.learners("W", "A"),
             order=self.order,
-            after_step=measure if self.ensemble == "general" else None,
+            extras=[AfterStep(measure)] if self.ensemble == "general" else [],
         )
 
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tutelage.checks import at_least, one_of
+from tutelage.extras import Members
 from tutelage.methods.group import Group, total
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
@@ -63,5 +64,5 @@ class NES:
             levels=[Level("W", learn), Level("A", group.validate, optimiser="alphas")],
             learners=group.learners("W", "A"),
             order=self.order,
-            members=self.members,
+            extras=[Members(self.members)],
         )

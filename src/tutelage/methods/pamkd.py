@@ -30,6 +30,7 @@ from typing import Literal
 import torch
 
 from tutelage.checks import at_least, one_of, within
+from tutelage.extras import AfterStep
 from tutelage.methods.afd import deceive, discriminators, tell_apart
 from tutelage.methods.group import Group, total
 from tutelage.methods.kdcl import combine
@@ -174,5 +175,5 @@ class PAMKD:
             levels,
             learners=group.learners("W", "A", drafts="V" if "V" in variables else ""),
             order=self.order,
-            after_step=remember if self.gate_memory and self.learners > 1 else None,
+            extras=[AfterStep(remember)] if self.gate_memory and self.learners > 1 else [],
         )

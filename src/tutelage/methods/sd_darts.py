@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from tutelage.checks import at_least, one_of, within
+from tutelage.extras import AfterStep, Notice
 from tutelage.methods.group import Group, total
 from tutelage.methods.past import Past
 from tutelage.multilevel import Level, Order
@@ -164,8 +165,9 @@ class SDDarts:
                 for k, each in enumerate(group.learners("W", "A"))
             ],
             order=self.order,
-            after_step=average if weights else remember,
-            remark="" if weights else self.plan(list(pasts.values())),
+            extras=[AfterStep(average)]
+            if weights
+            else [AfterStep(remember), Notice(self.plan(list(pasts.values())))],
         )
 
     def past(self, make: Make, half: str, device: torch.device) -> Past:

@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 import torch
 
 from tutelage.config import Run
-from tutelage.run.cost.table import Cost, Prices, final_size, prices_of
+from tutelage.data.streams import halves_of
+from tutelage.extras import Notice
+from tutelage.run.cost.table import Cost, Prices, final_size
 from tutelage.run.job import threads
 from tutelage.run.job.threads import Threads
 from tutelage.run.measure.memory import available
 from tutelage.run.measure.steps import Measured, Scoring, Section, measure, measure_scoring
-from tutelage.run.one_shot.conclusion import check
-from tutelage.run.supernet.assemble import elements_of, joined
-from tutelage.run.supernet.batches import Streams, halves_of, streams_of
+from tutelage.run.strategies.assemble import joined
 from tutelage.run.supernet.state import Searching
 from tutelage.spaces.base import Mix, Size, Space
 
@@ -223,29 +223,28 @@ def dry_run(settings: Run) -> Dry:
 
 def _measured(settings: Run) -> Dry:
     parts = joined(settings)
-    threads.settle(elements_of(parts))
-    settings, method, search, space, size, train, device = parts
-    classes, shape = len(train.classes), train.images.shape
-    streams = streams_of(settings, train, halves_of(settings, train), device)
-    images = len(streams.train.subset)
-    asked = min(settings.batch_size, images)
+    threads.settle(parts.elements)
+    device, shape = parts.device, parts.train.images.shape
     memory = available(device)
+    setup = parts.setup(halves_of(settings, parts.train))
+    images = len(setup.streams.train.subset)
+    asked = min(settings.batch_size, images)
 
     def searching(batch: int) -> Searching:
         torch.manual_seed(settings.seed)
-        every = (streams.train, streams.valid, streams.unlabelled)
-        own = Streams(*(replace(stream, batch_size=batch) for stream in every))
-        return Searching(method, search, space, size, own, settings)
+        own = replace(setup, streams=setup.streams.of(batch))
+        return Searching(own, parts.strategy(own))
 
-    final = final_size(settings, space, classes, shape[0])
-    costs = extremes(space, prices_of(space, final, shape[1:]))
+    final = final_size(setup.settings, setup.space, setup.size.classes, shape[0])
+    costs = extremes(setup.space, setup.prices)
     measured: list[Measured] = []
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         first = searching(asked)
-        check(first)
-        steps, remark = first.steps, first.problem.remark
+        first.strategy.check(first.view())
+        notice = first.phase.problem.extra(Notice)
+        steps, trains = first.steps, first.epochs > 0
         del first  # what it remembers is memory too
-        for batch in batches(asked) if search.kind != "draws" else ():
+        for batch in batches(asked) if trains else ():
             if len(measured) > 1 and predicted(measured, batch) > FILLED * memory:
                 break
             try:
@@ -255,12 +254,22 @@ def _measured(settings: Run) -> Dry:
                     raise
                 break
         scoring = None
-        if search.kind == "samples":
-            scoring = measure_scoring(searching(measured[-1].batch), STEPS)
-    measures = tuple(measured)
-    unit = "layers" if space.stages else "cells"
-    known = (asked, images, steps, measures, memory, remark, unit, scoring)
-    return Dry(final, shape, costs, *known, threads=threads.present())
+        if any(section.paths for each in measured for section in each.sections):
+            scoring = measure_scoring(searching(measured[-1].batch).view(), STEPS)
+    return Dry(
+        final,
+        shape,
+        costs,
+        asked,
+        images,
+        steps,
+        tuple(measured),
+        memory,
+        remark=notice.text if notice else "",
+        unit="layers" if setup.space.stages else "cells",
+        scoring=scoring,
+        threads=threads.present(),
+    )
 
 
 def batches(asked: int) -> list[int]:

@@ -115,6 +115,10 @@ class Sampling(Search, Protocol):
         """
 
 
+KINDS: Mapping[Kind, Any] = {"relaxes": Relaxing, "samples": Sampling, "draws": Relaxing}
+"""The protocol of each kind of search."""
+
+
 def near_zero(space: Space, deviation: float) -> dict[str, Tensor]:
     """Draw alphas (edges, ops) near zero for every group of choices."""
     return {group: deviation * torch.randn(shape) for group, shape in space.choices.items()}

@@ -14,12 +14,14 @@ from typing import NamedTuple, final
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tutelage.problem import Part, pick
+from tutelage.batch import Part
+from tutelage.problem import pick
 from tutelage.run.measure.memory import peak, reset_peak
 from tutelage.run.one_shot.conclusion import scorer_of
 from tutelage.run.one_shot.ranking import counts
 from tutelage.run.one_shot.scorer import Scorer
 from tutelage.run.supernet.state import Searching
+from tutelage.run.supernet.view import View
 from tutelage.spaces.paths import drawn, genotype
 from tutelage.virtual import Tree, leaves
 
@@ -74,9 +76,10 @@ class Scoring(NamedTuple):
 def measure(work: Searching, steps: int) -> Measured:
     """Take a first step and a few measured ones in every section of a fresh search."""
     gc.collect()
-    reset_peak(work.device)
+    device = work.setup.device
+    reset_peak(device)
     sections = []
-    for phase, stretch in enumerate(work.stretches):
+    for phase, stretch in enumerate(work.setup.phases):
         if phase:
             work.epoch = stretch.start
             work.next_phase()
@@ -84,19 +87,19 @@ def measure(work: Searching, steps: int) -> Measured:
         for names, together in groupby(epochs, key=partial(levels_in, work)):
             inside = list(together)
             work.epoch, work.step = inside[0], 0
-            for sampled in work.maker.sampled:
-                sampled.counts = {}
-            seconds, paths = time_of_step(work, steps), paths_of_step(work)
-            counts = (*weights_of(work), forward_multiply_adds(work, paths))
+            for bound in work.phase.bound:
+                bound.begin_epoch()
+            seconds, view = time_of_step(work, steps), work.view()
+            paths = paths_of_step(view)
+            counts = (*weights_of(view), forward_multiply_adds(view, paths))
             here = range(inside[0], inside[-1] + 1)
             sections.append(Section(here, names, *counts, seconds, paths))
-    return Measured(work.streams.train.batch_size, sections, peak(work.device))
+    return Measured(work.setup.streams.train.batch_size, sections, peak(device))
 
 
 def levels_in(work: Searching, epoch: int) -> tuple[str, ...]:
     """Name the levels that train in an epoch of the present phase."""
-    work.epoch = epoch
-    return tuple(level.name for level in work.levels())
+    return tuple(level.name for level in work.phase.levels(epoch))
 
 
 def time_of_step(work: Searching, steps: int) -> float:
@@ -104,10 +107,10 @@ def time_of_step(work: Searching, steps: int) -> float:
     work.advance()
     times: list[float] = []
     while len(times) < steps and sum(times) < SECONDS:
-        synchronise(work.device)
+        synchronise(work.setup.device)
         start = time.perf_counter()
         work.advance()
-        synchronise(work.device)
+        synchronise(work.setup.device)
         times.append(time.perf_counter() - start)
     return median(times)
 
@@ -118,35 +121,33 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def weights_of(work: Searching) -> tuple[int, int]:
+def weights_of(view: View) -> tuple[int, int]:
     """Count the trained numbers of the first learner's supernet, and of all networks."""
-    learner = work.problem.learners[0]
-    owned = {level.variable for level in work.problem.levels if level.optimiser == "weights"}
+    learner = view.learners[0]
+    owned = {level.variable for level in view.problem.levels if level.optimiser == "weights"}
 
     def count(tree: Tree) -> int:
         return sum(x.numel() for x in leaves(tree))
 
-    every = sum(count(work.variables[name]) for name in owned)
-    return count(pick(work.variables, learner.weights)), every
+    every = sum(count(view.variables[name]) for name in owned)
+    return count(view.weights(learner)), every
 
 
-def paths_of_step(work: Searching) -> int:
+def paths_of_step(view: View) -> int:
     """Count the sub-networks of the first learner that a step has drawn; 0: it draws none."""
-    if not work.maker.sampled:
-        return 0
-    counts = work.maker.sampled[0].counts.values()
-    return max(int(each.sum(1).max()) for each in counts) // work.step
+    counts = view.bound[0].counts.values()
+    return max((int(each.sum(1).max()) for each in counts), default=0) // view.step
 
 
 @torch.no_grad()
-def forward_multiply_adds(work: Searching, paths: int) -> int:
+def forward_multiply_adds(view: View, paths: int) -> int:
     """Count the multiply-adds of a forward pass of the first learner's supernet, for one image.
 
     Where it samples, they are those of all the sub-networks of a batch.
     """
-    learner = work.problem.learners[0]
-    weights, alphas = (pick(work.variables, path) for path in (learner.weights, learner.alphas))
-    x = work.streams.train.batch(0, 0).x[:2]  # batch normalisation takes two
+    learner = view.learners[0]
+    weights, alphas = (pick(view.variables, path) for path in (learner.weights, learner.alphas))
+    x = view.setup.streams.train.batch(0, 0).x[:2]  # batch normalisation takes two
     mixes = learner.net.paths(paths) if paths else [learner.net.mix(alphas)]
     with FlopCounterMode(display=False) as counter:
         for mix in mixes:
@@ -183,32 +184,34 @@ class Few:
         return (images, self.seconds * images / self.images) if self.images else (0, 0.0)
 
 
-def measure_scoring(work: Searching, steps: int) -> Scoring:
+def measure_scoring(view: View, steps: int) -> Scoring:
     """Score architectures on few images; tell what one takes on all of them.
 
     Args:
-        work: A search that samples paths.
+        view: A search that samples paths.
         steps: How many architectures, after one that is not measured.
     """
-    whole, evolution = scorer_of(work, work.problem.learners[0]), work.settings.evolution
-    timed_scores(work, whole, 1)
-    seconds, fitted, judged = timed_scores(work, whole, steps)
-    sets, fitting = fitted.of(min(evolution.images, len(work.streams.train.subset)))
-    judges, judging = judged.of(min(evolution.judged, len(work.streams.valid.subset)))
-    return Scoring(sets, judges, seconds + fitting + judging, *counts(work))
+    whole, evolution = scorer_of(view, view.learners[0]), view.setup.settings.evolution
+    streams = view.setup.streams
+    timed_scores(view, whole, 1)
+    seconds, fitted, judged = timed_scores(view, whole, steps)
+    sets, fitting = fitted.of(min(evolution.images, len(streams.train.subset)))
+    judges, judging = judged.of(min(evolution.judged, len(streams.valid.subset)))
+    return Scoring(sets, judges, seconds + fitting + judging, *counts(view.setup))
 
 
-def timed_scores(work: Searching, whole: Scorer, count: int) -> tuple[float, Few, Few]:
+def timed_scores(view: View, whole: Scorer, count: int) -> tuple[float, Few, Few]:
     """Score drawn architectures on a few batches, until there are so many or time is up.
 
     Returns:
         The time that one takes besides its batches, and the batches' own times.
     """
-    fitted, judged = (Few(parts, work.device) for parts in (whole.fitted, whole.judged))
+    device, space = view.setup.device, view.setup.space
+    fitted, judged = (Few(parts, device) for parts in (whole.fitted, whole.judged))
     scorer, done = replace(whole, fitted=fitted, judged=judged), 0
-    synchronise(work.device)
+    synchronise(device)
     start = now = time.perf_counter()
     while done < count and now - start < SECONDS:
-        scorer.score(genotype(work.space, drawn(work.space)))
+        scorer.score(genotype(space, drawn(space)))
         done, now = done + 1, time.perf_counter()
     return (now - start - fitted.seconds - judged.seconds) / done, fitted, judged

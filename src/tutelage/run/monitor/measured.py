@@ -1,102 +1,149 @@
-"""What a search is watched for, epoch by epoch: signs of collapse, and what a table knows."""
+"""What is measured of every learner after an epoch: the monitors, and what they look at."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Set
-from dataclasses import replace
-from math import isfinite, nan
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from math import isfinite
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from tutelage.benchmark.table import Table
+from tutelage.batch import Part
 from tutelage.config import Run
-from tutelage.problem import Learner, Part, pick
+from tutelage.problem import Learner, pick
 from tutelage.run.monitor.collapse import cell_gradients, entropy, layer_alignment, skips
 from tutelage.run.monitor.curvature import dominant_eigenvalue, sharpness
+from tutelage.run.supernet.view import View
 from tutelage.searches.base import Relaxing
-from tutelage.spaces.base import Mix, Space, one_hot
+from tutelage.spaces.base import Mix, one_hot
 from tutelage.spaces.genotype import Genotype
 from tutelage.virtual import Tree
 
 
-def due(settings: Run, epoch: int) -> set[str]:
-    """Name the costlier quantities that are measured after an epoch, counted from 0."""
-    every = {
-        "eigenvalue": settings.eigenvalue_every,
-        "sharpness": settings.sharpness_every,
-        "gap": settings.gap_every,
-    }
-    return {name for name, epochs in every.items() if epochs and (epoch + 1) % epochs == 0}
+@dataclass(frozen=True)
+class Subject:
+    """A learner after an epoch, as monitors see it: at fixed weights, on validation images.
 
-
-def watched(
-    learner: Learner,
-    search: Relaxing,
-    space: Space,
-    variables: Mapping[str, Tree],
-    genotype: Genotype,
-    valid: Part,
-    held_out: Callable[[], Iterable[Part]],
-    wanted: Set[str],
-    radius: float,
-) -> dict[str, Any]:
-    """Measure one learner on validation data.
-
-    The network is probed at the expected mix: noise of a sampled one would be measured as well.
-
-    Args:
-        learner: Who is measured.
-        search: How its alphas make a mix.
-        space: What its supernet can build.
-        variables: All variables of the search.
-        genotype: What is read off now.
-        valid: A batch, on which all but the gap is measured.
-        held_out: Gives all images that the gap is measured on.
-        wanted: What to measure beside what costs little: `eigenvalue`, some twenty steps' price;
-            `sharpness`, a step's; `gap`, two forward passes of every image.
-        radius: Of the sharpness.
-
-    Returns:
-        Of each cell: `skips`, `entropy`, `alignment`; and `eigenvalue`, `sharpness`, `gap` and
-        `one_hot_accuracy`, None where not measured.
+    Its network is looked at under the expected mix: noise of a sampled one would be measured too.
     """
-    net, alphas = learner.net, pick(variables, learner.alphas)
-    weights = pick(variables, learner.weights)
-    auxiliary = net.mix(alphas).auxiliary
 
-    def expected(alphas: Tree) -> Mix:
-        return replace(search.expected(alphas), auxiliary=auxiliary)
+    view: View
+    learner: Learner
+    genotype: Genotype
+    """What is read off now."""
+    valid: Part
+    """A batch."""
 
-    def logits(mix: Mix, x: Tensor) -> Tensor:
-        return functional_call(net.module, weights, (x, mix))[0]
+    @property
+    def alphas(self) -> Tree:
+        """The learner's alphas."""
+        return pick(self.view.variables, self.learner.alphas)
 
-    def loss(mix: Mix) -> Tensor:
-        return F.cross_entropy(logits(mix, valid.x), valid.y)
+    @cached_property
+    def mix(self) -> Mix:
+        """The expected mix."""
+        return self.expected(self.alphas)
 
-    def loss_at(alphas: Tree) -> Tensor:
-        return loss(expected(alphas))
+    @cached_property
+    def _auxiliary(self) -> float:
+        """The present weight of the skip beside all operations, of DARTS-."""
+        return cast(float, self.learner.net.mix(self.alphas).auxiliary)
 
-    mix = expected(alphas)
-    gradients = cell_gradients(loss, mix)
-    found: dict[str, float] = {}
-    if "eigenvalue" in wanted:
-        found["eigenvalue"] = dominant_eigenvalue(loss_at, alphas)
-    if "sharpness" in wanted:
-        found["sharpness"] = sharpness(loss_at, alphas, radius)
-    if "gap" in wanted:
-        chosen = one_hot(space, genotype, like=next(iter(mix.operations.values())))
-        found |= gap(lambda x: logits(mix, x), lambda x: logits(chosen, x), held_out)
-    costly = ("eigenvalue", "sharpness", "gap", "one_hot_accuracy")
-    return {
-        "skips": skips(genotype),
-        "entropy": entropy(mix.operations),
-        "alignment": {group: layer_alignment(g) for group, g in gradients.items() if g},
-        **{name: x if isfinite(x := found.get(name, nan)) else None for name in costly},
-    }
+    def expected(self, alphas: Tree) -> Mix:
+        """Return the expected mix of alphas."""
+        search = cast(Relaxing, self.view.setup.search)
+        return replace(search.expected(alphas), auxiliary=self._auxiliary)
+
+    def logits(self, mix: Mix, x: Tensor) -> Tensor:
+        """Return logits (B, C) of images under a mix."""
+        module, weights = self.learner.net.module, self.view.weights(self.learner)
+        return cast(Tensor, functional_call(module, weights, (x, mix))[0])
+
+    def loss(self, mix: Mix) -> Tensor:
+        """Return the loss () of the batch under a mix."""
+        return F.cross_entropy(self.logits(mix, self.valid.x), self.valid.y)
+
+    def loss_at(self, alphas: Tree) -> Tensor:
+        """Return the loss () of the batch under the expected mix of alphas."""
+        return self.loss(self.expected(alphas))
+
+
+Value = float | Mapping[str, float]
+"""A number, or a number for every cell."""
+
+
+class Monitor(NamedTuple):
+    """Something that is measured of a learner after an epoch; `MONITORS` lists them."""
+
+    names: tuple[str, ...]
+    """Its entries in metrics.jsonl; None where they are not measured, or no finite number."""
+    measure: Callable[[Subject], Mapping[str, Value]]
+    every: Callable[[Run], int] = lambda settings: 1
+    """After every how many epochs; 0: never."""
+
+
+def alignment(subject: Subject) -> dict[str, float]:
+    """Measure for every group how far the gradients of its cells agree."""
+    gradients = cell_gradients(subject.loss, subject.mix)
+    return {group: layer_alignment(g) for group, g in gradients.items() if g}
+
+
+def discretised(subject: Subject) -> dict[str, float]:
+    """Measure what discretisation loses on all validation images."""
+    like = next(iter(subject.mix.operations.values()))
+    chosen = one_hot(subject.view.space_of(subject.learner), subject.genotype, like)
+    mixed, discrete = (partial(subject.logits, mix) for mix in (subject.mix, chosen))
+    return gap(mixed, discrete, subject.view.validation)
+
+
+def sharpness_of(subject: Subject) -> float:
+    """Measure the rise of the loss at the distance that the settings name."""
+    radius = subject.view.setup.settings.sharpness_radius
+    return sharpness(subject.loss_at, subject.alphas, radius)
+
+
+MONITORS = (
+    Monitor(("skips",), lambda s: {"skips": skips(s.genotype)}),
+    Monitor(("entropy",), lambda s: {"entropy": entropy(s.mix.operations)}),
+    Monitor(("alignment",), lambda s: {"alignment": alignment(s)}),
+    Monitor(
+        ("eigenvalue",),
+        lambda s: {"eigenvalue": dominant_eigenvalue(s.loss_at, s.alphas)},
+        every=lambda settings: settings.eigenvalue_every,
+    ),
+    Monitor(
+        ("sharpness",),
+        lambda s: {"sharpness": sharpness_of(s)},
+        every=lambda settings: settings.sharpness_every,
+    ),
+    Monitor(("gap", "one_hot_accuracy"), discretised, every=lambda settings: settings.gap_every),
+)
+"""What is measured of every learner; a line here adds a monitor.
+
+Of those that a setting asks for, the eigenvalue takes about the time of twenty steps, sharpness
+that of a step, and the gap two forward passes of every validation image.
+"""
+
+
+def measured(subject: Subject) -> dict[str, Any]:
+    """Measure a learner by all monitors that are due after the epoch."""
+    found: dict[str, Any] = {}
+    settings, done = subject.view.setup.settings, subject.view.epoch + 1
+    for monitor in MONITORS:
+        every = monitor.every(settings)
+        values = monitor.measure(subject) if every and done % every == 0 else {}
+        found |= {name: _known(values.get(name)) for name in monitor.names}
+    return found
+
+
+def _known(value: Value | None) -> Value | None:
+    """Leave out a number that is not finite."""
+    return value if isinstance(value, Mapping) or (value is not None and isfinite(value)) else None
 
 
 def gap(
@@ -111,12 +158,6 @@ def gap(
     with torch.random.fork_rng():  # some spaces draw noise
         before, after = (accuracy(logits, held_out()) for logits in (mixed, discrete))
     return {"gap": before - after, "one_hot_accuracy": after}
-
-
-def looked_up(table: Table, genotype: Genotype) -> dict[str, Any]:
-    """Return what the table says of an architecture: percent, and its rank on CIFAR-10's test."""
-    answer = table.query(genotype)
-    return {**answer.accuracy, "rank": answer.rank[table.ranked_by]}
 
 
 @torch.no_grad()

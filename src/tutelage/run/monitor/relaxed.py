@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, final
 
 import torch
 
-from tutelage.benchmark.table import open_table
+from tutelage.benchmark.table import looked_up, open_table
 from tutelage.config import Run
-from tutelage.problem import Learner, Part
 from tutelage.run.monitor.collapse import signs
 from tutelage.run.monitor.early_stopping import column, stop_now
-from tutelage.run.monitor.measured import due, looked_up, watched
+from tutelage.run.monitor.measured import Subject, measured
 from tutelage.run.monitor.teaching import two_stages
-from tutelage.searches.base import Relaxing
+from tutelage.run.supernet.view import View
 from tutelage.spaces.base import Mix, Space
 from tutelage.spaces.genotype import Genotype
-from tutelage.virtual import Tree
 
 PARTS = 8
 """Batches on which a taught learner is compared with itself before."""
@@ -30,18 +28,6 @@ def uniform(space: Space) -> Iterable[Genotype]:
         yield space.genotype(
             Mix({g: torch.eye(n)[place % n].expand(edges, n) for g, (edges, n) in shapes.items()})
         )
-
-
-class Subject(NamedTuple):
-    """A learner as it stands after an epoch."""
-
-    learner: Learner
-    space: Space
-    """What its supernet can build."""
-    genotype: Genotype
-    """What is read off now."""
-    taught: bool = False
-    """Whether it has weights of a first stage, and those that it is taught with train by now."""
 
 
 @final
@@ -70,58 +56,37 @@ class Watching:
         self.history: list[list[dict[str, Any]]] = []
         self.stopped: dict[str, Any] | None = None
 
-    def after(
-        self,
-        epoch: int,
-        subjects: Sequence[Subject],
-        search: Relaxing,
-        variables: Mapping[str, Tree],
-        valid: Sequence[Callable[[], Part]],
-        held_out: Callable[[], Iterable[Part]],
-    ) -> dict[str, Any]:
+    def after(self, view: View) -> dict[str, Any]:
         """Measure, remember, and decide whether the search stops.
 
         Args:
-            epoch: The epoch that has ended, counted from 0.
-            subjects: All learners.
-            search: How alphas make a mix.
-            variables: All variables of the search.
-            valid: What make the epoch's batches of the validation half.
-            held_out: Gives that half, not augmented.
+            view: The search as an epoch leaves it.
 
         Returns:
             Entries of the epoch's row of metrics.jsonl.
         """
-        settings, wanted, first = self.settings, due(self.settings, epoch), valid[0]()
-        measured = [
-            watched(
-                learner,
-                search,
-                space,
-                variables,
-                genotype,
-                first,
-                held_out,
-                wanted,
-                settings.sharpness_radius,
-            )
-            for learner, space, genotype, _ in subjects
+        make = view.setup.streams.valid.batch
+        first = make(view.epoch, 0)
+        genotypes = [view.genotype(learner) for learner in view.learners]
+        found = [
+            measured(Subject(view, learner, genotype, first))
+            for learner, genotype in zip(view.learners, genotypes, strict=True)
         ]
         self.history.append(
             [
-                {**each, "genotype": subject.genotype.to_dict()}
-                for each, subject in zip(measured, subjects, strict=True)
+                {**each, "genotype": genotype.to_dict()}
+                for each, genotype in zip(found, genotypes, strict=True)
             ]
         )
-        row: dict[str, Any] = {"collapse": measured, "warnings": list(self._warnings())}
-        if any(subject.taught for subject in subjects):
-            parts = [first, *(make() for make in valid[1:PARTS])]
-            stages = [two_stages(x.learner, variables, parts) for x in subjects]
+        row: dict[str, Any] = {"collapse": found, "warnings": list(self._warnings())}
+        if any(learner.drafts and learner.weights[0] in view.training for learner in view.learners):
+            parts = [first, *(make(view.epoch, step) for step in range(1, min(PARTS, view.steps)))]
+            stages = [two_stages(x, view.variables, parts) for x in view.learners]
             row["stages"] = [each.accuracies for each in stages]
             row["warnings"] += [f"learner {k}: {x.sign}" for k, x in enumerate(stages) if x.sign]
         if self.table:
-            row["table"] = self.looked_up([subject.genotype for subject in subjects])
-        stop = stop_now(self.history, settings.stop, settings.stop_from)
+            row["table"] = self.looked_up(genotypes)
+        stop = stop_now(self.history, self.settings.stop, self.settings.stop_from)
         if stop:
             self.stopped = row["stopped"] = {"reason": stop.reason, "epoch": stop.epoch}
         return row

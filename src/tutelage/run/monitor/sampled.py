@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from functools import partial
+from typing import Any, Final, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tutelage.problem import Net, Part, Problem, Taught, pick
+from tutelage.batch import Part
+from tutelage.data.draws import draws
+from tutelage.extras import Probe, Score, Taught
+from tutelage.problem import Net, Problem, pick
+from tutelage.run.supernet.view import View
 from tutelage.searches.diversity import diversity
 from tutelage.transfer import logit_distance
 from tutelage.virtual import Tree
@@ -21,43 +26,24 @@ PATHS: Final = 2
 """Sub-networks that are drawn for each where the method has no number of its own."""
 
 
-class Drawn(Protocol):
-    """What of a supernet's sampling is watched, and set for the next epoch."""
+def after(view: View) -> dict[str, Any]:
+    """Compare students and teacher after an epoch; return its entry in metrics.jsonl, `probe`."""
+    seed = draws(view.setup.settings.seed, "search/probe", view.epoch).integers(2**63)
+    torch.manual_seed(int(seed))
+    train, valid = (parts_of(view, half) for half in ("train", "valid"))
+    return {"probe": probed(view.problem, view.variables, train, valid)}
 
-    diversity: dict[str, list[Tensor]]
-    """How much operations differ, as it was measured last."""
-    counts: dict[str, Tensor]
-    """How often each operation was drawn in the epoch, (edges, ops) for every group."""
+
+def diversities(view: View) -> list[dict[str, list[Tensor]]]:
+    """Measure how much the operations of every learner's supernet differ, after `after`."""
+    train = parts_of(view, "train")
+    return [compared(each.net, view.weights(each), train) for each in view.learners]
 
 
-def after(
-    problem: Problem,
-    variables: dict[str, Tree],
-    supernets: Sequence[Drawn],
-    train: Sequence[Callable[[], Part]],
-    valid: Sequence[Callable[[], Part]],
-    measures: bool,
-) -> dict[str, Any]:
-    """Compare students and teacher after an epoch; begin to count the next epoch's draws.
-
-    Args:
-        problem: The method's.
-        variables: All variables of the search.
-        supernets: What samples the paths of its supernets, those of the learners first.
-        train: What make training batches.
-        valid: What make validation batches.
-        measures: Whether the next epoch's paths need how much operations differ.
-
-    Returns:
-        The epoch's entry in metrics.jsonl, `probe`.
-    """
-    row = {"probe": probed(problem, variables, train, valid)}
-    for learner, sampled in zip(problem.learners, supernets if measures else (), strict=False):
-        weights = pick(variables, learner.weights)
-        sampled.diversity = compared(learner.net, weights, train)
-    for sampled in supernets:
-        sampled.counts = {}
-    return row
+def parts_of(view: View, half: Literal["train", "valid"]) -> list[Callable[[], Part]]:
+    """Return what make the first batches of the epoch, of one half of the images."""
+    stream = getattr(view.setup.streams, half)
+    return [partial(stream.batch, view.epoch, step) for step in range(PROBES)]
 
 
 @torch.no_grad()
@@ -83,11 +69,11 @@ def probed(
     sums: dict[str, float] = {}
     for fitted, judged in zip(train, valid, strict=True):
         part = judged()
-        if problem.score:
+        if score := problem.extra(Score):
             (path,) = problem.learners[0].net.paths(1)
-            found = {"score": float(problem.score(variables, path, part))}
-        elif problem.probe:
-            found = marks(problem.probe(variables, fitted(), part), part.y)
+            found = {"score": float(score.ask(variables, path, part))}
+        elif probe := problem.extra(Probe):
+            found = marks(probe.ask(variables, fitted(), part), part.y)
         else:
             found = marks(untaught(problem, variables, part), part.y)
         for name, value in found.items():

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import torch
 
-from tutelage.problem import Learner, Part, pick
+from tutelage.batch import Part
+from tutelage.problem import Learner, pick
 from tutelage.virtual import Tree
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tutelage.config import Run
 from tutelage.data.draws import draws
-from tutelage.problem import Learner, pick
+from tutelage.extras import Score, Seeds
+from tutelage.problem import Learner
 from tutelage.run.cost.budget import MILLION, in_millions
 from tutelage.run.cost.table import Cost
 from tutelage.run.job import loop
@@ -16,35 +17,35 @@ from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.settings import plain
 from tutelage.run.one_shot.evolution import Evolve
 from tutelage.run.one_shot.scorer import Scorer
-from tutelage.run.supernet.state import Searching
+from tutelage.run.supernet.view import View
 from tutelage.spaces.paths import architecture
 
 EVOLUTION, RANKING = "evolution", "ranking"
 """Folders in a run's directory."""
 
 
-def scorer_of(work: Searching, learner: Learner) -> Scorer:
+def scorer_of(view: View, learner: Learner) -> Scorer:
     """Make what scores architectures with a learner's weights, on the validation half."""
-    streams, evolution, own = work.streams, work.settings.evolution, work.problem.score
+    setup, evolution, own = view.setup, view.setup.settings.evolution, view.problem.extra(Score)
     return Scorer(
         learner.net,
-        pick(work.variables, learner.weights),
-        work.space,
-        work.size,
-        fitted=partial(streams.train.in_order, evolution.images),
-        judged=partial(streams.valid.in_order, evolution.judged),
-        own=partial(own, work.variables) if own else None,
-        seed=int(draws(work.settings.seed, "search/scores").integers(2**63)),
+        view.weights(learner),
+        setup.space,
+        setup.size,
+        fitted=partial(setup.streams.train.in_order, evolution.images),
+        judged=partial(setup.streams.valid.in_order, evolution.judged),
+        own=partial(own.ask, view.variables) if own else None,
+        seed=int(draws(setup.settings.seed, "search/scores").integers(2**63)),
     )
 
 
-def evolve_of(work: Searching, scorer: Scorer) -> Evolve:
+def evolve_of(view: View, scorer: Scorer) -> Evolve:
     """Make the evolution, within the limits to the final network.
 
     Raises:
         ValueError: No architecture is found within the limits.
     """
-    settings = work.settings
+    setup, settings, seeds = view.setup, view.setup.settings, view.problem.extra(Seeds)
     limits = [
         limit * MILLION if limit else inf for limit in (settings.max_params, settings.max_flops)
     ]
@@ -53,22 +54,22 @@ def evolve_of(work: Searching, scorer: Scorer) -> Evolve:
         return all(paid <= limit for paid, limit in zip(cost, limits, strict=True))
 
     seed = int(draws(settings.seed, "search/evolution").integers(2**63))
-    known = work.problem.seeds(work.variables) if work.problem.seeds else ()
-    first = [architecture(work.space, mix) for mix in known]
-    return Evolve(work.space, scorer, work.prices, within, settings.evolution, seed, first)
+    known = seeds.ask(view.variables) if seeds else ()
+    first = [architecture(setup.space, mix) for mix in known]
+    return Evolve(setup.space, scorer, setup.prices, within, settings.evolution, seed, first)
 
 
-def check(work: Searching) -> None:
+def check(view: View) -> None:
     """Refuse limits within which evolution finds nothing, before anything is trained for it.
 
     Raises:
         ValueError: No architecture that was drawn keeps within them.
     """
-    if work.budget and work.search.kind == "samples":
+    if budget := view.setup.budget:
         try:
-            evolve_of(work, scorer_of(work, work.problem.learners[0]))
+            evolve_of(view, scorer_of(view, view.learners[0]))
         except ValueError as error:
-            least = work.budget.prices.of(work.budget.cheapest(work.space))
+            least = budget.prices.of(budget.cheapest(view.setup.space))
             raise ValueError(f"{error}; the cheapest has {in_millions(least)}") from error
 
 

@@ -10,11 +10,11 @@ from typing import Any, final
 import torch
 
 from tutelage.benchmark.ranking import compare
-from tutelage.benchmark.table import Table
+from tutelage.benchmark.table import Table, looked_up
 from tutelage.data.draws import draws
-from tutelage.run.monitor.measured import looked_up
 from tutelage.run.one_shot.scorer import Scorer
-from tutelage.run.supernet.state import Searching
+from tutelage.run.supernet.setup import Setup
+from tutelage.run.supernet.view import View
 from tutelage.spaces.base import Space
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.paths import Genes, bounds, drawn, genotype
@@ -89,19 +89,20 @@ TOP = 10
 """Architectures that score best, of which is said how good they truly are."""
 
 
-def ranking_of(work: Searching, scorer: Scorer, table: Table) -> Ranking:
+def ranking_of(view: View, scorer: Scorer, table: Table) -> Ranking:
     """Draw the architectures that are to be ranked, uniformly, none of them twice."""
-    torch.manual_seed(int(draws(work.settings.seed, "search/ranked").integers(2**63)))
-    count = counts(work)[0]
+    setup = view.setup
+    torch.manual_seed(int(draws(setup.settings.seed, "search/ranked").integers(2**63)))
+    count = counts(setup)[0]
     genes: set[Genes] = set()
     while len(genes) < count:
-        genes.add(drawn(work.space))
+        genes.add(drawn(setup.space))
 
     def known(found: Genotype) -> dict[str, Any]:
-        multiply_adds = work.prices.of(found).multiply_adds
+        multiply_adds = setup.prices.of(found).multiply_adds
         return {"multiply_adds": multiply_adds, "table": looked_up(table, found)}
 
-    return Ranking(work.space, scorer, sorted(genes), known)
+    return Ranking(setup.space, scorer, sorted(genes), known)
 
 
 def ranked(ranking: Ranking, table: Table) -> dict[str, Any]:
@@ -119,8 +120,8 @@ def ranked(ranking: Ranking, table: Table) -> dict[str, Any]:
     return {**asdict(found), "by_multiply_adds": asdict(untrained)}
 
 
-def counts(work: Searching) -> tuple[int, int]:
+def counts(setup: Setup) -> tuple[int, int]:
     """Count the architectures that are ranked, and those that evolve if the limits leave enough."""
-    evolution, every = work.settings.evolution, prod(bounds(work.space))
-    ranked = work.settings.ranked if work.watching.table else 0
+    settings, every = setup.settings, prod(bounds(setup.space))
+    evolution, ranked = settings.evolution, settings.ranked if settings.table else 0
     return min(ranked, every), min(evolution.population * evolution.generations, every)

@@ -9,7 +9,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from tutelage.problem import Net, Part
+from tutelage.batch import Part
+from tutelage.problem import Net
 from tutelage.spaces.base import Mix, Size, Space, one_hot
 from tutelage.spaces.genotype import Genotype
 

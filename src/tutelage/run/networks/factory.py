@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import nan
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,9 +13,8 @@ from torch import nn
 from tutelage.clock import Clock
 from tutelage.problem import UNTRAINED, Net
 from tutelage.run.networks.fixed import fixed_network
+from tutelage.run.networks.relaxation import Bound
 from tutelage.run.networks.teacher import Pictures, Teacher, trained, untrained
-from tutelage.run.supernet.relaxation import Relaxed, Sampled
-from tutelage.searches.base import Relaxing, Sampling, Search
 from tutelage.spaces.base import Mix, Size, Space
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.paths import architecture
@@ -25,7 +24,8 @@ from tutelage.spaces.paths import architecture
 class Maker:
     """Hands a method what it asks for."""
 
-    search: Search
+    bind: Callable[[Space], Bound]
+    """Binds the search to the space of one supernet."""
     spaces: Sequence[Space]
     """Of the first supernet that is asked for, the second, ...; the last one serves the others."""
     size: Size
@@ -36,13 +36,11 @@ class Maker:
     images: Mapping[str, int] = field(default_factory=dict)
     """How many images each half has: what a method that remembers them asks for."""
     flops: Callable[[Genotype], float] = lambda genotype: nan
-    """Counts the multiply-adds of an architecture, for a search that samples by them."""
+    """Counts the multiply-adds of an architecture."""
     pictures: Pictures = field(default_factory=Pictures)
     """The images, for a teacher that was trained already."""
-    made: list[Net] = field(default_factory=list)
-    """The supernets so far."""
-    sampled: list[Sampled] = field(default_factory=list)
-    """Of every supernet what samples its paths; none where the search mixes operations."""
+    bound: list[Bound] = field(default_factory=list)
+    """Of every supernet so far what relaxes its choices, or samples its paths."""
 
     @property
     def classes(self) -> int:
@@ -51,23 +49,11 @@ class Maker:
 
     def supernet(self) -> Net:
         """Make a fresh learner in the searched space."""
-        space = self.spaces[min(len(self.made), len(self.spaces) - 1)]
-        net = Net(
-            lambda: self._placed(space.supernet(self.size)),
-            self._bound(space),
-            self.clock,
-            self.amp,
-        )
-        self.made.append(net)
+        space = self.spaces[min(len(self.bound), len(self.spaces) - 1)]
+        relaxation = self.bind(space)
+        net = Net(lambda: self._placed(space.supernet(self.size)), relaxation, self.clock, self.amp)
+        self.bound.append(relaxation)
         return net
-
-    def _bound(self, space: Space) -> Relaxed | Sampled:
-        if self.search.kind == "samples":
-            search = cast(Sampling, self.search)
-            search.check(space, self.flops)
-            self.sampled.append(Sampled(search, space, self.device, self.flops))
-            return self.sampled[-1]
-        return Relaxed(cast(Relaxing, self.search), space, self.device)
 
     def fixed(self, architecture: str) -> Net:
         """Make a network that is not searched, by its genotype: resnet18, a name, text or file."""

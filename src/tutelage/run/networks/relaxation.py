@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from tutelage.clock import Clock
+from tutelage.problem import Relaxation
 from tutelage.searches.base import Relaxing, Sampling
 from tutelage.spaces.base import Mix, Space
 from tutelage.spaces.genotype import Genotype
@@ -17,13 +18,35 @@ from tutelage.spaces.paths import kept, path
 from tutelage.virtual import Tree, tree_map
 
 
+class Bound(Relaxation, Protocol):
+    """What a net asks of a search, and what of it a checkpoint holds."""
+
+    @property
+    def counts(self) -> Mapping[str, Tensor]:
+        """How often each operation was drawn in this epoch, (edges, ops) for every group."""
+
+    def begin_epoch(self) -> None:
+        """Count from 0."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds; nothing where nothing is remembered."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint."""
+
+
 @dataclass(frozen=True)
-class Relaxed:
-    """A search bound to the space and the device of one supernet."""
+class BoundAlphas:
+    """A search that mixes operations, bound to the space and the device of one supernet."""
 
     search: Relaxing
     space: Space
     device: torch.device
+
+    @property
+    def counts(self) -> Mapping[str, Tensor]:
+        """Count nothing: no operation is drawn apart from the others."""
+        return {}
 
     def alphas(self) -> Tree:
         """Draw initial alphas; on the CPU, so that a seed means the same everywhere."""
@@ -48,9 +71,19 @@ class Relaxed:
             "--search diverse-paths or single-path"
         )
 
+    def begin_epoch(self) -> None:
+        """Have nothing to count."""
+
+    def state(self) -> dict[str, Any]:
+        """Remember nothing."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Have nothing to remember."""
+
 
 @dataclass
-class Sampled:
+class BoundPaths:
     """A search that samples paths, bound to the space and the device of one supernet."""
 
     search: Sampling
@@ -82,6 +115,10 @@ class Sampled:
                 counts = self.counts.setdefault(group, torch.zeros(shape, dtype=torch.int64))
                 counts[edge, self.space.operations[group][edge].index(name)] += 1
         return [path(self.space, genes, self.device, self.dtype) for genes in drawn]
+
+    def begin_epoch(self) -> None:
+        """Count the draws from 0."""
+        self.counts = {}
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from tutelage.batch import Part
 from tutelage.config import Run
 from tutelage.data.augment import augmentation
 from tutelage.data.batches import Stream
 from tutelage.data.images import Labelled
 from tutelage.data.read import read_unlabelled
 from tutelage.data.splits import split
-from tutelage.problem import Part
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +24,11 @@ class Streams:
     train: Stream
     valid: Stream
     unlabelled: Stream
+
+    def of(self, batch_size: int) -> Streams:
+        """Return the same images in batches of another size."""
+        every = (self.train, self.valid, self.unlabelled)
+        return Streams(*(replace(stream, batch_size=batch_size) for stream in every))
 
 
 @dataclass(frozen=True, eq=False)

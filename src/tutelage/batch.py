@@ -1,0 +1,34 @@
+"""What losses read: images and labels of one stream, and the batches of an iteration."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+
+class Part(NamedTuple):
+    """A batch of one stream of data."""
+
+    x: Tensor
+    """Images (B, C, H, W)."""
+    y: Tensor
+    """Labels (B,); -1 where there is none."""
+    position: Tensor
+    """Position (B,) of every image in its split."""
+
+
+class Batch(Protocol):
+    """What every loss of an iteration may read."""
+
+    @property
+    def train(self) -> Part:
+        """Images that train weights."""
+
+    @property
+    def valid(self) -> Part:
+        """Images that train alphas."""
+
+    @property
+    def unlabelled(self) -> Part:
+        """Images without labels."""

@@ -1,0 +1,107 @@
+"""A method, a search, a space and images, joined as the settings of a run say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tutelage.config import Run
+from tutelage.data.images import Labelled
+from tutelage.data.read import read
+from tutelage.data.streams import streams_of
+from tutelage.parts import make_part, part_settings
+from tutelage.problem import Method
+from tutelage.run.cost.budget import budget_of
+from tutelage.run.job.device import device_named
+from tutelage.run.job.threads import elements
+from tutelage.run.strategies.one_shot import OneShot
+from tutelage.run.strategies.random import Random
+from tutelage.run.strategies.relaxed import Relaxed
+from tutelage.run.supernet.setup import Setup
+from tutelage.run.supernet.strategy import Strategy
+from tutelage.searches.base import Kind, Search
+from tutelage.spaces.base import Size, Space
+
+STRATEGIES: Mapping[Kind, type[Relaxed] | type[OneShot] | type[Random]] = {
+    "relaxes": Relaxed,
+    "samples": OneShot,
+    "draws": Random,
+}
+"""How each kind of search is carried out."""
+
+
+class Joined(NamedTuple):
+    """Everything that a search is made of but its batches."""
+
+    settings: Run
+    """Every setting of the parts too, so that later defaults change nothing."""
+    method: Method
+    search: Search
+    space: Space
+    """With what the search asks of it."""
+    size: Size
+    """Of the first phase's supernets."""
+    train: Labelled
+    """The images, of both halves."""
+    device: torch.device
+    strategy: Callable[[Setup], Strategy]
+    """How the search is carried out."""
+
+    def setup(self, halves: tuple[Tensor, Tensor]) -> Setup:
+        """Divide the images into those that train weights and alphas.
+
+        Raises:
+            ValueError: The space's cheapest architecture costs more than the settings allow.
+        """
+        settings, search, space, train = self.settings, self.search, self.space, self.train
+        return Setup(
+            settings=settings,
+            method=self.method,
+            search=search,
+            space=space,
+            size=self.size,
+            streams=streams_of(settings, train, halves, self.device),
+            budget=budget_of(settings, search, space, self.size.classes, train.images.shape),
+        )
+
+    @property
+    def elements(self) -> int | None:
+        """Count the numbers in a batch's maps of the first cell; None: a GPU computes them."""
+        if self.device.type != "cpu":
+            return None
+        return elements(self.settings.batch_size, self.size, self.train.images.shape)
+
+
+def joined(settings: Run) -> Joined:
+    """Make the parts that settings name, and read the images.
+
+    Raises:
+        ValueError: A setting or the data cannot be used, or the parts do not fit together.
+    """
+    device = device_named(settings.device)
+    search: Search = make_part("search", settings.search)
+    method = make_part("method", settings.method)
+    asked = make_part("space", settings.space)
+    space = search.fit(asked)
+    strategy = STRATEGIES[search.kind]
+    strategy.refuse(settings)
+    settings = replace(
+        settings,
+        method=part_settings("method", method),
+        search=part_settings("search", search),
+        space=part_settings("space", asked),
+    )
+    train = read(settings.data, "train")
+    channels, cells = search.size(space)
+    size = Size(
+        channels=settings.channels or channels,
+        cells=settings.cells or cells,
+        classes=len(train.classes),
+        image_channels=train.images.shape[0],
+        form=settings.form,
+    )
+    return Joined(settings, method, search, space, size, train, device, strategy)

@@ -1,0 +1,82 @@
+"""The end of a search whose learners have architectures of their own: which of them is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from tutelage.extras import Members
+from tutelage.run.job.directory import RunDirectory
+from tutelage.run.networks import ensemble
+from tutelage.run.networks.ensemble import Ensemble, forward_selection
+from tutelage.run.networks.found import Found
+from tutelage.run.strategies.validation import Validated
+from tutelage.run.supernet.view import View
+from tutelage.spaces.genotype import Genotype
+
+
+def keep(
+    view: View,
+    directory: RunDirectory,
+    genotypes: Sequence[Genotype],
+    epoch: int,
+    validated: Validated | None,
+    more: Mapping[str, Any] | None = None,
+) -> Found:
+    """Keep the learner with the lowest loss on the whole validation half, or an ensemble.
+
+    Writes genotype.json last: it says that the search has ended.
+
+    Args:
+        view: The search at its end.
+        directory: Where files go.
+        genotypes: Every learner's architecture.
+        epoch: How many epochs led to them.
+        validated: How learners do; None: nothing was trained, so the first one is kept.
+        more: Further entries of the last row of metrics.jsonl.
+    """
+    marks = validated.marks if validated else [{} for _ in genotypes]
+    kept = best(marks)
+    together = select(view, validated, genotypes)
+    end: dict[str, Any] = {"event": "end", "learners": marks, "kept": kept}
+    if together:
+        end["kept"] = kept = together.learners[0]
+        end["ensemble"] = together.to_row()
+        directory.write_text(ensemble.FILE, together.to_json())
+        print(together.as_text())
+    append_once(directory, end | dict(more or {}))
+    about = {"learner": kept, "epoch": epoch, **marks[kept]}
+    directory.write_text("genotype.json", genotypes[kept].to_json(about))
+    return Found(genotypes[kept], directory.path, kept, marks, view.setup.size, together)
+
+
+def best(marks: Sequence[Mapping[str, float]]) -> int:
+    """Return the learner with the lowest validation loss; the first where there is none."""
+    return min(range(len(marks)), key=lambda k: marks[k].get("valid_loss", 0.0))
+
+
+def append_once(directory: RunDirectory, end: Mapping[str, Any]) -> None:
+    """Append the last row, unless a search that was stopped after it has done so."""
+    if not any(row["event"] == "end" for row in directory.rows()):
+        directory.append(dict(end))
+
+
+def select(
+    view: View, validated: Validated | None, genotypes: Sequence[Genotype]
+) -> Ensemble | None:
+    """Select an ensemble on the validation half; the first learners where nothing was trained.
+
+    None: the method keeps one learner alone.
+    """
+    members = view.problem.extra(Members)
+    if not members:
+        return None
+    chosen = list(range(members.count))
+    marks: dict[str, float] = {}
+    if validated:
+        probabilities = torch.cat(validated.probabilities, 1)
+        chosen = forward_selection(probabilities, validated.y, members.count)
+        marks = ensemble.marks(probabilities[chosen], validated.y)
+    return Ensemble(tuple(chosen), tuple(genotypes[k] for k in chosen), marks)

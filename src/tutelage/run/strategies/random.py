@@ -1,0 +1,59 @@
+"""Random search: architectures are drawn when the search begins, and nothing is trained."""
+
+from __future__ import annotations
+
+from typing import Any, cast, final
+
+from tutelage.problem import Problem
+from tutelage.run.job.directory import RunDirectory
+from tutelage.run.monitor.relaxed import Watching
+from tutelage.run.networks.found import Found
+from tutelage.run.networks.relaxation import BoundAlphas
+from tutelage.run.strategies.keep import keep
+from tutelage.run.strategies.relaxed import Relaxed
+from tutelage.run.supernet.setup import Setup
+from tutelage.run.supernet.view import View
+from tutelage.searches.base import Relaxing
+from tutelage.spaces.base import Space
+
+
+@final
+class Random:
+    """Every learner's architecture is drawn, and the first one is kept, or an ensemble."""
+
+    epochs = 0
+    refuse = staticmethod(Relaxed.refuse)
+
+    def __init__(self, setup: Setup) -> None:
+        """Open the table of the settings.
+
+        Raises:
+            ValueError: It is none, or not of this space.
+        """
+        self.setup = setup
+        self.watching = Watching(setup.settings, setup.space)
+
+    def check(self, view: View) -> None:
+        """Refuse nothing."""
+
+    def bind(self, space: Space) -> BoundAlphas:
+        """Bind the search to the space of one supernet."""
+        return BoundAlphas(cast(Relaxing, self.setup.search), space, self.setup.device)
+
+    def train(self, problem: Problem, spaces: list[Space]) -> Problem:
+        """Train nothing: the problem is the method's."""
+        return problem
+
+    def observe(self, view: View) -> dict[str, Any]:
+        """Observe nothing: there is no epoch."""
+        return {}
+
+    def shown(self, view: View) -> dict[str, str]:
+        """Show nothing: there is no step."""
+        return {}
+
+    def conclude(self, view: View, directory: RunDirectory) -> Found:
+        """Keep the first learner's architecture, or those of an ensemble; say what they are."""
+        genotypes = [view.genotype(learner) for learner in view.learners]
+        table = self.watching.table and {"table": self.watching.looked_up(genotypes)}
+        return keep(view, directory, genotypes, view.epoch, None, table or {})

@@ -1,0 +1,112 @@
+"""A search by alphas: operations are mixed, the alphas descend, an architecture is read off."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, cast, final
+
+from tutelage.config import Run
+from tutelage.problem import Problem
+from tutelage.run.job.directory import RunDirectory
+from tutelage.run.monitor.relaxed import Watching
+from tutelage.run.networks.found import Found
+from tutelage.run.networks.relaxation import BoundAlphas
+from tutelage.run.strategies.keep import keep
+from tutelage.run.strategies.validation import validate
+from tutelage.run.supernet.penalty import with_penalty
+from tutelage.run.supernet.setup import Setup
+from tutelage.run.supernet.view import View
+from tutelage.searches.base import Relaxing
+from tutelage.spaces.base import Space
+from tutelage.spaces.genotype import Genotype
+
+SHORT = re.compile(r"_conv|_pool|_connect|x\d|_(?=\d)")
+"""What a progress line leaves out of an operation's name: sep_conv_3x3 is sep3."""
+
+
+@final
+class Relaxed:
+    """Alphas descend on the validation half, and what they favour is kept."""
+
+    def __init__(self, setup: Setup) -> None:
+        """Observe nothing yet.
+
+        Raises:
+            ValueError: The table of the settings is none, or not of this space.
+        """
+        self.setup, self.epochs = setup, setup.settings.epochs
+        self.watching = Watching(setup.settings, setup.space)
+
+    @staticmethod
+    def refuse(settings: Run) -> None:
+        """Refuse settings that would do nothing.
+
+        Raises:
+            ValueError: There are such.
+        """
+        if settings.ranked:
+            raise ValueError(
+                f"ranked = {settings.ranked}: only searches that sample paths rank architectures "
+                "in the supernet, single-path and diverse-paths"
+            )
+
+    def check(self, view: View) -> None:
+        """Refuse nothing: limits that cannot be met were refused with the budget."""
+
+    def bind(self, space: Space) -> BoundAlphas:
+        """Bind the search to the space of one supernet."""
+        return BoundAlphas(cast(Relaxing, self.setup.search), space, self.setup.device)
+
+    def train(self, problem: Problem, spaces: list[Space]) -> Problem:
+        """Add the penalties on architectures to the loss of the alphas."""
+        budget, count = self.setup.budget, len(problem.learners)
+        limits = budget.penalties(spaces, count, self.setup.device) if budget else []
+        return with_penalty(problem, limits)
+
+    def observe(self, view: View) -> dict[str, Any]:
+        """Say what the mixes are, and what an epoch's architectures tell of collapse."""
+        return mixes(view) | self.watching.after(view)
+
+    def shown(self, view: View) -> dict[str, str]:
+        """Return the cells of the first learner's architecture, in short."""
+        return {
+            group: " ".join(
+                "+".join(f"{SHORT.sub('', op)}({state})" for op, state in node)
+                for node in cell.nodes
+            )
+            for group, cell in view.genotype(view.learners[0]).cells.items()
+        }
+
+    def conclude(self, view: View, directory: RunDirectory) -> Found:
+        """Keep the learner with the lowest loss on the whole validation half, or an ensemble."""
+        return keep(view, directory, self._genotypes(view), self._epoch(view), validate(view))
+
+    def _genotypes(self, view: View) -> list[Genotype]:
+        """Read every learner's architecture off: of the end, or the epoch that a stop keeps."""
+        if stopped := self.watching.stopped:
+            before = self.watching.history[stopped["epoch"]]
+            return [Genotype.from_dict(learner["genotype"]) for learner in before]
+        return [view.genotype(learner) for learner in view.learners]
+
+    def _epoch(self, view: View) -> int:
+        """Count the epochs that led to what is kept."""
+        stopped = self.watching.stopped
+        return stopped["epoch"] + 1 if stopped else view.epoch
+
+
+def mixes(view: View) -> dict[str, Any]:
+    """Say how much of every operation there is, what is read off, and what that costs."""
+    search, budget = cast(Relaxing, view.setup.search), view.setup.budget
+    alphas = [view.alphas(learner) for learner in view.learners]
+    found: dict[str, Any] = {"mix": [rounded(search.expected(each).operations) for each in alphas]}
+    found["genotype"] = [view.genotype(learner).to_dict() for learner in view.learners]
+    if budget:
+        spaces = map(view.space_of, view.learners)
+        found["cost"] = [budget.costs(*pair) for pair in zip(spaces, alphas, strict=True)]
+    return found
+
+
+def rounded(operations: Mapping[str, Any]) -> dict[str, list[list[float]]]:
+    """Return weights as plain numbers, edges x operations for every group."""
+    return {g: [[round(x, 6) for x in each] for each in w.tolist()] for g, w in operations.items()}

@@ -1,0 +1,64 @@
+"""How learners do on the whole validation half when a search ends."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.data.draws import draws
+from tutelage.extras import Members
+from tutelage.problem import pick
+from tutelage.run.supernet.view import View
+
+
+class Validated(NamedTuple):
+    """How learners do on the whole validation half; all tensors are on the CPU."""
+
+    marks: list[dict[str, float]]
+    """Loss and accuracy of every learner; theirs in a first stage are `first_loss`, ..."""
+    probabilities: list[Tensor]
+    """Of every batch, (K, B, C); none where no ensemble is to be selected."""
+    y: Tensor
+    """Labels (N,)."""
+
+
+@torch.no_grad()
+def validate(view: View) -> Validated:
+    """Measure every learner on the whole validation half."""
+    sums: dict[tuple[int, str], float] = defaultdict(float)
+    probabilities, labels, selects = [], [], view.problem.extra(Members)
+    for logits, y in _answers(view):
+        for k, stages in enumerate(logits):
+            for stage, z in zip(("valid", "first"), stages, strict=False):
+                loss = nn.functional.cross_entropy(z, y, reduction="sum")
+                sums[k, f"{stage}_loss"] += loss.item()
+                sums[k, f"{stage}_accuracy"] += int((z.argmax(1) == y).sum())
+        labels.append(y.cpu())
+        if selects:
+            each = [own.double().softmax(1).cpu() for own, *_ in logits]
+            probabilities.append(torch.stack(each))
+    y = torch.cat(labels)
+    marks: list[dict[str, float]] = [{} for _ in view.learners]
+    for (k, mark), value in sums.items():
+        marks[k][mark] = value / len(y)
+    return Validated(marks, probabilities, y)
+
+
+def _answers(view: View) -> Iterator[tuple[list[list[Tensor]], Tensor]]:
+    """Yield batches of the validation half, not augmented: all learners' logits, and labels (B,).
+
+    Where a learner has weights of a first stage, their logits (B, C) follow its own.
+    """
+    seed = draws(view.setup.settings.seed, "search/validate").integers(2**63)
+    torch.manual_seed(int(seed))
+    for x, y, _ in view.validation():
+        logits = []
+        for learner in view.learners:
+            alphas = pick(view.variables, learner.alphas)
+            paths = (learner.weights, *learner.drafts[:1])
+            logits.append([learner.net(pick(view.variables, path), alphas, x) for path in paths])
+        yield logits, y

@@ -1,0 +1,182 @@
+"""The state of one phase: what it trains, and all that the next phase replaces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tutelage.clock import Clock
+from tutelage.config import Weights
+from tutelage.data.draws import draws
+from tutelage.multilevel import Level
+from tutelage.problem import Learner, Problem, pick
+from tutelage.run.networks.factory import Maker
+from tutelage.run.networks.relaxation import Bound
+from tutelage.run.supernet import optimizers
+from tutelage.run.supernet.phases import Stretch
+from tutelage.run.supernet.setup import Setup
+from tutelage.run.supernet.strategy import Strategy
+from tutelage.run.supernet.transition import carried, carry_moments
+from tutelage.spaces.base import Space
+from tutelage.spaces.narrowing import Kept, strongest
+from tutelage.virtual import Rate, Tree, leaves, rebuild, tree_map
+
+
+@dataclass(eq=False)
+class PhaseState:
+    """A problem on its way: its variables, their momentum, and what moves them."""
+
+    stretch: Stretch
+    """The phase among the epochs."""
+    kept: list[Kept]
+    """The operations that every edge has, of each learner; one for all before they differ."""
+    spaces: list[Space]
+    """What of the space they leave; the last one serves the learners that follow."""
+    bound: list[Bound]
+    """Of every supernet what relaxes its choices, or samples its paths."""
+    problem: Problem
+    variables: dict[str, Tree]
+    optimisers: dict[str, torch.optim.Adam]
+    """Of every variable that moves as alphas do."""
+    velocities: dict[str, Tree] = field(default_factory=dict)
+
+    def levels(self, epoch: int) -> list[Level]:
+        """List the levels that train in an epoch of the search, inner first."""
+        own, thawed = epoch - self.stretch.drawn, epoch >= self.stretch.thaw
+        return [
+            level
+            for level in self.problem.levels
+            if level.trains(own) and (thawed or level.optimiser != "alphas")
+        ]
+
+    def rate(self, level: Level, weights: Weights, epoch: int, gone: float) -> Rate:
+        """Return how a level's variable descends: at a rate that falls over its epochs.
+
+        Args:
+            level: One whose variable moves as weights do.
+            weights: The settings of its descent.
+            epoch: The present epoch of the search.
+            gone: What share of it is gone.
+        """
+        own = float(epoch - self.stretch.drawn) + (gone if weights.anneal == "step" else 0)
+        return optimizers.rate(weights, level, own, self.stretch.span)
+
+    def move(self, name: str, gradient: Tree, clip: float) -> None:
+        """Let Adam move alphas in place, by a gradient of at most this norm; 0: of any."""
+        optimizers.move(self.optimisers[name], self.variables[name], gradient, clip)
+
+    def alphas(self, learner: Learner) -> Tree:
+        """Return a learner's alphas, on the CPU."""
+        return tree_map(Tensor.cpu, pick(self.variables, learner.alphas))
+
+    def check(self, epoch: int, step: int) -> None:
+        """Raise ValueError where a variable is no number, so that no checkpoint takes it."""
+        for name, tree in self.variables.items():
+            floats = [x for x in leaves(tree) if x.is_floating_point()]
+            if not all(bool(torch.isfinite(x).all()) for x in floats):
+                raise ValueError(
+                    f"variable {name} is no longer finite at epoch {epoch}, step {step}, and is "
+                    "not saved; a lower --weights.lr may help"
+                )
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds."""
+        return {
+            "sampled": [state for each in self.bound if (state := each.state())],
+            "kept": self.kept,
+            "variables": self.variables,
+            "velocities": self.velocities,
+            "optimisers": {name: x.state_dict() for name, x in self.optimisers.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from a checkpoint of the same phase."""
+        for each, stored in zip(self.bound, state["sampled"], strict=False):
+            each.restore(stored)
+
+        def placed(x: Tensor) -> Tensor:
+            return x.to(device)
+
+        for name, tree in state["variables"].items():
+            if name in self.optimisers:  # Adam holds these very tensors
+                for mine, stored in zip(leaves(self.variables[name]), leaves(tree), strict=True):
+                    mine.copy_(stored)
+            else:
+                pairs = zip(leaves(tree), leaves(self.variables[name]), strict=True)
+                self.variables[name] = rebuild(tree, (x.to(mine.device) for x, mine in pairs))
+        self.velocities = {n: tree_map(placed, x) for n, x in state["velocities"].items()}
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+
+
+def begin(
+    setup: Setup, strategy: Strategy, clock: Clock, index: int, kept: list[Kept]
+) -> PhaseState:
+    """Begin a phase: make its problem, the variables drawn afresh, and optimisers for it."""
+    clock.phase, stretch = index, setup.phases[index]
+    partial = stretch.phase.partial or setup.space.variant.partial
+    varied = setup.space.varied(partial=partial)
+    spaces = [varied.narrowed(each) for each in kept]
+    maker = Maker(
+        bind=strategy.bind,
+        spaces=spaces,
+        size=replace(setup.size, cells=setup.size.cells + stretch.phase.cells),
+        clock=clock,
+        epochs=stretch.span,
+        device=setup.device,
+        amp=torch.bfloat16 if setup.settings.precision == "bf16" else None,
+        images=setup.images,
+        flops=setup.flops,
+        pictures=setup.pictures,
+    )
+    problem = setup.method(maker)
+    for each in maker.bound:
+        each.begin_epoch()  # what a method draws to see that it can is no sub-network's step
+    problem = strategy.train(problem, spaces)
+    variables = dict(problem.variables)
+    optimisers = optimizers.adams(setup.settings.alphas, problem.levels, variables)
+    return PhaseState(stretch, kept, spaces, maker.bound, problem, variables, optimisers)
+
+
+def follow(setup: Setup, strategy: Strategy, clock: Clock, before: PhaseState) -> PhaseState:
+    """Begin the next phase, with the operations that the alphas of the one before favour."""
+    index = clock.phase + 1
+    seed = draws(setup.settings.seed, "search/phase", index).integers(2**63)
+    torch.manual_seed(int(seed))  # for the new weights
+    to = setup.phases[index].phase
+    kept = before.kept
+    columns: list[Kept] = [{} for _ in before.problem.learners]
+    if to.operations:
+        kept, columns = _favoured(setup, before, to.operations)
+    now = begin(setup, strategy, clock, index, kept)
+    if to.carries:
+        _carry(setup, before, now, columns)
+    return now
+
+
+def _favoured(setup: Setup, before: PhaseState, count: int) -> tuple[list[Kept], list[Kept]]:
+    """Choose every learner's strongest operations: what is left, and by columns of its alphas."""
+    learners = before.problem.learners
+    alphas = [before.alphas(learner) for learner in learners]
+    wholes = (before.kept * len(alphas))[: len(alphas)]  # before the first phase all share one
+    if setup.budget:
+        spaces = (before.spaces * len(alphas))[: len(alphas)]
+        spared = setup.budget.spared
+        alphas = [spared(*pair, count) for pair in zip(spaces, alphas, strict=True)]
+    pairs = [strongest(whole, each, count) for whole, each in zip(wholes, alphas, strict=True)]
+    return [left for left, _ in pairs], [chosen for _, chosen in pairs]
+
+
+def _carry(setup: Setup, before: PhaseState, now: PhaseState, columns: list[Kept]) -> None:
+    """Take over what the phase before has learnt."""
+    now.variables, now.velocities = carried(
+        before.problem, now.problem, before.variables, before.velocities, columns
+    )
+    now.optimisers = optimizers.adams(setup.settings.alphas, now.problem.levels, now.variables)
+    for name, optimiser in now.optimisers.items():
+        moved, learners = before.variables[name], before.problem.learners
+        carry_moments(before.optimisers[name], optimiser, name, moved, learners, columns)

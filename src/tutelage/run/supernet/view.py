@@ -1,0 +1,81 @@
+"""A view of a running search: what is shown, measured and kept reads this, and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from torch import Tensor
+
+from tutelage.batch import Part
+from tutelage.problem import Learner, Problem, pick
+from tutelage.run.networks.relaxation import Bound
+from tutelage.run.supernet.setup import Setup
+from tutelage.searches.base import Relaxing
+from tutelage.spaces.base import Space
+from tutelage.spaces.genotype import Genotype
+from tutelage.virtual import Tree, tree_map
+
+
+@dataclass(frozen=True)
+class View:
+    """A search between two steps; the next step changes the tensors that it shows."""
+
+    setup: Setup
+    problem: Problem
+    spaces: Sequence[Space]
+    """Of the first supernet, the second, ...; the last one serves the others."""
+    bound: Sequence[Bound]
+    """Of every supernet what relaxes its choices, or samples its paths."""
+    variables: dict[str, Tree]
+    phase: int
+    epoch: int
+    """Epochs done."""
+    epochs: int
+    """Epochs of the whole search."""
+    step: int
+    """Steps done in the epoch."""
+    steps: int
+    """Steps of an epoch."""
+    training: frozenset[str]
+    """Variables that train in the epoch."""
+    rates: Mapping[str, float]
+    """Learning rates of the weights that train."""
+    last: Mapping[str, float]
+    """What the last step measured."""
+    means: Mapping[str, float]
+    """The means of the epoch so far."""
+    apart: Mapping[str, Mapping[str, float]]
+    """Of every summand of the top loss its gradient's parts, measured once an epoch."""
+
+    @property
+    def learners(self) -> Sequence[Learner]:
+        """Who may be kept."""
+        return self.problem.learners
+
+    def weights(self, learner: Learner) -> dict[str, Tensor]:
+        """Return a learner's weights."""
+        return cast("dict[str, Tensor]", pick(self.variables, learner.weights))
+
+    def alphas(self, learner: Learner) -> Tree:
+        """Return a learner's alphas, on the CPU."""
+        return tree_map(Tensor.cpu, pick(self.variables, learner.alphas))
+
+    def space_of(self, learner: Learner) -> Space:
+        """Return the space of a learner's supernet: what the phases have left of it."""
+        return self.spaces[min(self.learners.index(learner), len(self.spaces) - 1)]
+
+    def genotype(self, learner: Learner) -> Genotype:
+        """Read a learner's architecture off."""
+        space, alphas, budget = self.space_of(learner), self.alphas(learner), self.setup.budget
+        derive = cast(Relaxing, self.setup.search).derive
+        return (budget.read if budget else derive)(space, alphas)
+
+    def validation(self) -> Iterator[Part]:
+        """Yield the validation half once, not augmented; of it as many batches as an epoch has.
+
+        Batches are those of the search, since a supernet normalises by the batch.
+        """
+        valid, limit = self.setup.streams.valid, self.setup.settings.limit_batches
+        return valid.in_order(limit * valid.batch_size if limit else None)
