@@ -42,7 +42,7 @@ def steps(monkeypatch):
     taken, advance = [], Searching.advance
 
     def counted(self):
-        taken.append(self.streams.train.batch_size)
+        taken.append(self.setup.streams.train.batch_size)
         advance(self)
 
     monkeypatch.setattr(Searching, "advance", counted)
