@@ -12,7 +12,7 @@ import torch
 
 from commands import BRIEF, SMALL, TINY, content
 from tutelage.run.job import checkpoint
-from tutelage.run.supernet import assemble
+from tutelage.run.strategies import assemble
 from tutelage.run.supernet.state import Searching
 from tutelage.virtual import leaves
 
