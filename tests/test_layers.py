@@ -31,11 +31,14 @@ ALLOWED = {
     "cpus": set(),
     "problem": {"clock", "multilevel", "virtual"},
     "config": {"checks", "searches.evolution"},
-    "quick": {"checks", "config", "parts"},
+    "quick": {"checks", "config", "parts", "searches.needs"},
     "parts": {"checks", "methods", "searches", "spaces"},
     "flags": {"checks", "config", "parts"},
     "spaces": {"spaces", "checks"},
-    "searches": {"spaces.base", "spaces.genotype", "spaces.paths", "searches", "clock", "checks"},
+    "searches": {
+        *("spaces.base", "spaces.genotype", "spaces.paths", "spaces.ready"),
+        *("searches", "clock", "checks"),
+    },
     "methods": {
         *("clock", "multilevel", "virtual", "problem", "transfer", "ensembling"),
         *("checks", "methods"),

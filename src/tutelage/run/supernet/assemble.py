@@ -15,6 +15,7 @@ from tutelage.problem import Method
 from tutelage.run.job.device import device_named
 from tutelage.run.job.threads import elements
 from tutelage.searches.base import Search
+from tutelage.searches.needs import fit, size_of
 from tutelage.spaces.base import Size, Space
 
 
@@ -44,7 +45,7 @@ def joined(settings: Run) -> Joined:
     search: Search = make_part("search", settings.search)
     method = make_part("method", settings.method)
     asked = make_part("space", settings.space)
-    space = search.fit(asked)
+    space = fit(search, asked)
     check_kind(settings, search)
     settings = replace(
         settings,
@@ -53,7 +54,7 @@ def joined(settings: Run) -> Joined:
         space=part_settings("space", asked),
     )
     train = read(settings.data, "train")
-    channels, cells = search.size(space)
+    channels, cells = size_of(search, space)
     size = Size(
         channels=settings.channels or channels,
         cells=settings.cells or cells,

@@ -63,7 +63,7 @@ class Searching:
         self.method, self.search, self.space = method, search, space
         self.size, self.streams, self.settings = size, streams, settings
         self.device = streams.train.device
-        self.stretches = stretches(search.phases(space), settings.epochs)
+        self.stretches = stretches(search.needs(space).phases, settings.epochs)
         self.clock = Clock()
         self.via = optimizers.rule(settings)
         self.epoch, self.step = 0, 0
