@@ -254,6 +254,8 @@ class Problem(NamedTuple):
     probe: Callable[[dict[str, Tree], Part, Part], Taught] | None = None
     """Of a method that teaches sampled sub-networks: what students and teacher say of some
     images (the second part), the teacher made for others (the first)."""
+    teacher: str = ""
+    """Who the teacher of a probe is: a sentence that is logged with it, for the report."""
     seeds: Callable[[dict[str, Tree]], Sequence[Any]] | None = None
     """Mixes of architectures that are worth a place in the first generation of the evolution."""
     score: Callable[[dict[str, Tree], Any, Part], Tensor] | None = None

@@ -151,6 +151,7 @@ class Cream:
             variables=variables | {"path": path},
             levels=[Level("w", learn), sparse],
             probe=probe,
+            teacher="Their teacher is the path of the board that the matching chooses for them.",
             seeds=lambda variables: [under(start, path) for path in paths_of(variables["board"])],
         )
 

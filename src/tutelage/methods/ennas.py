@@ -39,6 +39,11 @@ from tutelage.multilevel import Level
 from tutelage.problem import Learner, Make, Problem, Taught
 from tutelage.transfer import cross_entropy, divergence
 
+TEACHER = (
+    "Their teacher is the ensemble of them, weighted to fit a training batch; on training batches "
+    "these are the labels that it is judged by, so its gap is wider there."
+)
+
 
 @dataclass(frozen=True)
 class EnNAS:
@@ -117,4 +122,5 @@ class EnNAS:
             learners=[Learner(net, ("W",), ("A",))],
             share=self.share or 1 / m,
             probe=probe,
+            teacher=TEACHER,
         )

@@ -49,9 +49,11 @@ def after(
         measures: Whether the next epoch's paths need how much operations differ.
 
     Returns:
-        The epoch's entry in metrics.jsonl, `probe`.
+        The epoch's entries in metrics.jsonl: `probe`, and `taught_by` where there is a teacher.
     """
-    row = {"probe": probed(problem, variables, train, valid)}
+    row: dict[str, Any] = {"probe": probed(problem, variables, train, valid)}
+    if problem.teacher:
+        row["taught_by"] = problem.teacher
     for learner, sampled in zip(problem.learners, supernets if measures else (), strict=False):
         weights = pick(variables, learner.weights)
         sampled.diversity = compared(learner.net, weights, train)
