@@ -207,10 +207,10 @@ def test_phases_are_the_papers():
 @pytest.mark.parametrize(
     ("settings", "space", "said"),
     [
-        ({"progressive": True}, S2, "space 's2' has edges of 2 operations: .* keeps 4"),
-        ({"progressive": True}, S1, "space 's1' has edges of 2 operations: .* keeps 4"),
-        ({"progressive": True}, S3, "space 's3' has edges of 2 operations: .* keeps 4"),
-        ({"operations": 7}, DARTS, "has edges of 7 operations: .* keeps 7"),
+        ({"progressive": True}, S2, "space 's2' has edges of 2 operations, .* keeps 4"),
+        ({"progressive": True}, S1, "space 's1' has edges of 2 operations, .* keeps 4"),
+        ({"progressive": True}, S3, "space 's3' has edges of 2 operations, .* keeps 4"),
+        ({"operations": 7}, DARTS, "has edges of 7 operations, .* keeps 7"),
         ({"partial": 2}, DARTS, "partial_end = 4: must be at most partial = 2"),
         ({"operations": 3}, NASBENCH201, "give progressive"),
         ({"progressive": False, "partial_end": 2}, DARTS, "give progressive"),

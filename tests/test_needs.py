@@ -114,12 +114,20 @@ def test_only_cells_of_darts_shape_never_keep_none(name):
     [
         (Needs(), DARTS, ""),
         (Needs(groups=frozenset({"normal", "reduce"})), DARTS, ""),
-        (Needs(groups=frozenset({"normal"})), DARTS, "has choices in normal, reduce"),
+        (
+            Needs(groups=frozenset({"normal"})),
+            DARTS,
+            "has choices in normal and reduce, not in normal",
+        ),
         (Needs(least=8), DARTS, ""),
-        (Needs(least=8, left_out=frozenset({"none"})), DARTS, "has edges of 7 operations"),
-        (Needs(least=3), S1, "has edges of 2 operations"),
+        (
+            Needs(least=8, left_out=frozenset({"none"})),
+            DARTS,
+            "has edges of 7 operations, and at least 8 are needed",
+        ),
+        (Needs(least=3), S1, "has edges of 2 operations, and at least 3 are needed"),
         (Needs(operations=DARTS.operations), DARTS, ""),
-        (Needs(operations=DARTS.operations), S3, "has other operations"),
+        (Needs(operations=DARTS.operations), S3, "has other operations on its edges"),
     ],
 )
 def test_what_a_space_lacks_by_hand(needs, space, said):
@@ -142,11 +150,15 @@ def test_a_refusal_names_the_ready_spaces_that_fit():
     with pytest.raises(ValueError) as refusal:
         fit(Asking(asked=need), S1)
     assert str(refusal.value) == (
-        "space 's1' has choices in normal, reduce: it counts six edges: use the space nasbench201"
+        "space 's1' has choices in normal and reduce, not in cell: it counts six edges: "
+        "use the space nasbench201"
     )
     with pytest.raises(ValueError) as refusal:
         fit(Asking(asked=Needs(least=99, why="it narrows much")), S1)
-    assert str(refusal.value) == "space 's1' has edges of 2 operations: it narrows much"
+    said = "space 's1' has edges of 2 operations, and at least 99 are needed"
+    assert str(refusal.value) == f"{said}: it narrows much"
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        fit(Asking(asked=Needs(least=99)), S1)
 
 
 def test_a_phase_that_a_space_cannot_build_is_refused_at_once():

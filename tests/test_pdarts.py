@@ -173,11 +173,11 @@ def test_every_phase_has_its_rate():
             NASBENCH201,
             "space 'nasbench201' has .* normal and reduction cells.*: use the space darts",
         ),
-        (S1, "space 's1' has edges of 2 operations: .* use the space darts"),
+        (S1, "space 's1' has edges of 2 operations, .*: use the space darts"),
         (S4, "space 's4' has edges of 2 operations"),
         (
             DARTS.narrowed(dict.fromkeys(("normal", "reduce"), [range(5)] * 14)),
-            "edges of 5 operations: .* needs 6 at least",
+            "edges of 5 operations, and at least 6 are needed: .* narrows",
         ),
     ],
 )

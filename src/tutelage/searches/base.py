@@ -50,7 +50,7 @@ class Needs:
     operations: Mapping[str, Edges] | None = None
     """What every edge of every group must offer, in this order; None: anything."""
     why: str = ""
-    """Why all of this: the middle part of the sentence that refuses another space."""
+    """Why all of this: a part of the sentence that refuses another space."""
     left_out: frozenset[str] = frozenset()
     """Operations that no edge offers in the search, though the space has them."""
     variant: Mapping[str, Any] = field(default_factory=dict)

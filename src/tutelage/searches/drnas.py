@@ -138,8 +138,8 @@ class DrNas:
         (first, second), operations, frozen = self._progress(CELLS if left_out else KEEPING_NONE)
         return Needs(
             least=operations + 1,
-            why=f"the second phase keeps {operations} of them, so that it needs {operations + 1} "
-            "at least (with progressive = false there is none)",
+            why=f"the second phase keeps {operations} and drops the others (with progressive = "
+            "false there is none)",
             left_out=left_out,
             channels=36 if spares else None,
             cells=20 if spares else None,

@@ -16,7 +16,8 @@ def fit(search: Search, space: Space) -> Space:
     """
     needs = search.needs(space)
     if lacking := lacks(needs, space):
-        raise ValueError(f"space {space.name!r} {lacking}: {needs.why}{advice(search)}")
+        said = (f"space {space.name!r} {lacking}", needs.why, advice(search))
+        raise ValueError(": ".join(filter(None, said)))
     return made(needs, space)
 
 
@@ -29,11 +30,13 @@ def size_of(search: Search, space: Space) -> tuple[int, int]:
 def lacks(needs: Needs, space: Space) -> str:
     """Say what of a space is not as it must be; nothing where all is."""
     if needs.groups and set(space.operations) != needs.groups:
-        return f"has choices in {', '.join(space.operations)}"
+        there, wanted = (" and ".join(sorted(each)) for each in (space.operations, needs.groups))
+        return f"has choices in {there}, not in {wanted}"
     if needs.operations is not None and space.operations != needs.operations:
-        return "has other operations"
+        return "has other operations on its edges"
     count = fewest(space, needs.left_out)
-    return f"has edges of {count} operations" if count < needs.least else ""
+    few = f"has edges of {count} operations, and at least {needs.least} are needed"
+    return few if count < needs.least else ""
 
 
 def made(needs: Needs, space: Space) -> Space:
@@ -69,4 +72,4 @@ def fits(search: Search, space: Space) -> bool:
 def advice(search: Search) -> str:
     """Name the ready spaces that a search can use instead; nothing where there are none."""
     names = [space.name for space in ready() if fits(search, space)]
-    return f": use the space {' or '.join(names)}" if names else ""
+    return f"use the space {' or '.join(names)}" if names else ""

@@ -106,8 +106,8 @@ class PDarts:
         return Needs(
             groups=NORMAL_AND_REDUCTION,
             least=6,
-            why="P-DARTS deepens networks of normal and reduction cells, whose edges it narrows to "
-            "5 operations and then 3, so that it needs 6 at least",
+            why="P-DARTS deepens networks of normal and reduction cells, and narrows their edges "
+            "to 5 operations and then 3",
             cells=5,
             phases=(
                 Phase(frozen=self.frozen),
