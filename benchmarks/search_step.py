@@ -46,6 +46,7 @@ from tutelage.searches.darts import Darts
 from tutelage.searches.darts_minus import DartsMinus
 from tutelage.searches.drnas import DrNas
 from tutelage.searches.gdas import Gdas
+from tutelage.searches.needs import fit
 from tutelage.searches.pcdarts import PcDarts
 from tutelage.searches.pdarts import PDarts
 from tutelage.spaces.base import Size, Space
@@ -121,8 +122,8 @@ PAIRS = {
         Size(4, 3),
         compared=PDarts(),
     ),
-    "darts-minus": Pair(DartsMinus(), DartsMinus().fit(DARTS), originals.darts_minus, Size(4, 3)),
-    "drnas": Pair(DrNas(), DrNas().fit(DARTS).varied(partial=6), originals.drnas, Size(12, 3)),
+    "darts-minus": Pair(DartsMinus(), fit(DartsMinus(), DARTS), originals.darts_minus, Size(4, 3)),
+    "drnas": Pair(DrNas(), fit(DrNas(), DARTS).varied(partial=6), originals.drnas, Size(12, 3)),
 }
 
 

@@ -26,6 +26,7 @@ from tutelage.parts import make_part
 from tutelage.run.networks.factory import Maker
 from tutelage.run.networks.relaxation import BoundAlphas
 from tutelage.searches.darts import Darts
+from tutelage.searches.needs import fit
 from tutelage.spaces.base import Size
 
 
@@ -44,7 +45,7 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    space = Darts().fit(make_part("space", {"name": options.space}))
+    space = fit(Darts(), make_part("space", {"name": options.space}))
     size = Size(options.channels, options.cells)
 
     def part() -> Part:

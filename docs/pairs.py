@@ -20,6 +20,7 @@ from tutelage.methods import METHODS
 from tutelage.parts import make_part
 from tutelage.run.networks.factory import Maker
 from tutelage.searches import SEARCHES
+from tutelage.searches.needs import fit, size_of
 from tutelage.spaces import SPACES
 from tutelage.spaces.base import Size
 from tutelage.spaces.chain import Chain
@@ -55,8 +56,8 @@ def join(method: str, search: str, space: str) -> None:
     if space in CHAINS:
         cells = len(small.depths)
         small = replace(small, depths=(1,) * cells)
-    small = relaxation.fit(small)
-    for phase in relaxation.phases(small):
+    small = fit(relaxation, small)
+    for phase in relaxation.needs(small).phases:
         varied = small.varied(partial=phase.partial or 1)
         if phase.operations:
             first = list(range(phase.operations))
@@ -92,9 +93,9 @@ def able(search: str, spaces: Sequence[str]) -> list[str]:
 def entry(search: str, space: str) -> str:
     """Return the channels and cells, or layers, of a pair's supernets by default."""
     relaxation = make_part("search", {"name": search})
-    fitted = relaxation.fit(part(space))
-    channels, cells = relaxation.size(fitted)
-    phases = relaxation.phases(fitted)
+    fitted = fit(relaxation, part(space))
+    channels, cells = size_of(relaxation, fitted)
+    phases = relaxation.needs(fitted).phases
     depths = dict.fromkeys(str(cells + phase.cells) for phase in phases)  # each once, in order
     return "yes" if relaxation.kind == "draws" else f"{channels} × {', '.join(depths)}"
 

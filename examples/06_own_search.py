@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import tutelage
-from tutelage.searches.base import Kind, Phase, near_zero, softmax
+from tutelage.searches.base import Kind, Needs, near_zero, softmax
 from tutelage.spaces.base import Mix
 
 
@@ -17,17 +17,9 @@ class Cooling:
 
     kind: ClassVar[Kind] = "relaxes"
 
-    def fit(self, space):
-        """Take any space of mixed operations."""
-        return space
-
-    def size(self, space):
-        """Have the space's own channels and cells where the user gives none."""
-        return space.sizes[:2]
-
-    def phases(self, space):
-        """Search in one go."""
-        return (Phase(),)
+    def needs(self, space):
+        """Take any space as it is, and search in one go."""
+        return Needs()
 
     def alphas(self, space):
         """Draw alphas (edges, ops) near zero for every group of choices."""
@@ -41,9 +33,9 @@ class Cooling:
         """Return the mix that the search ends with."""
         return Mix(softmax({group: a / self.end for group, a in alphas.items()}))
 
-    def derive(self, space, alphas):
-        """Read off the strongest operations, by the space's rule."""
-        return space.genotype(self.expected(alphas))
+    def derive(self, space, alphas, allowed=None):
+        """Read off the strongest operations of those that are allowed, by the space's rule."""
+        return space.genotype(self.expected(alphas).only(allowed))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ def cost(genes):
     return {"params": 1_000_000 + 10_000 * sum(genes), "multiply_adds": 10_000_000 * sum(genes)}
 
 
+TEACHER = "Their teacher is the one that this run was given."
+
+
 def epoch_row(epoch, epochs, taught, generator):
     """Students that get better, their teacher 4 points above and 10 on what it is fitted to."""
     accuracy = 0.2 + 0.5 * epoch / epochs
@@ -43,6 +46,7 @@ def epoch_row(epoch, epochs, taught, generator):
         "probe": probe,
     }
     if taught:
+        row["taught_by"] = TEACHER
         probe |= {"teacher_accuracy": accuracy + 0.04, "gap": 0.04}
         known = {"teacher_accuracy": accuracy + 0.1, "gap": 0.1, "logit_distance": 3.0}
         row["teaching"] = known

@@ -15,7 +15,7 @@ from tutelage.methods.sgl import SGL
 from tutelage.methods.single import Single
 from tutelage.problem import Problem, pick
 from tutelage.run.supernet.transition import carried
-from tutelage.searches.base import Phase
+from tutelage.searches.base import Needs, Phase
 from tutelage.searches.darts import Darts
 from tutelage.searches.drnas import DrNas
 from tutelage.searches.pdarts import PDarts
@@ -190,9 +190,9 @@ def test_a_board_of_paths_starts_afresh_where_paths_have_other_shapes(tmp_path, 
 class Wider(Darts):
     """DARTS in two phases of all operations, the second with more channels."""
 
-    def phases(self, space):
+    def needs(self, space):
         """Search in two phases."""
-        return (Phase(partial=2), Phase(partial=1, carries=True))
+        return Needs(phases=(Phase(partial=2), Phase(partial=1, carries=True)))
 
 
 def test_a_board_of_paths_goes_on_where_paths_have_the_same_shapes(tmp_path, monkeypatch):

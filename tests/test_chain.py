@@ -226,7 +226,10 @@ def test_settings_that_cannot_work_are_refused(changed, message):
         (lambda: SMALL.supernet(Size(4, 5)), "cells = 5: .* has 3 layers, by its depths 2 1"),
         (lambda: SMALL.varied(partial=4), "a chain has neither partial channels"),
         (lambda: SMALL.varied(auxiliary_skip=True), "a chain has neither"),
-        (lambda: SMALL.varied(final_norm=True), "use the searches single-path"),
+        (
+            lambda: SMALL.varied(final_norm=True),
+            "use a space of cells, or a search that asks for none",
+        ),
         (
             lambda: SMALL.network(drawn(replace(SMALL, last=12), 0), own_size(SMALL)),
             "laid out otherwise: build it by its own layout",

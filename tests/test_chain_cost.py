@@ -213,7 +213,7 @@ def test_a_refused_limit_says_the_least_that_there_is(limits, message):
         strides=(1,),
     )  # fmt: skip
     priced = {"mbconv3_3x3": Cost(9_000_000, 1_000_000), "identity": Cost(1_000_000, 9_000_000)}
-    prices = Prices(Cost(0, 0), {"chain": [priced]}, [(1, 1)])
+    prices = Prices(Cost(0, 0), {"chain": [priced]}, [(1, 1)], keeps_none=True)
     budget = Budget(Darts(), prices, tuple(1e6 * limit for limit in limits), weight=1.0)
     if message is None:
         budget.check(space)

@@ -25,6 +25,7 @@ from tutelage.run.networks.teacher import Pictures
 from tutelage.run.search import search_run
 from tutelage.run.supernet.penalty import without_alphas
 from tutelage.searches.evolution import Evolution
+from tutelage.searches.needs import fit
 from tutelage.spaces.base import Size
 from tutelage.virtual import Exact, Rate, leaves
 from unrolled import unrolled
@@ -61,8 +62,8 @@ def join(method, search, space, dtype=torch.float64):
     """A combination at toy size: problem, search."""
     torch.manual_seed(0)
     relaxation = make_part("search", {"name": search, **SMALL.get(search, {})})
-    fitted = relaxation.fit(make_part("space", {"name": space}))
-    phase = relaxation.phases(fitted)[0]
+    fitted = fit(relaxation, make_part("space", {"name": space}))
+    phase = relaxation.needs(fitted).phases[0]
     if phase.partial:
         fitted = fitted.varied(partial=phase.partial)
     cells = fitted.sizes.cells if space in CHAINS else SIZE.cells
@@ -93,7 +94,7 @@ def join(method, search, space, dtype=torch.float64):
 def phases(search, space):
     """How many phases the search of a pair has."""
     relaxation = make_part("search", {"name": search})
-    return len(relaxation.phases(relaxation.fit(make_part("space", {"name": space}))))
+    return len(relaxation.needs(fit(relaxation, make_part("space", {"name": space}))).phases)
 
 
 def batch(images=4, side=8):

@@ -15,6 +15,7 @@ from tutelage.run.cost.budget import Budget
 from tutelage.run.cost.count import describe, multiply_adds, weights
 from tutelage.run.cost.table import Cost, prices_of
 from tutelage.run.supernet.penalty import with_penalty
+from tutelage.searches.needs import fit
 from tutelage.spaces.base import Mix, Size
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.published import PUBLISHED
@@ -42,7 +43,7 @@ def space_named(name):
 def joined(search, space):
     """A search, and a space that fits it."""
     relaxation = make_part("search", {"name": search})
-    return relaxation, relaxation.fit(space_named(space))
+    return relaxation, fit(relaxation, space_named(space))
 
 
 def toy(space):

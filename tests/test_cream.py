@@ -298,4 +298,5 @@ def test_killed_and_resumed_is_the_run_left_alone_and_evolves_from_its_board(tmp
         ends[1]["gradient"]["validate"]["learn"] > 0 == ends[1]["gradient"]["validate"]["validate"]
     )
     assert {"teacher_accuracy", "gap", "students_accuracy"} <= set(ends[1]["probe"])
+    assert "the path of the board that the matching chooses" in ends[1]["taught_by"]
     assert {"teacher_accuracy", "gap"} <= set(ends[1]["teaching"])

@@ -10,6 +10,7 @@ from tutelage.clock import Clock
 from tutelage.run.search import search_run
 from tutelage.searches.darts import Darts
 from tutelage.searches.darts_minus import DartsMinus
+from tutelage.searches.needs import fit
 from tutelage.spaces.base import Size
 from tutelage.spaces.cells import DARTS, S2
 from tutelage.spaces.nb201 import NASBENCH201
@@ -56,14 +57,14 @@ def test_with_factor_0_it_is_darts_to_the_bit(space, via, tmp_path):
 
 @pytest.mark.parametrize("space", [DARTS, S2, NASBENCH201], ids=lambda space: space.name)
 def test_it_asks_for_the_skip_only_where_it_has_weight(space):
-    assert DartsMinus().fit(space) == space.varied(auxiliary_skip=True)
-    assert DartsMinus(factor=0.0).fit(space) == space
+    assert fit(DartsMinus(), space) == space.varied(auxiliary_skip=True)
+    assert fit(DartsMinus(factor=0.0), space) == space
 
 
 @pytest.mark.parametrize("space", [DARTS, S2, NASBENCH201], ids=lambda space: space.name)
 def test_the_skip_is_not_read_off(space):
     search = DartsMinus(factor=100.0)
-    fitted = search.fit(space)
+    fitted = fit(search, space)
     for seed in range(20):
         torch.manual_seed(seed)
         alphas = {group: torch.randn(shape) for group, shape in space.choices.items()}
@@ -81,7 +82,7 @@ def test_the_skip_stands_outside_of_the_softmax():
 
 def test_an_edge_without_operations_has_its_skip_still():
     """With no operation at all a cell of NAS-Bench-201 is its skips: x, then (b + b^2) x, ..."""
-    space = DartsMinus().fit(NASBENCH201)
+    space = fit(DartsMinus(), NASBENCH201)
     net = space.supernet(Size(channels=4, cells=1)).double()
     seen = {}
     net.skeleton.cells[0].register_forward_hook(lambda _, args, y: seen.update(x=args[0], y=y))

@@ -12,6 +12,7 @@ from toys import ToySupernet
 from tutelage.clock import Clock
 from tutelage.searches.base import Phase
 from tutelage.searches.drnas import DrNas, concentrations
+from tutelage.searches.needs import fit
 from tutelage.spaces.cells import DARTS, S1, S2, S3
 from tutelage.spaces.nb201 import NASBENCH201
 from tutelage.virtual import Exact, leaves, rebuild, virtual_step
@@ -173,32 +174,32 @@ def test_decay_adds_nothing():
 
 
 def test_none_goes_from_cells_and_stays_in_the_benchmark():
-    fitted = DrNas().fit(DARTS)
+    fitted = fit(DrNas(), DARTS)
     assert dict(fitted.choices) == {"normal": (14, 7), "reduce": (14, 7)}
     for group, edges in fitted.operations.items():
         for before, after in zip(DARTS.operations[group], edges, strict=True):
             assert after == tuple(name for name in before if name != "none")
-    assert DrNas().fit(S3).operations == S2.operations
-    assert DrNas().fit(S1).operations == S1.operations
-    assert DrNas().fit(NASBENCH201) == NASBENCH201
+    assert fit(DrNas(), S3).operations == S2.operations
+    assert fit(DrNas(), S1).operations == S1.operations
+    assert fit(DrNas(), NASBENCH201) == NASBENCH201
 
 
 def test_phases_are_the_papers():
-    assert DrNas().phases(DrNas().fit(DARTS)) == (
+    assert DrNas().needs(fit(DrNas(), DARTS)).phases == (
         Phase(frozen=0.4, partial=6),
         Phase(frozen=0.4, partial=4, operations=4, carries=True),
     )
     for space in (NASBENCH201, S1, S2, S3):
-        assert DrNas().phases(DrNas().fit(space)) == (Phase(),)
-    assert DrNas(progressive=True).phases(NASBENCH201) == (
+        assert DrNas().needs(fit(DrNas(), space)).phases == (Phase(),)
+    assert DrNas(progressive=True).needs(NASBENCH201).phases == (
         Phase(frozen=0.2, partial=4),
         Phase(frozen=0.2, partial=2, operations=3, carries=True),
     )
-    assert DrNas(partial_end=3, operations=2, frozen=0).phases(DARTS) == (
+    assert DrNas(partial_end=3, operations=2, frozen=0).needs(DARTS).phases == (
         Phase(partial=6),
         Phase(partial=3, operations=2, carries=True),
     )
-    assert DrNas(progressive=False, partial=4, frozen=0.3).phases(DARTS) == (
+    assert DrNas(progressive=False, partial=4, frozen=0.3).needs(DARTS).phases == (
         Phase(partial=4, frozen=0.3),
     )
 
@@ -206,10 +207,10 @@ def test_phases_are_the_papers():
 @pytest.mark.parametrize(
     ("settings", "space", "said"),
     [
-        ({"progressive": True}, S2, "the space s2 have 2 operations and keep 4"),
-        ({"progressive": True}, S1, "the space s1 have 2 operations and keep 4"),
-        ({"progressive": True}, S3, "the space s3 have 2 operations and keep 4"),
-        ({"operations": 7}, DARTS, "have 7 operations and keep 7"),
+        ({"progressive": True}, S2, "space 's2' has edges of 2 operations, .* keeps 4"),
+        ({"progressive": True}, S1, "space 's1' has edges of 2 operations, .* keeps 4"),
+        ({"progressive": True}, S3, "space 's3' has edges of 2 operations, .* keeps 4"),
+        ({"operations": 7}, DARTS, "has edges of 7 operations, .* keeps 7"),
         ({"partial": 2}, DARTS, "partial_end = 4: must be at most partial = 2"),
         ({"operations": 3}, NASBENCH201, "give progressive"),
         ({"progressive": False, "partial_end": 2}, DARTS, "give progressive"),
@@ -217,7 +218,7 @@ def test_phases_are_the_papers():
 )
 def test_refuses_phases_that_cannot_be(settings, space, said):
     with pytest.raises(ValueError, match=said):
-        DrNas(**settings).fit(space)
+        fit(DrNas(**settings), space)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +239,7 @@ def test_refuses_bad_settings(settings, said):
 
 
 def test_alphas_start_near_zero():
-    space = DrNas().fit(DARTS)
+    space = fit(DrNas(), DARTS)
     alphas = DrNas().alphas(space)
     assert {g: tuple(a.shape) for g, a in alphas.items()} == dict(space.choices)
     values = torch.cat([a.flatten() for a in alphas.values()])
@@ -265,7 +266,7 @@ def cell_alphas():
     means 3/15, 2/8, 1/1.75. Softmax: e^2 / (e^2 + 6 e) = .312, e / (e + 6) = .312 (equal), and
     1 / (1 + 6 / 8) = .571.
     """
-    space = DrNas().fit(DARTS)
+    space = fit(DrNas(), DARTS)
     names = space.operations["normal"][0]
     alphas = {g: torch.zeros(shape, dtype=torch.float64) for g, shape in space.choices.items()}
     normal = alphas["normal"]

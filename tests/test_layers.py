@@ -37,11 +37,14 @@ ALLOWED = {
     "extras": {"batch", "checks", "multilevel", "virtual"},
     "problem": {"clock", "extras", "multilevel", "virtual"},
     "config": {"checks", "searches.evolution"},
-    "quick": {"checks", "config", "parts"},
+    "quick": {"checks", "config", "parts", "searches.needs"},
     "parts": {"checks", "methods", "searches", "spaces"},
     "flags": {"checks", "config", "parts"},
     "spaces": {"spaces", "checks"},
-    "searches": {"spaces.base", "spaces.genotype", "spaces.paths", "searches", "clock", "checks"},
+    "searches": {
+        *("spaces.base", "spaces.genotype", "spaces.paths", "spaces.ready"),
+        *("searches", "clock", "checks"),
+    },
     "methods": {
         *("batch", "clock", "extras", "multilevel", "virtual", "problem", "transfer"),
         *("ensembling", "checks", "methods"),

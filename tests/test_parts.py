@@ -31,6 +31,7 @@ from tutelage.run.job.settings import plain
 from tutelage.run.networks.factory import Maker
 from tutelage.run.supernet.penalty import without_alphas
 from tutelage.run.supernet.phases import stretches
+from tutelage.searches.needs import fit, size_of
 from tutelage.spaces.base import Mix, Size
 from tutelage.spaces.chain import Chain
 
@@ -249,14 +250,15 @@ def test_every_recipe_joins_its_parts_in_every_phase(name, searched, monkeypatch
     monkeypatch.setitem(sys.modules, "timm", FakeTimm("tf_efficientnet_b7", widths=(1,) * 7))
     settings = searched(f"--recipe {name}")
     search, method = make_part("search", settings.search), make_part("method", settings.method)
-    space = search.fit(make_part("space", settings.space))
-    for stretch in stretches(search.phases(space), settings.epochs):
-        assert stretch.epochs == settings.epochs / len(search.phases(space))  # evenly, to the epoch
+    space = fit(search, make_part("space", settings.space))
+    phases = search.needs(space).phases
+    for stretch in stretches(phases, settings.epochs):
+        assert stretch.epochs == settings.epochs / len(phases)  # evenly, to the epoch
         varied = space.varied(partial=stretch.phase.partial or 1)
         if count := stretch.phase.operations:
             first = {g: [list(range(count))] * edges for g, (edges, _) in space.choices.items()}
             varied = varied.narrowed(first)
-        size = small(space, settings.channels or search.size(space)[0], settings.form, cells=1)
+        size = small(space, settings.channels or size_of(search, space)[0], settings.form, cells=1)
         cpu = torch.device("cpu")
         images = {"train": 2, "valid": 2}
         bind = binder(search)
@@ -300,7 +302,7 @@ def test_there_is_a_recipe_for_every_search_and_for_those_of_the_papers():
         for stem in stems if own.kind == "relaxes" else []:
             assert {f"{stem}-cifar10", f"{stem}-cifar100"} <= names
             try:
-                own.fit(make_part("space", {"name": "nasbench201"}))
+                fit(own, make_part("space", {"name": "nasbench201"}))
             except ValueError:
                 assert f"{stem}-nasbench201" not in names
             else:

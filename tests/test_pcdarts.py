@@ -12,6 +12,7 @@ from tutelage.clock import Clock
 from tutelage.methods.single import Single
 from tutelage.run.supernet.phases import stretches
 from tutelage.searches.darts import Darts
+from tutelage.searches.needs import fit
 from tutelage.searches.pcdarts import BETAS, PcDarts
 from tutelage.spaces.base import Mix, Size
 from tutelage.spaces.cells import DARTS, S2, S3
@@ -74,7 +75,7 @@ def test_edges_are_weighed_over_the_edges_that_enter_a_node():
 
 
 def test_only_weights_train_in_the_first_15_of_50_epochs(tmp_path, monkeypatch):
-    (stretch,) = stretches(PcDarts().phases(DARTS), 50)
+    (stretch,) = stretches(PcDarts().needs(DARTS).phases, 50)
     assert (stretch.thaw, stretch.phase.partial) == (15, 4)
     settings = {**TINY, "epochs": 10, "channels": 4, "search": PcDarts()}
     work = work_of(settings, tmp_path, monkeypatch, Single())
@@ -112,7 +113,7 @@ def test_with_all_channels_and_equal_edges_it_is_darts_scaled_node_by_node():
 def test_that_mix_runs_as_darts_supernet_does():
     """Values, and gradients in weights and alphas."""
     search = PcDarts(partial=1)
-    (phase,) = search.phases(search.fit(DARTS))
+    (phase,) = search.needs(fit(search, DARTS)).phases
     net = DARTS.varied(partial=phase.partial).supernet(Size(2, 3, 3)).double()
     assert DARTS.varied(partial=phase.partial) == DARTS
     alphas = equal_edges(drawn(search, DARTS))

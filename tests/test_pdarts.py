@@ -11,6 +11,7 @@ from tutelage.clock import Clock
 from tutelage.run.supernet.phases import stretches
 from tutelage.searches.base import softmax
 from tutelage.searches.darts import Darts
+from tutelage.searches.needs import fit, size_of
 from tutelage.searches.pdarts import PDarts, limit, skips
 from tutelage.spaces.base import Mix
 from tutelage.spaces.cells import DARTS, S1, S4, CellSpace, everywhere
@@ -129,8 +130,8 @@ def test_reading_off_leaves_the_alphas_alone():
 
 
 def test_phases_deepen_and_narrow():
-    phases = PDarts().phases(DARTS)
-    assert [PDarts().size(DARTS)[1] + phase.cells for phase in phases] == [5, 11, 17]
+    phases = PDarts().needs(DARTS).phases
+    assert [size_of(PDarts(), DARTS)[1] + phase.cells for phase in phases] == [5, 11, 17]
     assert [phase.operations for phase in phases] == [None, 5, 3]
     assert not any(phase.carries for phase in phases)
     thaws = [stretch.thaw - stretch.start for stretch in stretches(phases, 75)]
@@ -168,24 +169,27 @@ def test_every_phase_has_its_rate():
 @pytest.mark.parametrize(
     ("space", "reason"),
     [
-        (NASBENCH201, "space 'nasbench201': .* normal and reduction cells: use the space darts"),
-        (S1, "space 's1' has edges of 2 operations: .* use the space darts"),
+        (
+            NASBENCH201,
+            "space 'nasbench201' has .* normal and reduction cells.*: use the space darts",
+        ),
+        (S1, "space 's1' has edges of 2 operations, .*: use the space darts"),
         (S4, "space 's4' has edges of 2 operations"),
         (
             DARTS.narrowed(dict.fromkeys(("normal", "reduce"), [range(5)] * 14)),
-            "edges of 5 operations: .* needs 6 at least",
+            "edges of 5 operations, and at least 6 are needed: .* narrows",
         ),
     ],
 )
 def test_spaces_that_cannot_deepen_or_narrow_are_refused(space, reason):
     with pytest.raises(ValueError, match=reason):
-        PDarts().fit(space)
+        fit(PDarts(), space)
 
 
 def test_spaces_with_operations_to_spare_fit():
     six = DARTS.narrowed(dict.fromkeys(("normal", "reduce"), [range(6)] * 14))
-    assert PDarts().fit(six) is six
-    assert PDarts().fit(DARTS) is DARTS
+    assert fit(PDarts(), six) is six
+    assert fit(PDarts(), DARTS) is DARTS
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from tutelage.run.supernet.phases import stretches
 from tutelage.run.supernet.transition import narrowed, placed
 from tutelage.searches.base import Phase
 from tutelage.searches.drnas import DrNas
+from tutelage.searches.needs import fit
 from tutelage.spaces.cells import DARTS, S3
 from tutelage.spaces.narrowing import everything, strongest
 
@@ -58,7 +59,7 @@ def test_phases_that_carry_train_the_weights_of_one_before():
         (30, 10, 20, 30, 30),
         (40, 10, 20, 30, 42),
     ]
-    drnas = DrNas().phases(DrNas().fit(DARTS))
+    drnas = DrNas().needs(fit(DrNas(), DARTS)).phases
     assert table(drnas, 50) == [(0, 25, 0, 50, 10), (25, 25, 0, 50, 35)]
 
 

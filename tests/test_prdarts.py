@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tutelage.clock import Clock
+from tutelage.searches.needs import fit, size_of
 from tutelage.searches.prdarts import PrDarts, path_term
 from tutelage.spaces.base import Mix, Size
 from tutelage.spaces.cells import DARTS, S1, S2, S3, S4
@@ -97,7 +98,7 @@ def test_ties_are_broken_by_one_random_order_for_all_edges():
 
 
 def test_only_kept_operations_run_in_the_supernet():
-    space = PrDarts().fit(DARTS)
+    space = fit(PrDarts(), DARTS)
     net = space.supernet(Size(channels=4, cells=3, classes=2))
     alphas = {group: 1e-3 * torch.randn(14, 8) for group in DARTS.operations}
     leaves = [a.requires_grad_() for a in alphas.values()]
@@ -235,13 +236,13 @@ TURNED = DARTS.narrowed(dict.fromkeys(("normal", "reduce"), [range(7, -1, -1)] *
 
 @pytest.mark.parametrize("space", [S1, S2, S3, S4, NASBENCH201, TURNED], ids=lambda s: s.name)
 def test_spaces_without_the_groups_are_refused(space):
-    with pytest.raises(ValueError, match=f"space '{space.name}': .* use the space darts"):
-        PrDarts().fit(space)
+    with pytest.raises(ValueError, match=f"space '{space.name}' .* use the space darts"):
+        fit(PrDarts(), space)
 
 
 def test_a_last_normalisation_is_asked_for():
-    assert PrDarts().fit(DARTS) == DARTS.varied(final_norm=True)
-    assert PrDarts().size(DARTS) == (16, 6)
+    assert fit(PrDarts(), DARTS) == DARTS.varied(final_norm=True)
+    assert size_of(PrDarts(), DARTS) == (16, 6)
 
 
 @pytest.mark.parametrize(

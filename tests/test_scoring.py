@@ -171,6 +171,7 @@ PRICES = Prices(
     Cost(0, 5),
     {"chain": [{n: Cost(c, 2 * c) for c, n in enumerate(SMALL.candidates)} for _ in range(3)]},
     [(1, 1)] * 3,
+    keeps_none=True,
 )
 
 

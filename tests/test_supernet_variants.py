@@ -16,6 +16,7 @@ from tutelage.clock import Clock
 from tutelage.searches.base import Search
 from tutelage.searches.darts import Darts
 from tutelage.searches.darts_minus import DartsMinus
+from tutelage.searches.needs import fit
 from tutelage.searches.pcdarts import BETAS, PcDarts
 from tutelage.spaces import fused
 from tutelage.spaces.base import Mix, Size, Space
@@ -37,7 +38,7 @@ class Case(NamedTuple):
 
 
 def with_auxiliary(space: Space) -> Space:
-    return DartsMinus().fit(space)
+    return fit(DartsMinus(), space)
 
 
 PARTIAL = DARTS.varied(partial=4)

@@ -77,6 +77,8 @@ class Probe(Extra):
 
     ask: Callable[[dict[str, Tree], Part, Part], Taught]
     """Gets all variables, the images that the teacher is made for, and those that are judged."""
+    teacher: str = ""
+    """Who the teacher is: a sentence that is logged with the answers, for the report."""
 
 
 @dataclass(frozen=True)

@@ -58,12 +58,38 @@ def make_part(kind: str, settings: Mapping[str, Any]) -> Any:
     """Build a method, search or space from its table: a name and its own settings.
 
     Raises:
-        ValueError: A setting is unknown or refused.
+        ValueError: A setting is unknown or refused, or the part cannot be called as such parts are.
     """
     given = dict(settings)
     name = given.pop("name", "")
     found = part_named(kind, name)
-    return from_table(found, given, f"{kind} {name}")
+    part = from_table(found, given, f"{kind} {name}")
+    check_calls(protocol(kind, part), part, f"{kind} {name}")
+    return part
+
+
+def check_calls(able: type, part: Any, what: str) -> None:
+    """Refuse a part with a member that does not take what it will be given.
+
+    Args:
+        able: The protocol of such parts.
+        part: The part.
+        what: What an error calls it.
+
+    Raises:
+        ValueError: A member takes something else; says what it must take.
+    """
+    members = {name: getattr(able, name, None) for name in sorted(get_protocol_members(able))}
+    for name, member in members.items():
+        if inspect.isfunction(member):
+            given = list(inspect.signature(member).parameters.values())[1:]  # the first is self
+            named = {each.name: each for each in given if each.kind is each.KEYWORD_ONLY}
+            placed = [each for each in given if each.kind is each.POSITIONAL_OR_KEYWORD]
+            try:
+                inspect.signature(getattr(part, name)).bind(*placed, **named)
+            except TypeError:
+                must = ", ".join(each.name for each in given)
+                raise ValueError(f"{what}: its member {name} must take {must}") from None
 
 
 def protocol(kind: str, part: Any) -> type:

@@ -68,12 +68,14 @@ def quick_look(asked: Mapping[str, Any], given: Mapping[str, Any]) -> Table:
     Raises:
         ValueError: A setting cannot be used, or the search does not fit the space.
     """
+    from tutelage.searches.needs import fit, size_of  # here, since help must not import torch
+
     stay = flat(given)
     now, wanted = flat(known(asked)), flat(declared(asked))
     part = altered(asked, changes(now, wanted, stay))
     search = make_part("search", part["search"])
-    space = search.fit(make_part("space", part["space"]))
-    own, final = search.size(space), space.sizes
+    space = fit(search, make_part("space", part["space"]))
+    own, final = size_of(search, space), space.sizes
     usual = {"channels": own[0], "cells": own[1]}
     retrained = {"channels": final.final_channels, "cells": final.final_cells}
     for path, value in flat({**usual, "retrain": retrained}).items():
@@ -89,7 +91,7 @@ def quick_look(asked: Mapping[str, Any], given: Mapping[str, Any]) -> Table:
 
 def sizes(search: Any, space: Any) -> Table:
     """Say how small a search can be in a space that fits it."""
-    phases = search.phases(space)
+    phases = search.needs(space).phases
     shared = lcm(*(phase.partial or space.variant.partial for phase in phases))
     channels = shared * -(-CHANNELS // shared)  # channels divide into the phases' shares
     found: Table = {**SMALL, "channels": channels, **KINDS[search.kind]}

@@ -41,6 +41,7 @@ from tutelage.problem import Learner, Make, Problem
 from tutelage.transfer import cross_entropy, pseudo_label
 from tutelage.virtual import hold, leaves, tree_map
 
+TEACHER = "Their teacher is the path of the board that the matching chooses for them."
 STUDENTS = 2
 """Paths that a probe compares with the board."""
 
@@ -154,7 +155,7 @@ class Cream:
         return problem._replace(
             variables=variables | {"path": path},
             levels=[Level("w", learn), sparse],
-            extras=[*problem.extras, Probe(probe), Seeds(seeds)],
+            extras=[*problem.extras, Probe(probe, TEACHER), Seeds(seeds)],
         )
 
 

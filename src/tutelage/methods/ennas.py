@@ -40,6 +40,11 @@ from tutelage.multilevel import Level
 from tutelage.problem import Learner, Make, Problem
 from tutelage.transfer import cross_entropy, divergence
 
+TEACHER = (
+    "Their teacher is the ensemble of them, weighted to fit a training batch; on training batches "
+    "these are the labels that it is judged by, so its gap is wider there."
+)
+
 
 @dataclass(frozen=True)
 class EnNAS:
@@ -116,5 +121,5 @@ class EnNAS:
             variables={"W": net.weights(), "A": net.alphas()},
             levels=[Level("W", learn)],
             learners=[Learner(net, ("W",), ("A",))],
-            extras=[Share(self.share or 1 / m), Probe(probe)],
+            extras=[Share(self.share or 1 / m), Probe(probe, TEACHER)],
         )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from tutelage.checks import within
 from tutelage.clock import Clock
-from tutelage.spaces.base import Mix, Space
+from tutelage.spaces.base import Allowed, Edges, Mix, Space
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.paths import Genes
 
@@ -35,6 +35,34 @@ class Phase:
         within(0, 1, frozen=self.frozen)
 
 
+NORMAL_AND_REDUCTION: Final = frozenset({"normal", "reduce"})
+"""The groups of choices of DARTS' cells."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a search needs of a space, and which supernets it searches with: `needs` meets it."""
+
+    groups: frozenset[str] | None = None
+    """The groups of choices that the space must have, and no other; None: any."""
+    least: int = 1
+    """Fewest operations of an edge, those that are left out not counted."""
+    operations: Mapping[str, Edges] | None = None
+    """What every edge of every group must offer, in this order; None: anything."""
+    why: str = ""
+    """Why all of this: a part of the sentence that refuses another space."""
+    left_out: frozenset[str] = frozenset()
+    """Operations that no edge offers in the search, though the space has them."""
+    variant: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the space's `Variant` in which supernets differ from its plain ones."""
+    channels: int | None = None
+    """Channels of the supernet where the user gives none; None: the space's own."""
+    cells: int | None = None
+    """Cells of the supernet where the user gives none; None: the space's own."""
+    phases: Sequence[Phase] = (Phase(),)
+    """The parts of the search, one or several."""
+
+
 Diversity = Mapping[str, Sequence[Tensor]]
 """For every group and edge, how much its operations differ (ops, ops), float64."""
 
@@ -52,18 +80,12 @@ class Search(Protocol):
 
     kind: ClassVar[Kind]
 
-    def fit(self, space: Any) -> Space:
-        """Return the space with what this search needs of it.
+    def needs(self, space: Space) -> Needs:
+        """Say what this search needs of a space, by its settings and the space's facts.
 
         Raises:
-            ValueError: When the space does not fit; says which do.
+            ValueError: Its settings cannot be met in this space, whatever the space has.
         """
-
-    def size(self, space: Space) -> tuple[int, int]:
-        """Return the channels and cells of its supernet where the user gives none."""
-
-    def phases(self, space: Space) -> Sequence[Phase]:
-        """List the phases of a search in a fitted space."""
 
 
 class Relaxing(Search, Protocol):
@@ -78,8 +100,10 @@ class Relaxing(Search, Protocol):
     def expected(self, alphas: dict[str, Tensor]) -> Mix:
         """Return the mix without noise: what is shown, and what is read off."""
 
-    def derive(self, space: Space, alphas: dict[str, Tensor]) -> Genotype:
-        """Read off the architecture."""
+    def derive(
+        self, space: Space, alphas: dict[str, Tensor], allowed: Allowed | None = None
+    ) -> Genotype:
+        """Read off the architecture, of operations that are allowed where there are such."""
 
 
 class Sampling(Search, Protocol):
@@ -127,3 +151,9 @@ def near_zero(space: Space, deviation: float) -> dict[str, Tensor]:
 def softmax(alphas: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weigh the operations of every edge by the softmax of their alphas."""
     return {group: a.softmax(-1) for group, a in alphas.items()}
+
+
+def fewest(space: Space, left_out: Container[str] = ()) -> int:
+    """Count the operations of the edge that has fewest, but for those that are left out."""
+    edges = (names for edges in space.operations.values() for names in edges)
+    return min(sum(name not in left_out for name in names) for names in edges)

@@ -10,7 +10,6 @@ linearly to zero, and it is left out when the architecture is read off.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,8 +17,8 @@ from torch import Tensor
 
 from tutelage.checks import at_least
 from tutelage.clock import Clock
-from tutelage.searches.base import Kind, Phase, near_zero, softmax
-from tutelage.spaces.base import Mix, Space
+from tutelage.searches.base import Kind, Needs, near_zero, softmax
+from tutelage.spaces.base import Allowed, Mix, Space
 from tutelage.spaces.genotype import Genotype
 
 
@@ -37,17 +36,9 @@ class DartsMinus:
 
     kind: ClassVar[Kind] = "relaxes"
 
-    def fit(self, space: Space) -> Space:
+    def needs(self, space: Space) -> Needs:
         """Ask for the auxiliary skip."""
-        return space.varied(auxiliary_skip=self.factor > 0)
-
-    def size(self, space: Space) -> tuple[int, int]:
-        """Have the space's own size."""
-        return space.sizes[:2]
-
-    def phases(self, space: Space) -> Sequence[Phase]:
-        """Search in one go."""
-        return (Phase(),)
+        return Needs(variant={"auxiliary_skip": self.factor > 0})
 
     def alphas(self, space: Space) -> dict[str, Tensor]:
         """Draw alphas (edges, ops) near zero for every group of choices."""
@@ -62,6 +53,8 @@ class DartsMinus:
         """Return the mix without the auxiliary skip."""
         return Mix(softmax(alphas))
 
-    def derive(self, space: Space, alphas: dict[str, Tensor]) -> Genotype:
+    def derive(
+        self, space: Space, alphas: dict[str, Tensor], allowed: Allowed | None = None
+    ) -> Genotype:
         """Read off the strongest operations and edges, without the auxiliary skip."""
-        return space.genotype(self.expected(alphas))
+        return space.genotype(self.expected(alphas).only(allowed))

@@ -26,7 +26,7 @@ from typing import ClassVar
 import torch
 
 from tutelage.checks import one_of
-from tutelage.searches.base import Diversity, Kind, Phase
+from tutelage.searches.base import Diversity, Kind, Needs
 from tutelage.searches.diversity import Rule, Sequential, sequential, uniform
 from tutelage.spaces.base import Space
 from tutelage.spaces.genotype import Genotype
@@ -45,17 +45,9 @@ class DiversePaths:
     def __post_init__(self) -> None:
         one_of(("exact", "printed", "direct"), rule=self.rule)
 
-    def fit(self, space: Space) -> Space:
+    def needs(self, space: Space) -> Needs:
         """Take the space as it is."""
-        return space
-
-    def size(self, space: Space) -> tuple[int, int]:
-        """Have the space's own size."""
-        return space.sizes[:2]
-
-    def phases(self, space: Space) -> Sequence[Phase]:
-        """Search in one go."""
-        return (Phase(),)
+        return Needs()
 
     def check(self, space: Space, flops: Callable[[Genotype], float]) -> None:
         """Refuse nothing: how many operations there must be depends on how many paths."""

@@ -22,7 +22,7 @@ it; their code ranks edges by softmax(alpha), which is `score = "softmax"`. On o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -33,8 +33,16 @@ from torch.distributions import Dirichlet, kl_divergence
 
 from tutelage.checks import at_least, one_of, within
 from tutelage.clock import Clock
-from tutelage.searches.base import Kind, Phase, near_zero, softmax
-from tutelage.spaces.base import Mix, Space
+from tutelage.searches.base import (
+    NORMAL_AND_REDUCTION,
+    Kind,
+    Needs,
+    Phase,
+    fewest,
+    near_zero,
+    softmax,
+)
+from tutelage.spaces.base import Allowed, Mix, Space, keeps_none
 from tutelage.spaces.genotype import Genotype
 
 
@@ -51,8 +59,14 @@ class Progress(NamedTuple):
 
 CELLS = Progress(partial=(6, 4), operations=4, frozen=0.4)
 """For cells of DARTS' shape: alphas wait for 10 of 25 epochs."""
-NASBENCH201 = Progress(partial=(4, 2), operations=3, frozen=0.2)
-"""For the cell of NAS-Bench-201, whose `none` is a choice: alphas wait for 10 of 50 epochs."""
+KEEPING_NONE = Progress(partial=(4, 2), operations=3, frozen=0.2)
+"""Where `none` is a choice, as in NAS-Bench-201's cell: alphas wait for 10 of 50 epochs."""
+
+
+def may_be_none(space: Space) -> bool:
+    """Tell whether `none` is a choice like others: it is offered, and networks keep it."""
+    offered = {name for edges in space.operations.values() for names in edges for name in names}
+    return "none" in offered and keeps_none(space)
 
 
 def concentrations(alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -71,16 +85,20 @@ class DrNas:
     """Draw the weights of operations from Dirichlet distributions."""
 
     progressive: bool | None = None
-    """Whether a second phase has more channels, fewer operations; not set: in the space darts."""
+    """Whether a second phase has more channels, fewer operations; not set: where normal and
+    reduction cells have more than 4 operations besides none on every edge, as in darts."""
     partial: int | None = None
-    """Operations see one in so many channels at first, K; not set: 6, in nasbench201 4."""
+    """Operations see one in so many channels at first, K; not set: 6, or 4 where
+    none is a choice, as in nasbench201."""
     partial_end: int | None = None
-    """The same in the second phase: 4 on CIFAR and 3 on ImageNet; not set: 4, in nasbench201 2."""
+    """The same in the second phase: 4 on CIFAR and 3 on ImageNet; not set: 4, or 2 where none is
+    a choice."""
     operations: int | None = None
-    """Operations that every edge keeps in the second phase; not set: 4, in nasbench201 3."""
+    """Operations that every edge keeps in the second phase; not set: 4, or 3 where none
+    is a choice."""
     frozen: float | None = None
-    """Share of a phase's epochs in which only weights train; not set: 0.4 in two phases (0.2 in
-    nasbench201), 0 in one."""
+    """Share of a phase's epochs in which only weights train; not set: 0.4 in two phases (0.2 where
+    none is a choice), 0 in one."""
     regulariser: Literal["decay", "kl"] = "decay"
     """What keeps concentrations near 1: decay, the alphas' own, or kl (then give a decay of 0)."""
     kl_weight: float = 1e-3
@@ -101,40 +119,34 @@ class DrNas:
 
     kind: ClassVar[Kind] = "relaxes"
 
-    def fit(self, space: Space) -> Space:
-        """Drop `none`, which DARTS' cells never keep; a benchmark's cell may, so it stays there.
+    def needs(self, space: Space) -> Needs:
+        """Drop `none` where networks never keep it; search in one phase, or in two.
+
+        The second has more channels and fewer operations.
 
         Raises:
-            ValueError: The space has no second phase of these settings, or they ask for none.
+            ValueError: The settings are of a second phase, and there is none; or it has fewer
+                channels than the first.
         """
-        if space.name != "nasbench201":
-            kept = {
-                group: [[c for c, name in enumerate(names) if name != "none"] for names in edges]
-                for group, edges in space.operations.items()
-            }
-            space = space.narrowed(kept)
-        if self._progresses(space):
-            self._check_progress(space)
-        elif self.operations or self.partial_end:
-            raise ValueError(
-                "operations and partial_end are of a second phase, which the space "
-                f"{space.name} does not have by default: give progressive too"
-            )
-        return space
-
-    def size(self, space: Space) -> tuple[int, int]:
-        """Have 36 channels and 20 cells where operations see few of them, in darts."""
-        sizes = space.sizes
-        return (36, 20) if len(self.phases(space)) > 1 and space.name == "darts" else sizes[:2]
-
-    def phases(self, space: Space) -> Sequence[Phase]:
-        """Search in one go, or the second half with more channels and fewer operations."""
-        if not self._progresses(space):
-            return (Phase(frozen=self.frozen or 0.0, partial=self.partial),)
-        (first, second), operations, frozen = self._progress(space)
-        return (
-            Phase(frozen=frozen, partial=first),
-            Phase(frozen=frozen, operations=operations, partial=second, carries=True),
+        left_out = frozenset() if may_be_none(space) else frozenset({"none"})
+        spares = set(space.operations) == NORMAL_AND_REDUCTION
+        spares = spares and fewest(space, left_out) > CELLS.operations
+        if not (spares if self.progressive is None else self.progressive):
+            self._check_alone(space)
+            only = Phase(self.frozen or 0.0, partial=self.partial)
+            return Needs(left_out=left_out, phases=(only,))
+        (first, second), operations, frozen = self._progress(CELLS if left_out else KEEPING_NONE)
+        return Needs(
+            least=operations + 1,
+            why=f"the second phase keeps {operations} and drops the others (with progressive = "
+            "false there is none)",
+            left_out=left_out,
+            channels=36 if spares else None,
+            cells=20 if spares else None,
+            phases=(
+                Phase(frozen, partial=first),
+                Phase(frozen, operations=operations, partial=second, carries=True),
+            ),
         )
 
     def alphas(self, space: Space) -> dict[str, Tensor]:
@@ -158,32 +170,30 @@ class DrNas:
         beta = concentrations(alphas)
         return Mix({group: b / b.sum(-1, keepdim=True) for group, b in beta.items()})
 
-    def derive(self, space: Space, alphas: dict[str, Tensor]) -> Genotype:
+    def derive(
+        self, space: Space, alphas: dict[str, Tensor], allowed: Allowed | None = None
+    ) -> Genotype:
         """Read off the strongest operations and edges, by the space's rule."""
-        return space.genotype(self.expected(alphas))
+        return space.genotype(self.expected(alphas).only(allowed))
 
-    def _progresses(self, space: Space) -> bool:
-        return space.name == "darts" if self.progressive is None else self.progressive
-
-    def _check_progress(self, space: Space) -> None:
-        (first, second), operations, _ = self._progress(space)
-        least = min(ops for _, ops in space.choices.values())
-        if least <= operations:
+    def _check_alone(self, space: Space) -> None:
+        if self.operations or self.partial_end:
             raise ValueError(
-                f"progressive: edges of the space {space.name} have {least} operations and keep "
-                f"{operations} in the second phase: leave progressive out, or search in darts"
+                "operations and partial_end are of a second phase, which the space "
+                f"{space.name} does not have by default: give progressive too"
             )
+
+    def _progress(self, usual: Progress) -> Progress:
+        first, second = usual.partial
+        found = Progress(
+            partial=(self.partial or first, self.partial_end or second),
+            operations=self.operations or usual.operations,
+            frozen=usual.frozen if self.frozen is None else self.frozen,
+        )
+        first, second = found.partial
         if second > first:
             raise ValueError(
                 f"partial_end = {second}: must be at most partial = {first}, since the second "
                 "phase sees as many channels or more"
             )
-
-    def _progress(self, space: Space) -> Progress:
-        usual = NASBENCH201 if space.name == "nasbench201" else CELLS
-        first, second = usual.partial
-        return Progress(
-            partial=(self.partial or first, self.partial_end or second),
-            operations=self.operations or usual.operations,
-            frozen=usual.frozen if self.frozen is None else self.frozen,
-        )
+        return found

@@ -12,7 +12,6 @@ Backward the gradient is that of h~ (straight through). The temperature tau fall
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,8 +20,8 @@ from torch import Tensor
 
 from tutelage.checks import at_least, positive
 from tutelage.clock import Clock
-from tutelage.searches.base import Kind, Phase, near_zero, softmax
-from tutelage.spaces.base import Mix, Space
+from tutelage.searches.base import Kind, Needs, near_zero, softmax
+from tutelage.spaces.base import Allowed, Mix, Space
 from tutelage.spaces.genotype import Genotype
 
 
@@ -43,17 +42,9 @@ class Gdas:
 
     kind: ClassVar[Kind] = "relaxes"
 
-    def fit(self, space: Space) -> Space:
+    def needs(self, space: Space) -> Needs:
         """Take the space as it is."""
-        return space
-
-    def size(self, space: Space) -> tuple[int, int]:
-        """Have the space's own size."""
-        return space.sizes[:2]
-
-    def phases(self, space: Space) -> Sequence[Phase]:
-        """Search in one go."""
-        return (Phase(),)
+        return Needs()
 
     def alphas(self, space: Space) -> dict[str, Tensor]:
         """Draw alphas (edges, ops) near zero for every group of choices."""
@@ -77,6 +68,8 @@ class Gdas:
         """Return the probabilities that are sampled from."""
         return Mix(softmax(alphas))
 
-    def derive(self, space: Space, alphas: dict[str, Tensor]) -> Genotype:
+    def derive(
+        self, space: Space, alphas: dict[str, Tensor], allowed: Allowed | None = None
+    ) -> Genotype:
         """Read off the most probable operations and edges, by the space's rule."""
-        return space.genotype(self.expected(alphas))
+        return space.genotype(self.expected(alphas).only(allowed))

@@ -15,7 +15,6 @@ In the first epochs only weights train.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,8 +22,8 @@ import torch
 
 from tutelage.checks import at_least, within
 from tutelage.clock import Clock
-from tutelage.searches.base import Kind, Phase, near_zero, softmax
-from tutelage.spaces.base import Mix, Space
+from tutelage.searches.base import Kind, Needs, Phase, near_zero, softmax
+from tutelage.spaces.base import Allowed, Mix, Space
 from tutelage.spaces.genotype import Genotype
 
 BETAS = "{} betas"
@@ -49,17 +48,9 @@ class PcDarts:
 
     kind: ClassVar[Kind] = "relaxes"
 
-    def fit(self, space: Space) -> Space:
-        """Take the space as it is."""
-        return space
-
-    def size(self, space: Space) -> tuple[int, int]:
-        """Have the space's own size."""
-        return space.sizes[:2]
-
-    def phases(self, space: Space) -> Sequence[Phase]:
-        """Search in one go, weights alone at first."""
-        return (Phase(frozen=self.frozen, partial=self.partial),)
+    def needs(self, space: Space) -> Needs:
+        """Search in one go on a share of the channels, weights alone at first."""
+        return Needs(phases=(Phase(frozen=self.frozen, partial=self.partial),))
 
     def alphas(self, space: Space) -> dict[str, Any]:
         """Draw alphas (edges, ops), and for every node betas (edges that enter it,)."""
@@ -82,6 +73,8 @@ class PcDarts:
         }
         return Mix(softmax({group: alphas[group] for group in groups}), edges=edges)
 
-    def derive(self, space: Space, alphas: dict[str, Any]) -> Genotype:
+    def derive(
+        self, space: Space, alphas: dict[str, Any], allowed: Allowed | None = None
+    ) -> Genotype:
         """Read off by the products of operations' and edges' weights."""
-        return space.genotype(self.expected(alphas))
+        return space.genotype(self.expected(alphas).only(allowed))

@@ -12,7 +12,6 @@ back twice: dropout on them that fades over a phase, and a limit on those in the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import ClassVar
@@ -21,8 +20,15 @@ from torch import Tensor
 
 from tutelage.checks import at_least, within
 from tutelage.clock import Clock
-from tutelage.searches.base import Kind, Phase, near_zero, softmax
-from tutelage.spaces.base import Mix, Space
+from tutelage.searches.base import (
+    NORMAL_AND_REDUCTION,
+    Kind,
+    Needs,
+    Phase,
+    near_zero,
+    softmax,
+)
+from tutelage.spaces.base import Allowed, Mix, Space
 from tutelage.spaces.genotype import Cell, Genotype
 
 SKIP = "skip_connect"
@@ -40,7 +46,9 @@ def skips(space: Space, cell: Cell) -> list[tuple[int, int]]:
     return [(edge, space.operations["normal"][edge].index(SKIP)) for edge in edges]
 
 
-def limit(space: Space, weights: dict[str, Tensor], most: int) -> Genotype:
+def limit(
+    space: Space, weights: dict[str, Tensor], most: int, allowed: Allowed | None = None
+) -> Genotype:
     """Read off an architecture with at most so many skips in its normal cell.
 
     While there are more, the weakest of them (of equals, that on the lower edge) loses its weight,
@@ -50,7 +58,7 @@ def limit(space: Space, weights: dict[str, Tensor], most: int) -> Genotype:
     """
     normal = weights["normal"].detach().clone()
     while True:
-        genotype = space.genotype(Mix(weights | {"normal": normal}))
+        genotype = space.genotype(Mix(weights | {"normal": normal}).only(allowed))
         kept = skips(space, genotype.cells["normal"])
         weighed = [place for place in kept if normal[place] >= 0]
         if len(kept) <= most or not weighed:
@@ -90,35 +98,22 @@ class PDarts:
 
     kind: ClassVar[Kind] = "relaxes"
 
-    def fit(self, space: Space) -> Space:
-        """Take spaces of normal and reduction cells with operations to spare.
+    def needs(self, space: Space) -> Needs:
+        """Take normal and reduction cells with operations to spare; search in three depths.
 
-        Raises:
-            ValueError: The space has other cells, or too few operations to narrow them twice.
+        In each of them weights train alone at first.
         """
-        if set(space.operations) != {"normal", "reduce"}:
-            raise ValueError(
-                f"space {space.name!r}: P-DARTS deepens networks of normal and reduction cells: "
-                "use the space darts"
-            )
-        fewest = min(len(names) for edges in space.operations.values() for names in edges)
-        if fewest <= 5:
-            raise ValueError(
-                f"space {space.name!r} has edges of {fewest} operations: P-DARTS narrows them to 5 "
-                "and then 3, so that it needs 6 at least: use the space darts"
-            )
-        return space
-
-    def size(self, space: Space) -> tuple[int, int]:
-        """Begin with 5 cells."""
-        return space.sizes.channels, 5
-
-    def phases(self, space: Space) -> Sequence[Phase]:
-        """Search in three depths, each time weights alone at first."""
-        return (
-            Phase(frozen=self.frozen),
-            Phase(frozen=self.frozen, cells=self.deeper[0], operations=5),
-            Phase(frozen=self.frozen, cells=self.deeper[1], operations=3),
+        return Needs(
+            groups=NORMAL_AND_REDUCTION,
+            least=6,
+            why="P-DARTS deepens networks of normal and reduction cells, and narrows their edges "
+            "to 5 operations and then 3",
+            cells=5,
+            phases=(
+                Phase(frozen=self.frozen),
+                Phase(frozen=self.frozen, cells=self.deeper[0], operations=5),
+                Phase(frozen=self.frozen, cells=self.deeper[1], operations=3),
+            ),
         )
 
     def alphas(self, space: Space) -> dict[str, Tensor]:
@@ -140,6 +135,8 @@ class PDarts:
         """Return the mix without dropout."""
         return Mix(softmax(alphas))
 
-    def derive(self, space: Space, alphas: dict[str, Tensor]) -> Genotype:
+    def derive(
+        self, space: Space, alphas: dict[str, Tensor], allowed: Allowed | None = None
+    ) -> Genotype:
         """Read off by the space's rule, with a limit to the normal cell's skips."""
-        return limit(space, softmax(alphas), self.max_skips)
+        return limit(space, softmax(alphas), self.max_skips, allowed)

@@ -38,8 +38,8 @@ from torch import Tensor
 
 from tutelage.checks import at_least, positive, within
 from tutelage.clock import Clock
-from tutelage.searches.base import Kind, Phase, near_zero, softmax
-from tutelage.spaces.base import Mix, Space
+from tutelage.searches.base import NORMAL_AND_REDUCTION, Kind, Needs, near_zero, softmax
+from tutelage.spaces.base import Allowed, Mix, Space
 from tutelage.spaces.genotype import DARTS_OPERATIONS, Cell, Genotype
 
 NODES = (2, 3, 4, 5)
@@ -139,26 +139,14 @@ class PrDarts:
 
     kind: ClassVar[Kind] = "relaxes"
 
-    def fit(self, space: Space) -> Space:
-        """Ask for a normalisation before the classifier.
-
-        Raises:
-            ValueError: The space is not that of DARTS.
-        """
-        if space.operations != {"normal": EDGES, "reduce": EDGES}:
-            raise ValueError(
-                f"space {space.name!r}: PR-DARTS weighs groups of DARTS' eight operations, which "
-                "every edge must have: use the space darts"
-            )
-        return space.varied(final_norm=True)
-
-    def size(self, space: Space) -> tuple[int, int]:
-        """Have 6 cells."""
-        return space.sizes.channels, 6
-
-    def phases(self, space: Space) -> Sequence[Phase]:
-        """Search in one go."""
-        return (Phase(),)
+    def needs(self, space: Space) -> Needs:
+        """Ask for DARTS' operations, 6 cells and a normalisation before the classifier."""
+        return Needs(
+            operations=dict.fromkeys(NORMAL_AND_REDUCTION, EDGES),
+            why="PR-DARTS weighs groups of DARTS' eight operations, which every edge must have",
+            variant={"final_norm": True},
+            cells=6,
+        )
 
     def alphas(self, space: Space) -> dict[str, Tensor]:
         """Draw alphas (edges, ops) near zero for every group of choices."""
@@ -201,10 +189,12 @@ class PrDarts:
         """Return the softmax of the alphas, which is what operations are read off by."""
         return Mix(softmax(alphas))
 
-    def derive(self, space: Space, alphas: dict[str, Tensor]) -> Genotype:
+    def derive(
+        self, space: Space, alphas: dict[str, Tensor], allowed: Allowed | None = None
+    ) -> Genotype:
         """Read off every node's two most probable operations, by the softmax of their alphas."""
         cells = {
             group: strongest(space.nodes, weights.tolist())
-            for group, weights in self.expected(alphas).operations.items()
+            for group, weights in self.expected(alphas).only(allowed).operations.items()
         }
         return Genotype(space.name, cells)

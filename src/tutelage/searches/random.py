@@ -6,7 +6,6 @@ arXiv:1902.07638. Without weight sharing: one architecture is drawn, uniformly, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,8 +13,8 @@ import torch
 from torch import Tensor
 
 from tutelage.clock import Clock
-from tutelage.searches.base import Kind, Phase
-from tutelage.spaces.base import Mix, Space
+from tutelage.searches.base import Kind, Needs
+from tutelage.spaces.base import Allowed, Mix, Space
 from tutelage.spaces.genotype import Genotype
 
 
@@ -25,17 +24,9 @@ class Random:
 
     kind: ClassVar[Kind] = "draws"
 
-    def fit(self, space: Space) -> Space:
+    def needs(self, space: Space) -> Needs:
         """Take the space as it is."""
-        return space
-
-    def size(self, space: Space) -> tuple[int, int]:
-        """Have the space's own size."""
-        return space.sizes[:2]
-
-    def phases(self, space: Space) -> Sequence[Phase]:
-        """Search in one go."""
-        return (Phase(),)
+        return Needs()
 
     def alphas(self, space: Space) -> dict[str, Tensor]:
         """Draw a score (edges, ops) for every operation."""
@@ -49,6 +40,8 @@ class Random:
         """Return the scores, which nothing changes."""
         return Mix(alphas)
 
-    def derive(self, space: Space, alphas: dict[str, Tensor]) -> Genotype:
+    def derive(
+        self, space: Space, alphas: dict[str, Tensor], allowed: Allowed | None = None
+    ) -> Genotype:
         """Read off the operations with the highest scores: independent and uniform draws."""
-        return space.genotype(self.expected(alphas))
+        return space.genotype(self.expected(alphas).only(allowed))

@@ -12,14 +12,14 @@ several of equal width, and then an architecture within it: `bins`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 
 from tutelage.checks import at_least
-from tutelage.searches.base import Diversity, Kind, Phase
+from tutelage.searches.base import Diversity, Kind, Needs
 from tutelage.spaces.base import Space
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.paths import Genes, drawn, genotype
@@ -52,17 +52,9 @@ class SinglePath:
                 "millions of multiply-adds"
             )
 
-    def fit(self, space: Space) -> Space:
+    def needs(self, space: Space) -> Needs:
         """Take the space as it is."""
-        return space
-
-    def size(self, space: Space) -> tuple[int, int]:
-        """Have the space's own size."""
-        return space.sizes[:2]
-
-    def phases(self, space: Space) -> Sequence[Phase]:
-        """Search in one go."""
-        return (Phase(),)
+        return Needs()
 
     def check(self, space: Space, flops: Callable[[Genotype], float]) -> None:
         """Refuse ranges of multiply-adds in which no architecture is found.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from tutelage.spaces.genotype import Genotype
@@ -44,6 +45,10 @@ Edges = tuple[tuple[str, ...], ...]
 """Operation names of every edge of a cell, edges ordered by node, then by predecessor."""
 
 
+Allowed = Mapping[str, Tensor]
+"""For every group of choices, which operations may be read off, (edges, ops), bool."""
+
+
 @dataclass(frozen=True)
 class Mix:
     """A relaxed architecture: how much of every operation there is on every edge."""
@@ -70,6 +75,17 @@ class Mix:
             for group, weights in self.operations.items()
         }
         return replace(self, chosen=chosen)
+
+    def only(self, allowed: Allowed | None) -> Mix:
+        """Return the mix in which what is not allowed weighs less than all else: -1.
+
+        It is read off only where nothing else can be. Other weights stay, so that no edge is
+        preferred for what it has lost. None: all is allowed.
+        """
+        if allowed is None:
+            return self
+        left = {g: w.masked_fill(~allowed[g], -1.0) for g, w in self.operations.items()}
+        return replace(self, operations=left)
 
     def products(self) -> dict[str, Tensor]:
         """Return every operation's weight times its edge's, (edges, ops) for each group."""
@@ -205,6 +221,12 @@ def one_hot(space: Space, genotype: Genotype, like: Tensor) -> Mix:
             operations[group][edge, space.operations[group][edge].index(name)] = 1
             edges[group][edge] = name != "none"  # channels that pass operations by end with it
     return Mix(operations, edges=edges).without_zeros()
+
+
+def keeps_none(space: Space) -> bool:
+    """Tell whether a network can keep `none`: where its nodes keep all edges that enter them."""
+    zeros = Mix({group: torch.zeros(shape) for group, shape in space.choices.items()})
+    return all(len(kept) == len(edges) for _, edges, kept in nodes(space.genotype(zeros)))
 
 
 def narrow(operations: Mapping[str, Edges], kept: Mapping[str, Sequence[Sequence[int]]]) -> Any:

@@ -153,8 +153,7 @@ class Chain:
         if variant.partial > 1 or variant.auxiliary_skip or variant.final_norm:
             raise ValueError(
                 f"space {self.name!r}: a chain has neither partial channels nor auxiliary skips "
-                "nor a last BatchNorm, so use the searches single-path, diverse-paths, darts, "
-                "drnas, gdas or random"
+                "nor a last BatchNorm: use a space of cells, or a search that asks for none of them"
             )
         return replace(self, variant=variant)
 

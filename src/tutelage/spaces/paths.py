@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tutelage.spaces.base import Mix, Space, nodes, one_hot
+from tutelage.spaces.base import Mix, Space, keeps_none, nodes, one_hot
 from tutelage.spaces.genotype import Genotype
 
 Genes = tuple[int, ...]
@@ -55,11 +55,10 @@ def choices(space: Space) -> list[Node]:
 
 def _choices(space: Space) -> list[Node]:
     zeros = Mix({group: torch.zeros(shape) for group, shape in space.choices.items()})
-    found = list(nodes(space.genotype(zeros)))
-    keeps_none = all(len(kept) == len(edges) for _, edges, kept in found)
+    keeps = keeps_none(space)
 
     def able(group: str, edge: int) -> tuple[str, ...]:
-        return tuple(n for n in space.operations[group][edge] if n != "none" or keeps_none)
+        return tuple(n for n in space.operations[group][edge] if n != "none" or keeps)
 
     return [
         Node(
@@ -68,7 +67,7 @@ def _choices(space: Space) -> list[Node]:
             subsets=tuple(combinations(edges, len(kept))),
             operations=tuple(able(group, edge) for edge in edges),
         )
-        for group, edges, kept in found
+        for group, edges, kept in nodes(space.genotype(zeros))
     ]
 
 

@@ -12,7 +12,7 @@ from tutelage.report.sections.marginals import drawn_map, marginals
 from tutelage.report.sections.ranking import HEADER as RANKED
 from tutelage.report.sections.ranking import baseline, figures, ranked
 from tutelage.report.sections.students import HEADER as TAUGHT
-from tutelage.report.sections.students import TEACHERS, at_the_end, students
+from tutelage.report.sections.students import at_the_end, students, teacher
 
 
 def sampled(stage: Stage) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def sampled(stage: Stage) -> dict[str, Any]:
     drawn_often = list(marginals(stage))
     return {
         "students": list(students(stage)),
-        "teacher": TEACHERS.get(stage.setting("method", "name"), ""),
+        "teacher": teacher(stage),
         "taught_header": TAUGHT,
         "taught": at_the_end(stage),
         "drawn": [

@@ -13,13 +13,6 @@ from tutelage.report.runs.tables import NOTHING
 HALVES = (("probe", "validation images"), ("teaching", "training batches"))
 """Keys in metrics.jsonl, and on what they are measured."""
 
-TEACHERS = {
-    "ennas": "Their teacher is the ensemble of them, weighted to fit a training batch; on training "
-    "batches these are the labels that it is judged by, so its gap is wider there.",
-    "cream": "Their teacher is the path of the board that the matching chooses for them.",
-}
-"""What teaches the students of a method."""
-
 HEADER = ("on", "students", "teacher", "gap in points", "distance of logits")
 
 
@@ -54,6 +47,12 @@ def taught_from(stage: Stage) -> Iterator[Mark]:
     share, epochs = number(stage.setting("method", "warmup")), number(stage.setting("epochs"))
     if share and epochs and share < 1:
         yield Mark(math.ceil(share * epochs) - 0.5, "teaching begins", LIGHT["muted"])
+
+
+def teacher(stage: Stage) -> str:
+    """Say who teaches the students, as the run has logged it; nothing where nobody does."""
+    rows = stage.of("epoch")
+    return str(rows[-1].get("taught_by", "")) if rows else ""
 
 
 def at_the_end(stage: Stage) -> list[tuple[str, ...]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import inf
 from operator import truediv
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -39,40 +39,6 @@ class LeftOut(NamedTuple):
     group: str
     places: list[tuple[int, int]]
     """Edges and columns."""
-
-
-class Masked:
-    """A space in which some operations come last when an architecture is read off a mix."""
-
-    def __init__(self, space: Space, out: Mapping[str, Tensor]) -> None:
-        """Take a space, and for every group which operations are out, (edges, ops)."""
-        self.space, self.out = space, out
-
-    def __getattr__(self, name: str) -> Any:
-        """Be the space in all else."""
-        return getattr(self.space, name)
-
-    def genotype(self, mix: Mix) -> Genotype:
-        """Read off the architecture that a mix favours, of what is not out if possible."""
-        masked = {g: w.masked_fill(self.out[g], -1.0) for g, w in mix.operations.items()}
-        return self.space.genotype(Mix(masked, edges=mix.edges))
-
-
-def silenced(space: Space, alphas: Tree, out: Mapping[str, Tensor]) -> Tree:
-    """Hand over to `none` what its edge's softmax gives to operations that are out.
-
-    For a rule that reads alphas past the space (PR-DARTS'): what is out then weighs nothing, and
-    all else what it did. Edges without `none` stay as they are.
-    """
-    changed = {group: alphas[group].detach().clone() for group in out}
-    for group, masks in out.items():
-        for row, names, mask in zip(changed[group], space.operations[group], masks, strict=True):
-            if "none" in names:
-                none = torch.tensor([name == "none" for name in names])
-                total = row[mask | none].logsumexp(0)
-                row[mask] = -inf
-                row[none] = total
-    return {**alphas, **changed}
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,11 +156,10 @@ class Budget:
 
     def _derive(self, space: Space, alphas: Tree, gone: Sequence[LeftOut]) -> Genotype:
         """Read off by the search's rule what is best without some operations."""
-        out = {g: torch.zeros(shape, dtype=torch.bool) for g, shape in space.choices.items()}
+        allowed = {g: torch.ones(shape, dtype=torch.bool) for g, shape in space.choices.items()}
         for each in gone:
-            out[each.group][tuple(zip(*each.places, strict=True))] = True
-        left = alphas if self.prices.keeps_none else silenced(space, alphas, out)
-        return self.search.derive(cast(Space, Masked(space, out)), left)
+            allowed[each.group][tuple(zip(*each.places, strict=True))] = False
+        return self.search.derive(space, alphas, allowed)
 
     def _options(
         self,

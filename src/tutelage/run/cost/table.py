@@ -16,7 +16,7 @@ edges too (PC-DARTS' w, which sum to 1 over a node), k w_e stands for k / n_e un
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from tutelage.config import Run
 from tutelage.run.cost.count import multiply_adds, weights
-from tutelage.spaces.base import Image, Mix, Size, Space, nodes
+from tutelage.spaces.base import Image, Mix, Size, Space, keeps_none, nodes
 from tutelage.spaces.genotype import Genotype
 
 
@@ -117,11 +117,8 @@ class Prices:
     """For every group and edge, operations and their prices."""
     nodes: Sequence[tuple[int, int]]
     """How many edges enter each node, and how many operations it keeps."""
-
-    @property
-    def keeps_none(self) -> bool:
-        """Tell whether `none` can be read off: where nodes keep all their edges."""
-        return all(entering == kept for entering, kept in self.nodes)
+    keeps_none: bool
+    """Whether `none` can be read off."""
 
     def of(self, genotype: Genotype) -> Cost:
         """Add up what an architecture costs."""
@@ -185,9 +182,10 @@ def prices_of(space: Space, size: Size, image: Image) -> Prices:
         network = space.network(some, size).eval()
     cell = next(iter(some.cells.values()))
     kept = list(zip(space.nodes, map(len, cell.nodes), strict=True))
-    chosen = Prices(Cost(0, 0), operations, kept).of(some)
+    prices = Prices(Cost(0, 0), operations, kept, keeps_none(space))
+    chosen = prices.of(some)
     fixed = Cost(
         weights(network) - chosen.weights,
         multiply_adds(network, (size.image_channels, *image)) - chosen.multiply_adds,
     )
-    return Prices(fixed, operations, kept)
+    return replace(prices, fixed=fixed)

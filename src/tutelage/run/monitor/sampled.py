@@ -27,11 +27,18 @@ PATHS: Final = 2
 
 
 def after(view: View) -> dict[str, Any]:
-    """Compare students and teacher after an epoch; return its entry in metrics.jsonl, `probe`."""
+    """Compare students and teacher after an epoch.
+
+    Returns:
+        The epoch's entries in metrics.jsonl: `probe`, and `taught_by` where there is a teacher.
+    """
     seed = draws(view.setup.settings.seed, "search/probe", view.epoch).integers(2**63)
     torch.manual_seed(int(seed))
     train, valid = (parts_of(view, half) for half in ("train", "valid"))
-    return {"probe": probed(view.problem, view.variables, train, valid)}
+    row: dict[str, Any] = {"probe": probed(view.problem, view.variables, train, valid)}
+    if (probe := view.problem.extra(Probe)) and probe.teacher:
+        row["taught_by"] = probe.teacher
+    return row
 
 
 def diversities(view: View) -> list[dict[str, list[Tensor]]]:

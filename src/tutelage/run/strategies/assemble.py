@@ -24,6 +24,7 @@ from tutelage.run.strategies.relaxed import Relaxed
 from tutelage.run.supernet.setup import Setup
 from tutelage.run.supernet.strategy import Strategy
 from tutelage.searches.base import Kind, Search
+from tutelage.searches.needs import fit, size_of
 from tutelage.spaces.base import Size, Space
 
 STRATEGIES: Mapping[Kind, type[Relaxed] | type[OneShot] | type[Random]] = {
@@ -86,7 +87,7 @@ def joined(settings: Run) -> Joined:
     search: Search = make_part("search", settings.search)
     method = make_part("method", settings.method)
     asked = make_part("space", settings.space)
-    space = search.fit(asked)
+    space = fit(search, asked)
     strategy = STRATEGIES[search.kind]
     strategy.refuse(settings)
     settings = replace(
@@ -96,7 +97,7 @@ def joined(settings: Run) -> Joined:
         space=part_settings("space", asked),
     )
     train = read(settings.data, "train")
-    channels, cells = search.size(space)
+    channels, cells = size_of(search, space)
     size = Size(
         channels=settings.channels or channels,
         cells=settings.cells or cells,

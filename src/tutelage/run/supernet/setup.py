@@ -60,7 +60,7 @@ class Setup:
     @cached_property
     def phases(self) -> list[Stretch]:
         """The search's phases among the epochs."""
-        return stretches(self.search.phases(self.space), self.settings.epochs)
+        return stretches(self.search.needs(self.space).phases, self.settings.epochs)
 
     @cached_property
     def prices(self) -> Prices:

@@ -1,0 +1,75 @@
+"""A search joined with a space: is what it needs there, and what is made of the space for it?"""
+
+from __future__ import annotations
+
+from tutelage.searches.base import Needs, Search, fewest
+from tutelage.spaces.base import Space
+from tutelage.spaces.ready import ready
+
+
+def fit(search: Search, space: Space) -> Space:
+    """Return the space with what a search needs of it.
+
+    Raises:
+        ValueError: It lacks something, or the search's settings cannot be met in it. The sentence
+            says which ready spaces fit.
+    """
+    needs = search.needs(space)
+    if lacking := lacks(needs, space):
+        said = (f"space {space.name!r} {lacking}", needs.why, advice(search))
+        raise ValueError(": ".join(filter(None, said)))
+    return made(needs, space)
+
+
+def size_of(search: Search, space: Space) -> tuple[int, int]:
+    """Return the channels and cells of a search's supernets where the user gives none."""
+    needs, own = search.needs(space), space.sizes
+    return needs.channels or own.channels, needs.cells or own.cells
+
+
+def lacks(needs: Needs, space: Space) -> str:
+    """Say what of a space is not as it must be; nothing where all is."""
+    if needs.groups and set(space.operations) != needs.groups:
+        there, wanted = (" and ".join(sorted(each)) for each in (space.operations, needs.groups))
+        return f"has choices in {there}, not in {wanted}"
+    if needs.operations is not None and space.operations != needs.operations:
+        return "has other operations on its edges"
+    count = fewest(space, needs.left_out)
+    few = f"has edges of {count} operations, and at least {needs.least} are needed"
+    return few if count < needs.least else ""
+
+
+def made(needs: Needs, space: Space) -> Space:
+    """Return a space without what is left out, in the variant that a search's supernets have.
+
+    Raises:
+        ValueError: The space has no such variant, or not that of a phase.
+    """
+    if needs.left_out:
+        columns = {
+            group: [[c for c, n in enumerate(names) if n not in needs.left_out] for names in edges]
+            for group, edges in space.operations.items()
+        }
+        space = space.narrowed(columns)
+    if needs.variant:
+        space = space.varied(**needs.variant)
+    for phase in needs.phases:
+        if phase.partial:
+            space.varied(partial=phase.partial)  # made anew in each phase, but refused before
+    return space
+
+
+def fits(search: Search, space: Space) -> bool:
+    """Tell whether a space has what a search needs."""
+    try:
+        needs = search.needs(space)
+        made(needs, space)
+    except ValueError:
+        return False
+    return not lacks(needs, space)
+
+
+def advice(search: Search) -> str:
+    """Name the ready spaces that a search can use instead; nothing where there are none."""
+    names = [space.name for space in ready() if fits(search, space)]
+    return f"use the space {' or '.join(names)}" if names else ""
