@@ -17,12 +17,16 @@ ROOT = Path(tutelage.__file__).parent
 ROOMS = ("job", "networks", "cost", "training", "monitor", "supernet", "one_shot", "measure")
 """The folders of `run`, from the lowest: none imports one after it, nor the verbs at the root."""
 
-BASE = {"checks", "clock", "config", "data", "files", "multilevel", "problem", "spaces", "virtual"}
+BASE = {
+    *("checks", "clock", "config", "data", "files", "multilevel", "problem", "records", "spaces"),
+    "virtual",
+}
 """What any folder of `run` may import besides the folders before it."""
 
 ALLOWED = {
     "checks": set(),
     "files": set(),
+    "records": {"records"},
     "virtual": set(),
     "multilevel": {"virtual"},
     "transfer": set(),
@@ -42,12 +46,12 @@ ALLOWED = {
     },
     "data": {"config", "data", "problem", "checks", "cpus"},
     "benchmark": {"benchmark", "files", "spaces.genotype", "spaces.notation"},
-    "report.runs": {"report.runs", "spaces.genotype", "checks"},
-    "report.figures": {"report.runs", "report.figures", "spaces.genotype", "checks"},
-    "report.sections": {"report", "spaces.genotype", "checks"},
+    "report.runs": {"report.runs", "records", "spaces.genotype", "checks"},
+    "report.figures": {"report.runs", "report.figures", "records", "spaces.genotype", "checks"},
+    "report.sections": {"report", "records", "spaces.genotype", "checks"},
     "report": {"report", "spaces.genotype", "spaces.published", "checks"},
     "recipes": {"checks", "recipes"},
-    "run.job": {"run.job", "files", "cpus", "spaces.base"},
+    "run.job": {"run.job", "records", "files", "cpus", "spaces.base"},
     "run.networks": {*BASE, "run.networks", "parts"},
     "run.cost": {*BASE, "run.networks", "run.cost", "searches"},
     "run.training": {*BASE, "run.networks", "run.cost", "run.training"},

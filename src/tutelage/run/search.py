@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,9 @@ from tutelage.data.splits import load_split, save_split
 from tutelage.parts import from_table, part_settings
 from tutelage.problem import Method, pick
 from tutelage.quick import quick_look, stated
+from tutelage.records.results import Origin
+from tutelage.records.rows import SEARCH, EndRow, EnsembleScores, LearnerScores
+from tutelage.records.typed import present
 from tutelage.run.job import threads
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.loop import run
@@ -196,15 +199,16 @@ def _keep(work: Searching, directory: RunDirectory, size: Size) -> Found:
         print(together.as_text())
     stopped = work.watching.stopped
     epoch = stopped["epoch"] + 1 if stopped else work.epoch
-    about: Mapping[str, Any] = {"learner": kept, "epoch": epoch, **marks[kept]}
-    if not any(row["event"] == "end" for row in directory.rows()):
-        end: dict[str, Any] = {"event": "end", "learners": marks, "kept": kept}
-        if together:
-            end["ensemble"] = together.to_row()
-        if work.watching.table and work.search.kind == "draws":  # there was no epoch to say it
-            end["table"] = work.watching.looked_up(genotypes)
-        directory.append(end)
-    directory.write_text("genotype.json", genotypes[kept].to_json(about))
+    about = Origin(learner=kept, epoch=epoch, **marks[kept])
+    drawn = work.search.kind == "draws"  # there was no epoch to say what the table knows
+    end = EndRow(
+        learners=[LearnerScores(**each) for each in marks],
+        kept=kept,
+        ensemble=EnsembleScores(**together.to_row()) if together else None,
+        table=work.watching.looked_up(genotypes) if drawn else [],
+    )
+    _end(directory, end)
+    directory.write_text("genotype.json", genotypes[kept].to_json(present(about)))
     return Found(genotypes[kept], directory.path, kept, marks, size, together)
 
 
@@ -214,24 +218,33 @@ def _evolve(
     """Evolve among the paths of the best learner's supernet, in a folder of its own."""
     kept = min(range(len(marks)), key=lambda k: marks[k].get("valid_loss", 0.0))
     scorer = conclusion.scorer_of(work, work.problem.learners[kept])
-    about: dict[str, Any] = {"learner": kept, "epoch": work.epoch}
-    end: dict[str, Any] = {"event": "end", "learners": marks, "kept": kept}
+    scores = None
     if work.settings.ranked and work.watching.table:
         ranking = ranking_of(work, scorer, work.watching.table)
         conclusion.work_in(directory.path / conclusion.RANKING, ranking, work.settings)
-        end["ranking"] = ranked(ranking, work.watching.table)
+        scores = ranked(ranking, work.watching.table)
     evolving = conclusion.evolve_of(work, scorer)
     conclusion.work_in(directory.path / conclusion.EVOLUTION, evolving, work.settings)
     found = evolving.genotype(evolving.evolving.best)
-    end["evolution"] = evolving.described(evolving.evolving.best)
-    about[f"supernet_{scorer.quantity}"] = end["evolution"][scorer.quantity]
-    if work.watching.table:
-        end["table"] = work.watching.looked_up([found])
-    if not any(row["event"] == "end" for row in directory.rows()):
-        directory.append(end)
-    directory.write_text("genotype.json", found.to_json(about))
+    best = evolving.described(evolving.evolving.best)
+    end = EndRow(
+        learners=[LearnerScores(**each) for each in marks],
+        kept=kept,
+        ranking=scores,
+        evolution=best,
+        table=work.watching.looked_up([found]),
+    )
+    _end(directory, end)
+    about = Origin(kept, work.epoch, supernet_accuracy=best.accuracy, supernet_score=best.score)
+    directory.write_text("genotype.json", found.to_json(present(about)))
     said = evolving.said(evolving.evolving.best)
     return Found(found, directory.path, kept, marks, size, evolved=said)
+
+
+def _end(directory: RunDirectory, end: EndRow) -> None:
+    """Write the row that ends a search, once."""
+    if not any(row.event == "end" for row in directory.rows(SEARCH)):
+        directory.append(end)
 
 
 def _genotypes(work: Searching) -> list[Genotype]:

@@ -10,6 +10,7 @@ import torch
 from tutelage.benchmark.table import open_table
 from tutelage.config import Run
 from tutelage.problem import Learner, Part
+from tutelage.records.rows import Collapse, StageAccuracies, Stopped
 from tutelage.run.monitor.collapse import signs
 from tutelage.run.monitor.early_stopping import column, stop_now
 from tutelage.run.monitor.measured import due, looked_up, watched
@@ -113,17 +114,21 @@ class Watching:
                 for each, subject in zip(measured, subjects, strict=True)
             ]
         )
-        row: dict[str, Any] = {"collapse": measured, "warnings": list(self._warnings())}
+        row: dict[str, Any] = {
+            "collapse": [Collapse(**each) for each in measured],
+            "warnings": list(self._warnings()),
+        }
         if any(subject.taught for subject in subjects):
             parts = [first, *(make() for make in valid[1:PARTS])]
             stages = [two_stages(x.learner, variables, parts) for x in subjects]
-            row["stages"] = [each.accuracies for each in stages]
+            row["stages"] = [StageAccuracies(**each.accuracies) for each in stages]
             row["warnings"] += [f"learner {k}: {x.sign}" for k, x in enumerate(stages) if x.sign]
         if self.table:
             row["table"] = self.looked_up([subject.genotype for subject in subjects])
         stop = stop_now(self.history, settings.stop, settings.stop_from)
         if stop:
-            self.stopped = row["stopped"] = {"reason": stop.reason, "epoch": stop.epoch}
+            self.stopped = {"reason": stop.reason, "epoch": stop.epoch}
+            row["stopped"] = Stopped(**self.stopped)
         return row
 
     def _warnings(self) -> Iterable[str]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from tutelage.problem import Net, Part, Problem, Taught, pick
+from tutelage.records.rows import Probe
 from tutelage.searches.diversity import diversity
 from tutelage.transfer import logit_distance
 from tutelage.virtual import Tree
@@ -51,7 +52,7 @@ def after(
     Returns:
         The epoch's entry in metrics.jsonl, `probe`.
     """
-    row = {"probe": probed(problem, variables, train, valid)}
+    row = {"probe": Probe(**probed(problem, variables, train, valid))}
     for learner, sampled in zip(problem.learners, supernets if measures else (), strict=False):
         weights = pick(variables, learner.weights)
         sampled.diversity = compared(learner.net, weights, train)

@@ -8,11 +8,12 @@ from typing import Any, Protocol, cast
 from tutelage.clock import Clock
 from tutelage.multilevel import Level
 from tutelage.problem import Learner, Problem
+from tutelage.records.rows import EpochRow, StepRow
 from tutelage.run.cost.budget import Budget
 from tutelage.run.monitor.sampled import draws_of, shares
 from tutelage.run.supernet.factory import Maker
-from tutelage.run.supernet.metrics import Meter, entries, teaching_line
-from tutelage.run.supernet.metrics import learners as marks_of
+from tutelage.run.supernet.metrics import Meter, entries, teaching, teaching_line
+from tutelage.run.supernet.metrics import learners as scores_of
 from tutelage.searches.base import Relaxing, Search
 from tutelage.spaces.base import Space
 from tutelage.spaces.genotype import Genotype
@@ -53,20 +54,20 @@ class Running(Protocol):
         """Return the space of a learner's supernet."""
 
 
-def row(work: Running, event: str) -> dict[str, Any]:
+def row(work: Running, event: str) -> StepRow:
     """Return a row of metrics.jsonl: the last step's values, or an epoch's means."""
     values = work.meter.last if event == "step" else work.meter.means
-    found: dict[str, Any] = {"event": event, "epoch": work.epoch, "step": work.step}
-    found |= entries(values)
+    found: dict[str, Any] = {"epoch": work.epoch, "step": work.step, **entries(values)}
     weights = [level for level in work.levels() if level.optimiser == "weights"]
     found["lr"] = {level.variable: work.rate(level).lr for level in weights}
-    if event == "epoch":
-        learners = work.problem.learners
-        found["gradient"] |= work.apart
-        found["phase"] = work.clock.phase
-        found["operations"] = [names(work.space_of(x)) for x in learners]
-        found |= sampled(work) if work.maker.sampled else relaxed(work)
-    return found
+    if event == "step":
+        return StepRow(**found)
+    learners = work.problem.learners
+    found["gradient"] |= work.apart
+    found["phase"] = work.clock.phase
+    found["operations"] = [names(work.space_of(x)) for x in learners]
+    found |= sampled(work) if work.maker.sampled else relaxed(work)
+    return EpochRow(**found)
 
 
 def sampled(work: Running) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def sampled(work: Running) -> dict[str, Any]:
 def relaxed(work: Running) -> dict[str, Any]:
     """Say how much of every operation there is, and what is read off."""
     learners = work.problem.learners
-    found: dict[str, Any] = {"mix": [mix(work, learner) for learner in learners]}
+    found: dict[str, Any] = {"arch_weights": [mix(work, learner) for learner in learners]}
     found["genotype"] = [work.genotype(learner).to_dict() for learner in learners]
     if work.budget:
         pairs = [(work.space_of(x), work.alphas(x)) for x in learners]
@@ -103,15 +104,18 @@ def names(space: Space) -> dict[str, Any]:
 def fields(work: Running) -> dict[str, str]:
     """Return what progress shows."""
     shown = {"epoch": f"{work.epoch + 1}/{work.epochs}", "step": f"{work.step}/{work.steps}"}
-    for k, marks in enumerate(marks_of(work.meter.means)):
+    for k, scores in enumerate(scores_of(work.meter.means)):
         name = "learner" if len(work.problem.learners) == 1 else f"learner {k}"
         shown[name] = ", ".join(
-            f"{half} {marks[f'{half}_loss']:.3f} {100 * marks[f'{half}_accuracy']:.1f} %"
-            for half in ("train", "valid")
-            if f"{half}_loss" in marks
+            f"{half} {loss:.3f} {100 * accuracy:.1f} %"
+            for half, loss, accuracy in (
+                ("train", scores.train_loss, scores.train_accuracy),
+                ("valid", scores.valid_loss, scores.valid_accuracy),
+            )
+            if loss is not None and accuracy is not None
         )
-    if teaching := teaching_line(work.meter.means):
-        shown["teaching"] = teaching
+    if said := teaching_line(teaching(work.meter.means)):
+        shown["teaching"] = said
     if work.search.kind != "samples":
         first = work.genotype(work.problem.learners[0])
         for group, cell in first.cells.items():

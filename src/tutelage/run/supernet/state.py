@@ -20,6 +20,7 @@ from tutelage.config import Run
 from tutelage.data.draws import draws
 from tutelage.multilevel import Level, hypergradient, search_step, tops
 from tutelage.problem import Learner, Method, Part, Problem, pick
+from tutelage.records.rows import EpochRow, StepRow
 from tutelage.run.cost.budget import budget_of
 from tutelage.run.cost.table import Prices, final_size, prices_of
 from tutelage.run.monitor import sampled
@@ -266,7 +267,7 @@ class Searching:
                     f"{self.step}, and is not saved; a lower --weights.lr may help"
                 )
 
-    def row(self, event: str) -> dict[str, Any]:
+    def row(self, event: str) -> StepRow:
         """Return a row of metrics.jsonl: the last step's values, or an epoch's means."""
         return rows.row(self, event)
 
@@ -299,9 +300,9 @@ class Searching:
 
     # Checkpoints ---------------------------------------------------------------------------
 
-    def end_epoch(self) -> dict[str, Any]:
+    def end_epoch(self) -> EpochRow:
         """Return the epoch's row of metrics.jsonl, and go to the next epoch."""
-        row = self.row("epoch") | self._watch()
+        row = replace(cast(EpochRow, self.row("epoch")), **self._watch())
         if self.problem.after_epoch:
             self.problem.after_epoch(self.variables, self.epoch)
         self.epoch, self.step = self.epoch + 1, 0
