@@ -81,9 +81,9 @@ def test_the_result_is_that_of_the_mean_probabilities(trained):
     assert result["test_images"] == TEST_IMAGES
     members = [result_of(trained / f"member-{k}") for k in range(3)]
     assert result["ensemble"] == [each["test_error"] for each in members]
-    for name in ("parameters", "multiply_adds"):
+    for name in ("params", "flops"):
         assert result[name] == sum(each[name] for each in members)
-    assert result["parameters"] == sum(x.numel() for x in together.parameters())
+    assert result["params"] == sum(x.numel() for x in together.parameters())
 
 
 def test_a_finished_ensemble_is_not_trained_again(trained, capsys, monkeypatch):
