@@ -16,6 +16,7 @@ from ensembles import GENOTYPES, TOGETHER
 from retraining import DIGITS, SMALL, TEST_IMAGES
 from test_search import KilledError
 from tutelage.data.read import read
+from tutelage.records.results import Result
 from tutelage.report.page import write_report
 from tutelage.report.runs.read import read_run
 from tutelage.report.runs.tables import as_text, comparison
@@ -46,7 +47,7 @@ def trained(tmp_path_factory):
 
 
 def result_of(folder):
-    return json.loads((folder / "result.json").read_text())
+    return Result.read(json.loads((folder / "result.json").read_text())).as_dict()
 
 
 def test_every_member_is_a_retraining_of_its_own_seed(trained, tmp_path):

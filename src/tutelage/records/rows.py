@@ -1,8 +1,8 @@
 """The rows of metrics.jsonl: of a search, of a retraining, of a ranking and of an evolution.
 
 Attributes have the names of the file's keys, and the order of fields is that of the keys. A field
-that is None or empty is not written, unless it is marked as `WRITTEN`. Lists have an entry for
-every learner, unless they say otherwise. Accuracies are fractions.
+that is None, or empty by default, is not written, unless it is marked as `WRITTEN`. Lists have an
+entry for every learner, unless they say otherwise. Accuracies are fractions.
 """
 
 from __future__ import annotations
@@ -228,8 +228,8 @@ class EpochRow(StepRow):
     """What would be derived now, as `Genotype.from_dict` reads it."""
     cost: list[Costs] = field(default_factory=list)
     collapse: list[Collapse] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    """Plain sentences."""
+    warnings: list[str] | None = None
+    """Plain sentences of what points to collapse; None: nothing was looked for."""
     stages: list[StageAccuracies] = field(default_factory=list)
     table: list[Answer] = field(default_factory=list)
     stopped: Stopped | None = None

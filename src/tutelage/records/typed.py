@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import Field, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, TypeVar
 
 import msgspec
@@ -46,8 +46,12 @@ def present(record: Any) -> dict[str, Any]:
 
 
 def _stands(each: Field[Any], value: Any) -> bool:
-    """Tell whether an entry is written: with None, [] and {} only where its field says so."""
-    return "written" in each.metadata or not (value is None or value == [] or value == {})
+    """Tell whether an entry is written.
+
+    None is not, nor is [] or {} where it is made by default, unless the field says so.
+    """
+    absent = value is None or (each.default is MISSING and value in ([], {}))
+    return "written" in each.metadata or not absent
 
 
 def typed(found: Any, kind: type[T]) -> T:

@@ -58,7 +58,7 @@ def warnings(stage: Stage) -> list[tuple[str, str]]:
     found: list[tuple[str, list[float]]] = []
     _, x, rows = by_epoch(stage)
     for epoch, row in zip(x, rows, strict=True):
-        for sentence in row.warnings:
+        for sentence in row.warnings or ():
             going = (each for said, each in found if said == sentence and each[-1] == epoch - 1)
             epochs = next(going, None)
             if epochs:

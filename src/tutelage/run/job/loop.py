@@ -124,7 +124,7 @@ def run(
                 progress.note(" | ".join(f"{name} {value}" for name, value in fields.items()))
                 row = work.end_epoch()
                 directory.append(row)
-                for sentence in row.warnings:
+                for sentence in row.warnings or ():
                     progress.note(f"warning: {sentence}")
             if saving:
                 save()
