@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from tutelage.records import lift
 from tutelage.records.rows import Row
-from tutelage.records.typed import NewerError, finite, known_version, typed
+from tutelage.records.typed import NewerError, finite, known_version, parse, typed
 
 VERSION: Final = 2
 HEAD: Final = {"event": "format", "format": "tutelage metrics", "version": VERSION}
@@ -48,7 +48,7 @@ def version_of(content: bytes) -> int:
         ValueError: A newer release wrote it, or a line that should say so is damaged.
     """
     said = [line for line in content.splitlines() if line.startswith(BEGINNING)]
-    return known_version(json.loads(said[-1]), VERSION) if said else 1
+    return known_version(parse(said[-1]), VERSION) if said else 1
 
 
 def read(content: bytes, types: Mapping[str, type[Row]]) -> Metrics:
@@ -69,9 +69,9 @@ def read(content: bytes, types: Mapping[str, type[Row]]) -> Metrics:
     for number, line in enumerate(content.splitlines(keepends=True), start=1):
         try:
             if line.startswith(BEGINNING):
-                version = known_version(json.loads(line), VERSION)
+                version = known_version(parse(line), VERSION)
             else:
-                rows.append(_row(json.loads(line), version, types))
+                rows.append(_row(parse(line), version, types))
         except NewerError as error:
             damage.append(Damage(number, str(error)))
             break

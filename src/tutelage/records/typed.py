@@ -6,11 +6,14 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 T = TypeVar("T")
+
+DIGITS: Final = 18
+"""Most of a whole number, so that it can become a float and an index."""
 
 
 class NewerError(ValueError):
@@ -52,6 +55,22 @@ def _stands(each: Field[Any], value: Any) -> bool:
     """
     absent = value is None or (each.default is MISSING and value in ([], {}))
     return "written" in each.metadata or not absent
+
+
+def parse(text: str | bytes) -> Any:
+    """Read JSON.
+
+    Raises:
+        ValueError: It is none, or has a whole number that is longer than any of ours.
+        RecursionError: It is nested too deep.
+    """
+    return json.loads(text, parse_int=_whole)
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise ValueError(f"a whole number has {len(digits)} digits")
+    return int(digits)
 
 
 def typed(found: Any, kind: type[T]) -> T:

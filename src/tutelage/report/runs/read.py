@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +23,7 @@ from tutelage.records.rows import (
     Row,
     Stopped,
 )
-from tutelage.records.typed import typed
+from tutelage.records.typed import parse, typed
 from tutelage.report.runs.benchmarks import BENCHMARKS, Benchmark
 from tutelage.spaces.genotype import Genotype
 
@@ -307,7 +306,7 @@ def _stage(path: Path, types: Mapping[str, type[Row]] | None = None) -> Stage:
         _stage(path / name, CANDIDATES) if (path / name).is_dir() else None
         for name in ("ranking", "evolution")
     )
-    stored = _table(path / "genotype.json", json.loads, notes)
+    stored = _table(path / "genotype.json", parse, notes)
     genotype, about = _found(path, stored or (result.genotype if result else {}), notes)
     ensemble = _file(path / "ensemble.json", Members.read, notes) or Members()
     types = types or (TRAINING if _trains(settings, result) else SEARCH)
@@ -334,7 +333,7 @@ def _file(path: Path, read: Callable[[Any], T], notes: list[str]) -> T | None:
     if not path.is_file():
         return None
     try:
-        return read(json.loads(path.read_text(encoding="utf-8")))
+        return read(parse(path.read_text(encoding="utf-8")))
     except (ValueError, RecursionError) as error:
         notes.append(f"{path} is damaged and left out: {error}")
         return None

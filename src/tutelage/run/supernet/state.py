@@ -325,8 +325,7 @@ class Searching:
             )
             for x in self.problem.learners
         ]
-        batch = self.streams.valid.batch
-        valid = [partial(batch, self.epoch, step) for step in range(self.steps)]
+        valid = [partial(self.streams.valid.batch, self.epoch, x) for x in range(self.steps)]
         return self.watching.after(
             self.epoch,
             subjects,
