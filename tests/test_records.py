@@ -142,7 +142,7 @@ def test_other_records_come_back_as_they_were(record):
 
 
 def test_keys_stand_in_the_order_of_fields_and_what_has_no_value_is_left_out():
-    row = present(ROWS[0][0])
+    row = finite(ROWS[0][0])
     assert list(row) == "event epoch step loss learners gradient teaching lr".split()
     assert row["learners"] == [{"train_loss": 2.0, "valid_accuracy": 0.25, "first_loss": 1.5}, {}]
     assert list(present(StepRow())) == "event epoch step loss learners gradient lr".split()

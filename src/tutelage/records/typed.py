@@ -25,9 +25,12 @@ def finite(value: Any) -> Any:
 
     >>> finite({"loss": float("inf"), "norms": [0.5, float("nan")]})
     {'loss': 'Infinity', 'norms': [0.5, 'NaN']}
+    >>> from tutelage.records.rows import EndRow, LearnerScores
+    >>> finite(EndRow(learners=[LearnerScores(valid_loss=float("nan")), LearnerScores()]))
+    {'event': 'end', 'learners': [{'valid_loss': 'NaN'}, {}]}
     """
     if is_dataclass(value):
-        return present(value)
+        return finite(present(value))
     if isinstance(value, Mapping):
         return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -40,20 +43,22 @@ def finite(value: Any) -> Any:
 def present(record: Any) -> dict[str, Any]:
     """Return a record's entries, without those that have no value unless they are always written.
 
-    >>> from tutelage.records.rows import Cost, EndRow, LearnerScores
-    >>> present(EndRow(learners=[LearnerScores(valid_loss=float("nan")), LearnerScores()]))
-    {'event': 'end', 'learners': [{'valid_loss': 'NaN'}, {}]}
+    >>> from tutelage.records.rows import Candidate, Cost
+    >>> present(Cost(flops=2.5)), present(Candidate(encoding=[], score=-0.5))
+    ({'flops': 2.5}, {'score': -0.5})
     """
-    pairs = ((each, finite(getattr(record, each.name))) for each in fields(record))
+    pairs = ((each, getattr(record, each.name)) for each in fields(record))
     return {each.name: value for each, value in pairs if _stands(each, value)}
 
 
 def _stands(each: Field[Any], value: Any) -> bool:
     """Tell whether an entry is written.
 
-    None is not, nor is [] or {} where it is made by default, unless the field says so.
+    None is not, nor is a list, an object or a record that is empty and made by default, unless the
+    field says so.
     """
-    absent = value is None or (each.default is MISSING and value in ([], {}))
+    empty = not present(value) if is_dataclass(value) else value in ([], {})
+    absent = value is None or (each.default is MISSING and empty)
     return "written" in each.metadata or not absent
 
 

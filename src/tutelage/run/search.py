@@ -19,7 +19,7 @@ from tutelage.problem import Method, pick
 from tutelage.quick import quick_look, stated
 from tutelage.records.results import Origin
 from tutelage.records.rows import SEARCH, EndRow, EnsembleScores, LearnerScores
-from tutelage.records.typed import present
+from tutelage.records.typed import finite
 from tutelage.run.job import threads
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.loop import run
@@ -208,7 +208,7 @@ def _keep(work: Searching, directory: RunDirectory, size: Size) -> Found:
         table=work.watching.looked_up(genotypes) if drawn else [],
     )
     _end(directory, end)
-    directory.write_text("genotype.json", genotypes[kept].to_json(present(about)))
+    directory.write_text("genotype.json", genotypes[kept].to_json(finite(about)))
     return Found(genotypes[kept], directory.path, kept, marks, size, together)
 
 
@@ -236,7 +236,7 @@ def _evolve(
     )
     _end(directory, end)
     about = Origin(kept, work.epoch, supernet_accuracy=best.accuracy, supernet_score=best.score)
-    directory.write_text("genotype.json", found.to_json(present(about)))
+    directory.write_text("genotype.json", found.to_json(finite(about)))
     said = evolving.said(evolving.evolving.best)
     return Found(found, directory.path, kept, marks, size, evolved=said)
 
