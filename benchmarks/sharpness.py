@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import pickle
 from collections.abc import Sequence
+from functools import partial
 from math import nan
 from pathlib import Path
 from statistics import mean, stdev
@@ -27,10 +28,11 @@ import torch
 from runs import search, together
 from tutelage.config import Data
 from tutelage.data.cifar import CIFAR10, read_cifar10
+from tutelage.records.rows import Collapse, EpochRow
 from tutelage.report.figures.plots import Axis, Line, Mark, by_epoch, curves, values
 from tutelage.report.figures.theme import LIGHT, SERIES, to_svg
 from tutelage.report.runs.benchmarks import NASBENCH201
-from tutelage.report.runs.read import Stage, read_run
+from tutelage.report.runs.read import Stage, at, read_run
 
 ROWS = {
     "DARTS": ["--method", "single"],
@@ -85,11 +87,18 @@ def folder_of(out: Path, row: str, seed: int) -> Path:
     return out / f"{row.replace(',', '').replace(' = ', '').replace(' ', '-').lower()}-{seed}"
 
 
+def figure(entry: str, quantity: str, row: EpochRow) -> float | None:
+    """Read what an epoch's row says of the learner."""
+    if entry == "table":
+        return at(row.table, 0, {}).get(quantity)
+    value = getattr(at(row.collapse, 0, Collapse()), quantity)
+    return value.get("cell") if quantity == "skips" else value
+
+
 def measured(found: Stage, entry: str, quantity: str) -> tuple[list[float], list[float]]:
     """Return the epochs in which a quantity was measured, and its values."""
-    _, x, rows = by_epoch(found)
-    inner = ("cell",) if quantity == "skips" else ()
-    y = values(rows, entry, 0, quantity, *inner)
+    _, x, _ = by_epoch(found)
+    y = values(found.epochs, partial(figure, entry, quantity))
     pairs = [(at, value) for at, value in zip(x, y, strict=True) if value == value]
     return [at for at, _ in pairs], [value for _, value in pairs]
 

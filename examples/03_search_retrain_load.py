@@ -23,7 +23,7 @@ def main() -> None:
     recipe = Retrain(**{**TOY, "channels": 4}, lr=0.05, cutout=0, auxiliary=0.0)
     out = Path("run/retrain")
     result = retrain(found.genotype, Data("digits"), recipe, out)
-    print(f"{result['parameters']:,} weights, test error {100 * result['test_error']:.1f} %")
+    print(f"{result['params']:,} weights, test error {100 * result['test_error']:.1f} %")
 
     network, details = tutelage.load("run"), about("run")
     pixels = torch.rand(1, *details.shape)

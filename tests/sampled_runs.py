@@ -22,7 +22,7 @@ def genotype(genes):
 
 def cost(genes):
     """Costs that can be told from genes by hand."""
-    return {"params": 1_000_000 + 10_000 * sum(genes), "multiply_adds": 10_000_000 * sum(genes)}
+    return {"params": 1_000_000 + 10_000 * sum(genes), "flops": 10_000_000 * sum(genes)}
 
 
 TEACHER = "Their teacher is the one that this run was given."
@@ -62,9 +62,9 @@ def ranking_rows(count, generator):
             "event": "step",
             "epoch": 0,
             "step": place + 1,
-            "genes": genes,
+            "encoding": genes,
             "accuracy": (true - 60 + 4 * generator.random()) / 100,
-            "multiply_adds": cost(genes)["multiply_adds"],
+            "flops": cost(genes)["flops"],
             "table": {"cifar10_test": true, "rank": place + 1},
         }
 
@@ -76,7 +76,7 @@ def evolution_rows(generations, population, generator):
         for place in range(population):
             genes = generator.integers(3, size=8).tolist()
             accuracy = round(0.4 + 0.02 * generation + 0.1 * generator.random(), 3)
-            scored.append({"genes": genes, "accuracy": accuracy, **cost(genes)})
+            scored.append({"encoding": genes, "accuracy": accuracy, **cost(genes)})
             yield {"event": "step", "epoch": generation, "step": place + 1, **scored[-1]}
         best = max(scored, key=lambda each: each["accuracy"])
         yield {"event": "epoch", "epoch": generation, "step": population, **best}
@@ -125,12 +125,12 @@ def write_sampled(
         until = [at for at, row in enumerate(evolved) if row["event"] == "step"][candidates - 1]
         write_folder(path / "evolution", settings, evolved[: until + 1 + end], done=False)
     if end:
-        found = {key: best[key] for key in ("genes", "accuracy", "params", "multiply_adds")}
+        found = {key: best[key] for key in ("encoding", "accuracy", "params", "flops")}
         table = [{"cifar10_test": 91.25 + seed, "rank": 2500 + seed}]
         rows.append({"event": "end", "learners": [{"valid_accuracy": 0.7}], "kept": 0})
         rows[-1] |= {"evolution": found, "table": table, "ranking": judged(drawn)}
         about = {"learner": 0, "epoch": epochs, "supernet_accuracy": best["accuracy"]}
-        (path / "genotype.json").write_text(genotype(best["genes"]).to_json(about))
+        (path / "genotype.json").write_text(genotype(best["encoding"]).to_json(about))
     (path / "run.toml").write_text(tomli_w.dumps(settings))
     (path / "environment.json").write_text(json.dumps({"sessions": [session(90.0)]}))
     write_rows(path, rows)
@@ -140,9 +140,9 @@ def write_sampled(
 def judged(drawn):
     """What the row that ends a search says of its ranking."""
     true = [row["table"]["cifar10_test"] for row in drawn]
-    by_cost = compare([row["multiply_adds"] for row in drawn], true)
+    by_cost = compare([row["flops"] for row in drawn], true)
     found = compare([row["accuracy"] for row in drawn], true)
-    return vars(found) | {"by_multiply_adds": vars(by_cost)}
+    return vars(found) | {"by_flops": vars(by_cost)}
 
 
 def write_folder(path, settings, rows, done):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 
@@ -17,6 +16,7 @@ from tutelage.run.cost.table import prices_of
 from tutelage.run.search import search_run
 from tutelage.spaces.base import Mix, Size, nodes
 from tutelage.spaces.genotype import Genotype
+from written_runs import read_rows
 
 
 @pytest.mark.parametrize(("search", "space"), PAIRS)
@@ -153,7 +153,7 @@ def test_a_phase_keeps_what_the_limits_need():
 
 
 def rows(path):
-    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return read_rows(path)
 
 
 def final(settings):
@@ -175,8 +175,8 @@ def test_every_genotype_of_a_run_is_within_the_limit(search, tmp_path):
     for row in rows(tmp_path / "run"):
         for genotype, cost in zip(row.get("genotype", []), row.get("cost", []), strict=True):
             counted = describe(Genotype.from_dict(genotype), size, 8)
-            assert counted.weights == cost["read_off"]["weights"] <= most
-            assert counted.multiply_adds == cost["read_off"]["multiply_adds"]
+            assert counted.weights == cost["derived"]["params"] <= most
+            assert counted.multiply_adds == cost["derived"]["flops"]
 
 
 @pytest.mark.slow
@@ -191,7 +191,7 @@ def test_the_penalty_lowers_the_expected_cost(tmp_path):
         )
         search_run(settings, tmp_path / str(weight))
         (epoch,) = [row for row in rows(tmp_path / str(weight)) if row["event"] == "epoch"]
-        costs.append([learner["expected"]["weights"] for learner in epoch["cost"]])
+        costs.append([learner["expected"]["params"] for learner in epoch["cost"]])
     assert len(costs[1]) == 2
     assert all(b < 0.97 * a for a, b in zip(*costs, strict=True))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from types import SimpleNamespace
 
 import pytest
@@ -25,6 +24,7 @@ from tutelage.searches.evolution import Evolution
 from tutelage.spaces.base import Mix
 from tutelage.virtual import Exact, FiniteDifference, Rate, leaves
 from unrolled import unrolled
+from written_runs import read_rows
 
 
 def path_of(*operations):
@@ -288,11 +288,10 @@ def test_killed_and_resumed_is_the_run_left_alone_and_evolves_from_its_board(tmp
 
     board = checkpoint.load(tmp_path / "whole")["work"]["variables"]["board"]
     columns = board["paths"]["operations"]["chain"].argmax(-1).tolist()
-    text = (tmp_path / "whole" / "evolution" / "metrics.jsonl").read_text()
-    asked = [json.loads(line) for line in text.splitlines()]
-    assert [row["genes"] for row in asked[:3]] == columns and len(columns) == 3
+    asked = read_rows(tmp_path / "whole" / "evolution")
+    assert [row["encoding"] for row in asked[:3]] == columns and len(columns) == 3
     assert [row.get("given") for row in asked] == [True] * 3 + [None] * 2  # the last: the best
-    rows = [json.loads(x) for x in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    rows = read_rows(tmp_path / "whole")
     ends = [row for row in rows if row["event"] == "epoch"]
     assert (
         ends[1]["gradient"]["validate"]["learn"] > 0 == ends[1]["gradient"]["validate"]["validate"]

@@ -37,6 +37,7 @@ from tutelage.spaces.chain import NASBENCH_MACRO
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.nb201 import NASBENCH201
 from tutelage.spaces.published import PUBLISHED
+from written_runs import read_rows
 
 CPU = torch.device("cpu")
 SPACE = chain("nasbench-macro", widths=(4, 6, 8), depths=(2, 1, 2), last=10)
@@ -304,10 +305,9 @@ def test_killed_and_resumed_is_the_run_left_alone(tmp_path, monkeypatch):
 def test_what_is_trained_by_no_label_is_judged_by_none(tmp_path):
     torch.set_default_dtype(torch.float32)
     found = search_run(settings(teacher_file()), tmp_path / "run")
-    text = (tmp_path / "run" / "metrics.jsonl").read_text()
-    rows = [json.loads(line) for line in text.splitlines()]
+    rows = read_rows(tmp_path / "run")
     assert found.marks == [{}] == rows[-1]["learners"]
-    assert "accuracy" not in text
+    assert "accuracy" not in json.dumps(rows)
     for row in rows[:-1]:
         if row["event"] == "epoch":
             assert set(row["probe"]) == {"score"}
@@ -348,6 +348,6 @@ def test_a_retrained_resnet_teaches(tmp_path):
     torch.set_default_dtype(torch.float32)
     narrow = replace(SMALL, cells=None)  # a ResNet has as many layers as it has
     result = retrain(PUBLISHED["resnet18"], DIGITS, narrow, tmp_path / "teacher")
-    assert result["parameters"] == describe(PUBLISHED["resnet18"], Size(4, 8, 10, 1)).weights
+    assert result["params"] == describe(PUBLISHED["resnet18"], Size(4, 8, 10, 1)).weights
     found = search_run(settings(str(tmp_path / "teacher")), tmp_path / "run")
     assert found.genotype.space == NASBENCH_MACRO.name

@@ -39,6 +39,7 @@ from tutelage.spaces.base import Size
 from tutelage.spaces.chain import NASBENCH_MACRO
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.paths import genotype
+from written_runs import read_rows
 
 SMALL = {"name": "nasbench-macro", "widths": (4, 6), "depths": (2, 2), "strides": (2, 2)}
 EVOLUTION = Evolution(population=4, generations=3, parents=2, images=40, judged=60)
@@ -59,7 +60,7 @@ def settings(**changed):
 
 
 def rows(path: Path, event: str):
-    return [row for row in RunDirectory(path).rows() if row["event"] == event]
+    return [row for row in read_rows(path) if row["event"] == event]
 
 
 @pytest.fixture(scope="module")
@@ -163,25 +164,25 @@ def test_rows_name_candidates_and_the_end_names_the_best(whole):
     assert [(row["epoch"], row["step"]) for row in steps] == [
         (generation, step) for generation in range(3) for step in range(1, 5)
     ]
-    assert len({tuple(row["genes"]) for row in steps}) == 12
+    assert len({tuple(row["encoding"]) for row in steps}) == 12
     assert [row["accuracy"] for row in epochs] == [
         max(row["accuracy"] for row in steps[: 4 * generation]) for generation in (1, 2, 3)
     ]
     (end,) = rows(whole, "end")
     best = max(steps, key=lambda row: row["accuracy"])
-    named = {key: best[key] for key in ("genes", "accuracy", "params", "multiply_adds")}
+    named = {key: best[key] for key in ("encoding", "accuracy", "params", "flops")}
     assert end["evolution"] == named
     data = json.loads((whole / "genotype.json").read_text())
     assert data["about"]["supernet_accuracy"] == best["accuracy"]
     kinds = ("identity", "mbconv3_3x3", "mbconv6_5x5")
     names = [name for ((name, _),) in data["cells"]["chain"]["nodes"]]
-    assert names == [kinds[gene] for gene in best["genes"]]
+    assert names == [kinds[gene] for gene in best["encoding"]]
     assert data["layout"]["widths"] == [4, 6]
 
 
 @pytest.mark.parametrize("limit", ["max_flops", "max_params"])
 def test_limits_are_never_broken(whole, tmp_path, limit):
-    cost = {"max_flops": "multiply_adds", "max_params": "params"}[limit]
+    cost = {"max_flops": "flops", "max_params": "params"}[limit]
     without = [row[cost] for row in rows(whole / "evolution", "step")]
     most = sorted(without)[4]
     found = search_run(settings(epochs=1, **{limit: most / 1e6}), tmp_path / "run")
@@ -199,9 +200,9 @@ def test_rows_say_which_architectures_the_method_gave():
     said = []
     while work.epoch < work.epochs:
         work.advance()
-        said.append(work.row("step").get("given"))
+        said.append(work.row("step").given)
         if work.step == work.steps:
-            assert "given" not in work.end_epoch()
+            assert work.end_epoch().given is None
     assert said == [True, True, None, None, None, None]
 
 
@@ -291,9 +292,9 @@ def test_architectures_are_ranked_against_the_table(table, tmp_path, monkeypatch
     search_run(ranked(table), own, resume=True)
     same_runs(tmp_path / "whole", own)
     steps = rows(own / "ranking", "step")
-    assert len({tuple(row["genes"]) for row in steps}) == len(steps) == 5
+    assert len({tuple(row["encoding"]) for row in steps}) == len(steps) == 5
     (end,) = rows(own, "end")
-    scores = {tuple(row["genes"]): row["accuracy"] for row in steps}
+    scores = {tuple(row["encoding"]): row["accuracy"] for row in steps}
     true = {genes: 50 + 2 * sum(genes) for genes in scores}
     highest = max(scores.values())
     chosen = min(true[genes] for genes in scores if scores[genes] == highest)

@@ -16,7 +16,6 @@ from test_search import KilledError, killed_at, run_toml
 from tutelage.batch import Part
 from tutelage.clock import Clock
 from tutelage.run.job import checkpoint
-from tutelage.run.job.directory import RunDirectory
 from tutelage.run.monitor import sampled
 from tutelage.run.monitor.sampled import PROBES, compared
 from tutelage.run.networks.factory import Maker
@@ -28,6 +27,7 @@ from tutelage.spaces.base import Size
 from tutelage.spaces.cells import DARTS
 from tutelage.spaces.mixed import dealt
 from tutelage.spaces.nb201 import NASBENCH201
+from written_runs import read_rows
 
 IMAGES = 7
 
@@ -217,7 +217,7 @@ def test_diversity_and_counts_go_on_from_a_checkpoint(tmp_path, monkeypatch):
 
 def test_the_rows_say_how_often_each_operation_was_drawn(tmp_path):
     search_run(replace(small(epochs=1, limit_batches=3), seed=1), tmp_path / "run")
-    rows = [*RunDirectory(tmp_path / "run").rows()]
+    rows = read_rows(tmp_path / "run")
     (row,) = (row for row in rows if row["event"] == "epoch")
     for shares in row["drawn"][0]["chain"]:
         assert sum(shares) == pytest.approx(1, abs=1e-5)

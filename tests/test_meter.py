@@ -13,6 +13,7 @@ from test_search import TINY, work_of
 from tutelage.methods.pamkd import PAMKD
 from tutelage.methods.single import Single
 from tutelage.multilevel import Report
+from tutelage.records.rows import LearnerScores, Teaching
 from tutelage.run.supernet.metrics import Meter, entries, teaching_line
 
 P = torch.tensor(
@@ -41,10 +42,10 @@ def test_losses_and_accuracies_by_hand():
     found = metered({"train": [LOGITS], "valid": [LOGITS]}, batch=batch).means
     said = [-math.log(0.5 * 0.75 * 0.5 * 0.25) / 4, -math.log(0.25 * 0.75 * 0.25 * 0.625) / 4]
     assert found == {
-        "learner/0/train_loss": pytest.approx(said[0], rel=1e-12),
-        "learner/0/train_accuracy": 0.75,
-        "learner/0/valid_loss": pytest.approx(said[1], rel=1e-12),
-        "learner/0/valid_accuracy": 0.5,
+        ("learners", 0, "train_loss"): pytest.approx(said[0], rel=1e-12),
+        ("learners", 0, "train_accuracy"): 0.75,
+        ("learners", 0, "valid_loss"): pytest.approx(said[1], rel=1e-12),
+        ("learners", 0, "valid_accuracy"): 0.5,
     }
 
 
@@ -54,19 +55,20 @@ def test_labels_are_right_where_the_truth_is_known_and_decided_everywhere():
     found = metered({"labels": ([LOGITS, second], truth)}).means
     entropy = -sum(p * math.log(p) for p in P.flatten().tolist()) / 4
     assert found == {
-        "learner/0/label_accuracy": pytest.approx(2 / 3, rel=1e-12),
-        "learner/0/label_entropy": pytest.approx(entropy, rel=1e-12),
-        "learner/1/label_accuracy": 0.0,
-        "learner/1/label_entropy": pytest.approx(entropy, rel=1e-12),
+        ("learners", 0, "label_accuracy"): pytest.approx(2 / 3, rel=1e-12),
+        ("learners", 0, "label_entropy"): pytest.approx(entropy, rel=1e-12),
+        ("learners", 1, "label_accuracy"): 0.0,
+        ("learners", 1, "label_entropy"): pytest.approx(entropy, rel=1e-12),
     }
 
 
 def test_a_step_whose_truths_are_all_unknown_counts_for_no_accuracy():
     known, unknown = ([LOGITS], torch.tensor([0, 1, 0, 1])), ([LOGITS], torch.full((4,), -1))
     meter = metered({"labels": known}, {"labels": unknown})
-    assert meter.means["learner/0/label_accuracy"] == 0.5
-    assert set(meter.last) == {"learner/0/label_entropy"}
-    assert "label_accuracy" not in entries(metered({"labels": unknown}).means)["learners"][0]
+    assert meter.means["learners", 0, "label_accuracy"] == 0.5
+    assert set(meter.last) == {("learners", 0, "label_entropy")}
+    (scores,) = entries(metered({"labels": unknown}).means)["learners"]
+    assert scores == LearnerScores(label_entropy=meter.last["learners", 0, "label_entropy"])
 
 
 @pytest.mark.parametrize("learners", [2, 3, 4])
@@ -81,12 +83,13 @@ def test_agreement_is_the_share_of_pairs_and_images_that_are_named_alike(learner
     ]
     assert 0 < sum(alike) < len(alike)
     found = entries(metered({"valid": logits}, batch=batch).means)["teaching"]
-    assert found == {"agreement": pytest.approx(sum(alike) / len(alike), rel=1e-12)}
+    assert found == Teaching(agreement=found.agreement)
+    assert found.agreement == pytest.approx(sum(alike) / len(alike), rel=1e-12)
 
 
 def test_a_learner_alone_agrees_with_nobody():
     batch = SimpleNamespace(valid=SimpleNamespace(y=torch.zeros(4, dtype=torch.long)))
-    assert "teaching" not in entries(metered({"valid": [LOGITS]}, batch=batch).means)
+    assert entries(metered({"valid": [LOGITS]}, batch=batch).means)["teaching"] == Teaching()
 
 
 def matrix(step=0.0):
@@ -97,28 +100,25 @@ def matrix(step=0.0):
 @pytest.mark.parametrize("what", ["gate", "transfer", "attention"])
 def test_a_matrix_has_a_row_for_every_learner_and_a_column_for_every_peer(what):
     meter = metered({what: matrix()}, {what: matrix(1.0)})
-    assert meter.last[f"teaching/{what}/3/1"] == 32.0
+    assert meter.last["matrices", what, 3, 1] == 32.0
     found = entries(meter.means)["teaching"]
-    assert found == {what: [[10.0 * k + j + 0.5 for j in range(12)] for k in range(12)]}
+    wanted = [[10.0 * k + j + 0.5 for j in range(12)] for k in range(12)]
+    assert found == Teaching(**{what: wanted})
 
 
 def test_divergences_of_every_learner_are_marks():
     found = metered({"train_divergence": torch.tensor([0.25, 0.5])}).means
-    assert found == {"learner/0/train_divergence": 0.25, "learner/1/train_divergence": 0.5}
+    assert found == {
+        ("learners", 0, "train_divergence"): 0.25,
+        ("learners", 1, "train_divergence"): 0.5,
+    }
+    assert entries(found)["learners"] == [
+        LearnerScores(train_divergence=0.25),
+        LearnerScores(train_divergence=0.5),
+    ]
 
 
 # In words ---------------------------------------------------------------------------------------
-
-
-def line(agreement=None, **matrices):
-    """The line of matrices, rows [learner][peer], and of how often learners agree."""
-    values = {
-        f"teaching/{what}/{k}/{j}": x
-        for what, rows in matrices.items()
-        for k, row in enumerate(rows)
-        for j, x in enumerate(row)
-    }
-    return teaching_line(values | ({} if agreement is None else {"teaching/agreement": agreement}))
 
 
 GATE = [[0.0, 0.25, 0.0], [0.0, 0.0, 0.0], [1.5, 0.0625, 9.0]]
@@ -141,7 +141,7 @@ NOBODY = [[7.0, 0.0], [0.0, 7.0]]  # what a learner is to itself is not said
     ],
 )
 def test_a_line_says_who_teaches_whom(values, expected):
-    assert line(**values) == expected
+    assert teaching_line(Teaching(**values)) == expected
 
 
 def test_progress_says_who_teaches_whom(tmp_path, monkeypatch):
@@ -150,8 +150,8 @@ def test_progress_says_who_teaches_whom(tmp_path, monkeypatch):
     work = work_of(settings, tmp_path, monkeypatch, PAMKD(group_size=2))
     work.advance()
     work.check()
-    teaching = work.row("epoch")["teaching"]
-    gate, agreement = teaching["gate"], teaching["agreement"]
+    teaching = work.row("epoch").teaching
+    gate, agreement = teaching.gate, teaching.agreement
     (worse,) = (k for k in range(2) if gate[k][1 - k])
     words = f"gate {worse} from {1 - worse} {gate[worse][1 - worse]:.3f}"
     assert work.fields()["teaching"] == f"{words}; agreement {100 * agreement:.1f} %"
@@ -163,4 +163,4 @@ def test_progress_says_nothing_of_teaching_where_there_is_none(tmp_path, monkeyp
     work.advance()
     work.check()
     assert "teaching" not in work.fields()
-    assert "teaching" not in work.row("epoch")
+    assert work.row("epoch").teaching == Teaching()

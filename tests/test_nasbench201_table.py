@@ -21,6 +21,7 @@ from tutelage.config import Run
 from tutelage.run.search import search_run
 from tutelage.spaces.genotype import NASBENCH201_OPERATIONS, Genotype
 from tutelage.spaces.published import PUBLISHED
+from written_runs import read_rows
 
 TABLES = os.environ.get("TUTELAGE_TEST_TABLES", "")
 real_data = pytest.mark.skipif(
@@ -232,10 +233,7 @@ def test_a_search_logs_what_the_table_says_and_is_not_moved_by_it(made, tmp_path
     settings = Run(space={"name": "nasbench201"}, via="first-order", **toy)
     search_run(replace(settings, table=made), tmp_path / "told")
     search_run(settings, tmp_path / "untold")
-    told, untold = (
-        [json.loads(x) for x in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-        for name in ("told", "untold")
-    )
+    told, untold = (read_rows(tmp_path / name) for name in ("told", "untold"))
     for row, plain in zip(told[:-1], untold[:-1], strict=True):
         (said,) = row.pop("table")
         answer = Table(made).query(Genotype.from_dict(row["genotype"][0]))

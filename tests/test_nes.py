@@ -18,6 +18,7 @@ from tutelage.run.networks.ensemble import Ensemble, forward_selection, marks
 from tutelage.run.search import search_run
 from tutelage.run.strategies.validation import validate
 from tutelage.virtual import leaves
+from written_runs import read_rows
 
 # Selection --------------------------------------------------------------------------------------
 
@@ -96,7 +97,7 @@ def test_wrong_settings_are_refused(settings, sentence):
 
 
 def rows_of(path):
-    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return read_rows(path)
 
 
 def test_a_search_keeps_the_ensemble_that_its_learners_answers_select(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from ensembles import GENOTYPES, TOGETHER
 from retraining import DIGITS, SMALL, TEST_IMAGES
 from test_search import KilledError
 from tutelage.data.read import read
+from tutelage.records.results import Result
 from tutelage.report.page import write_report
 from tutelage.report.runs.read import read_run
 from tutelage.report.runs.tables import as_text, comparison
@@ -46,7 +47,7 @@ def trained(tmp_path_factory):
 
 
 def result_of(folder):
-    return json.loads((folder / "result.json").read_text())
+    return Result.read(json.loads((folder / "result.json").read_text())).as_dict()
 
 
 def test_every_member_is_a_retraining_of_its_own_seed(trained, tmp_path):
@@ -81,9 +82,9 @@ def test_the_result_is_that_of_the_mean_probabilities(trained):
     assert result["test_images"] == TEST_IMAGES
     members = [result_of(trained / f"member-{k}") for k in range(3)]
     assert result["ensemble"] == [each["test_error"] for each in members]
-    for name in ("parameters", "multiply_adds"):
+    for name in ("params", "flops"):
         assert result[name] == sum(each[name] for each in members)
-    assert result["parameters"] == sum(x.numel() for x in together.parameters())
+    assert result["params"] == sum(x.numel() for x in together.parameters())
 
 
 def test_a_finished_ensemble_is_not_trained_again(trained, capsys, monkeypatch):

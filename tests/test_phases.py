@@ -17,6 +17,7 @@ from tutelage.searches.drnas import DrNas
 from tutelage.searches.needs import fit
 from tutelage.spaces.cells import DARTS, S3
 from tutelage.spaces.narrowing import everything, strongest
+from written_runs import read_rows
 
 PDARTS = {"search": {"name": "pdarts", "deeper": (0, 1)}, "epochs": 3}
 DRNAS = {"search": {"name": "drnas"}, "channels": 12, "epochs": 4}
@@ -136,7 +137,7 @@ def test_placed_changes_one_place_of_a_copy():
 
 def rows_of(path):
     """Return the rows of a run's epochs."""
-    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    rows = read_rows(path)
     return [row for row in rows if row["event"] == "epoch"]
 
 
@@ -163,7 +164,7 @@ def test_each_learner_keeps_its_own_strongest_operations(progressive):
         for learner in range(2):
             left = operations_of(after, learner)
             for group, edges in operations_of(before, learner).items():
-                mixes = before["mix"][learner][group]
+                mixes = before["arch_weights"][learner][group]
                 for names, mix, kept in zip(edges, mixes, left[group], strict=True):
                     assert list(kept) == [name for name in names if name in kept]
                     # figures are rounded to six digits: of equal ones either may stay

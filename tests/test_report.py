@@ -195,7 +195,7 @@ def test_keys_may_be_missing(tmp_path):
         {"event": "step", "epoch": 0, "step": 1, "learners": [{"train_loss": 2.0}]},
         {"event": "step", "epoch": 0, "step": 2, "learners": [{"train_loss": "NaN"}], "loss": {}},
         {"event": "epoch"},
-        {"event": "epoch", "epoch": 1, "learners": [{}], "gradient": None, "mix": None},
+        {"event": "epoch", "epoch": 1, "learners": [{}], "gradient": None, "arch_weights": None},
         {"event": "end"},
     ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"cut')

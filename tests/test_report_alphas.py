@@ -51,7 +51,7 @@ def test_heat_maps_hold_the_weights_of_every_edge(tmp_path):
     (course,) = courses(stage)[1, "reduce"]
     assert course.weights.shape == (4, 14, 8) and course.epochs == (0, 1, 2, 3)
     assert np.allclose(course.weights.sum(-1), 1)
-    assert course.weights[-1].tolist() == stage.of("epoch")[-1]["mix"][1]["reduce"]
+    assert course.weights[-1].tolist() == stage.epochs[-1].arch_weights[1]["reduce"]
     assert course.genotype == PUBLISHED["DARTS_V2"]
     panels, texts, marks, lines = drawn(course)
     assert len(panels) == 14 and lines == []
@@ -74,7 +74,7 @@ def test_every_phase_has_its_epochs_and_every_edge_its_own_operations(tmp_path):
     assert history[0].operations == (DARTS_OPERATIONS,) * 14
     last = history[-1]
     assert last.operations == tuple(
-        tuple(names) for names in stage.of("epoch")[-1]["operations"][1]["normal"]
+        tuple(names) for names in stage.epochs[-1].operations[1]["normal"]
     )
     panels, texts, marks, _ = drawn(last)
     cell = PUBLISHED["DARTS_V2"].cells["normal"]
@@ -166,7 +166,7 @@ def test_operations_dropped_on_the_way_do_not_mix_with_later_ones(tmp_path):
     rows = read_rows(path)
     for row in rows:
         if row["event"] == "epoch" and row["epoch"] == 0:
-            row["mix"][0]["normal"] = [[0.1] * 10] * 14
+            row["arch_weights"][0]["normal"] = [[0.1] * 10] * 14
     write_rows(path, rows)
     before, after = courses(stage_of(path))[0, "normal"]
     assert before.weights.shape == (1, 14, 10) and after.weights.shape == (2, 14, 8)

@@ -14,10 +14,11 @@ from test_report import report
 from tutelage.benchmark.nasbench_macro import Table
 from tutelage.benchmark.ranking import compare, correlations
 from tutelage.methods.ennas import EnNAS
+from tutelage.records.rows import RankingScores
 from tutelage.report.figures.scatter import Limit, Points, scatter
 from tutelage.report.runs.benchmarks import NASBENCH_MACRO
 from tutelage.report.sections import evolution, ranking
-from tutelage.report.sections.evolution import Candidate
+from tutelage.report.sections.evolution import Scored
 from tutelage.report.sections.marginals import marginals
 from tutelage.run.search import search
 from tutelage.searches import pareto
@@ -36,10 +37,10 @@ TABLES = Path(os.environ.get("TUTELAGE_TEST_TABLES", ""), "nas-bench-macro_cifar
 def test_the_front_is_the_one_that_the_search_follows(seed):
     generator = np.random.default_rng(seed)
     found = [
-        Candidate(0, float(x), float(y), float(z), (place,))
+        Scored(0, float(x), float(y), float(z), (place,))
         for place, (x, y, z) in enumerate(generator.integers(8, size=(40, 3)))
     ]
-    for cost in ("params", "multiply_adds"):
+    for cost in ("params", "flops"):
         scores = [(each.score, -getattr(each, cost)) for each in found]
         theirs = {scores[place] for place in pareto.front(scores)}
         members = evolution.front(found, cost)
@@ -105,7 +106,7 @@ def test_a_method_may_score_by_a_rule_of_its_own(tmp_path):
     for path in (run, run / "evolution", run / "ranking"):
         change(path, rescore)
     stage = stage_of(run)
-    worst = min(row["score"] for row in stage.evolution.of("step"))
+    worst = min(row.score for row in stage.evolution.scored)
     found = evolution.candidates(stage.evolution)
     assert min(each.score for each in found) == worst
     text = report(tmp_path, run).text
@@ -196,16 +197,16 @@ def test_a_search_writes_what_the_report_reads(tmp_path):
         evolution=Evolution(population=2, generations=2, parents=2, images=8, judged=16),
     )  # fmt: skip
     stage = stage_of(run)
-    rows = stage.ranking.of("step")
-    true = [row["table"]["cifar10_test"] for row in rows]
+    rows = stage.ranking.scored
+    true = [row.table["cifar10_test"] for row in rows]
     assert true == [
-        Table(table).query(genotype_of(MACRO, row["genes"])).accuracy["cifar10_test"]
+        Table(table).query(genotype_of(MACRO, row.encoding)).accuracy["cifar10_test"]
         for row in rows
     ]
-    judged = stage.of("end")[-1]["ranking"]
-    by_cost = compare([row["multiply_adds"] for row in rows], true, 4)
-    assert judged["by_multiply_adds"] == asdict(by_cost)
-    assert judged["tau"] == compare([row["accuracy"] for row in rows], true, 4).tau
+    judged = stage.ends[-1].ranking
+    by_cost = compare([row.flops for row in rows], true, 4)
+    assert judged.by_flops == RankingScores(**asdict(by_cost))
+    assert judged.tau == compare([row.accuracy for row in rows], true, 4).tau
     (drawn,) = marginals(stage)
     assert drawn.operations == OPERATIONS and (drawn.draws >= 3).all()
     assert "Kendall’s tau" in report(tmp_path, run).text

@@ -153,9 +153,9 @@ def test_one_run_shows_its_numbers(tmp_path):
     assert "students’ accuracy 65.83 %" in text and "gap to the teacher 4.00 points" in text
     assert "Found by evolution among the paths of the supernet of learner 0." in text
     assert "found by evolution 94.25 % 2,503 of 6,561" in text
-    digits = "".join(map(str, end["genes"]))
+    digits = "".join(map(str, end["encoding"]))
     assert f"NAS-Bench-Macro’s digits {digits}" in text
-    assert read_macro(digits) == genotype(end["genes"]).names
+    assert read_macro(digits) == genotype(end["encoding"]).names
     for absent in ("Alphas", "Signs of collapse", "Gradient of the alphas", "valid accuracy"):
         assert absent not in text
 
@@ -203,7 +203,7 @@ def test_a_finished_run_says_so(tmp_path):
 
 def test_rows_without_their_numbers_are_left_out(tmp_path):
     run = write_sampled(tmp_path / "run")
-    for name, keys in (("evolution", ("params", "genes")), ("ranking", ("table",))):
+    for name, keys in (("evolution", ("params", "encoding")), ("ranking", ("table",))):
         rows = read_rows(run / name)
         for key in keys:
             rows[1].pop(key)

@@ -237,13 +237,13 @@ def test_accuracies_of_the_first_stage_that_are_not_all_there(tmp_path):
 def test_costs_within_a_budget_have_their_curves_and_their_limit(tmp_path):
     def cost(row):
         epoch = row["epoch"]
-        read = {"weights": 2_000_000, "multiply_adds": 250_000_000 + epoch}
-        expected = {"weights": 3_500_000, "multiply_adds": 400_000_000 - 50_000_000 * epoch}
-        row["cost"] = [{"expected": expected, "read_off": read}] * (2 if epoch else 1)
+        read = {"params": 2_000_000, "flops": 250_000_000 + epoch}
+        expected = {"params": 3_500_000, "flops": 400_000_000 - 50_000_000 * epoch}
+        row["cost"] = [{"expected": expected, "derived": read}] * (2 if epoch else 1)
 
     run = write_search(tmp_path / "run", epochs=3, max_flops=300.0)
     stage = changed(run, cost)
-    lines = {line.label: line for line in cost_lines(stage, "multiply_adds", "max_flops")}
+    lines = {line.label: line for line in cost_lines(stage, "flops", "max_flops")}
     assert list(lines) == [
         "read off, learner 0",
         "expected, learner 0",
@@ -255,7 +255,7 @@ def test_costs_within_a_budget_have_their_curves_and_their_limit(tmp_path):
     assert lines["expected, learner 1"].y == pytest.approx([math.nan, 350, 300], nan_ok=True)
     assert lines["read off, learner 0"].y == [250, 250.000001, 250.000002]
     assert lines["limit"].y == [300] * 3
-    weights = cost_lines(stage, "weights", "max_params")
+    weights = cost_lines(stage, "params", "max_params")
     assert [line.y[2] for line in weights] == [2, 3.5, 2, 3.5]
     text = report(tmp_path, run).text
     assert "Multiply-adds of the final network (millions)" in text

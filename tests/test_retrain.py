@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from retraining import DIGITS, FILE, GENOTYPE, SIZE, SMALL, TEST_IMAGES, train
 from tutelage.config import Data
 from tutelage.data.read import read
+from tutelage.records.rows import TRAINING
 from tutelage.run import retrain
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.networks.files import about, build, load
@@ -20,22 +21,22 @@ from tutelage.run.training import training
 
 
 def test_rows_follow_the_recipe(retrained):
-    rows = list(RunDirectory.open(retrained).rows())
-    shape = [(row["event"], row["epoch"], row["step"]) for row in rows]
+    rows = list(RunDirectory.open(retrained).rows(TRAINING))
+    shape = [(row.event, row.epoch, row.step) for row in rows]
     assert shape == [
         (event, epoch, step)
         for epoch in (0, 1)
         for event, step in (("step", 2), ("step", 4), ("epoch", 4))
     ]
-    assert [row["lr"] for row in rows] == [0.025] * 3 + [0.0125] * 3
-    assert [row["drop_path"] for row in rows] == [0.0] * 3 + [0.15] * 3
-    assert all(set(row) >= {"train_loss", "train_accuracy"} for row in rows)
-    assert 1.5 < rows[0]["train_loss"] < 4
+    assert [row.lr for row in rows] == [0.025] * 3 + [0.0125] * 3
+    assert [row.drop_path for row in rows] == [0.0] * 3 + [0.15] * 3
+    assert all(row.train_loss > 0 and 0 <= row.train_accuracy <= 1 for row in rows)
+    assert 1.5 < rows[0].train_loss < 4
 
 
 def test_the_result_says_what_was_trained_and_tested(retrained):
     result = RunDirectory.open(retrained).read_json("result.json")
-    assert result["parameters"] == sum(p.numel() for p in build(GENOTYPE, SIZE).parameters())
+    assert result["params"] == sum(p.numel() for p in build(GENOTYPE, SIZE).parameters())
     assert result["test_error"] == 1 - result["test_accuracy"]
     assert result["test_images"] == TEST_IMAGES
     assert result["genotype"] == GENOTYPE.to_dict()
@@ -132,10 +133,10 @@ def test_training_learns(tmp_path):
 
 def test_bf16_trains_the_same_recipe(tmp_path, retrained):
     result = train(tmp_path / "out", replace(SMALL, precision="bf16"))
-    rows = list(RunDirectory.open(tmp_path / "out").rows())
-    (expected, *_) = RunDirectory.open(retrained).rows()
-    assert rows[0]["train_loss"] == pytest.approx(expected["train_loss"], rel=0.02)
-    assert rows[0]["train_loss"] != expected["train_loss"]
+    rows = list(RunDirectory.open(tmp_path / "out").rows(TRAINING))
+    (expected, *_) = RunDirectory.open(retrained).rows(TRAINING)
+    assert rows[0].train_loss == pytest.approx(expected.train_loss, rel=0.02)
+    assert rows[0].train_loss != expected.train_loss
     assert result["test_images"] == TEST_IMAGES
     assert load(tmp_path / "out").state_dict()["classifier.weight"].dtype == torch.float32
 
@@ -152,8 +153,8 @@ def test_the_test_set_is_read_once_and_last(tmp_path, monkeypatch):
     parts = []
 
     def record(settings, part):
-        rows = RunDirectory(tmp_path / "out").rows()
-        parts.append((part, sum(row["event"] == "epoch" for row in rows)))
+        rows = RunDirectory(tmp_path / "out").rows(TRAINING)
+        parts.append((part, sum(row.event == "epoch" for row in rows)))
         return read(settings, part)
 
     monkeypatch.setattr(retrain, "read", record)

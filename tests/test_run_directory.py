@@ -1,6 +1,7 @@
 import errno
 import io
 import json
+import math
 import os
 import resource
 import signal
@@ -17,6 +18,7 @@ from rich.console import Console
 
 from tutelage.config import Retrain, Run
 from tutelage.files import write_bytes
+from tutelage.records.rows import SEARCH, StepRow
 from tutelage.run.job import checkpoint
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.progress import Progress
@@ -138,35 +140,40 @@ def test_the_directory_needs_no_torch():
 
 
 def test_rows_are_cut_to_the_size_that_a_checkpoint_recorded(directory):
-    directory.append({"event": "step", "epoch": 1, "step": 1, "loss": 0.1})
+    directory.append(StepRow(epoch=1, step=1, loss={"learn": 0.1}))
     size = directory.metrics_size()
-    directory.append({"event": "step", "epoch": 1, "step": 2, "loss": 0.2})
+    directory.append(StepRow(epoch=1, step=2, loss={"learn": 0.2}))
     whole = (directory.path / "metrics.jsonl").read_bytes()
     directory.cut_metrics(size)
-    assert [row["step"] for row in directory.rows()] == [1]
-    directory.append({"event": "step", "epoch": 1, "step": 2, "loss": 0.2})
+    assert [row.step for row in directory.rows(SEARCH)] == [1]
+    directory.append(StepRow(epoch=1, step=2, loss={"learn": 0.2}))
     assert (directory.path / "metrics.jsonl").read_bytes() == whole
     with pytest.raises(ValueError, match="rows were taken out"):
         directory.cut_metrics(len(whole) + 1)
 
 
 def test_rows_skip_a_half_written_one_and_name_a_damaged_one(directory):
-    directory.append({"step": 1})
+    directory.append(StepRow(step=1))
     with (directory.path / "metrics.jsonl").open("a") as file:
         file.write('{"step": ')
-    assert list(directory.rows()) == [{"step": 1}]
+    assert directory.rows(SEARCH) == [StepRow(step=1)]
     with (directory.path / "metrics.jsonl").open("a") as file:
         file.write("\n")
     with pytest.raises(ValueError, match=r"metrics\.jsonl line 2 is damaged"):
-        list(directory.rows())
+        directory.rows(SEARCH)
 
 
 def test_numbers_that_json_lacks_are_text_that_float_reads(directory):
-    directory.append({"loss": float("nan"), "norms": {"direct": [float("-inf"), 1.5]}})
-    (row,) = directory.rows()
-    assert row["norms"]["direct"] == ["-Infinity", 1.5]
-    assert float(row["norms"]["direct"][0]) == -float("inf")
-    assert float(row["loss"]) != float(row["loss"])
+    norms = {"direct": -math.inf, "W": 1.5}
+    directory.append(StepRow(loss={"learn": math.nan}, gradient={"validate": norms}))
+    text = (directory.path / "metrics.jsonl").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["gradient"]["validate"] == {
+        "direct": "-Infinity",
+        "W": 1.5,
+    }
+    assert float(json.loads(text)["gradient"]["validate"]["direct"]) == -math.inf
+    (row,) = directory.rows(SEARCH)
+    assert row.gradient["validate"] == norms and math.isnan(row.loss["learn"])
 
 
 @pytest.mark.parametrize("when", ["fsync", "limit"])
@@ -189,13 +196,13 @@ def test_a_full_disk_leaves_the_old_file(directory, file_size_limit, monkeypatch
 
 
 def test_a_full_disk_leaves_whole_rows(directory, file_size_limit):
-    directory.append({"step": 1})
+    directory.append(StepRow(step=1))
     file_size_limit(directory.metrics_size() + 5)
     with pytest.raises(ValueError, match="its rows and the last checkpoint are safe"):
-        directory.append({"step": 2})
+        directory.append(StepRow(step=2))
     file_size_limit(resource.RLIM_INFINITY)
-    directory.append({"step": 2})
-    assert [row["step"] for row in directory.rows()] == [1, 2]
+    directory.append(StepRow(step=2))
+    assert [row.step for row in directory.rows(SEARCH)] == [1, 2]
 
 
 def test_other_file_errors_pass_through(tmp_path):
@@ -264,7 +271,7 @@ def test_checkpoints_that_cannot_be_read_are_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="truncated or no checkpoint"):
         checkpoint.load(tmp_path)
     torch.save({"format": checkpoint.FORMAT, "version": 99, "state": {}}, newest)
-    with pytest.raises(ValueError, match="version 99 and this release reads up to 1"):
+    with pytest.raises(ValueError, match="version 99 and this release reads up to 2"):
         checkpoint.load(tmp_path)
 
 

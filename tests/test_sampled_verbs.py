@@ -154,8 +154,8 @@ def test_from_a_found_chain_to_its_exported_network(run, tutelage, here):
     )
     said = json.loads(out)
     assert (said["weights"], said["multiply_adds"]) == (
-        result["parameters"],
-        result["multiply_adds"],
+        result["params"],
+        result["flops"],
     )
     assert said == json.loads(tutelage("describe run --image-channels 1 --side 8 --json")[1])
     code, out, error = tutelage("draw run --out chain.svg")
@@ -215,7 +215,7 @@ def test_query_and_describe_a_nasbench_macro_run(tutelage, refused, run, here):
         for row in map(json.loads, (here / "own" / "metrics.jsonl").read_text().splitlines())
         if row["event"] == "end"
     )
-    digits = "".join(map(str, end["evolution"]["genes"]))
+    digits = "".join(map(str, end["evolution"]["encoding"]))
     assert code == 0 and answer["architecture"] == digits
     assert end["table"] == [{**answer["accuracy"], "rank": answer["rank"]["cifar10_test"]}]
     code, out, _ = tutelage("describe own")

@@ -13,9 +13,10 @@ from tutelage.batch import Part
 from tutelage.clock import Clock
 from tutelage.config import Run
 from tutelage.problem import Net
+from tutelage.records.typed import present
 from tutelage.run.cost.table import Cost, Prices
 from tutelage.run.one_shot.evolution import Evolve
-from tutelage.run.one_shot.ranking import Ranking
+from tutelage.run.one_shot.ranking import Known, Ranking
 from tutelage.run.one_shot.scorer import Scorer, recalibrate
 from tutelage.searches.evolution import Evolution
 from tutelage.spaces.base import Size, one_hot
@@ -179,19 +180,21 @@ def test_a_ranking_scores_every_architecture_once_and_goes_on_where_it_was():
     drawn = [(0, 0, 0), (1, 0, 1), (1, 1, 1), (2, 3, 1)]
 
     def known(found):
-        return {"layers": len(found.names)}
+        return Known(len(found.names), {"rank": 2})
 
     first, scorer = Ranking(SMALL, Counting(), drawn, known), Counting()
     for _ in range(3):
         first.advance()
-    assert first.row("step") == {
-        "event": "step",
-        "epoch": 0,
-        "step": 3,
-        "genes": [1, 1, 1],
-        "accuracy": 1.0,
-        "layers": 3,
-    }
+    row = present(first.row("step"))
+    assert list(row.items()) == [
+        ("event", "step"),
+        ("epoch", 0),
+        ("step", 3),
+        ("encoding", [1, 1, 1]),
+        ("accuracy", 1.0),
+        ("flops", 3),
+        ("table", {"rank": 2}),
+    ]
     second = Ranking(SMALL, scorer, drawn, known)
     second.restore(first.state())
     assert (second.done, second.epoch, second.step, second.steps) == (3, 0, 3, 4)
@@ -210,30 +213,30 @@ def test_an_evolution_keeps_its_limits_and_says_what_candidates_cost():
     while evolve.epoch < evolve.epochs:
         evolve.advance()
         row = evolve.row("step")
-        assert row["params"] == sum(row["genes"]) <= 4
-        assert row["multiply_adds"] == 5 + 2 * row["params"]
-        assert row["accuracy"] == row["genes"].count(1) / 3
+        assert row.params == sum(row.encoding) <= 4
+        assert row.flops == 5 + 2 * row.params
+        assert row.accuracy == row.encoding.count(1) / 3
         if evolve.step == evolve.steps:
             best = evolve.end_epoch()
-    assert best["genes"] == [1, 1, 1]
+    assert best.encoding == [1, 1, 1]
     asked = [tuple(found.names) for found in evolve.scorer.asked]
     assert len(asked) == len(set(asked)) == 18
     assert evolve.genotype(evolve.evolving.best).names == ["mbconv3_3x3"] * 3
 
 
 def test_a_second_objective_is_the_cost_negated():
-    for objectives, place in (("accuracy-params", "params"), ("accuracy-flops", "multiply_adds")):
+    for objectives, place in (("accuracy-params", "params"), ("accuracy-flops", "flops")):
         settings = Evolution(population=8, generations=4, parents=2, objectives=objectives)
         evolve = Evolve(SMALL, Counting(), PRICES, lambda cost: True, settings, seed=1)
         while evolve.epoch < evolve.epochs:
             evolve.advance()
             row = evolve.row("step")
-            assert evolve.evolving.history[-1].scores == (row["accuracy"], -row[place])
+            assert evolve.evolving.history[-1].scores == (row.accuracy, -getattr(row, place))
             if evolve.step == evolve.steps:
-                front = evolve.end_epoch()["front"]
-        costs = [each[place] for each in front]
+                front = evolve.end_epoch().front
+        costs = [getattr(each, place) for each in front]
         assert costs == sorted(costs) and costs[0] == (0 if place == "params" else 5)
-        assert all(each["params"] == each["genes"].count(1) for each in front)
+        assert all(each.params == each.encoding.count(1) for each in front)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 
@@ -24,6 +23,7 @@ from tutelage.searches.darts import Darts
 from tutelage.spaces.base import Mix, Size, one_hot
 from tutelage.spaces.cells import DARTS
 from tutelage.virtual import leaves
+from written_runs import read_rows
 
 
 def settings(**changed):
@@ -42,7 +42,7 @@ def settings(**changed):
 
 
 def rows(path):
-    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return read_rows(path)
 
 
 KINDS = [
@@ -187,7 +187,7 @@ def test_the_warm_up_is_darts_to_the_bit_and_the_report_draws_what_follows(tmp_p
         [row for row in rows(tmp_path / name) if row["event"] == "epoch"]
         for name in ("past", "single")
     )
-    same = ("loss", "learners", "mix", "collapse", "gradient")
+    same = ("loss", "learners", "arch_weights", "collapse", "gradient")
     assert [past[name] for name in same] == [single[name] for name in same]
     assert taught["loss"] != plain["loss"]
     stage = read_run(tmp_path / "past").search

@@ -24,6 +24,7 @@ from tutelage.run.search import search_run
 from tutelage.run.strategies.relaxed import Relaxed
 from tutelage.run.supernet.state import Searching
 from tutelage.virtual import leaves
+from written_runs import read_rows
 
 TINY = {
     "channels": 2,
@@ -93,7 +94,7 @@ def test_rows_after_the_last_checkpoint_are_not_doubled(tmp_path, monkeypatch):
         killed_at(patch, 3)
         with pytest.raises(KilledError):
             search_run(settings, tmp_path / "killed")
-    assert len((tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()) == 4
+    assert len(read_rows(tmp_path / "killed")) == 4
     search_run(settings, tmp_path / "killed", resume=True)
     same_runs(tmp_path / "whole", tmp_path / "killed")
 
@@ -109,7 +110,7 @@ def test_same_seed_same_run_and_another_seed_another(tmp_path):
 
 def test_rows_name_epochs_steps_losses_and_gradient_terms(tmp_path):
     search_run(run_toml("sgl", via="exact", log_every=1), tmp_path / "run")
-    rows = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rows = read_rows(tmp_path / "run")
     assert [(r["event"], r.get("epoch"), r.get("step")) for r in rows] == [
         ("step", 0, 1),
         ("step", 0, 2),
@@ -128,14 +129,14 @@ def test_rows_name_epochs_steps_losses_and_gradient_terms(tmp_path):
         "validate",
     }
     assert all(value > 0 for value in epoch["gradient"]["validate"].values())
-    assert len(epoch["learners"]) == len(epoch["mix"]) == len(epoch["genotype"]) == 2
-    for row in epoch["mix"][0]["normal"]:
+    assert len(epoch["learners"]) == len(epoch["arch_weights"]) == len(epoch["genotype"]) == 2
+    for row in epoch["arch_weights"][0]["normal"]:
         assert sum(row) == pytest.approx(1, abs=1e-4)
 
 
 def test_lbt_logs_both_exams_apart(tmp_path):
     search_run(run_toml("lbt", via="exact", epochs=1), tmp_path / "run")
-    rows = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rows = read_rows(tmp_path / "run")
     gradient = next(row for row in rows if row["event"] == "epoch")["gradient"]
     assert set(gradient) == {"teacher_exam + student_exam", "teacher_exam", "student_exam"}
     assert gradient["teacher_exam"]["practise"] == 0  # the teacher's exam knows no student
@@ -340,7 +341,7 @@ def test_unlabelled_half_has_its_own_order(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_bf16_searches_too(tmp_path):
     search_run(run_toml("sgl", precision="bf16", epochs=1, via="exact"), tmp_path / "run")
-    rows = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rows = read_rows(tmp_path / "run")
     assert all(0 < value < 20 for value in rows[0]["loss"].values())
     stored = checkpoint.load(tmp_path / "run")["work"]["variables"]
     assert {x.dtype for x in leaves(stored)} == {torch.float32}

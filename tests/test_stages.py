@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import dataclass
 
 import pytest
@@ -17,9 +16,11 @@ from tutelage.extras import AfterStep
 from tutelage.methods.pamkd import PAMKD
 from tutelage.methods.sgl import SGL
 from tutelage.methods.single import Single
+from tutelage.records.rows import StageAccuracies
 from tutelage.run.monitor.teaching import Stages, two_stages
 from tutelage.run.search import search_run
 from tutelage.run.strategies.validation import validate
+from written_runs import read_rows
 
 SMALL = TINY | {"space": "nasbench201", "cells": 1, "channels": 4}
 SPOILING = SMALL | {"limit_batches": 9, "batch_size": 32}
@@ -98,12 +99,12 @@ def test_an_epochs_row_warns_of_a_learner_that_teaching_spoils(tmp_path, monkeyp
             weights, alphas = work.phase.variables[name][k], work.phase.variables["A"][k]
             counts[name][k] += sum(right(work.phase.problem.learners[k], weights, alphas, part))
     row = work.end_epoch()
-    assert row["stages"] == [
-        {"first": first / 256, "taught": taught / 256}
+    assert row.stages == [
+        StageAccuracies(first=first / 256, taught=taught / 256)
         for first, taught in zip(counts["V"], counts["W"], strict=True)
     ]
     first, taught = (100 * counts[name][1] / 256 for name in "VW")
-    assert [warning for warning in row["warnings"] if "skip" not in warning] == [
+    assert [warning for warning in row.warnings if "skip" not in warning] == [
         f"learner 1: its peers' teaching spoils it: {taught:.1f} % of 256 validation images "
         f"right, {first:.1f} % before it was taught (collective failure)"
     ]
@@ -113,7 +114,7 @@ def test_an_epochs_row_warns_of_a_learner_that_teaching_spoils(tmp_path, monkeyp
 def test_where_no_learner_has_a_first_stage_no_row_speaks_of_stages(method, tmp_path, monkeypatch):
     work = work_of(SMALL, tmp_path, monkeypatch, method)
     work.advance()
-    assert "stages" not in work.end_epoch()
+    assert work.end_epoch().stages == []
 
 
 def test_before_anybody_is_taught_no_row_speaks_of_stages(tmp_path, monkeypatch):
@@ -123,11 +124,11 @@ def test_before_anybody_is_taught_no_row_speaks_of_stages(tmp_path, monkeypatch)
         while work.step < work.steps:
             work.advance()
         found.append(work.end_epoch())
-    assert ["stages" in row for row in found] == [False, True]
+    assert [bool(row.stages) for row in found] == [False, True]
 
 
 def rows(path):
-    return [json.loads(text) for text in (path / "metrics.jsonl").read_text().splitlines()]
+    return read_rows(path)
 
 
 def test_the_end_has_both_stages_on_the_whole_half(tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 
@@ -13,11 +12,11 @@ from test_search import KilledError, killed_at, run_toml, same_runs
 from tutelage.run.monitor.early_stopping import stop_now
 from tutelage.run.search import search_run
 from tutelage.spaces.genotype import Genotype
+from written_runs import read_rows
 
 
 def rows(path):
-    lines = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    return read_rows(path)
 
 
 def epochs(path):
@@ -81,6 +80,6 @@ def test_probing_changes_nothing_of_the_search(tmp_path):
     search_run(replace(settings, eigenvalue_every=1), tmp_path / "probed")
     one, two = rows(tmp_path / "plain"), rows(tmp_path / "probed")
     assert [row.get("loss") for row in one] == [row.get("loss") for row in two]
-    assert torch.tensor(one[-2]["mix"][0]["normal"]).equal(
-        torch.tensor(two[-2]["mix"][0]["normal"])
+    assert torch.tensor(one[-2]["arch_weights"][0]["normal"]).equal(
+        torch.tensor(two[-2]["arch_weights"][0]["normal"])
     )

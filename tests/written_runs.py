@@ -6,6 +6,8 @@ import math
 import numpy as np
 import tomli_w
 
+from tutelage.records.metrics import HEAD
+from tutelage.records.results import RESULT
 from tutelage.report.runs.read import read_run
 from tutelage.spaces.genotype import DARTS_OPERATIONS, NASBENCH201_OPERATIONS, Genotype
 from tutelage.spaces.published import PUBLISHED
@@ -127,7 +129,7 @@ def rows(epochs, learners, seed, space, phases):
                 "learners": states,
                 "phase": phase,
                 "operations": [operations(space, phase, k) for k in range(learners)],
-                "mix": mix,
+                "arch_weights": mix,
                 "genotype": [each.to_dict() for each in found(space, epoch, learners)],
                 "gradient": {
                     "validate": {
@@ -200,12 +202,13 @@ def write_search(
 
 def read_rows(path):
     """The rows of a run's metrics.jsonl."""
-    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    _, *lines = (path / "metrics.jsonl").read_text().splitlines()  # the first is the version
+    return [json.loads(line) for line in lines]
 
 
 def write_rows(path, written):
     """Write a run's metrics.jsonl."""
-    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written))
+    (path / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in (HEAD, *written)))
 
 
 def as_before(path):
@@ -241,10 +244,11 @@ def write_retraining(path, *, error=0.0265, seed=0, epochs=40, done=True, parame
     write_rows(path, written)
     if done:
         result = {
+            **RESULT,
             "test_error": error,
             "test_loss": 0.11,
-            "parameters": parameters,
-            "multiply_adds": 528_000_000,
+            "params": parameters,
+            "flops": 528_000_000,
             "epochs": epochs,
             "seed": seed,
             "genotype": genotype.to_dict(),

@@ -25,6 +25,7 @@ from tutelage.data.batches import Stream, in_order
 from tutelage.data.images import Labelled
 from tutelage.data.randaugment import RandAugment
 from tutelage.data.read import read
+from tutelage.records.results import Result
 from tutelage.run.job import loop, threads
 from tutelage.run.job.device import device_named
 from tutelage.run.job.directory import RunDirectory
@@ -96,10 +97,10 @@ def _retrained(
             go_on="the same command",
             gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         )
-        result = training.result() | test(training, data, directory.path)
+        result = replace(training.result(), **test(training, data, directory.path))
         directory.save_session()
-        directory.write_json(RESULT, result)
-    return result
+        directory.write_json(RESULT, result.as_file())
+    return result.as_dict()
 
 
 def retrain_ensemble(
@@ -115,8 +116,8 @@ def retrain_ensemble(
         resume: go on in `out` where an earlier call was stopped.
 
     Returns:
-        What result.json holds: `test_error` and the like are the ensemble's, `parameters` and
-        `multiply_adds` are sums, `ensemble` are the members' own test errors.
+        What result.json holds: `test_error` and the like are the ensemble's, `params` and `flops`
+        are sums, `ensemble` are the members' own test errors.
 
     Raises:
         ValueError: as `retrain`.
@@ -149,8 +150,8 @@ def _ensemble_retrained(
             resumed = (folder / "run.toml").exists()
             results.append(retrain(genotype, data, own, folder, resumed))
         result = _together(results, data, settings, out, device)
-        directory.write_json(RESULT, result)
-    return result
+        directory.write_json(RESULT, result.as_file())
+    return result.as_dict()
 
 
 def _together(
@@ -159,7 +160,7 @@ def _together(
     settings: Retrain,
     out: Path,
     device: torch.device,
-) -> dict[str, Any]:
+) -> Result:
     """Test the networks in `out` together; return what result.json says of the ensemble."""
     details = about(out / member(0))
     with threads.restored(settings.threads):
@@ -168,10 +169,10 @@ def _together(
         threads.settle(elements if device.type == "cpu" else None, out / member(0))
         marks = measured(load(out, device), tested, settings.batch_size, device)
     same = {name: results[0][name] for name in ("data", "epochs", "seed")}
-    sums = {name: sum(each[name] for each in results) for name in ("parameters", "multiply_adds")}
+    sums = {name: sum(each[name] for each in results) for name in ("params", "flops")}
     errors = [each["test_error"] for each in results]
-    result = {**same, **sums, **marks, "ensemble": errors}
-    print(said(result))
+    result = Result(**same, **sums, **marks, ensemble=errors)
+    print(said(result.as_dict()))
     return result
 
 
@@ -219,8 +220,11 @@ def _finished(
     directory = RunDirectory.open(out)
     data, settings = _cut(data, settings, directory.settings()["retrain"]["cutout"])
     directory.refuse_changes(_given(genotype, data, settings))
-    result = directory.read_json(RESULT)
-    print(f"{out} is finished: {said(result)}")
+    try:
+        result = Result.read(directory.read_json(RESULT)).as_dict()
+        print(f"{out} is finished: {said(result)}")
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{out / RESULT} cannot be read: {error}") from error
     return result
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import attrgetter, methodcaller
 from textwrap import fill, wrap
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -16,11 +17,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from tutelage.records.rows import EndRow, LearnerScores, StepRow
 from tutelage.report.figures.theme import LIGHT, SERIES, Drawn, drawn, new_figure, styled
-from tutelage.report.runs.read import Stage, number
+from tutelage.report.runs.read import Stage, at, number
 
 LINE = 60
 """Letters of a legend's line, longer names have several."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,13 @@ class Axis:
     marks: tuple[Mark, ...] = ()
 
 
-def by_epoch(stage: Stage) -> tuple[Axis, list[float], list[dict[str, Any]]]:
+def by_epoch(stage: Stage) -> tuple[Axis, list[float], list[Any]]:
     """Give the axis of epochs, the places on it, and their rows of metrics.jsonl."""
     rows = stage.of("epoch")
-    return Axis("epoch", events(stage)), [row.get("epoch", i) for i, row in enumerate(rows)], rows
+    return Axis("epoch", events(stage)), [row.epoch for row in rows], rows
 
 
-def timeline(stage: Stage) -> tuple[Axis, list[float], list[dict[str, Any]]]:
+def timeline(stage: Stage) -> tuple[Axis, list[float], list[Any]]:
     """Choose what curves run over: epochs, or steps where fewer than two epochs have ended.
 
     Returns:
@@ -66,64 +70,56 @@ def timeline(stage: Stage) -> tuple[Axis, list[float], list[dict[str, Any]]]:
     epochs, steps = stage.of("epoch"), stage.of("step")
     if len(epochs) > 1 or len(steps) < 2:
         return by_epoch(stage)
-    length = max(row.get("step", 0) for row in epochs + steps)
-    return Axis("step"), [row.get("epoch", 0) * length + row.get("step", 0) for row in steps], steps
+    length = max(row.step for row in epochs + steps)
+    return Axis("step"), [row.epoch * length + row.step for row in steps], steps
 
 
-def values(rows: Sequence[Any], *keys: str | int) -> list[float]:
-    """Follow keys into every row; NaN where they lead nowhere."""
-    found = []
-    for row in rows:
-        for key in keys:
-            if isinstance(row, Mapping):
-                row = row.get(key)
-            elif isinstance(row, list) and isinstance(key, int) and key < len(row):
-                row = row[key]
-            else:
-                row = None
-        value = number(row)
-        found.append(float("nan") if value is None else value)
-    return found
+def values(rows: Sequence[T], read: Callable[[T], float | None]) -> list[float]:
+    """Read a number of every row; NaN where there is none, or none that is finite."""
+    found = [number(read(row)) for row in rows]
+    return [math.nan if value is None else value for value in found]
+
+
+def learner(row: StepRow | EndRow, k: int) -> LearnerScores:
+    """Give what a row says of a learner; empty where it says nothing."""
+    return at(row.learners, k, LearnerScores())
 
 
 def learner_lines(stage: Stage, quantity: str, scale: float = 1.0) -> list[Line]:
     """Make every learner's train and valid curve of a quantity: loss or accuracy."""
     _, x, rows = timeline(stage)
-    count = max((len(row.get("learners") or []) for row in rows), default=0)
+    count = max((len(row.learners) for row in rows), default=0)
     lines = []
-    for learner in range(count):
+    for k in range(count):
+        scores = [learner(row, k) for row in rows]
         for part in ("valid", "train"):
-            y = [scale * value for value in values(rows, "learners", learner, f"{part}_{quantity}")]
-            name = f"{part}, learner {learner}" if count > 1 else part
-            lines.append(Line(name, x, y, SERIES[learner % len(SERIES)], part == "train"))
+            y = [scale * each for each in values(scores, attrgetter(f"{part}_{quantity}"))]
+            name = f"{part}, learner {k}" if count > 1 else part
+            lines.append(Line(name, x, y, SERIES[k % len(SERIES)], part == "train"))
     return [line for line in lines if np.isfinite(line.y).any()]
 
 
-def keyed_lines(stage: Stage, *keys: str) -> list[Line]:
-    """Make one curve for every number in the object that keys lead to in the rows."""
+def keyed_lines(stage: Stage, read: Callable[[StepRow], Mapping[str, float]]) -> list[Line]:
+    """Make one curve for every name of the numbers that the rows have."""
     _, x, rows = timeline(stage)
-    names: dict[str, None] = {}
-    for row in rows:
-        inner: Any = row
-        for key in keys:
-            inner = (inner.get(key) or {}) if isinstance(inner, Mapping) else {}
-        names |= dict.fromkeys(inner)
+    found = [read(row) for row in rows]
+    names = dict.fromkeys(name for each in found for name in each)
     return [
-        Line(name, x, values(rows, *keys, name), SERIES[place % len(SERIES)])
+        Line(name, x, values(found, methodcaller("get", name)), SERIES[place % len(SERIES)])
         for place, name in enumerate(names)
     ]
 
 
 def events(stage: Stage) -> tuple[Mark, ...]:
     """Mark where phases begin, where a search stopped early, and whose architecture counts."""
-    epochs = [row for row in stage.of("epoch") if "epoch" in row]
+    epochs = stage.epochs
     marks = [
-        Mark(row["epoch"] - 0.5, f"phase {row['phase'] + 1}", LIGHT["muted"])
+        Mark(row.epoch - 0.5, f"phase {row.phase + 1}", LIGHT["muted"])
         for before, row in pairwise(epochs)
-        if number(row.get("phase")) != number(before.get("phase")) and "phase" in row
+        if row.phase != before.phase
     ]
-    if stage.stopped and epochs:
-        last, kept = epochs[-1]["epoch"], stage.last["epoch"]
+    if stage.stopped and stage.last:
+        last, kept = epochs[-1].epoch, stage.last.epoch
         texts = {last: "stopped"} | {kept: "kept" if kept < last else "stopped, kept"}
         marks += [Mark(epoch, text, LIGHT["ink"]) for epoch, text in texts.items()]
     return tuple(marks)

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from tutelage.records import metrics
+from tutelage.records.results import Environment, Members, Origin, Result, Session
+from tutelage.records.rows import (
+    CANDIDATES,
+    SEARCH,
+    TRAINING,
+    Answer,
+    Candidate,
+    EndRow,
+    EpochRow,
+    LearnerScores,
+    Row,
+    Stopped,
+)
+from tutelage.records.typed import parse, typed
 from tutelage.report.runs.benchmarks import BENCHMARKS, Benchmark
 from tutelage.spaces.genotype import Genotype
 
@@ -19,6 +33,11 @@ FILES = ("run.toml", "metrics.jsonl", "genotype.json", "result.json")
 AXES = ("method", "search", "space", "data")
 """The tables whose names make a run's title."""
 
+SHOWN = 3
+"""Damaged lines of a file of which a note says what is wrong with them."""
+
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -27,16 +46,16 @@ class Stage:
     path: Path
     settings: Mapping[str, Any]
     """The tables of run.toml."""
-    sessions: list[dict[str, Any]]
+    sessions: list[Session]
     """When, how long, on which versions and hardware."""
-    rows: list[dict[str, Any]]
+    rows: list[Row]
     """The rows of metrics.jsonl."""
     genotype: Genotype | None
-    about: Mapping[str, Any]
+    about: Origin
     """What genotype.json says of where it comes from."""
-    result: Mapping[str, Any]
-    """What result.json says of the test set; empty before that."""
-    ensemble: Mapping[str, Any]
+    result: Result | None
+    """What result.json says of the test set; None before that."""
+    ensemble: Members
     """What ensemble.json says of the learners that are kept together; empty without any."""
     notes: tuple[str, ...]
     """One sentence for everything that is damaged."""
@@ -47,15 +66,29 @@ class Stage:
     evolution: Stage | None = None
     """The evolution among its paths; None before it begins."""
 
-    def of(self, event: str) -> list[dict[str, Any]]:
-        """Give the rows of one event: step, epoch or end."""
-        return [row for row in self.rows if row.get("event") == event]
+    def of(self, event: str) -> list[Any]:
+        """Give the rows of one event: step, epoch or end, of whatever type this stage's are."""
+        return [row for row in self.rows if row.event == event]
 
     @property
-    def members(self) -> list[Any]:
+    def epochs(self) -> list[EpochRow]:
+        """The epochs of a search."""
+        return [row for row in self.rows if isinstance(row, EpochRow)]
+
+    @property
+    def ends(self) -> list[EndRow]:
+        """The ends of a search, at most one of them in a file that nobody has changed."""
+        return [row for row in self.rows if isinstance(row, EndRow)]
+
+    @property
+    def scored(self) -> list[Candidate]:
+        """The architectures that a ranking or an evolution has scored, in order."""
+        return [x for x in self.rows if isinstance(x, Candidate) and x.event == "step"]
+
+    @property
+    def members(self) -> list[int]:
         """The learners that are kept together, by their numbers."""
-        found = self.ensemble.get("members") or []
-        return [each.get("learner") for each in found if isinstance(each, Mapping)]
+        return [each.learner for each in self.ensemble.members]
 
     @property
     def trainings(self) -> tuple[Stage, ...]:
@@ -65,7 +98,7 @@ class Stage:
     @property
     def seconds(self) -> float | None:
         """How long all sessions took; None where nothing says so."""
-        spent = [number(session.get("seconds")) for session in self.sessions]
+        spent = [number(session.seconds) for session in self.sessions]
         known = [seconds for seconds in spent if seconds is not None]
         return sum(known) if known else None
 
@@ -77,46 +110,47 @@ class Stage:
     @property
     def trainless(self) -> bool:
         """Whether this is a search that has ended without any epoch, one at random."""
-        return bool(self.of("end")) and not self.epochs_done
+        return bool(self.ends) and not self.epochs_done
 
     @property
     def sampled(self) -> bool:
         """Whether paths of a supernet were sampled, as far as an epoch has told."""
-        return self.evolution is not None or any("drawn" in row for row in self.of("epoch"))
+        return self.evolution is not None or any(row.drawn for row in self.epochs)
 
     @property
-    def stopped(self) -> Mapping[str, Any]:
-        """Why the search stopped early, and the epoch whose architecture counts; or nothing."""
-        found = [row["stopped"] for row in self.of("epoch") if row.get("stopped")]
-        return found[-1] if found else {}
+    def stopped(self) -> Stopped | None:
+        """Why the search stopped early, and the epoch whose architecture counts."""
+        found = [row.stopped for row in self.epochs if row.stopped]
+        return found[-1] if found else None
 
     @property
-    def last(self) -> Mapping[str, Any]:
-        """The row of the epoch whose architectures count: the last, unless the search stopped.
-
-        A search without epochs has its end alone.
-        """
-        rows = self.of("epoch") or self.of("end") or [{}]
-        wanted = self.stopped.get("epoch", rows[-1].get("epoch"))
-        return next((row for row in rows if row.get("epoch") == wanted), rows[-1])
+    def last(self) -> EpochRow | None:
+        """The row of the epoch whose architectures count: the last, unless the search stopped."""
+        rows = self.epochs
+        if not rows:
+            return None
+        wanted = self.stopped.epoch if self.stopped else rows[-1].epoch
+        return next((row for row in rows if row.epoch == wanted), rows[-1])
 
     @property
-    def answers(self) -> list[Any]:
+    def answers(self) -> list[Answer]:
         """What a table says of the architectures that count: of every learner's, or of the one."""
-        ends = [row["table"] for row in self.of("end") if row.get("table")]
-        return ends[-1] if ends else self.last.get("table") or []
+        ends = [row.table for row in self.ends if row.table]
+        if ends:
+            return ends[-1]
+        return self.last.table if self.last else []
 
     @property
     def benchmark(self) -> Benchmark:
         """The benchmark that was asked; the first where none was."""
-        ranked = [row.get("table") or {} for row in (self.ranking.rows if self.ranking else [])]
+        ranked = [row.table for row in (self.ranking.scored if self.ranking else [])]
         asked = {key for answer in [*self.answers, *ranked] for key in answer}
         return next((each for each in BENCHMARKS if each.ranked_by in asked), BENCHMARKS[0])
 
     @property
     def kept_earlier(self) -> bool:
         """Whether the architecture of an epoch before the last is kept."""
-        return bool(self.stopped) and self.last is not self.of("epoch")[-1]
+        return self.stopped is not None and self.last is not self.epochs[-1]
 
     def setting(self, *names: str) -> Any:
         """Look a setting up by the names of its tables and its own; None where it is not set."""
@@ -164,24 +198,23 @@ class Record:
     @property
     def test_error(self) -> float | None:
         """The test error after retraining, a fraction; None before that."""
-        return number(self.retraining.result.get("test_error")) if self.retraining else None
+        return number(self.result.test_error) if self.result else None
 
     @property
-    def parameters(self) -> float | None:
-        """The retrained network's weights; None before that."""
-        return number(self.retraining.result.get("parameters")) if self.retraining else None
+    def result(self) -> Result | None:
+        """What the retraining has come to; None before its end."""
+        return self.retraining.result if self.retraining else None
 
     @property
     def kept(self) -> int | None:
         """The learner whose genotype was kept; None where nothing says so."""
         if self.search is None:
             return None
-        ends = self.search.of("end")
-        kept = ends[-1].get("kept") if ends else self.search.about.get("learner")
-        return kept if isinstance(kept, int) else None
+        ends = self.search.ends
+        return ends[-1].kept if ends else self.search.about.learner
 
     @property
-    def members(self) -> list[Any]:
+    def members(self) -> list[int]:
         """The learners of the ensemble that is kept, best one first; none where it is no ensemble.
 
         Then test error, weights and validation accuracy are the ensemble's.
@@ -203,25 +236,22 @@ class Record:
         if self.search is None or self.search.sampled:
             return None
         if self.members:
-            return number(self.search.ensemble.get("valid_accuracy"))
-        found = self.search.about.get("valid_accuracy")
-        for row in self.search.of("end"):
-            learners = row.get("learners") or []
-            if self.kept is not None and self.kept < len(learners):
-                found = learners[self.kept].get("valid_accuracy", found)
+            return number(self.search.ensemble.valid_accuracy)
+        found = self.search.about.valid_accuracy
+        for row in self.search.ends:
+            own = at(row.learners, self.kept, LearnerScores()).valid_accuracy
+            found = found if own is None else own
         return number(found)
 
     @property
-    def answer(self) -> Mapping[str, Any]:
+    def answer(self) -> Answer:
         """What a benchmark says of the kept architecture; empty where not asked, or not yet.
 
         Of an ensemble it says nothing: the table has single networks alone.
         """
         if self.search is None or self.kept is None or self.members:
             return {}
-        found = self.search.answers
-        place = 0 if self.search.sampled else self.kept
-        return found[place] if place < len(found) else {}
+        return at(self.search.answers, 0 if self.search.sampled else self.kept, {})
 
 
 def read_run(path: Path) -> Record:
@@ -235,11 +265,20 @@ def read_run(path: Path) -> Record:
     if not any((path / name).is_file() for name in (*FILES, "retrain/run.toml")):
         raise ValueError(f"{path} is no run: it holds none of {', '.join(FILES)}")
     stage = _stage(path)
-    if stage.result or ("retrain" in stage.settings and "method" not in stage.settings):
+    if _trains(stage.settings, stage.result):
         return Record(path, None, stage)
     inner = path / "retrain"
     retrained = any((inner / name).is_file() for name in FILES)
-    return Record(path, stage, _stage(inner) if retrained else None)
+    return Record(path, stage, _stage(inner, TRAINING) if retrained else None)
+
+
+def at(items: Sequence[T], place: int | None, otherwise: T) -> T:
+    """Give an item by its place, or something else where there is none.
+
+    >>> at([3, 4], 1, 0), at([3, 4], 2, 0), at([3, 4], None, 0)
+    (4, 0, 0)
+    """
+    return otherwise if place is None or not 0 <= place < len(items) else items[place]
 
 
 def number(value: Any) -> float | None:
@@ -251,66 +290,85 @@ def number(value: Any) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def _stage(path: Path) -> Stage:
+def _trains(settings: Mapping[str, Any], result: Result | None) -> bool:
+    """Tell whether a directory is a retraining's own."""
+    return result is not None or ("retrain" in settings and "method" not in settings)
+
+
+def _stage(path: Path, types: Mapping[str, type[Row]] | None = None) -> Stage:
+    """Read what a directory holds; `types` are those of its rows, where its place tells them."""
     notes: list[str] = []
-    result = _read(path / "result.json", json.loads, notes)
-    ensemble = _read(path / "ensemble.json", json.loads, notes)
-    networks = tuple(_stage(folder) for folder in sorted(path.glob("member-*")))
+    settings = _table(path / "run.toml", tomllib.loads, notes)
+    result = _file(path / "result.json", Result.read, notes)
+    environment = _file(path / "environment.json", Environment.read, notes) or Environment()
+    networks = tuple(_stage(each, TRAINING) for each in sorted(path.glob("member-*")))
     ranking, evolution = (
-        _stage(path / name) if (path / name).is_dir() else None for name in ("ranking", "evolution")
+        _stage(path / name, CANDIDATES) if (path / name).is_dir() else None
+        for name in ("ranking", "evolution")
     )
-    stored = _read(path / "genotype.json", json.loads, notes) or result.get("genotype", {})
-    genotype = None
-    if stored:
-        try:
-            genotype = Genotype.from_dict(stored)
-        except ValueError as error:
-            notes.append(f"{path / 'genotype.json'}: {error}")
+    stored = _table(path / "genotype.json", parse, notes)
+    genotype, about = _found(path, stored or (result.genotype if result else {}), notes)
+    ensemble = _file(path / "ensemble.json", Members.read, notes) or Members()
+    types = types or (TRAINING if _trains(settings, result) else SEARCH)
+    rows = _rows(path / "metrics.jsonl", types, notes)
+    inside = [each for each in (*networks, ranking, evolution) if each]
     return Stage(
         path=path,
-        settings=_read(path / "run.toml", tomllib.loads, notes),
-        sessions=[
-            *(_read(path / "environment.json", json.loads, notes).get("sessions") or []),
-            *(session for network in networks for session in network.sessions),
-        ],
-        rows=_rows(path / "metrics.jsonl", notes),
+        settings=settings,
+        sessions=[*environment.sessions, *(x for network in networks for x in network.sessions)],
+        rows=rows,
         genotype=genotype,
-        about=stored.get("about") or {},
+        about=about,
         result=result,
         ensemble=ensemble,
-        notes=(
-            *notes,
-            *(note for each in (*networks, ranking, evolution) if each for note in each.notes),
-        ),
+        notes=(*notes, *(note for each in inside for note in each.notes)),
         networks=networks,
         ranking=ranking,
         evolution=evolution,
     )
 
 
-def _read(path: Path, parse: Callable[[str], Any], notes: list[str]) -> dict[str, Any]:
+def _file(path: Path, read: Callable[[Any], T], notes: list[str]) -> T | None:
+    """Read a JSON file, if it is there and whole."""
+    if not path.is_file():
+        return None
+    try:
+        return read(parse(path.read_text(encoding="utf-8")))
+    except (ValueError, RecursionError) as error:
+        notes.append(f"{path} is damaged and left out: {error}")
+        return None
+
+
+def _table(path: Path, parse: Callable[[str], Any], notes: list[str]) -> dict[str, Any]:
+    """Read a file that holds an object; an empty one where it is not there or not whole."""
     if not path.is_file():
         return {}
     try:
-        found = parse(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return typed(parse(path.read_text(encoding="utf-8")), dict[str, Any])
+    except (ValueError, RecursionError) as error:
         notes.append(f"{path} is damaged and left out: {error}")
         return {}
-    return found if isinstance(found, dict) else {}
 
 
-def _rows(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+def _found(
+    path: Path, stored: Mapping[str, Any], notes: list[str]
+) -> tuple[Genotype | None, Origin]:
+    """Read the genotype, and where it comes from."""
+    try:
+        genotype = Genotype.from_dict(stored) if stored else None
+        return genotype, typed(stored.get("about") or {}, Origin)
+    except ValueError as error:
+        notes.append(f"{path / 'genotype.json'}: {error}")
+        return None, Origin()
+
+
+def _rows(path: Path, types: Mapping[str, type[Row]], notes: list[str]) -> list[Row]:
     if not path.is_file():
         return []
-    rows, damaged = [], 0
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            damaged += line.endswith("\n")  # a last line without an end is being written
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-    if damaged:
-        notes.append(f"{path}: {damaged} damaged row{'s' if damaged > 1 else ''} left out")
+    rows, damage = metrics.read(path.read_bytes(), types)
+    if damage:
+        said = [f"line {line} ({reason})" for line, reason in damage[:SHOWN]]
+        said += [f"{len(damage) - SHOWN} more"] if len(damage) > SHOWN else []
+        count = f"{len(damage)} damaged row{'s' if len(damage) > 1 else ''}"
+        notes.append(f"{path}: {count} left out: {', '.join(said)}")
     return rows

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from operator import attrgetter
+from typing import NamedTuple
 
+from tutelage.records.rows import Candidate
 from tutelage.report.runs.read import number
 
 
 class Quantity(NamedTuple):
     """A score, the higher the better."""
 
-    key: str
-    """Its name in metrics.jsonl."""
+    read: Callable[[Candidate], float | None]
+    """What it is of a candidate."""
     name: str
     scale: float
     unit: str
@@ -23,9 +25,9 @@ class Quantity(NamedTuple):
         """Name it with its unit."""
         return f"{self.name} ({self.unit.strip()})" if self.unit else self.name
 
-    def of(self, row: Mapping[str, Any]) -> float | None:
+    def of(self, row: Candidate) -> float | None:
         """Look it up, scaled."""
-        value = number(row.get(self.key))
+        value = number(self.read(row))
         return None if value is None else self.scale * value
 
     def written(self, value: float) -> str:
@@ -33,10 +35,10 @@ class Quantity(NamedTuple):
         return f"{value:.{self.digits}f}{self.unit}".replace("-", "−")
 
 
-ACCURACY = Quantity("accuracy", "accuracy in the supernet", 100, " %", 2)
-SCORE = Quantity("score", "the method’s own score", 1, "", 4)
+ACCURACY = Quantity(attrgetter("accuracy"), "accuracy in the supernet", 100, " %", 2)
+SCORE = Quantity(attrgetter("score"), "the method’s own score", 1, "", 4)
 
 
-def quantity_of(rows: Sequence[Mapping[str, Any]]) -> Quantity:
+def quantity_of(rows: Iterable[Candidate]) -> Quantity:
     """Say what the rows of a ranking or an evolution score by: accuracy, unless told otherwise."""
-    return SCORE if any(SCORE.key in row for row in rows) else ACCURACY
+    return SCORE if any(row.score is not None for row in rows) else ACCURACY

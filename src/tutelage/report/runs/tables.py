@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tutelage.report.runs.benchmarks import BENCHMARKS
-from tutelage.report.runs.found import gap, multiply_adds, supernet_accuracy, tau, weights
+from tutelage.report.runs.found import flops, gap, params, supernet_accuracy, tau
 from tutelage.report.runs.read import Record, number
 
 IMMATERIAL = ("seed", "device", "root", "download", "save_every", "log_every", "table")
@@ -102,8 +102,8 @@ class Row:
             "Kendall’s tau": self._mean(tau).text(),
             "teacher’s gap (points)": self._mean(gap).text(scale=100),
             "valid accuracy %": self.valid_accuracy.text(scale=100),
-            "weights (M)": _millions(self._mean(weights)),
-            "multiply-adds (M)": _millions(self._mean(multiply_adds)),
+            "weights (M)": _millions(self._mean(params)),
+            "multiply-adds (M)": _millions(self._mean(flops)),
             "search time": self.search_seconds.text(scale=1 / seconds, unit=f" {unit}"),
         }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,10 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from tutelage.records.rows import EpochRow
 from tutelage.report.figures.layout import short_name
 from tutelage.report.figures.theme import LIGHT, canvas, styled
-from tutelage.report.runs.read import Stage
+from tutelage.report.runs.read import Stage, at
 from tutelage.spaces.genotype import OPERATIONS, Cell, Genotype
 
 LEFT, TOP, BOTTOM = 50.0, 36.0, 14.0
@@ -37,6 +38,20 @@ SHADES = LinearSegmentedColormap.from_list(
     "shades", [to_rgba(LIGHT["blue"], 0.02), to_rgba(LIGHT["blue"])]
 )
 """From nearly nothing to blue, readable on light and on dark."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The mix of one cell after an epoch."""
+
+    row: EpochRow
+    weights: np.ndarray
+    """The mix, (edges, ops)."""
+
+    @property
+    def kind(self) -> tuple[int, tuple[int, ...]]:
+        """What the parts of a phase have in common: its number, and the shape of the mix."""
+        return self.row.phase, self.weights.shape
 
 
 @dataclass(frozen=True)
@@ -112,55 +127,53 @@ def courses(stage: Stage) -> dict[tuple[int, str], list[Course]]:
 
     Where operations were dropped on the way, a phase begins even if the rows do not say so.
     """
-    found: dict[tuple[int, str], list[list[dict[str, Any]]]] = {}
-    for row in stage.of("epoch"):
-        for learner, groups in enumerate(row.get("mix") or []):
-            for group, mix in groups.items():
-                weights = np.array(mix, dtype=float)
-                if weights.ndim != 2:
+    found: dict[tuple[int, str], list[list[Part]]] = {}
+    for row in stage.epochs:
+        for learner, groups in enumerate(row.arch_weights):
+            for group, edges in groups.items():
+                if len({len(edge) for edge in edges}) != 1:
                     continue
+                part = Part(row, np.array(edges, dtype=float))
                 phases = found.setdefault((learner, group), [])
-                kind = row.get("phase", 0), weights.shape
-                if not phases or phases[-1][-1]["kind"] != kind:
+                if not phases or phases[-1][-1].kind != part.kind:
                     phases.append([])
-                phases[-1].append({"kind": kind, "row": row, "weights": weights})
+                phases[-1].append(part)
     return {
         key: [_course(*key, each, stage.last) for each in phases] for key, phases in found.items()
     }
 
 
-def read_off(row: Mapping[str, Any], learner: int) -> Genotype | None:
+def derived(row: EpochRow | None, learner: int) -> Genotype | None:
     """Give the genotype of a learner in an epoch's row; None where there is none."""
     try:
-        return Genotype.from_dict(row["genotype"][learner])
-    except (KeyError, IndexError, TypeError, ValueError):
+        return Genotype.from_dict(at(row.genotype if row else [], learner, {}))
+    except ValueError:
         return None
 
 
-def _course(
-    learner: int, group: str, parts: Sequence[Mapping[str, Any]], counts: Mapping[str, Any]
-) -> Course:
+def _course(learner: int, group: str, parts: Sequence[Part], counts: EpochRow | None) -> Course:
     """Make a course of the parts of a phase; `counts` is the row whose architectures count."""
-    last = parts[-1]["row"]
-    within = any(part["row"] is counts for part in parts)
-    weights = np.stack([part["weights"] for part in parts])
+    last = parts[-1].row
+    kept = next((part.row for part in parts if part.row is counts), None)
+    weights = np.stack([part.weights for part in parts])
     _, edges, count = weights.shape
-    genotype = read_off(counts if within else last, learner)
-    try:
-        names = last["operations"][learner][group]
-    except (KeyError, IndexError, TypeError):  # a run of before rows named them
-        names = OPERATIONS.get(genotype.space, ()) if genotype else ()
-    every = [names] * edges if all(isinstance(name, str) for name in names) else names
+    genotype = derived(kept or last, learner)
+    names: Sequence[str | list[str]] = at(last.operations, learner, {}).get(group, ())
+    if not names and genotype:  # a run of before rows named them
+        names = OPERATIONS.get(genotype.space, ())
+    every: Sequence[Any] = names
+    if all(isinstance(name, str) for name in names):
+        every = [names] * edges
     if len(every) != edges or any(len(each) != count for each in every):
         every = [[f"operation {i}" for i in range(count)]] * edges
     return Course(
         group=group,
-        phase=parts[0]["kind"][0],
-        epochs=tuple(part["row"].get("epoch", i) for i, part in enumerate(parts)),
+        phase=parts[0].row.phase,
+        epochs=tuple(part.row.epoch for part in parts),
         weights=weights,
         operations=tuple(tuple(each) for each in every),
         genotype=genotype,
-        kept=counts.get("epoch") if within and counts is not last else None,
+        kept=kept.epoch if kept and kept is not last else None,
     )
 
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain
+from operator import attrgetter
 
-from tutelage.report.figures.plots import Axis, Line, by_epoch, plot, timeline, values
+from tutelage.records.rows import EpochRow
+from tutelage.report.figures.plots import Axis, Line, by_epoch, learner, plot, timeline, values
 from tutelage.report.figures.theme import SERIES, Drawn
 from tutelage.report.runs.benchmarks import BENCHMARKS
 from tutelage.report.runs.scores import ACCURACY, quantity_of
 from tutelage.report.runs.tables import Row
 from tutelage.report.sections.evolution import candidates
+from tutelage.report.sections.monitor import answered
 
 PROBES = (
-    ("students_accuracy", "Search: accuracy of the sampled students (%)", 100),
-    ("gap", "Search: the teacher’s accuracy less its students’ (points)", 100),
-    ("logit_distance", "Search: distance between the logits of two students", 1),
+    (attrgetter("students_accuracy"), "Search: accuracy of the sampled students (%)", 100),
+    (attrgetter("gap"), "Search: the teacher’s accuracy less its students’ (points)", 100),
+    (attrgetter("logit_distance"), "Search: distance between the logits of two students", 1),
 )
-"""Keys of `probe` in metrics.jsonl, captions, and what values are multiplied by."""
+"""What is read of a `Probe`, captions, and what values are multiplied by."""
 
 
 def compared(rows: Sequence[Row]) -> list[Drawn]:
@@ -30,16 +33,19 @@ def compared(rows: Sequence[Row]) -> list[Drawn]:
             if record.search and not record.search.sampled:
                 kept = record.kept or 0
                 _, x, found = timeline(record.search)
-                y = [100 * value for value in values(found, "learners", kept, "valid_accuracy")]
+                scores = [learner(each, kept) for each in found]
+                y = [100 * value for value in values(scores, attrgetter("valid_accuracy"))]
                 accuracy.append(Line(row.label, x, y, colour))
-                y = values(found, "learners", kept, "valid_loss")
+                y = values(scores, attrgetter("valid_loss"))
                 loss.append(Line(row.label, x, y, colour))
                 benchmark = record.search.benchmark
-                y = values(found, "table", kept, benchmark.ranked_by)
+                epochs = [each for each in found if isinstance(each, EpochRow)]
+                y = values(epochs, answered(kept, benchmark.ranked_by))
+                x = x if epochs else []
                 tables[benchmark.title].append(Line(row.label, x, y, colour))
             for stage in record.retraining.trainings if record.retraining else ():
                 _, x, found = timeline(stage)
-                training.append(Line(row.label, x, values(found, "train_loss"), colour))
+                training.append(Line(row.label, x, values(found, attrgetter("train_loss")), colour))
     axis = Axis("epoch")
     return [
         *plot("Search: validation accuracy of the kept learner (%)", accuracy, axis),
@@ -61,16 +67,16 @@ def sampled(rows: Sequence[Row]) -> Iterator[Drawn]:
         for record in row.records
         if record.search and record.search.sampled
     ]
-    for key, caption, scale in PROBES:
+    for read, caption, scale in PROBES:
         lines = []
         for label, colour, search in searches:
-            _, x, found = by_epoch(search)
-            y = [scale * value for value in values(found, "probe", key)]
+            _, x, _ = by_epoch(search)
+            y = [scale * value for value in values([row.probe for row in search.epochs], read)]
             lines.append(Line(label, x, y, colour))
         yield from plot(caption, lines, Axis("epoch"))
     best = []
     for label, colour, search in searches:
-        known = search.evolution and quantity_of(search.evolution.rows) is ACCURACY
+        known = search.evolution and quantity_of(search.evolution.scored) is ACCURACY
         scored = candidates(search.evolution) if search.evolution and known else []
         y = list(accumulate((each.score for each in scored), max))
         best.append(Line(label, range(1, len(y) + 1), y, colour))

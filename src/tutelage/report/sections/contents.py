@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from operator import attrgetter
 from typing import Any
 
+from tutelage.records.rows import Costs, StepRow
 from tutelage.report.figures.plots import (
     Line,
     by_epoch,
@@ -15,7 +17,7 @@ from tutelage.report.figures.plots import (
     values,
 )
 from tutelage.report.figures.theme import LIGHT, SERIES, Drawn
-from tutelage.report.runs.read import Record, Stage, number
+from tutelage.report.runs.read import Record, Stage, at, number
 from tutelage.report.runs.tables import dotted, duration
 from tutelage.report.sections.learners import cells, learners
 from tutelage.report.sections.monitor import (
@@ -32,10 +34,10 @@ from tutelage.report.sections.tiles import tiles
 from tutelage.spaces.genotype import Genotype
 
 COSTS = (
-    ("multiply_adds", "max_flops", "Multiply-adds"),
-    ("weights", "max_params", "Weights"),
+    ("flops", "max_flops", "Multiply-adds"),
+    ("params", "max_params", "Weights"),
 )
-"""Keys of `cost` in metrics.jsonl, settings that limit them, and names."""
+"""Fields of `Cost`, settings that limit them, and names."""
 
 
 def summary(record: Record) -> dict[str, Any]:
@@ -87,7 +89,7 @@ def learning(stage: Stage) -> Iterator[Drawn]:
     axis = timeline(stage)[0]
     yield from plot("Loss of every learner", learner_lines(stage, "loss"), axis)
     yield from plot("Accuracy of every learner (%)", learner_lines(stage, "accuracy", 100), axis)
-    yield from plot("Loss of every level", keyed_lines(stage, "loss"), axis)
+    yield from plot("Loss of every level", keyed_lines(stage, attrgetter("loss")), axis)
     past = learner_lines(stage, "divergence")
     yield from plot("Divergence of every learner from its own past", past, axis)
     for cost, limit, name in COSTS:
@@ -98,11 +100,12 @@ def learning(stage: Stage) -> Iterator[Drawn]:
 def cost_lines(stage: Stage, cost: str, limit: str) -> list[Line]:
     """Make every learner's cost of what is read off, and dashed what is expected; and the limit."""
     _, x, rows = by_epoch(stage)
-    count = max((len(row.get("cost") or []) for row in rows), default=0)
+    count = max((len(row.cost) for row in rows), default=0)
     lines = []
     for k in range(count):
-        for kind, text in (("read_off", "read off"), ("expected", "expected")):
-            y = [value / 1e6 for value in values(rows, "cost", k, kind, cost)]
+        costs = [at(row.cost, k, Costs()) for row in rows]
+        for kind, text in (("derived", "read off"), ("expected", "expected")):
+            y = [value / 1e6 for value in values(costs, attrgetter(f"{kind}.{cost}"))]
             label = f"{text}, learner {k}" if count > 1 else text
             lines.append(Line(label, x, y, SERIES[k % len(SERIES)], kind == "expected"))
     allowed = number(stage.setting(limit))
@@ -113,12 +116,14 @@ def cost_lines(stage: Stage, cost: str, limit: str) -> list[Line]:
 
 def gradients(stage: Stage) -> Iterator[Drawn]:
     """Plot the norms of the terms that the alphas' gradient is a sum of."""
-    levels: dict[str, None] = {}
-    for row in stage.of("epoch"):
-        levels |= dict.fromkeys(row.get("gradient") or {})
-    for level in levels:
-        lines = keyed_lines(stage, "gradient", level)
+    for level in dict.fromkeys(level for row in stage.epochs for level in row.gradient):
+        lines = keyed_lines(stage, terms(level))
         yield from plot(f"Norms of the terms, level {level}", lines, timeline(stage)[0], log=True)
+
+
+def terms(level: str) -> Callable[[StepRow], Mapping[str, float]]:
+    """Make what reads the norms of a level's terms of a row."""
+    return lambda row: row.gradient.get(level, {})
 
 
 def retrained(stage: Stage) -> Iterator[Drawn]:
@@ -129,8 +134,8 @@ def retrained(stage: Stage) -> Iterator[Drawn]:
         axis, x, rows = along(network)
         name = f"member {place}" if stage.networks else "train"
         colour = SERIES[place % len(SERIES)]
-        losses.append(Line(name, x, values(rows, "train_loss"), colour))
-        accuracy = [100 * value for value in values(rows, "train_accuracy")]
+        losses.append(Line(name, x, values(rows, attrgetter("train_loss")), colour))
+        accuracy = [100 * value for value in values(rows, attrgetter("train_accuracy"))]
         accuracies.append(Line(name, x, accuracy, colour))
     yield from plot("Training loss", losses, axis)
     yield from plot("Training accuracy (%)", accuracies, axis)
@@ -148,13 +153,15 @@ def settings(stage: Stage) -> list[tuple[str, str]]:
 def sessions(stage: Stage) -> Iterator[dict[str, str]]:
     """Say of every session when, how long and on what it ran."""
     for session in stage.sessions:
-        versions, hardware = session.get("versions") or {}, session.get("hardware") or {}
+        started = (session.started or "–").replace("T", " ").replace("+00:00", " UTC")
+        epoch, step = ("–" if x is None else x for x in (session.from_epoch, session.from_step))
+        versions, hardware = session.versions.items(), session.hardware.items()
         yield {
-            "started": str(session.get("started", "–")).replace("T", " ").replace("+00:00", " UTC"),
-            "time": duration(number(session.get("seconds"))),
-            "from": f"epoch {session.get('from_epoch', '–')}, step {session.get('from_step', '–')}",
-            "versions": ", ".join(f"{name} {each}" for name, each in versions.items() if each),
-            "hardware": ", ".join(_part(name, each) for name, each in hardware.items() if each),
+            "started": started,
+            "time": duration(number(session.seconds)),
+            "from": f"epoch {epoch}, step {step}",
+            "versions": ", ".join(f"{name} {each}" for name, each in versions if each),
+            "hardware": ", ".join(_part(name, each) for name, each in hardware if each),
         }
 
 

@@ -16,50 +16,46 @@ from tutelage.report.runs.scores import quantity_of
 from tutelage.report.sections.tiles import quantity
 
 COSTS = (
-    ("multiply_adds", "max_flops", "accuracy-flops", "multiply-adds"),
+    ("flops", "max_flops", "accuracy-flops", "multiply-adds"),
     ("params", "max_params", "accuracy-params", "weights"),
 )
-"""Keys of a candidate's costs, settings that limit them, objectives that ask for few, names."""
+"""A candidate's costs, settings that limit them, objectives that ask for few, names."""
 
 
-class Candidate(NamedTuple):
+class Scored(NamedTuple):
     """An architecture that was scored with the supernet's weights."""
 
     generation: int
     score: float
     """Its accuracy in percent, or the method's own score."""
-    params: float
-    multiply_adds: float
-    genes: tuple[int, ...]
+    params: int
+    flops: int
+    encoding: tuple[int, ...]
     given: bool = False
     """Whether the method gave it to the first generation; else it was drawn or bred."""
 
 
-def candidates(stage: Stage) -> list[Candidate]:
+def candidates(stage: Stage) -> list[Scored]:
     """List what was scored, in order; rows without all numbers are left out."""
-    found, scored = [], quantity_of(stage.rows)
-    for row in stage.of("step"):
-        costs = [number(row.get(key)) for key in ("epoch", "params", "multiply_adds")]
-        known = [x for x in (scored.of(row), *costs) if x is not None]
-        if len(known) == 4:
-            score, generation, params, multiply_adds = known
-            genes = row.get("genes")
-            chosen = tuple(genes) if isinstance(genes, list) else ()
-            given = row.get("given") is True
-            found.append(Candidate(int(generation), score, params, multiply_adds, chosen, given))
+    found, quantity = [], quantity_of(stage.scored)
+    for row in stage.scored:
+        score, encoding = quantity.of(row), tuple(row.encoding)
+        if not (score is None or row.epoch is None or row.params is None or row.flops is None):
+            given = row.given is True
+            found.append(Scored(row.epoch, score, row.params, row.flops, encoding, given))
     return found
 
 
-def best(found: Sequence[Candidate], cost: str = "") -> Candidate | None:
+def best(found: Sequence[Scored], cost: str = "") -> Scored | None:
     """Give the best candidate; of equals that of less cost, if it counts, or the first."""
     return max(
         found, key=lambda each: (each.score, -getattr(each, cost) if cost else 0), default=None
     )
 
 
-def front(found: Sequence[Candidate], cost: str) -> list[Candidate]:
+def front(found: Sequence[Scored], cost: str) -> list[Scored]:
     """List what no candidate excels at no more cost, the cheapest first."""
-    members: list[Candidate] = []
+    members: list[Scored] = []
     for each in sorted(found, key=lambda each: (getattr(each, cost), -each.score)):
         if not members or each.score > members[-1].score:
             members.append(each)
@@ -77,12 +73,12 @@ def evolved(stage: Stage) -> Iterator[Drawn]:
     found, against = candidates(stage), traded(stage)
     if not found:
         return
-    scored = quantity_of(stage.rows).caption
+    scored = quantity_of(stage.scored).caption
     caption = f"By generation: {scored}"
     yield drawn(caption, by_generation(found), caption)
     for cost, limit, _, name in COSTS:
         allowed = number(stage.setting(limit))
-        if cost == (against or "multiply_adds") or allowed:
+        if cost == (against or "flops") or allowed:
             caption = f"By {name}: {scored}"
             members = front(found, cost) if cost == against else []
             chosen = best(found, against)
@@ -90,7 +86,7 @@ def evolved(stage: Stage) -> Iterator[Drawn]:
             yield drawn(caption, figure, caption)
 
 
-def by_generation(found: Sequence[Candidate]) -> Figure:
+def by_generation(found: Sequence[Scored]) -> Figure:
     """Plot every candidate in its generation, the best so far and every generation's mean."""
     x: list[float] = []
     means: list[tuple[float, float]] = []
@@ -119,25 +115,25 @@ def by_generation(found: Sequence[Candidate]) -> Figure:
 
 
 def by_cost(
-    found: Sequence[Candidate],
+    found: Sequence[Scored],
     cost: str,
     across: str,
     allowed: float | None = None,
-    members: Sequence[Candidate] = (),
-    chosen: Candidate | None = None,
+    members: Sequence[Scored] = (),
+    chosen: Scored | None = None,
 ) -> Figure:
     """Plot every candidate by its cost, the limit, the Pareto front and what is chosen.
 
     Args:
         found: Every candidate.
-        cost: Which cost: `params` or `multiply_adds`.
+        cost: Which cost: `params` or `flops`.
         across: The name of its axis.
         allowed: The most that it may be, in millions.
         members: The front, the cheapest first; later finds are stronger.
         chosen: What the search keeps.
     """
 
-    def points(label: str, each: Sequence[Candidate], colour: str, **drawn: Any) -> Points:
+    def points(label: str, each: Sequence[Scored], colour: str, **drawn: Any) -> Points:
         x, y = [getattr(c, cost) / 1e6 for c in each], [c.score for c in each]
         return Points(label, x, y, colour, **drawn)
 
@@ -159,20 +155,20 @@ def by_cost(
 
 def front_rows(stage: Stage) -> list[tuple[str, ...]]:
     """Give the members of the Pareto front, the best first."""
-    against, scored = traded(stage), quantity_of(stage.rows)
+    against, scored = traded(stage), quantity_of(stage.scored)
     return [
         (
             scored.written(each.score),
-            quantity(each.multiply_adds),
+            quantity(each.flops),
             quantity(each.params),
             str(each.generation),
-            " ".join(map(str, each.genes)),
+            " ".join(map(str, each.encoding)),
         )
         for each in reversed(front(candidates(stage), against) if against else [])
     ]
 
 
-FRONT = ("score", "multiply-adds", "weights", "generation", "genes")
+FRONT = ("score", "multiply-adds", "weights", "generation", "encoding")
 """The columns of `front_rows`."""
 
 
@@ -185,7 +181,7 @@ def progress(stage: Stage) -> str:
 
 def said(stage: Stage) -> str:
     """Say what was found, and when."""
-    found, scored = candidates(stage), quantity_of(stage.rows)
+    found, scored = candidates(stage), quantity_of(stage.scored)
     chosen = best(found, traded(stage))
     if chosen is None:
         return "No architecture is scored yet."
@@ -198,7 +194,7 @@ def said(stage: Stage) -> str:
     return f"{text}; the best of generation 0, which is {origin(first)}, has {best_first}."
 
 
-def origin(first: Sequence[Candidate]) -> str:
+def origin(first: Sequence[Scored]) -> str:
     """Say where the architectures of generation 0 come from."""
     given = sum(each.given for each in first)
     if given in (0, len(first)):

@@ -9,7 +9,7 @@ from tutelage.report.figures.draw import cell_figure
 from tutelage.report.figures.layout import cell_name
 from tutelage.report.figures.theme import Drawn, drawn
 from tutelage.report.runs.read import Stage
-from tutelage.report.sections.alphas import Course, courses, heat_maps, read_off
+from tutelage.report.sections.alphas import Course, courses, derived, heat_maps
 from tutelage.spaces.genotype import Genotype
 
 
@@ -47,7 +47,7 @@ def learners(stage: Stage, kept: int | None) -> Iterator[Learner]:
     found = sorted({learner for learner, _ in history}, key=lambda each: (each != kept, each))
     for learner in found:
         on_top = stage.genotype is not None and (learner == kept or len(found) == 1)
-        genotype = stage.genotype if on_top else read_off(stage.last, learner)
+        genotype = stage.genotype if on_top else derived(stage.last, learner)
         mine = [phases for (each, _), phases in history.items() if each == learner]
         shown = [] if on_top else cells(genotype)
         title = f"Learner {learner}" + (", kept" if learner == kept else "")

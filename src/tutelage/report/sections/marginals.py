@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from tutelage.records.rows import EpochRow
 from tutelage.report.figures.layout import cell_name, short_name
 from tutelage.report.figures.theme import LIGHT, canvas, styled
-from tutelage.report.runs.read import Stage
+from tutelage.report.runs.read import Stage, at
 
 LEFT, TOP, ROW, BOTTOM = 92.0, 24.0, 19.0, 16.0
 """Room for names and for the scale, height of an operation, and room for numbers, in points."""
@@ -93,13 +94,15 @@ class Marginals:
 
 def marginals(stage: Stage) -> Iterator[Marginals]:
     """Sum up what was drawn in all epochs, for every supernet and group."""
-    rows = [row for row in stage.of("epoch") if row.get("drawn")]
-    supernets = min((len(row["drawn"]) for row in rows), default=0)
+    rows = [row for row in stage.epochs if row.drawn]
+    supernets = min((len(row.drawn) for row in rows), default=0)
     for k in range(supernets):
-        for group, last in rows[-1]["drawn"][k].items():
-            shape = np.shape(last)
-            parts = [row for row in rows if np.shape(row["drawn"][k].get(group)) == shape]
-            shares = np.array([row["drawn"][k][group] for row in parts], dtype=float)
+        for group, last in rows[-1].drawn[k].items():
+            shape = _shape(last)
+            parts = [row for row in rows if _shape(row.drawn[k].get(group, [])) == shape]
+            if shape is None:
+                continue
+            shares = np.array([row.drawn[k][group] for row in parts], dtype=float)
             draws = np.array([_draws(row, k, group, len(last)) for row in parts])
             weights = draws if draws.any() else shares.any(-1).astype(float)
             total = (shares * weights[:, :, None]).sum(0)
@@ -107,21 +110,22 @@ def marginals(stage: Stage) -> Iterator[Marginals]:
             yield _placed(group, names, total, draws.sum(0))
 
 
-def _draws(row: dict[str, Any], k: int, group: str, edges: int) -> list[float]:
-    try:
-        found = row["draws"][k][group]
-    except (KeyError, IndexError, TypeError):  # a run of before rows said so
-        found = []
+def _shape(shares: Sequence[Sequence[float]]) -> tuple[int, int] | None:
+    """Give edges and operations; None where edges differ in their operations, or there are none."""
+    counts = {len(each) for each in shares}
+    return (len(shares), counts.pop()) if len(counts) == 1 else None
+
+
+def _draws(row: EpochRow, k: int, group: str, edges: int) -> list[float]:
+    found = at(row.draws, k, {}).get(group, [])  # none: a run of before rows said so
     return found if len(found) == edges else [0.0] * edges
 
 
-def _names(row: dict[str, Any], k: int, group: str, shape: Sequence[int]) -> list[list[str]]:
+def _names(row: EpochRow, k: int, group: str, shape: tuple[int, int]) -> list[list[str]]:
     """Give the names of every edge's operations."""
     edges, count = shape
-    try:
-        names = row["operations"][k][group]
-    except (KeyError, IndexError, TypeError):
-        names = [f"operation {i}" for i in range(count)]
+    unnamed = [f"operation {i}" for i in range(count)]
+    names: Any = at(row.operations, k, {}).get(group, unnamed)
     every = names if names and isinstance(names[0], list) else [names] * edges
     return every if {len(each) for each in every} == {count} else [list("?" * count)] * edges
 

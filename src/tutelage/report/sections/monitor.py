@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from operator import methodcaller
 
+from tutelage.records.rows import Answer, EpochRow
 from tutelage.report.figures.layout import cell_name
 from tutelage.report.figures.plots import Line, by_epoch, plot, values
 from tutelage.report.figures.theme import SERIES, Drawn
 from tutelage.report.runs.benchmarks import Benchmark
-from tutelage.report.runs.read import Stage, number
+from tutelage.report.runs.read import Stage, at, number
 
 QUANTITIES = (
     ("skips", "Skip connections of every cell", (0.0, 3.0)),
@@ -19,34 +20,42 @@ QUANTITIES = (
     ("sharpness", "Sharpness: rise of the validation loss beside the alphas", (0.0, 0.0)),
     ("gap", "Discretisation gap: accuracy of the mix less that of what is read off", (0.0, 0.0)),
 )
-"""Keys of `collapse` in metrics.jsonl, their captions, and heights that are always shown."""
+"""Entries of `collapse` in metrics.jsonl, captions, and heights that are always shown."""
+
+COUNTED = ("one_hot_accuracy",)
+"""Entries that have no plot of their own."""
 
 
 def collapse(stage: Stage) -> Iterator[Drawn]:
-    """Plot every sign of collapse that was measured: a colour a learner, dashes for `reduce`."""
-    axis = by_epoch(stage)[0]
-    for quantity, caption, shown in QUANTITIES:
+    """Plot whatever was measured of learners: a colour a learner, dashes for `reduce`.
+
+    What has no caption here, since a user's monitor measured it, has its own name as one.
+    """
+    axis, _, rows = by_epoch(stage)
+    known = {quantity for quantity, *_ in QUANTITIES} | set(COUNTED)
+    others = dict.fromkeys(name for row in rows for each in row.collapse for name in each)
+    more = [(name, name, (0.0, 0.0)) for name in others if name not in known]
+    for quantity, caption, shown in (*QUANTITIES, *more):
         yield from plot(caption, sign_lines(stage, quantity), axis, shown=shown)
 
 
 def sign_lines(stage: Stage, quantity: str) -> list[Line]:
     """Make a line for every learner, and for every cell where the quantity is of cells."""
     _, x, rows = by_epoch(stage)
-    learners = [row.get("collapse") or [] for row in rows]
-    count = max(map(len, learners), default=0)
+    count = max((len(row.collapse) for row in rows), default=0)
     lines = []
     for k in range(count):
         name, colour = _learner(k, count), SERIES[k % len(SERIES)]
-        found = [each[k].get(quantity) for each in learners if k < len(each)]
-        groups = dict.fromkeys(group for each in found if isinstance(each, dict) for group in each)
-        for group in groups:
-            y = values(rows, "collapse", k, quantity, group)
+        found = [at(row.collapse, k, {}).get(quantity) for row in rows]
+        cells = [each if isinstance(each, dict) else {} for each in found]
+        for group in dict.fromkeys(group for each in cells for group in each):
+            y = values(cells, methodcaller("get", group))
             label = ", ".join(part for part in (cell_name(group), name) if part)
             lines.append(Line(label, x, y, colour, dashed=group == "reduce"))
-        if not groups:
-            y = values(rows, "collapse", k, quantity)
-            measured = [at for at, value in enumerate(y) if value == value]
-            lines.append(Line(name, [x[at] for at in measured], [y[at] for at in measured], colour))
+        if not any(cells):
+            pairs = zip(x, map(number, found), strict=True)
+            known = [(place, value) for place, value in pairs if value is not None]
+            lines.append(Line(name, [x for x, _ in known], [y for _, y in known], colour))
     return lines
 
 
@@ -55,7 +64,7 @@ def warnings(stage: Stage) -> list[tuple[str, str]]:
     found: list[tuple[str, list[float]]] = []
     _, x, rows = by_epoch(stage)
     for epoch, row in zip(x, rows, strict=True):
-        for sentence in row.get("warnings") or []:
+        for sentence in row.warnings or ():
             going = (each for said, each in found if said == sentence and each[-1] == epoch - 1)
             epochs = next(going, None)
             if epochs:
@@ -81,11 +90,16 @@ def table_plots(stage: Stage) -> Iterator[Drawn]:
 def table_lines(stage: Stage, key: str) -> list[Line]:
     """Make a line for every learner of what the table says."""
     _, x, rows = by_epoch(stage)
-    count = max((len(row.get("table") or []) for row in rows), default=0)
+    count = max((len(row.table) for row in rows), default=0)
     return [
-        Line(_learner(k, count), x, values(rows, "table", k, key), SERIES[k % len(SERIES)])
+        Line(_learner(k, count), x, values(rows, answered(k, key)), SERIES[k % len(SERIES)])
         for k in range(count)
     ]
+
+
+def answered(k: int, key: str) -> Callable[[EpochRow], float | None]:
+    """Make what reads a figure of the table, of a learner, of a row."""
+    return lambda row: at(row.table, k, {}).get(key)
 
 
 def table_header(stage: Stage) -> tuple[str, ...]:
@@ -104,13 +118,13 @@ def table_rows(stage: Stage, kept: int | None) -> list[tuple[str, ...]]:
     return rows
 
 
-def figure(answer: Any, key: str) -> str:
+def figure(answer: Answer, key: str) -> str:
     """Write an accuracy of the table."""
     value = number(answer.get(key))
     return "–" if value is None else f"{value:.2f} %"
 
 
-def rank(answer: Any, benchmark: Benchmark) -> str:
+def rank(answer: Answer, benchmark: Benchmark) -> str:
     """Write a rank of the table.
 
     >>> from tutelage.report.runs.benchmarks import NASBENCH201

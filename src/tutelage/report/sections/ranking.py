@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
+from tutelage.records.rows import Candidate, RankingScores
 from tutelage.report.figures.scatter import Points, scatter
 from tutelage.report.figures.theme import LIGHT, Drawn, drawn
 from tutelage.report.runs.benchmarks import Benchmark
@@ -28,16 +29,16 @@ class Pair(NamedTuple):
 def pairs(stage: Stage) -> list[Pair]:
     """List what is scored so far and known to the table."""
     key = stage.benchmark.ranked_by
-    rows = stage.ranking.of("step") if stage.ranking else []
+    rows = stage.ranking.scored if stage.ranking else []
     scored = quantity_of(rows)
-    both = [(scored.of(row), _number(row.get("table"), key)) for row in rows]
+    both = [(scored.of(row), number(row.table.get(key))) for row in rows]
     return [Pair(x, y) for x, y in both if x is not None and y is not None]
 
 
-def compared(stage: Stage) -> Mapping[str, Any]:
-    """Give the figures of the ranking; empty before the search has ended."""
-    found = [row["ranking"] for row in stage.of("end") if isinstance(row.get("ranking"), Mapping)]
-    return found[-1] if found else {}
+def compared(stage: Stage) -> RankingScores | None:
+    """Give the figures of the ranking; None before the search has ended."""
+    found = [row.ranking for row in stage.ends if row.ranking]
+    return found[-1] if found else None
 
 
 def apart(found: list[Pair], top: int) -> tuple[list[Pair], list[Pair]]:
@@ -51,10 +52,10 @@ def apart(found: list[Pair], top: int) -> tuple[list[Pair], list[Pair]]:
 
 def ranked(stage: Stage) -> Iterator[Drawn]:
     """Plot true accuracy against accuracy in the supernet."""
-    found = pairs(stage)
+    found, scores = pairs(stage), compared(stage)
     if not found:
         return
-    top = int(number(compared(stage).get("top")) or 0)
+    top = (scores.top if scores else 0) or 0
     first, rest = apart(found, top)
     kinds = [
         Points("drawn at random", *_columns(rest), LIGHT["slate"], 22.0, alpha=0.6),
@@ -62,7 +63,7 @@ def ranked(stage: Stage) -> Iterator[Drawn]:
         Points("found by evolution", *_columns(_found(stage)), LIGHT["vermilion"], 80.0, ring=True),
     ]
     data = stage.benchmark.tests[stage.benchmark.ranked_by]
-    scored = quantity_of(stage.ranking.rows if stage.ranking else []).caption
+    scored = quantity_of(stage.ranking.scored if stage.ranking else []).caption
     caption = f"True accuracy on {data} (%), by {scored}"
     shown = [each for each in kinds if len(each.x)]
     yield drawn(caption, scatter(shown, scored), caption)
@@ -73,8 +74,8 @@ def figures(stage: Stage) -> list[tuple[str, ...]]:
     found = compared(stage)
     if not found:
         return []
-    by_cost = found.get("by_multiply_adds") or {}
-    top, count = (f"{number(found.get(key)) or 0:.0f}" for key in ("top", "count"))
+    by_cost = found.by_flops or RankingScores()
+    top, count = found.top or 0, found.count or 0
     kinds = (
         ("tau", "Kendall’s tau", "{:.2f}", 1),
         ("rho", "Spearman’s rho", "{:.2f}", 1),
@@ -85,7 +86,7 @@ def figures(stage: Stage) -> list[tuple[str, ...]]:
         ("regret", f"Lost by training only the first {top} (points)", "{:.2f}", 1),
     )
     return [
-        (name, *(_written(number(each.get(key)), form, scale) for each in (found, by_cost)))
+        (name, *(_written(number(getattr(each, key)), form, scale) for each in (found, by_cost)))
         for key, name, form, scale in kinds
     ]
 
@@ -103,19 +104,15 @@ def baseline(benchmark: Benchmark) -> str:
 
 def _found(stage: Stage) -> list[Pair]:
     """Give the architecture that the evolution found, where the table knows it."""
-    found = [row.get("evolution") or {} for row in stage.of("end")]
+    found = [row.evolution or Candidate() for row in stage.ends]
     scored = [quantity_of(found).of(row) for row in found]
-    true = [_number(answer, stage.benchmark.ranked_by) for answer in stage.answers]
+    true = [number(answer.get(stage.benchmark.ranked_by)) for answer in stage.answers]
     both = zip(scored[-1:], true[-1:], strict=False)
     return [Pair(x, y) for x, y in both if x is not None and y is not None]
 
 
 def _columns(found: list[Pair]) -> tuple[list[float], list[float]]:
     return [pair.scored for pair in found], [pair.true for pair in found]
-
-
-def _number(table: Any, key: str) -> float | None:
-    return number(table.get(key)) if isinstance(table, Mapping) else None
 
 
 def _written(value: float | None, form: str, scale: float) -> str:

@@ -15,9 +15,8 @@ def status(record: Record) -> str:
     parts = []
     if record.search:
         done, total = record.search.epochs_done, record.search.setting("epochs")
-        ended = record.search.of("end") or done == total
-        if record.search.sampled:
-            ended = record.search.of("end")
+        ended = bool(record.search.ends)
+        ended |= done == total and not record.search.sampled
         state = "finished" if ended else "in progress"
         if record.search.stopped:
             parts.append(f"Search stopped early after {_of(done, total)}")
@@ -43,10 +42,10 @@ def status(record: Record) -> str:
 def _sampled(stage: Stage) -> Iterator[str]:
     """Say how far ranking and evolution are, where there are any."""
     if stage.ranking and not stage.ranking.epochs_done:
-        scored, asked = len(stage.ranking.of("step")), stage.setting("ranked")
+        scored, asked = len(stage.ranking.scored), stage.setting("ranked")
         yield f"ranking in progress, {scored} of {asked} architectures"
     if stage.evolution:
-        yield ("evolution: " if stage.of("end") else "evolution in progress, ") + progress(
+        yield ("evolution: " if stage.ends else "evolution in progress, ") + progress(
             stage.evolution
         )
     elif stage.sampled and not stage.ranking and stage.epochs_done == stage.setting("epochs"):
@@ -64,27 +63,27 @@ def quick(record: Record) -> Iterator[str]:
 
 def stopped(stage: Stage) -> str:
     """Say why a search stopped early and what it keeps; nothing where it did not."""
-    if not stage.stopped:
+    if not (stage.stopped and stage.last):
         return ""
-    reason, kept = stage.stopped.get("reason", "no reason is recorded"), stage.last.get("epoch")
-    last = f", not that of the last epoch, {stage.of('epoch')[-1].get('epoch')}"
+    last = f", not that of the last epoch, {stage.epochs[-1].epoch}"
     rest = last if stage.kept_earlier else ", the last"
-    return f"Stopped early: {reason}. The architecture of epoch {kept} is kept{rest}."
+    kept = f"The architecture of epoch {stage.last.epoch} is kept{rest}."
+    return f"Stopped early: {stage.stopped.reason}. {kept}"
 
 
 def provenance(record: Record) -> str:
     """Say where the genotype comes from, and how the supernet did when the search ended."""
-    about = record.search.about if record.search else {}
-    if record.search is None or "learner" not in about:
+    if record.search is None or record.search.about.learner is None:
         return ""
+    about, last = record.search.about, record.search.last
     if record.search.evolution:
-        return f"evolution among the paths of the supernet of learner {about['learner']}"
-    origin = f"learner {about['learner']}"
+        return f"evolution among the paths of the supernet of learner {about.learner}"
+    origin = f"learner {about.learner}"
     if record.members:
         origin += f", the first of the {record.ensemble},"
-    if record.search.epochs_done:
-        origin += f" after epoch {record.search.last.get('epoch', '?')}"
-    loss, accuracy = number(about.get("valid_loss")), number(about.get("valid_accuracy"))
+    if last:
+        origin += f" after epoch {last.epoch}"
+    loss, accuracy = number(about.valid_loss), number(about.valid_accuracy)
     if loss is None or accuracy is None:
         return origin
     marks = f"validation loss {loss:.4f}, validation accuracy {percent(accuracy)}"

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
 
+from tutelage.records.rows import EpochRow
 from tutelage.report.figures.plots import Axis, Line, Mark, by_epoch, plot, values
 from tutelage.report.figures.theme import LIGHT, SERIES, Drawn
 from tutelage.report.runs.read import Stage, number
 from tutelage.report.runs.tables import NOTHING
 
 HALVES = (("probe", "validation images"), ("teaching", "training batches"))
-"""Keys in metrics.jsonl, and on what they are measured."""
+"""Fields of an epoch's row, and on what they are measured."""
 
 HEADER = ("on", "students", "teacher", "gap in points", "distance of logits")
 
 
 def students(stage: Stage) -> Iterator[Drawn]:
     """Plot accuracies (EnNAS, Figure 1) with the gap shaded, and the distance of logits (2)."""
-    axis, x, rows = by_epoch(stage)
+    axis, x, _ = by_epoch(stage)
     axis = Axis(axis.name, (*axis.marks, *taught_from(stage)))
     accuracies = [
-        Line(whose, x, [100 * y for y in values(rows, "probe", key)], colour)
+        Line(whose, x, [100 * y for y in measured(stage.epochs, "probe", key)], colour)
         for whose, key, colour in (
             ("teacher", "teacher_accuracy", SERIES[1]),
             ("students, mean", "students_accuracy", SERIES[0]),
@@ -36,10 +38,21 @@ def students(stage: Stage) -> Iterator[Drawn]:
         ("logit_distance", "Distance between the logits of two students", 1),
     ):
         lines = [
-            Line(where, x, [scale * y for y in values(rows, half, key)], SERIES[0], half != "probe")
+            Line(
+                where,
+                x,
+                [scale * y for y in measured(stage.epochs, half, key)],
+                SERIES[0],
+                half != "probe",
+            )
             for half, where in HALVES
         ]
         yield from plot(caption, lines, axis, shown=(0, 0))
+
+
+def measured(rows: Sequence[EpochRow], half: str, key: str) -> list[float]:
+    """Give what was measured on either half of the images, epoch by epoch."""
+    return values(rows, attrgetter(f"{half}.{key}"))
 
 
 def taught_from(stage: Stage) -> Iterator[Mark]:
@@ -60,10 +73,10 @@ def at_the_end(stage: Stage) -> list[tuple[str, ...]]:
 
     Nothing where no teacher was asked.
     """
-    last, rows = stage.of("epoch")[-1:], []
+    last, rows = stage.epochs[-1:], []
     for half, where in HALVES:
         taught, teacher, gap, distance = (
-            values(last, half, key)[0] if last else math.nan
+            measured(last, half, key)[0] if last else math.nan
             for key in ("students_accuracy", "teacher_accuracy", "gap", "logit_distance")
         )
         if math.isfinite(teacher):

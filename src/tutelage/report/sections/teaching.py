@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from tutelage.report.figures.plots import Line, by_epoch, plot, values
+from tutelage.records.rows import EpochRow, Matrix
+from tutelage.report.figures.plots import Line, by_epoch, learner, plot, values
 from tutelage.report.figures.theme import LIGHT, SERIES, Drawn, canvas, drawn, styled
-from tutelage.report.runs.read import Stage
+from tutelage.report.runs.read import Stage, at
 from tutelage.report.runs.tables import NOTHING, Statistic
 
 PAIRS = (
@@ -20,13 +21,13 @@ PAIRS = (
     ("transfer", "Transfer loss", "", 1e-3),
     ("attention", "Attention", "", 1.0),
 )
-"""Keys of `teaching` in metrics.jsonl, names, remarks, and what plots reach at least."""
+"""Matrices of `Teaching`, names, remarks, and what plots reach at least."""
 
 LABELS = (
     ("label_accuracy", "Accuracy of the labels that every learner gives (%)", 100.0),
     ("label_entropy", "Entropy of the labels that every learner gives (nats)", 1.0),
 )
-"""Keys of `learners` in metrics.jsonl, captions, and what values are multiplied by."""
+"""Fields of `LearnerScores`, captions, and what values are multiplied by."""
 
 TOGETHER = 3
 """Learners whose pairs share a plot; of more, every learner has its own."""
@@ -53,7 +54,7 @@ def teaching(stage: Stage) -> Iterator[Drawn]:
             yield drawn(caption, matrix(mean), caption)
     for mark, caption, scale in LABELS:
         yield from plot(caption, label_lines(stage, mark, scale), axis)
-    agreement = [100 * value for value in values(rows, "teaching", "agreement")]
+    agreement = [100 * value for value in values(rows, attrgetter("teaching.agreement"))]
     yield from plot(
         "Images on which two learners agree (%)", [Line("", x, agreement, SERIES[0])], axis
     )
@@ -68,7 +69,7 @@ def pair_lines(stage: Stage, what: str) -> list[list[Line]]:
             Line(
                 f"learner {k} from {j}",
                 x,
-                values(rows, "teaching", what, k, j),
+                entries(rows, what, k, j),
                 SERIES[j % len(SERIES)],
                 dashed=count == TOGETHER and (k - j) % count == 2,  # a peer's second learner
             )
@@ -82,25 +83,31 @@ def pair_lines(stage: Stage, what: str) -> list[list[Line]]:
 def label_lines(stage: Stage, mark: str, scale: float) -> list[Line]:
     """Make a line for every learner of what its labels are like."""
     _, x, rows = by_epoch(stage)
-    count = max((len(row.get("learners") or []) for row in rows), default=0)
+    count = max((len(row.learners) for row in rows), default=0)
+    scores = [[learner(row, k) for row in rows] for k in range(count)]
     return [
         Line(
             f"learner {k}",
             x,
-            [scale * value for value in values(rows, "learners", k, mark)],
+            [scale * value for value in values(each, attrgetter(mark))],
             SERIES[k % len(SERIES)],
         )
-        for k in range(count)
+        for k, each in enumerate(scores)
     ]
+
+
+def entries(rows: Sequence[EpochRow], what: str, k: int, j: int) -> list[float]:
+    """Give what a learner takes of a peer, epoch by epoch."""
+    return values(rows, lambda row: at(at(_matrix(row, what), k, []), j, None))
 
 
 def mean_matrix(stage: Stage, what: str) -> np.ndarray:
     """Average over the epochs that have it, (learners, peers); NaN: never, or only of oneself."""
-    rows = stage.of("epoch")
+    rows = stage.epochs
     count = _count(rows, what)
     mean = np.full((count, count), math.nan)
     for k, j in np.ndindex(mean.shape):
-        known = [y for y in values(rows, "teaching", what, k, j) if math.isfinite(y)]
+        known = [y for y in entries(rows, what, k, j) if math.isfinite(y)]
         if k != j or any(known):
             mean[k, j] = Statistic(tuple(known)).mean
     return mean
@@ -130,12 +137,12 @@ def matrix(mean: np.ndarray) -> Figure:
 
 def first_stage(stage: Stage, kept: int | None) -> list[tuple[str, ...]]:
     """Give every learner's accuracy alone and taught; nothing where none has a first stage."""
-    ends = stage.of("end")
-    count = max((len(row.get("learners") or []) for row in ends), default=0)
+    ends = stage.ends
+    count = max((len(row.learners) for row in ends), default=0)
     rows: list[tuple[str, ...]] = []
     for k in range(count):
         alone, taught = (
-            100 * values(ends, "learners", k, f"{which}_accuracy")[-1]
+            100 * values([learner(ends[-1], k)], attrgetter(f"{which}_accuracy"))[0]
             for which in ("first", "valid")
         )
         if math.isfinite(alone):
@@ -144,9 +151,13 @@ def first_stage(stage: Stage, kept: int | None) -> list[tuple[str, ...]]:
     return rows
 
 
-def _count(rows: list[dict[str, Any]], what: str) -> int:
+def _count(rows: Sequence[EpochRow], what: str) -> int:
     """Count the learners that a matrix of the rows is of."""
-    return max((len((row.get("teaching") or {}).get(what) or []) for row in rows), default=0)
+    return max((len(_matrix(row, what)) for row in rows), default=0)
+
+
+def _matrix(row: EpochRow, what: str) -> Matrix:
+    return getattr(row.teaching, what) or []
 
 
 def _percent(value: float) -> str:

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tutelage.report.runs.found import (
+    flops,
     gap,
-    multiply_adds,
+    params,
     students_accuracy,
     supernet_accuracy,
     tau,
-    weights,
 )
 from tutelage.report.runs.read import Record
 from tutelage.report.runs.tables import duration
@@ -61,12 +61,12 @@ def tiles(record: Record) -> Iterator[Tile]:
 
 def _tested(record: Record) -> Iterator[Tile]:
     """Give the test error after retraining."""
-    retraining = record.retraining
-    if retraining and record.test_error is not None:
-        epochs = retraining.result.get("epochs", retraining.epochs_done)
+    retraining, result = record.retraining, record.result
+    if retraining and result and record.test_error is not None:
+        epochs = retraining.epochs_done if result.epochs is None else result.epochs
         remark = f"after {epochs} epochs of training"
         if record.members:
-            own = ", ".join(percent(each) for each in retraining.result.get("ensemble") or [])
+            own = ", ".join(percent(each) for each in result.ensemble)
             remark = f"of the ensemble, {remark} of each network; by themselves {own}"
         yield Tile("test error", percent(record.test_error), remark, True)
 
@@ -74,9 +74,9 @@ def _tested(record: Record) -> Iterator[Tile]:
 def _costs(record: Record) -> Iterator[Tile]:
     """Give the weights and multiply-adds of the final network."""
     whose = "of all networks, " if record.members else ""
-    if (count := weights(record)) is not None:
+    if (count := params(record)) is not None:
         yield Tile("weights", quantity(count), f"{whose}without auxiliary head")
-    if (count := multiply_adds(record)) is not None:
+    if (count := flops(record)) is not None:
         yield Tile("multiply-adds", quantity(count), f"{whose}one image")
 
 

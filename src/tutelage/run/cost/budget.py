@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tutelage.config import Run
+from tutelage.records import rows
 from tutelage.run.cost.table import Cost, Prices, PriceTable, final_size, prices_of
 from tutelage.searches.base import Relaxing, Search
 from tutelage.spaces.base import Mix, Space, nodes
@@ -76,12 +77,12 @@ class Budget:
         excess = (expected / expected.new_tensor(self.limits) - 1).relu().sum()
         return self.weight * excess.to(next(iter(mix.operations.values())).dtype)
 
-    def costs(self, space: Space, alphas: Tree) -> dict[str, dict[str, float]]:
+    def costs(self, space: Space, alphas: Tree) -> rows.Costs:
         """Return what is expected of alphas, and what is read off them, for a row of metrics."""
         with torch.no_grad():
             expected = self.prices.table(space).expected(self.search.expected(alphas))
         read = self.prices.of(self.read(space, alphas))
-        return {"expected": Cost(*expected.tolist())._asdict(), "read_off": read._asdict()}
+        return rows.Costs(expected=rows.Cost(*expected.tolist()), derived=rows.Cost(*read))
 
     def within(self, cost: Cost) -> bool:
         """Tell whether a network may cost so much."""
@@ -171,12 +172,12 @@ class Budget:
     ) -> Iterator[LeftOut]:
         """Yield what may be left out next."""
         out = {(each.group, *place) for each in gone for place in each.places}
-        for group, rows, named in nodes(genotype):
+        for group, entering, named in nodes(genotype):
             weight, load = weights[group], loads[group]
             kept = [(e, space.operations[group][e].index(name)) for e, name in named]
             staying = [
                 (edge, column)
-                for edge in rows
+                for edge in entering
                 for column, name in enumerate(space.operations[group][edge])
                 if self.prices.can_stay(name) and (group, edge, column) not in out
             ]

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from tutelage.files import sync_folder, write_bytes
+from tutelage.records import lift
 
 NEWEST, PREVIOUS, COMING = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.coming.pt"
-FORMAT, VERSION = "tutelage checkpoint", 1
+FORMAT, VERSION = "tutelage checkpoint", 2
 
 
 def save(directory: Path, state: dict[str, Any]) -> None:
@@ -81,7 +82,7 @@ def _read(path: Path, map_location: torch.device | str) -> dict[str, Any]:
             f"{path} has version {content['version']} and this release reads up to {VERSION}: "
             "go on with the release that wrote it"
         )
-    return content["state"]
+    return lift.checkpoint(content["state"], content["version"])
 
 
 class StoppedError(ValueError):

@@ -2,7 +2,7 @@
 
     run.toml          every setting, verbatim
     environment.json  sessions: when, how long, on which versions and hardware
-    metrics.jsonl     one row a logged step and one an epoch, without wall-clock times
+    metrics.jsonl     a version, then one row a logged step and one an epoch, without times
     checkpoint.pt     see `tutelage.run.job.checkpoint`
 
 Every file but metrics.jsonl is replaced whole: a kill or a full disk leaves the old one. Nothing
@@ -14,34 +14,23 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
-import math
 import os
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import tomli_w
 
 from tutelage.files import FULL, write_bytes
+from tutelage.records import metrics
+from tutelage.records.results import Environment, Session
+from tutelage.records.rows import Row
+from tutelage.records.typed import finite
 from tutelage.run.job.environment import session
 from tutelage.run.job.settings import changed_settings, plain_value
-
-
-def finite(value: Any) -> Any:
-    """Write NaN and infinities as text, which JSON lacks and `float` reads back.
-
-    >>> finite({"loss": float("inf"), "norms": [0.5, float("nan")]})
-    {'loss': 'Infinity', 'norms': [0.5, 'NaN']}
-    """
-    if isinstance(value, Mapping):
-        return {key: finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return json.dumps(value)
-    return value
 
 
 class RunDirectory:
@@ -54,7 +43,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: BinaryIO | None = None
-        self._sessions: list[dict[str, Any]] = []
+        self._sessions: list[Session] = []
         self._began = 0.0
 
     @classmethod
@@ -177,14 +166,16 @@ class RunDirectory:
         except ValueError as error:
             raise ValueError(f"{self.path / name} is damaged: {error}") from error
 
-    def append(self, row: Mapping[str, Any]) -> None:
+    def append(self, row: Row) -> None:
         """Add one row to metrics.jsonl; whole, also when the disk is full.
 
         Raises:
             ValueError: The disk is full; the rows from before are safe.
         """
+        self._append(metrics.line_of(row))
+
+    def _append(self, line: bytes) -> None:
         path = self.path / "metrics.jsonl"
-        line = (json.dumps(finite(row), allow_nan=False) + "\n").encode()
         with path.open("ab", buffering=0) as file:
             size = file.tell()
             try:
@@ -200,22 +191,22 @@ class RunDirectory:
                     "the last checkpoint are safe, free some space and resume the run"
                 ) from error
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self, types: Mapping[str, type[Row]]) -> list[Row]:
         """Read the rows of metrics.jsonl, without one that is only half written.
 
+        Args:
+            types: The types of its rows, by their event.
+
         Raises:
-            ValueError: A row is not JSON.
+            ValueError: A line is damaged, or a newer release wrote it.
         """
         path = self.path / "metrics.jsonl"
         if not path.exists():
-            return
-        for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{path} line {number} is damaged: {error}") from error
+            return []
+        rows, damage = metrics.read(path.read_bytes(), types)
+        if damage:
+            raise ValueError(f"{path} line {damage[0].line} is damaged: {damage[0].reason}")
+        return rows
 
     def metrics_size(self) -> int:
         """Return the bytes of metrics.jsonl once they are on disk, for a checkpoint to record."""
@@ -238,6 +229,23 @@ class RunDirectory:
                 )
             file.truncate(size)
 
+    def begin_rows(self) -> None:
+        """Say in metrics.jsonl of what version the rows after its present end are.
+
+        Call it after `cut_metrics`: a file that is new has no such line, nor has one of release
+        0.1, or one that was cut before it.
+
+        Raises:
+            ValueError: A newer release wrote the file, or the disk is full.
+        """
+        path = self.path / "metrics.jsonl"
+        try:
+            version = metrics.version_of(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be gone on with: {error}") from error
+        if version < metrics.VERSION:
+            self._append(metrics.line_of(metrics.HEAD))
+
     def begin_session(self, epoch: int, step: int, **hardware: Any) -> None:
         """Add a session to environment.json: it starts at an epoch and a step, now.
 
@@ -248,20 +256,18 @@ class RunDirectory:
         self._sessions.append(session(epoch, step, **hardware))
         self.save_session()
 
-    def _read_sessions(self) -> list[dict[str, Any]]:
+    def _read_sessions(self) -> list[Session]:
         path = self.path / "environment.json"
         if not path.exists():
             return []
         try:
-            sessions = self.read_json(path.name)["sessions"]
-        except (ValueError, LookupError, TypeError, RecursionError):
-            sessions = None
-        if isinstance(sessions, list):
-            return sessions
-        path.replace(path.with_name("environment.damaged.json"))
-        return []
+            return Environment.read(self.read_json(path.name)).sessions
+        except (ValueError, RecursionError):
+            path.replace(path.with_name("environment.damaged.json"))
+            return []
 
     def save_session(self) -> None:
         """Write how long this process has been at work; called at every checkpoint and the end."""
-        self._sessions[-1]["seconds"] = round(time.monotonic() - self._began, 1)
-        self.write_json("environment.json", {"sessions": self._sessions})
+        seconds = round(time.monotonic() - self._began, 1)
+        self._sessions[-1] = replace(self._sessions[-1], seconds=seconds)
+        self.write_json("environment.json", Environment(self._sessions))

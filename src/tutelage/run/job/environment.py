@@ -8,7 +8,8 @@ import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+
+from tutelage.records.results import Session
 
 PACKAGES = ("tutelage", "torch", "numpy")
 
@@ -19,21 +20,20 @@ def session(
     gpu: str | None = None,
     threads: int | None = None,
     threads_because: str | None = None,
-) -> dict[str, Any]:
+) -> Session:
     """Return the record of a session that begins now at an epoch and a step."""
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": 0.0,
-        "from_epoch": epoch,
-        "from_step": step,
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in PACKAGES},
-        "commit": git_commit(),
-        "hardware": {"cpu": cpu_name(), "cores": os.cpu_count(), "gpu": gpu},
-        "threads": threads,
-        "threads_because": threads_because,
-        "system": platform.platform(),
-    }
+    return Session(
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=0.0,
+        from_epoch=epoch,
+        from_step=step,
+        versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        commit=git_commit(),
+        hardware={"cpu": cpu_name(), "cores": os.cpu_count(), "gpu": gpu},
+        threads=threads,
+        threads_because=threads_because,
+        system=platform.platform(),
+    )
 
 
 def git_commit() -> str | None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
+from tutelage.records.rows import Candidate, EpochRow, Row, TrainingRow
 from tutelage.run.job import checkpoint, threads
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.progress import Progress
@@ -39,13 +40,13 @@ class Work(Protocol):
     def check_state(self) -> None:
         """Raise ValueError where the state is no number, so that no checkpoint takes it."""
 
-    def row(self, event: str) -> dict[str, Any]:
+    def row(self, event: str) -> Row:
         """Return a row of metrics.jsonl about the last step, or the epoch so far."""
 
     def fields(self) -> Mapping[str, str]:
         """Return what progress shows."""
 
-    def end_epoch(self) -> dict[str, Any]:
+    def end_epoch(self) -> EpochRow | TrainingRow | Candidate:
         """Return the epoch's row of metrics.jsonl, and go to the next epoch."""
 
     def state(self) -> dict[str, Any]:
@@ -90,6 +91,7 @@ def run(
         work.restore(stored["work"])
         size = stored["metrics_size"]
     directory.cut_metrics(size)
+    directory.begin_rows()
     number, because = threads.present()
     directory.begin_session(work.epoch, work.step, gpu=gpu, threads=number, threads_because=because)
 
@@ -122,7 +124,7 @@ def run(
                 progress.note(" | ".join(f"{name} {value}" for name, value in fields.items()))
                 row = work.end_epoch()
                 directory.append(row)
-                for sentence in row.get("warnings", ()):
+                for sentence in row.warnings or ():
                     progress.note(f"warning: {sentence}")
             if saving:
                 save()

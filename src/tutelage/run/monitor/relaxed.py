@@ -9,6 +9,7 @@ import torch
 
 from tutelage.benchmark.table import looked_up, open_table
 from tutelage.config import Run
+from tutelage.records.rows import StageAccuracies, Stopped
 from tutelage.run.monitor.collapse import signs
 from tutelage.run.monitor.early_stopping import column, stop_now
 from tutelage.run.monitor.measured import Subject, measured
@@ -82,13 +83,14 @@ class Watching:
         if any(learner.drafts and learner.weights[0] in view.training for learner in view.learners):
             parts = [first, *(make(view.epoch, step) for step in range(1, min(PARTS, view.steps)))]
             stages = [two_stages(x, view.variables, parts) for x in view.learners]
-            row["stages"] = [each.accuracies for each in stages]
+            row["stages"] = [StageAccuracies(**each.accuracies) for each in stages]
             row["warnings"] += [f"learner {k}: {x.sign}" for k, x in enumerate(stages) if x.sign]
         if self.table:
             row["table"] = self.looked_up(genotypes)
         stop = stop_now(self.history, self.settings.stop, self.settings.stop_from)
         if stop:
-            self.stopped = row["stopped"] = {"reason": stop.reason, "epoch": stop.epoch}
+            self.stopped = {"reason": stop.reason, "epoch": stop.epoch}
+            row["stopped"] = Stopped(**self.stopped)
         return row
 
     def _warnings(self) -> Iterable[str]:

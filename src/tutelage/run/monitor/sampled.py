@@ -15,6 +15,7 @@ from tutelage.batch import Part
 from tutelage.data.draws import draws
 from tutelage.extras import Probe, Score, Taught
 from tutelage.problem import Net, Problem, pick
+from tutelage.records import rows as records
 from tutelage.run.supernet.view import View
 from tutelage.searches.diversity import diversity
 from tutelage.transfer import logit_distance
@@ -35,7 +36,9 @@ def after(view: View) -> dict[str, Any]:
     seed = draws(view.setup.settings.seed, "search/probe", view.epoch).integers(2**63)
     torch.manual_seed(int(seed))
     train, valid = (parts_of(view, half) for half in ("train", "valid"))
-    row: dict[str, Any] = {"probe": probed(view.problem, view.variables, train, valid)}
+    row: dict[str, Any] = {
+        "probe": records.Probe(**probed(view.problem, view.variables, train, valid))
+    }
     if (probe := view.problem.extra(Probe)) and probe.teacher:
         row["taught_by"] = probe.teacher
     return row

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, final
 
+from tutelage.records.rows import Candidate
 from tutelage.run.cost.table import Cost, Prices
 from tutelage.run.one_shot.scorer import Scorer
 from tutelage.searches.evolution import Evolution
@@ -88,26 +90,28 @@ class Evolve:
     def check_state(self) -> None:
         """Have nothing that could be no number."""
 
-    def row(self, event: str) -> dict[str, Any]:
+    def row(self, event: str) -> Candidate:
         """Return a row of metrics.jsonl: the last candidate, or the best so far."""
         history = self.evolving.history
         scored = history[-1] if event == "step" else self.evolving.best
-        row = {"event": event, "epoch": self.epoch, "step": self.step, **self.described(scored)}
-        if event == "step" and scored.generation == 0 and scored.genes in self.given:
-            row["given"] = True
-        if event == "epoch" and self.settings.objectives != "accuracy":
-            row["front"] = [self.described(each) for each in self.evolving.front]
-        return row
+        given = event == "step" and scored.generation == 0 and scored.genes in self.given
+        traded = event == "epoch" and self.settings.objectives != "accuracy"
+        return replace(
+            self.described(scored),
+            event=event,
+            epoch=self.epoch,
+            step=self.step,
+            given=given or None,
+            front=[self.described(each) for each in self.evolving.front] if traded else [],
+        )
 
-    def described(self, scored: Scored) -> dict[str, Any]:
+    def described(self, scored: Scored) -> Candidate:
         """Say what an architecture is, scores and costs."""
         cost = self.prices.of(self.genotype(scored))
-        return {
-            "genes": list(scored.genes),
-            self.scorer.quantity: scored.scores[0],
-            "params": cost.weights,
-            "multiply_adds": cost.multiply_adds,
-        }
+        score: dict[str, Any] = {self.scorer.quantity: scored.scores[0]}
+        return Candidate(
+            encoding=list(scored.genes), params=cost.weights, flops=cost.multiply_adds, **score
+        )
 
     def said(self, scored: Scored) -> str:
         """Say in words what an architecture scores and costs."""
@@ -132,7 +136,7 @@ class Evolve:
             "best": self.scorer.written(best.scores[0]),
         }
 
-    def end_epoch(self) -> dict[str, Any]:
+    def end_epoch(self) -> Candidate:
         """Return the generation's row of metrics.jsonl, and go to the next one."""
         row = self.row("epoch")
         self._follow()

@@ -5,19 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from math import prod
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 
 from tutelage.benchmark.ranking import compare
 from tutelage.benchmark.table import Table, looked_up
 from tutelage.data.draws import draws
+from tutelage.records.rows import Candidate, RankingScores
 from tutelage.run.one_shot.scorer import Scorer
 from tutelage.run.supernet.setup import Setup
 from tutelage.run.supernet.view import View
 from tutelage.spaces.base import Space
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.paths import Genes, bounds, drawn, genotype
+
+
+class Known(NamedTuple):
+    """What is known of an architecture without its score."""
+
+    flops: int
+    """Multiply-adds for one image."""
+    table: dict[str, float]
+    """What the table says of it."""
 
 
 @final
@@ -36,7 +46,7 @@ class Ranking:
         space: Space,
         scorer: Scorer,
         drawn: Sequence[Genes],
-        known: Callable[[Genotype], Mapping[str, Any]],
+        known: Callable[[Genotype], Known],
     ) -> None:
         """Score nothing yet; `known` says what else of an architecture goes into its row."""
         self.space, self.scorer, self.drawn, self.known = space, scorer, list(drawn), known
@@ -59,21 +69,29 @@ class Ranking:
     def check_state(self) -> None:
         """Have nothing that could be no number."""
 
-    def row(self, event: str) -> dict[str, Any]:
+    def row(self, event: str) -> Candidate:
         """Return a row of metrics.jsonl: the last architecture."""
         genes = self.drawn[self.done - 1]
-        last = {"genes": list(genes), self.scorer.quantity: self.scores[-1]}
-        known = self.known(genotype(self.space, genes))
-        return {"event": event, "epoch": self.epoch, "step": self.step, **last, **known}
+        score: dict[str, Any] = {self.scorer.quantity: self.scores[-1]}
+        flops, table = self.known(genotype(self.space, genes))
+        return Candidate(
+            event=event,
+            epoch=self.epoch,
+            step=self.step,
+            encoding=list(genes),
+            flops=flops,
+            table=table,
+            **score,
+        )
 
     def fields(self) -> Mapping[str, str]:
         """Return what progress shows."""
         return {"architecture": f"{self.step}/{self.steps}", "last": f"{self.scores[-1]:.3f}"}
 
-    def end_epoch(self) -> dict[str, Any]:
+    def end_epoch(self) -> Candidate:
         """Return a row that says that all are scored."""
         self.epoch, self.step = 1, 0
-        return {"event": "epoch", "epoch": 0, "step": self.steps}
+        return Candidate(event="epoch", epoch=0, step=self.steps)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
@@ -98,26 +116,25 @@ def ranking_of(view: View, scorer: Scorer, table: Table) -> Ranking:
     while len(genes) < count:
         genes.add(drawn(setup.space))
 
-    def known(found: Genotype) -> dict[str, Any]:
-        multiply_adds = setup.prices.of(found).multiply_adds
-        return {"multiply_adds": multiply_adds, "table": looked_up(table, found)}
+    def known(found: Genotype) -> Known:
+        return Known(setup.prices.of(found).multiply_adds, looked_up(table, found))
 
     return Ranking(setup.space, scorer, sorted(genes), known)
 
 
-def ranked(ranking: Ranking, table: Table) -> dict[str, Any]:
+def ranked(ranking: Ranking, table: Table) -> RankingScores:
     """Compare what architectures score in the supernet with what the table knows of them.
 
     Returns:
-        The figures of the comparison, and under `by_multiply_adds` those of ranking the same
-        architectures by their multiply-adds, for which nothing need be trained.
+        The figures of the comparison, and as `by_flops` those of ranking the same architectures
+        by their multiply-adds, for which nothing need be trained.
     """
     known = [ranking.known(genotype(ranking.space, genes)) for genes in ranking.drawn]
-    true = [each["table"][table.ranked_by] for each in known]
+    true = [each.table[table.ranked_by] for each in known]
     top = min(TOP, len(true))
-    untrained = compare([each["multiply_adds"] for each in known], true, top)
+    untrained = compare([each.flops for each in known], true, top)
     found = compare(ranking.scores, true, top)
-    return {**asdict(found), "by_multiply_adds": asdict(untrained)}
+    return RankingScores(**asdict(found), by_flops=RankingScores(**asdict(untrained)))
 
 
 def counts(setup: Setup) -> tuple[int, int]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 
 from tutelage.extras import Members
+from tutelage.records.results import Origin
+from tutelage.records.rows import SEARCH, Answer, EndRow, EnsembleScores, LearnerScores
+from tutelage.records.typed import finite
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.networks import ensemble
 from tutelage.run.networks.ensemble import Ensemble, forward_selection
@@ -23,7 +25,7 @@ def keep(
     genotypes: Sequence[Genotype],
     epoch: int,
     validated: Validated | None,
-    more: Mapping[str, Any] | None = None,
+    table: list[Answer],
 ) -> Found:
     """Keep the learner with the lowest loss on the whole validation half, or an ensemble.
 
@@ -35,20 +37,24 @@ def keep(
         genotypes: Every learner's architecture.
         epoch: How many epochs led to them.
         validated: How learners do; None: nothing was trained, so the first one is kept.
-        more: Further entries of the last row of metrics.jsonl.
+        table: What the table of the settings says, where no epoch has said it.
     """
     marks = validated.marks if validated else [{} for _ in genotypes]
     kept = best(marks)
     together = select(view, validated, genotypes)
-    end: dict[str, Any] = {"event": "end", "learners": marks, "kept": kept}
     if together:
-        end["kept"] = kept = together.learners[0]
-        end["ensemble"] = together.to_row()
+        kept = together.learners[0]
         directory.write_text(ensemble.FILE, together.to_json())
         print(together.as_text())
-    append_once(directory, end | dict(more or {}))
-    about = {"learner": kept, "epoch": epoch, **marks[kept]}
-    directory.write_text("genotype.json", genotypes[kept].to_json(about))
+    end = EndRow(
+        learners=[LearnerScores(**each) for each in marks],
+        kept=kept,
+        ensemble=EnsembleScores(**together.to_row()) if together else None,
+        table=table,
+    )
+    append_once(directory, end)
+    about = Origin(learner=kept, epoch=epoch, **marks[kept])
+    directory.write_text("genotype.json", genotypes[kept].to_json(finite(about)))
     return Found(genotypes[kept], directory.path, kept, marks, view.setup.size, together)
 
 
@@ -57,10 +63,10 @@ def best(marks: Sequence[Mapping[str, float]]) -> int:
     return min(range(len(marks)), key=lambda k: marks[k].get("valid_loss", 0.0))
 
 
-def append_once(directory: RunDirectory, end: Mapping[str, Any]) -> None:
+def append_once(directory: RunDirectory, end: EndRow) -> None:
     """Append the last row, unless a search that was stopped after it has done so."""
-    if not any(row["event"] == "end" for row in directory.rows()):
-        directory.append(dict(end))
+    if not any(row.event == "end" for row in directory.rows(SEARCH)):
+        directory.append(end)
 
 
 def select(

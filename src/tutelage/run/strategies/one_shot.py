@@ -7,6 +7,9 @@ from typing import Any, cast, final
 from tutelage.config import Run
 from tutelage.extras import Score
 from tutelage.problem import Problem
+from tutelage.records.results import Origin
+from tutelage.records.rows import EndRow, LearnerScores
+from tutelage.records.typed import finite
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.monitor import sampled
 from tutelage.run.monitor.relaxed import Watching
@@ -99,21 +102,25 @@ class OneShot:
         marks = [{} for _ in learners] if scored else validate(view).marks
         kept = best(marks)
         scorer = conclusion.scorer_of(view, learners[kept])
-        end: dict[str, Any] = {"event": "end", "learners": marks, "kept": kept}
+        order = None
         if settings.ranked and table:
             ranking = ranking_of(view, scorer, table)
             conclusion.work_in(directory.path / conclusion.RANKING, ranking, settings)
-            end["ranking"] = ranked(ranking, table)
+            order = ranked(ranking, table)
         evolving = conclusion.evolve_of(view, scorer)
         conclusion.work_in(directory.path / conclusion.EVOLUTION, evolving, settings)
         favourite = evolving.evolving.best
-        found = evolving.genotype(favourite)
-        end["evolution"] = evolving.described(favourite)
-        if table:
-            end["table"] = self.watching.looked_up([found])
+        found, described = evolving.genotype(favourite), evolving.described(favourite)
+        end = EndRow(
+            learners=[LearnerScores(**each) for each in marks],
+            kept=kept,
+            ranking=order,
+            evolution=described,
+            table=self.watching.looked_up([found]),
+        )
         append_once(directory, end)
-        score = {f"supernet_{scorer.quantity}": end["evolution"][scorer.quantity]}
-        about = {"learner": kept, "epoch": view.epoch, **score}
-        directory.write_text("genotype.json", found.to_json(about))
+        scores = {"supernet_accuracy": described.accuracy, "supernet_score": described.score}
+        about = Origin(kept, view.epoch, **scores)
+        directory.write_text("genotype.json", found.to_json(finite(about)))
         path, size, said = directory.path, self.setup.size, evolving.said(favourite)
         return Found(found, path, kept, marks, size, evolved=said)

@@ -55,5 +55,5 @@ class Random:
     def conclude(self, view: View, directory: RunDirectory) -> Found:
         """Keep the first learner's architecture, or those of an ensemble; say what they are."""
         genotypes = [view.genotype(learner) for learner in view.learners]
-        table = self.watching.table and {"table": self.watching.looked_up(genotypes)}
-        return keep(view, directory, genotypes, view.epoch, None, table or {})
+        table = self.watching.looked_up(genotypes)  # no epoch has said it
+        return keep(view, directory, genotypes, view.epoch, None, table)

@@ -80,7 +80,7 @@ class Relaxed:
 
     def conclude(self, view: View, directory: RunDirectory) -> Found:
         """Keep the learner with the lowest loss on the whole validation half, or an ensemble."""
-        return keep(view, directory, self._genotypes(view), self._epoch(view), validate(view))
+        return keep(view, directory, self._genotypes(view), self._epoch(view), validate(view), [])
 
     def _genotypes(self, view: View) -> list[Genotype]:
         """Read every learner's architecture off: of the end, or the epoch that a stop keeps."""
@@ -99,7 +99,9 @@ def mixes(view: View) -> dict[str, Any]:
     """Say how much of every operation there is, what is read off, and what that costs."""
     search, budget = cast(Relaxing, view.setup.search), view.setup.budget
     alphas = [view.alphas(learner) for learner in view.learners]
-    found: dict[str, Any] = {"mix": [rounded(search.expected(each).operations) for each in alphas]}
+    found: dict[str, Any] = {
+        "arch_weights": [rounded(search.expected(each).operations) for each in alphas]
+    }
     found["genotype"] = [view.genotype(learner).to_dict() for learner in view.learners]
     if budget:
         spaces = map(view.space_of, view.learners)

@@ -5,29 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tutelage.run.supernet.metrics import entries, teaching_line
-from tutelage.run.supernet.metrics import learners as marks_of
+from tutelage.records.rows import EpochRow, StepRow
+from tutelage.run.supernet.metrics import Place, entries, teaching, teaching_line
+from tutelage.run.supernet.metrics import learners as scores_of
 from tutelage.run.supernet.view import View
 from tutelage.spaces.base import Space
 
 
-def step_row(view: View) -> dict[str, Any]:
+def step_row(view: View) -> StepRow:
     """Return a row of metrics.jsonl about the last step."""
-    return _row(view, "step", view.last)
+    return StepRow(**_measured(view, view.last))
 
 
-def epoch_row(view: View) -> dict[str, Any]:
+def epoch_row(view: View) -> EpochRow:
     """Return an epoch's row, means of its steps, but for what is observed after it."""
-    row = _row(view, "epoch", view.means)
-    row["gradient"] |= view.apart
-    row["phase"] = view.phase
-    row["operations"] = [names(view.space_of(x)) for x in view.learners]
-    return row
+    found = _measured(view, view.means)
+    found["gradient"] |= view.apart
+    operations = [names(view.space_of(learner)) for learner in view.learners]
+    return EpochRow(**found, phase=view.phase, operations=operations)
 
 
-def _row(view: View, event: str, values: Mapping[str, float]) -> dict[str, Any]:
-    found: dict[str, Any] = {"event": event, "epoch": view.epoch, "step": view.step}
-    return found | entries(values) | {"lr": dict(view.rates)}
+def _measured(view: View, values: Mapping[Place, float]) -> dict[str, Any]:
+    at = {"epoch": view.epoch, "step": view.step}
+    return {**at, **entries(values), "lr": dict(view.rates)}
 
 
 def names(space: Space) -> dict[str, Any]:
@@ -38,13 +38,16 @@ def names(space: Space) -> dict[str, Any]:
 def fields(view: View) -> dict[str, str]:
     """Return what progress shows of steps, losses and teaching."""
     shown = {"epoch": f"{view.epoch + 1}/{view.epochs}", "step": f"{view.step}/{view.steps}"}
-    for k, marks in enumerate(marks_of(view.means)):
+    for k, scores in enumerate(scores_of(view.means)):
         name = "learner" if len(view.learners) == 1 else f"learner {k}"
         shown[name] = ", ".join(
-            f"{half} {marks[f'{half}_loss']:.3f} {100 * marks[f'{half}_accuracy']:.1f} %"
-            for half in ("train", "valid")
-            if f"{half}_loss" in marks
+            f"{half} {loss:.3f} {100 * accuracy:.1f} %"
+            for half, loss, accuracy in (
+                ("train", scores.train_loss, scores.train_accuracy),
+                ("valid", scores.valid_loss, scores.valid_accuracy),
+            )
+            if loss is not None and accuracy is not None
         )
-    if teaching := teaching_line(view.means):
-        shown["teaching"] = teaching
+    if said := teaching_line(teaching(view.means)):
+        shown["teaching"] = said
     return shown

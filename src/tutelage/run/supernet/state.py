@@ -7,6 +7,7 @@ checkpoint is the uninterrupted one, to the bit.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, final
 
 import torch
@@ -16,6 +17,7 @@ from tutelage.data.draws import draws
 from tutelage.data.streams import LazyBatch
 from tutelage.extras import AfterStep, Share
 from tutelage.multilevel import search_step, summands
+from tutelage.records.rows import EpochRow, StepRow
 from tutelage.run.supernet import optimizers, rows
 from tutelage.run.supernet.metrics import Meter
 from tutelage.run.supernet.phase import begin, follow
@@ -137,7 +139,7 @@ class Searching:
         """Raise ValueError where a variable is no number, so that no checkpoint takes it."""
         self.phase.check(self.epoch, self.step)
 
-    def row(self, event: str) -> dict[str, Any]:
+    def row(self, event: str) -> StepRow:
         """Return a row of metrics.jsonl about the last step."""
         return rows.step_row(self.view())
 
@@ -146,10 +148,10 @@ class Searching:
         view = self.view()
         return rows.fields(view) | self.strategy.shown(view)
 
-    def end_epoch(self) -> dict[str, Any]:
+    def end_epoch(self) -> EpochRow:
         """Return the epoch's row of metrics.jsonl, and go to the next epoch."""
         view = self.view()
-        row = rows.epoch_row(view) | self.strategy.observe(view)
+        row = replace(rows.epoch_row(view), **self.strategy.observe(view))
         for each in self.phase.bound:
             each.begin_epoch()
         self.epoch, self.step = self.epoch + 1, 0

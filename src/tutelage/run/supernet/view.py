@@ -11,6 +11,7 @@ from torch import Tensor
 from tutelage.batch import Part
 from tutelage.problem import Learner, Problem, pick
 from tutelage.run.networks.relaxation import Bound
+from tutelage.run.supernet.metrics import Place
 from tutelage.run.supernet.setup import Setup
 from tutelage.searches.base import Relaxing
 from tutelage.spaces.base import Space
@@ -42,9 +43,9 @@ class View:
     """Variables that train in the epoch."""
     rates: Mapping[str, float]
     """Learning rates of the weights that train."""
-    last: Mapping[str, float]
+    last: Mapping[Place, float]
     """What the last step measured."""
-    means: Mapping[str, float]
+    means: Mapping[Place, float]
     """The means of the epoch so far."""
     apart: Mapping[str, Mapping[str, float]]
     """Of every summand of the top loss its gradient's parts, measured once an epoch."""

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from tutelage.config import Retrain
 from tutelage.data.batches import Stream
 from tutelage.data.draws import draws
+from tutelage.records.results import Result
+from tutelage.records.rows import TrainingRow
 from tutelage.run.cost.count import multiply_adds, weights
 from tutelage.run.networks.files import About, build
 from tutelage.run.training.optimizer import Average, optimiser, rate
@@ -135,30 +137,30 @@ class Training:
                 "a lower lr may help"
             )
 
-    def row(self, event: str) -> dict[str, Any]:
+    def row(self, event: str) -> TrainingRow:
         """Return a row of metrics.jsonl: means over the epoch so far."""
         loss, correct, count = self._sums.tolist()
-        return {
-            "event": event,
-            "epoch": self.epoch,
-            "step": self.step,
-            "train_loss": loss / count,
-            "train_accuracy": correct / count,
-            "lr": self.optimiser.param_groups[0]["lr"],
-            "drop_path": self.drop_path(),
-        }
+        return TrainingRow(
+            event=event,
+            epoch=self.epoch,
+            step=self.step,
+            train_loss=loss / count,
+            train_accuracy=correct / count,
+            lr=self.optimiser.param_groups[0]["lr"],
+            drop_path=self.drop_path(),
+        )
 
     def fields(self) -> dict[str, str]:
         """Return what progress shows."""
-        row = self.row("step")
+        loss, correct, count = self._sums.tolist()
         return {
             "epoch": f"{self.epoch + 1}/{self.settings.epochs}",
             "step": f"{self.step}/{self.steps}",
-            "loss": f"{row['train_loss']:.4f}",
-            "accuracy": f"{100 * row['train_accuracy']:.2f} %",
+            "loss": f"{loss / count:.4f}",
+            "accuracy": f"{100 * (correct / count):.2f} %",
         }
 
-    def end_epoch(self) -> dict[str, Any]:
+    def end_epoch(self) -> TrainingRow:
         """Return the epoch's row of metrics.jsonl, and go to the next epoch."""
         row = self.row("epoch")
         self.epoch, self.step = self.epoch + 1, 0
@@ -190,15 +192,15 @@ class Training:
         data = self.stream.data
         return About(self.genotype, self.size, data.classes, data.mean, data.std, data.images.shape)
 
-    def result(self) -> dict[str, Any]:
-        """Return what result.json says of the network and its training."""
+    def result(self) -> Result:
+        """Return what result.json says of the network and its training, not yet of a test."""
         with torch.device("meta"):
             network = build(self.genotype, self.size).eval()
-        return {
-            "data": self.stream.data.name,
-            "epochs": self.settings.epochs,
-            "seed": self.settings.seed,
-            "parameters": weights(network),
-            "multiply_adds": multiply_adds(network, self.stream.data.images.shape),
-            "genotype": self.genotype.to_dict(),
-        }
+        return Result(
+            data=self.stream.data.name,
+            epochs=self.settings.epochs,
+            seed=self.settings.seed,
+            params=weights(network),
+            flops=multiply_adds(network, self.stream.data.images.shape),
+            genotype=self.genotype.to_dict(),
+        )

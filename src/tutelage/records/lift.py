@@ -1,0 +1,89 @@
+"""What version 0.1 wrote, in the present form: pure functions of plain values.
+
+They rename what has another name now, and leave all else as it is, what is damaged too: its type
+is checked afterwards. 0.1 wrote no version into metrics.jsonl and result.json; a file without one
+has version 1. environment.json and the `about` of genotype.json have their names from then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+NAMES: Final = {
+    "mix": "arch_weights",
+    "genes": "encoding",
+    "parameters": "params",
+    "multiply_adds": "flops",
+}
+"""Keys of a row or of result.json."""
+
+INNER: Final = {
+    **NAMES,
+    "weights": "params",
+    "read_off": "derived",
+    "by_multiply_adds": "by_flops",
+}
+"""Keys anywhere inside of an entry of `WHOLE`."""
+
+WHOLE: Final = ("cost", "evolution", "ranking", "front")
+"""Entries of a row without names that a user or a method gives."""
+
+
+def row(found: Mapping[str, Any], version: int) -> Mapping[str, Any]:
+    """Return a row of metrics.jsonl, as json reads it, in the present form.
+
+    Args:
+        found: A row.
+        version: That of the line which says of what version the row is; 1: there is none.
+    """
+    if version > 1:
+        return found
+    return {
+        NAMES.get(key, key): _renamed(value) if key in WHOLE else value
+        for key, value in found.items()
+    }
+
+
+def result(found: Mapping[str, Any], version: int) -> Mapping[str, Any]:
+    """Return what result.json holds in the present form."""
+    return found if version > 1 else {NAMES.get(key, key): x for key, x in found.items()}
+
+
+def checkpoint(state: dict[str, Any], version: int) -> dict[str, Any]:
+    """Return the state in a checkpoint in the present form.
+
+    Version 1 named what a search's meter sums up by texts, `loss/W` and `teaching/gate/0/1`.
+    """
+    work = state.get("work", {})
+    if version > 1 or "meter" not in work:
+        return state
+    meter = {
+        name: {_path(key): x for key, x in values.items()} for name, values in work["meter"].items()
+    }
+    return {**state, "work": {**work, "meter": meter}}
+
+
+def _renamed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {INNER.get(key, key): _renamed(inner) for key, inner in value.items()}
+    return [_renamed(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _path(name: str) -> tuple[str | int, ...]:
+    """Take a name of a meter apart.
+
+    >>> _path("loss/W"), _path("learner/0/train_loss"), _path("teaching/agreement")
+    (('loss', 'W'), ('learners', 0, 'train_loss'), ('teaching', 'agreement'))
+    >>> _path("teaching/gate/0/1"), _path("gradient/validate/learn")
+    (('matrices', 'gate', 0, 1), ('gradient', 'validate', 'learn'))
+    """
+    kind, _, rest = name.partition("/")
+    if kind == "loss":
+        return kind, rest
+    first, *places = rest.split("/")
+    if kind == "learner":
+        return "learners", int(first), *places
+    if kind == "teaching" and places:
+        return "matrices", first, *map(int, places)
+    return kind, first, *places

@@ -1,0 +1,125 @@
+"""The files beside metrics.jsonl: result.json, environment.json, and parts of two others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from tutelage.records import lift
+from tutelage.records.rows import WRITTEN
+from tutelage.records.typed import known_version, present, typed
+
+RESULT: Final = {"format": "tutelage result", "version": 2}
+"""How result.json begins; that of 0.1 has no head."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What result.json says of a trained network or ensemble on the test set."""
+
+    data: str | None = None
+    epochs: int | None = None
+    seed: int | None = None
+    params: int | None = None
+    """Trained numbers, without an auxiliary head; of an ensemble their sum."""
+    flops: int | None = None
+    """Multiply-adds for one image; of an ensemble their sum."""
+    genotype: dict[str, Any] = field(default_factory=dict)
+    """What was trained, as `Genotype.from_dict` reads it; of an ensemble none."""
+    test_error: float | None = None
+    """A fraction of the test images."""
+    test_accuracy: float | None = None
+    test_loss: float | None = None
+    test_images: int | None = None
+    ensemble: list[float] = field(default_factory=list)
+    """The test error of every network of an ensemble by itself."""
+
+    @classmethod
+    def read(cls, found: Any) -> Result:
+        """Read what result.json holds.
+
+        Raises:
+            ValueError: It is no result, or of a newer release.
+        """
+        version = known_version(found, RESULT["version"])
+        return typed(lift.result(found, version), cls)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the values that there are, by name."""
+        return present(self)
+
+    def as_file(self) -> dict[str, Any]:
+        """Return what result.json holds."""
+        return {**RESULT, **self.as_dict()}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What genotype.json says, as its `about`, of where the genotype comes from."""
+
+    learner: int | None = None
+    """Whose architecture it is."""
+    epoch: int | None = None
+    """Epochs after which it was derived."""
+    valid_loss: float | None = None
+    """Of the learner, on the whole validation half."""
+    valid_accuracy: float | None = None
+    first_loss: float | None = None
+    first_accuracy: float | None = None
+    supernet_accuracy: float | None = None
+    """What evolution found, with the supernet's weights."""
+    supernet_score: float | None = None
+    """The same by the method's own score."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A process that worked on a run: an entry of environment.json."""
+
+    started: str | None = field(default=None, metadata=WRITTEN)
+    """In UTC, as ISO 8601."""
+    seconds: float | None = field(default=None, metadata=WRITTEN)
+    from_epoch: int | None = field(default=None, metadata=WRITTEN)
+    from_step: int | None = field(default=None, metadata=WRITTEN)
+    versions: Mapping[str, str | None] = field(default_factory=dict, metadata=WRITTEN)
+    """Of Python and packages, by name."""
+    commit: str | None = field(default=None, metadata=WRITTEN)
+    """None: it ran from no checkout."""
+    hardware: Mapping[str, str | int | None] = field(default_factory=dict, metadata=WRITTEN)
+    threads: int | None = field(default=None, metadata=WRITTEN)
+    threads_because: str | None = field(default=None, metadata=WRITTEN)
+    system: str | None = field(default=None, metadata=WRITTEN)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """environment.json."""
+
+    sessions: list[Session] = field(default_factory=list, metadata=WRITTEN)
+
+    @classmethod
+    def read(cls, found: Any) -> Environment:
+        """Read what environment.json holds; raise ValueError where it is none."""
+        return typed(found, cls)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A learner of an ensemble."""
+
+    learner: int
+
+
+@dataclass(frozen=True)
+class Members:
+    """What a report reads of ensemble.json, which `tutelage.run.networks.ensemble` writes."""
+
+    members: list[Member] = field(default_factory=list)
+    valid_loss: float | None = None
+    valid_accuracy: float | None = None
+
+    @classmethod
+    def read(cls, found: Mapping[str, Any]) -> Members:
+        """Read what ensemble.json holds; raise ValueError where it is none."""
+        return typed(found, cls)

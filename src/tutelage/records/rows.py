@@ -1,0 +1,270 @@
+"""The rows of metrics.jsonl: of a search, of a retraining, of a ranking and of an evolution.
+
+Attributes have the names of the file's keys, and the order of fields is that of the keys. A field
+that is None, or empty by default, is not written, unless it is marked as `WRITTEN`. Lists have an
+entry for every learner, unless they say otherwise. Accuracies are fractions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+WRITTEN: Final = {"written": True}
+"""The metadata of a field that is written even where it is None or empty."""
+
+
+# Parts of rows ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LearnerScores:
+    """Losses and accuracies of one learner; None where they were not measured."""
+
+    train_loss: float | None = None
+    train_accuracy: float | None = None
+    train_divergence: float | None = None
+    """From what taught it on training images."""
+    label_accuracy: float | None = None
+    """Of the labels that it gives to its peers."""
+    label_entropy: float | None = None
+    """Of the same labels, in nats."""
+    valid_loss: float | None = None
+    valid_accuracy: float | None = None
+    valid_divergence: float | None = None
+    first_loss: float | None = None
+    """With the weights of its first stage, on validation images."""
+    first_accuracy: float | None = None
+
+
+Matrix = list[list[float | None]]
+"""Of every learner and every peer, [learner][peer]; of `stages`, [learner][stage]."""
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What learners do to one another on training batches; None where it was not measured."""
+
+    gate: Matrix | None = None
+    transfer: Matrix | None = None
+    attention: Matrix | None = None
+    stages: Matrix | None = None
+    """How far a learner's stages are from a teacher's."""
+    agreement: float | None = None
+    """Share of validation images on which two learners name one class."""
+    students_accuracy: float | None = None
+    """Mean accuracy of sampled sub-networks."""
+    logit_distance: float | None = None
+    """Mean Euclidean distance between the logits of two of them."""
+    teacher_accuracy: float | None = None
+    gap: float | None = None
+    """The teacher's accuracy less that of its students."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What sampled sub-networks and their teacher do on a few validation batches."""
+
+    students_accuracy: float | None = None
+    logit_distance: float | None = None
+    teacher_accuracy: float | None = None
+    gap: float | None = None
+    score: float | None = None
+    """The method's own score, which stands alone."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs."""
+
+    params: float | None = None
+    """Trained numbers, without an auxiliary head."""
+    flops: float | None = None
+    """Multiply-adds of convolutions and the classifier for one image."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a learner's final network would cost."""
+
+    expected: Cost = field(default_factory=Cost)
+    """Of its architecture weights."""
+    derived: Cost = field(default_factory=Cost)
+    """Of the architecture that would be derived now."""
+
+
+Measured = dict[str, int | float | dict[str, int | float] | None]
+"""What monitors measured of a learner, by their entries: numbers, or one for every cell.
+
+None: it was not measured. `skips`, `entropy` and `alignment` of cells, `eigenvalue`, `sharpness`,
+`gap`, `one_hot_accuracy`; and those of monitors that a user has added.
+"""
+
+
+@dataclass(frozen=True)
+class StageAccuracies:
+    """Accuracy of a learner before its peers taught it, and after."""
+
+    first: float | None = None
+    taught: float | None = None
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """An early stop."""
+
+    reason: str = "no reason is recorded"
+    epoch: int | None = None
+    """Whose architecture is kept, counted from 0."""
+
+
+Answer = dict[str, float]
+"""What a table says of an architecture: per cent by data set, and its `rank`."""
+
+
+# Rows -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An architecture that was scored in a supernet; in an evolution and a ranking, a row.
+
+    The row of an evolution's epoch has the best so far, that of a ranking no architecture.
+    """
+
+    warnings: ClassVar[Sequence[str]] = ()
+
+    event: str | None = None
+    """step or epoch; None: this is no row."""
+    epoch: int | None = None
+    """The generation, counted from 0."""
+    step: int | None = None
+    encoding: list[int] = field(default_factory=list)
+    """The number of the operation of every choice."""
+    accuracy: float | None = None
+    """With the supernet's weights."""
+    score: float | None = None
+    """The method's own score, in place of the accuracy."""
+    params: int | None = None
+    flops: int | None = None
+    table: Answer = field(default_factory=dict)
+    given: bool | None = None
+    """True: the method gave it to the first generation."""
+    front: list[Candidate] = field(default_factory=list)
+    """The Pareto front so far, in an epoch's row."""
+
+
+@dataclass(frozen=True)
+class RankingScores:
+    """How well scores order architectures, as in `tutelage.benchmark.ranking.Ranking`."""
+
+    count: int | None = None
+    tau: float | None = field(default=None, metadata=WRITTEN)
+    rho: float | None = field(default=None, metadata=WRITTEN)
+    accuracy: float | None = None
+    rank: int | None = None
+    top: int | None = None
+    precision: float | None = None
+    best_rank: int | None = None
+    regret: float | None = None
+    by_flops: RankingScores | None = None
+    """The same for an order by multiply-adds, for which nothing need be trained."""
+
+
+@dataclass(frozen=True)
+class EnsembleScores:
+    """Learners that are kept together, and how they do on validation images."""
+
+    members: list[int] = field(default_factory=list)
+    valid_loss: float | None = None
+    valid_accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """A logged step of a search: the values of this step."""
+
+    event: str = "step"
+    epoch: int = 0
+    """Counted from 0."""
+    step: int = 0
+    """Steps done in the epoch."""
+    loss: dict[str, float] = field(default_factory=dict, metadata=WRITTEN)
+    """By level."""
+    learners: list[LearnerScores] = field(default_factory=list, metadata=WRITTEN)
+    gradient: dict[str, dict[str, float]] = field(default_factory=dict, metadata=WRITTEN)
+    """For every loss that alphas moved by, norms of its gradient's parts."""
+    teaching: Teaching = field(default_factory=Teaching)
+    lr: dict[str, float] = field(default_factory=dict, metadata=WRITTEN)
+    """Learning rate by variable."""
+
+
+@dataclass(frozen=True)
+class EpochRow(StepRow):
+    """An epoch of a search: means over its steps, and what was measured after it."""
+
+    event: str = "epoch"
+    phase: int = 0
+    """Counted from 0."""
+    operations: list[dict[str, list[str | list[str]]]] = field(default_factory=list)
+    """By group: the names of all edges' operations, or those of each edge."""
+    drawn: list[dict[str, list[list[float]]]] = field(default_factory=list)
+    """By group: shares of an edge's draws, (edges, ops)."""
+    draws: list[dict[str, list[float]]] = field(default_factory=list)
+    """By group: how many draws an edge had."""
+    arch_weights: list[dict[str, list[list[float]]]] = field(default_factory=list)
+    """By group: expected weights of the operations, (edges, ops)."""
+    genotype: list[dict[str, Any]] = field(default_factory=list)
+    """What would be derived now, as `Genotype.from_dict` reads it."""
+    cost: list[Costs] = field(default_factory=list)
+    collapse: list[Measured] = field(default_factory=list)
+    warnings: list[str] | None = None
+    """Plain sentences of what points to collapse; None: nothing was looked for."""
+    stages: list[StageAccuracies] = field(default_factory=list)
+    table: list[Answer] = field(default_factory=list)
+    stopped: Stopped | None = None
+    probe: Probe = field(default_factory=Probe)
+    taught_by: str | None = None
+    """Who the teacher of sampled sub-networks is, a sentence."""
+
+
+@dataclass(frozen=True)
+class EndRow:
+    """The end of a search: what was kept."""
+
+    event: str = "end"
+    learners: list[LearnerScores] = field(default_factory=list, metadata=WRITTEN)
+    """On the whole validation half."""
+    kept: int | None = None
+    """Which learner is kept."""
+    ensemble: EnsembleScores | None = None
+    ranking: RankingScores | None = None
+    evolution: Candidate | None = None
+    """What was found."""
+    table: list[Answer] = field(default_factory=list)
+    """Of what is kept; of every learner where no epoch has said it."""
+
+
+@dataclass(frozen=True)
+class TrainingRow:
+    """A logged step or an epoch of a retraining: means over the epoch so far."""
+
+    warnings: ClassVar[Sequence[str]] = ()
+
+    event: str = "epoch"
+    epoch: int = 0
+    step: int = 0
+    train_loss: float | None = None
+    train_accuracy: float | None = None
+    lr: float | None = None
+    drop_path: float | None = None
+
+
+SearchRow = StepRow | EpochRow | EndRow
+Row = SearchRow | TrainingRow | Candidate
+
+SEARCH: Final[Mapping[str, type[Row]]] = {"step": StepRow, "epoch": EpochRow, "end": EndRow}
+TRAINING: Final[Mapping[str, type[Row]]] = {"step": TrainingRow, "epoch": TrainingRow}
+CANDIDATES: Final[Mapping[str, type[Row]]] = {"step": Candidate, "epoch": Candidate}
+"""The types of a file's rows, by their event: of a search, a retraining, and what scores paths."""

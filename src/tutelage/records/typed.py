@@ -1,0 +1,109 @@
+"""From records to plain values, which JSON can hold, and back, with their types checked."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+DIGITS: Final = 18
+"""Most of a whole number, so that it can become a float and an index."""
+
+
+class NewerError(ValueError):
+    """A newer release wrote it."""
+
+
+def finite(value: Any) -> Any:
+    """Write NaN and infinities as text, which JSON lacks, and records as objects.
+
+    >>> finite({"loss": float("inf"), "norms": [0.5, float("nan")]})
+    {'loss': 'Infinity', 'norms': [0.5, 'NaN']}
+    >>> from tutelage.records.rows import EndRow, LearnerScores
+    >>> finite(EndRow(learners=[LearnerScores(valid_loss=float("nan")), LearnerScores()]))
+    {'event': 'end', 'learners': [{'valid_loss': 'NaN'}, {}]}
+    """
+    if is_dataclass(value):
+        return finite(present(value))
+    if isinstance(value, Mapping):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(value)
+    return value
+
+
+def present(record: Any) -> dict[str, Any]:
+    """Return a record's entries, without those that have no value unless they are always written.
+
+    >>> from tutelage.records.rows import Candidate, Cost
+    >>> present(Cost(flops=2.5)), present(Candidate(encoding=[], score=-0.5))
+    ({'flops': 2.5}, {'score': -0.5})
+    """
+    pairs = ((each, getattr(record, each.name)) for each in fields(record))
+    return {each.name: value for each, value in pairs if _stands(each, value)}
+
+
+def _stands(each: Field[Any], value: Any) -> bool:
+    """Tell whether an entry is written.
+
+    None is not, nor is a list, an object or a record that is empty and made by default, unless the
+    field says so.
+    """
+    empty = not present(value) if is_dataclass(value) else value in ([], {})
+    absent = value is None or (each.default is MISSING and empty)
+    return "written" in each.metadata or not absent
+
+
+def parse(text: str | bytes) -> Any:
+    """Read JSON.
+
+    Raises:
+        ValueError: It is none, or has a whole number that is longer than any of ours.
+        RecursionError: It is nested too deep.
+    """
+    return json.loads(text, parse_int=_whole)
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise ValueError(f"a whole number has {len(digits)} digits")
+    return int(digits)
+
+
+def typed(found: Any, kind: type[T]) -> T:
+    """Read plain values into a record; NaN and infinities may be text.
+
+    Raises:
+        ValueError: They are of other types; says where.
+    """
+    try:
+        return msgspec.convert(found, kind, strict=False)
+    except (msgspec.ValidationError, OverflowError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
+def known_version(found: Any, newest: Any) -> int:
+    """Return the version of an object; 1, which is that of release 0.1, where it says none.
+
+    Raises:
+        ValueError: It is no object, its version is no number, or a newer release wrote it.
+    """
+    if not isinstance(found, Mapping):
+        raise ValueError(f"it holds no object but {str(found)[:20]}")
+    version = found.get("version", 1)
+    if type(version) is not int:
+        raise ValueError(f"its version is {version!r}: must be a whole number")
+    if version > newest:
+        raise NewerError(
+            f"it has version {version} and this release reads up to {newest}: use the release "
+            "that wrote it"
+        )
+    return version
