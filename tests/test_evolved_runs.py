@@ -22,6 +22,7 @@ from test_search import KilledError, run_toml, same_runs
 from tutelage.benchmark.nasbench_macro import Table
 from tutelage.config import Retrain
 from tutelage.parts import make_part
+from tutelage.records.rows import CANDIDATES
 from tutelage.run.cost.budget import in_millions
 from tutelage.run.cost.count import describe
 from tutelage.run.cost.table import Cost
@@ -323,10 +324,10 @@ search_run(settings(save_every=1e-4), out, resume=(out / "run.toml").exists())
     path = os.pathsep.join([tests, *filter(None, sys.path)])
     # one thread, as the run in this process has it: sums of more threads round otherwise
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    choose = random.Random(0)
+    choose, evolution = random.Random(0), RunDirectory(killed / "evolution")
     for wanted in sorted(choose.sample(range(1, 12), 3)):
         with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
-            while not killed.exists() or len(rows(killed / "evolution", "step")) < wanted:
+            while sum(row.event == "step" for row in evolution.rows(CANDIDATES)) < wanted:
                 assert process.poll() is None
                 time.sleep(0.002)
             process.kill()
