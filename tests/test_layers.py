@@ -20,7 +20,7 @@ ROOMS = (
 
 BASE = {
     *("batch", "checks", "clock", "config", "data", "extras", "files", "multilevel", "problem"),
-    *("spaces", "virtual"),
+    *("records", "spaces", "virtual"),
 }
 """What any folder of `run` may import besides the folders before it."""
 
@@ -57,7 +57,7 @@ ALLOWED = {
     "report.sections": {"report", "records", "spaces.genotype", "checks"},
     "report": {"report", "spaces.genotype", "spaces.published", "checks"},
     "recipes": {"checks", "recipes"},
-    "run.job": {"run.job", "files", "cpus", "spaces.base"},
+    "run.job": {"run.job", "records", "files", "cpus", "spaces.base"},
     "run.networks": {*BASE, "run.networks", "parts", "searches.base", "report.figures"},
     "run.cost": {*BASE, "run.networks", "run.cost", "searches"},
     "run.training": {*BASE, "run.networks", "run.cost", "run.training"},

@@ -60,7 +60,7 @@ def test_values_of_0_1_have_their_present_names():
     assert rows[0].arch_weights == first["mix"]
     assert rows[0].learners[1].label_entropy == first["learners"][1]["label_entropy"]
     assert rows[0].teaching.agreement == first["teaching"]["agreement"]
-    assert rows[0].collapse[0].eigenvalue is None
+    assert rows[0].collapse[0]["eigenvalue"] is None
     assert last.kept == 0 and last.learners[1].first_loss > 0
     (end,) = [row for row in old_rows(SAMPLED) if row["event"] == "end"]
     found = metrics.read((SAMPLED / "metrics.jsonl").read_bytes(), SEARCH).rows[-1].evolution

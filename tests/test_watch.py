@@ -9,6 +9,9 @@ import pytest
 import torch
 
 from test_search import KilledError, killed_at, run_toml, same_runs
+from tutelage.report.runs.read import read_run
+from tutelage.report.sections.monitor import collapse
+from tutelage.run.monitor import measured as monitors
 from tutelage.run.monitor.early_stopping import stop_now
 from tutelage.run.search import search_run
 from tutelage.spaces.genotype import Genotype
@@ -83,3 +86,23 @@ def test_probing_changes_nothing_of_the_search(tmp_path):
     assert torch.tensor(one[-2]["arch_weights"][0]["normal"]).equal(
         torch.tensor(two[-2]["arch_weights"][0]["normal"])
     )
+
+
+def test_a_monitor_is_a_function_and_a_line(tmp_path, monkeypatch):
+    """What a new monitor measures is logged for every learner, and plotted under its name."""
+
+    def strongest(subject):
+        operations = subject.mix.operations
+        return {"strongest": {group: float(w.max()) for group, w in operations.items()}}
+
+    added = (*monitors.MONITORS, monitors.Monitor(("strongest",), strongest))
+    monkeypatch.setattr(monitors, "MONITORS", added)
+    search_run(run_toml(epochs=2), tmp_path / "run")
+    for row in epochs(tmp_path / "run"):
+        (found,) = row["collapse"]
+        assert {*found["strongest"]} == {"normal", "reduce"}
+        assert list(found)[:3] == ["skips", "entropy", "alignment"]
+    (plotted,) = [
+        x for x in collapse(read_run(tmp_path / "run").search) if x.caption == "strongest"
+    ]
+    assert plotted.caption == "strongest"

@@ -64,8 +64,7 @@ def taught_from(stage: Stage) -> Iterator[Mark]:
 
 def teacher(stage: Stage) -> str:
     """Say who teaches the students, as the run has logged it; nothing where nobody does."""
-    rows = stage.of("epoch")
-    return str(rows[-1].get("taught_by", "")) if rows else ""
+    return (stage.epochs[-1].taught_by if stage.epochs else None) or ""
 
 
 def at_the_end(stage: Stage) -> list[tuple[str, ...]]:
