@@ -11,7 +11,7 @@ it was spoiled.
 
 Reduced, a supernet has 4 channels and 1 cell a stage and sees 150 batches of 40 images; of the
 validation half as many images count as an epoch sees, 1,200. What is finished is not run again,
-what was stopped goes on.
+what was stopped resumes.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def folder_of(out: Path, name: str, seed: int) -> Path:
     return out / f"{name.lower()}-{seed}"
 
 
-def marks(folder: Path) -> list[dict[str, float]]:
+def scores(folder: Path) -> list[dict[str, float]]:
     """Read what every learner reached on the whole validation half."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return next(row["learners"] for row in rows if row["event"] == "end")
@@ -96,7 +96,7 @@ def main() -> None:
     jobs = [(name, seed) for seed in range(options.seeds) for name in names]
     together(run, jobs, options.jobs)
     seeds = range(options.seeds)
-    found = {name: [marks(folder_of(options.out, name, seed)) for seed in seeds] for name in names}
+    found = {name: [scores(folder_of(options.out, name, seed)) for seed in seeds] for name in names}
     gains = {
         name: [
             [100 * (each["valid_accuracy"] - each["first_accuracy"]) for each in learners]

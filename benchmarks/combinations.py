@@ -6,7 +6,7 @@
 
 Every combination runs in a process of its own, forked from one that has imported the library and
 has computed nothing, under glibc's heap checker (MALLOC_CHECK_=3) where it is installed. It adds a
-row to the CSV file as it ends; a sweep that is stopped goes on with the same command. What a
+row to the CSV file as it ends; a sweep that is stopped resumes with the same command. What a
 combination came to is told by what it leaves, not by what it prints:
 
     ran       exit code 0, and a genotype.json that is a genotype of the space
@@ -66,7 +66,7 @@ class Row:
     megabytes: int
     """Most memory of the process, of which the imports take some hundreds."""
     code: int
-    said: str
+    message: str
     """The sentence that refused it, or the last line on stderr."""
     cpu_seconds: float = 0.0
     """Time of the processor, which others on the machine hardly change; 0: not known."""
@@ -79,7 +79,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Child:
-    """A combination on its way."""
+    """A combination in progress."""
 
     combination: Combination
     folder: Path
@@ -126,21 +126,21 @@ def judged(child: Child, status: int, usage: resource.struct_rusage, limit: floa
     seconds, worked = time.monotonic() - child.began, usage.ru_utime + usage.ru_stime
     code = os.waitstatus_to_exitcode(status)
     error = (child.folder / "stderr").read_text(encoding="utf-8", errors="replace")
-    run, said = child.folder / "run", ""
+    run, message = child.folder / "run", ""
     if code == 0:
-        said = wrong(run, child.combination.space)
-        outcome = "crashed" if said else "too long" if worked > limit else "ran"
+        message = wrong(run, child.combination.space)
+        outcome = "crashed" if message else "too long" if worked > limit else "ran"
     elif code in (1, 2) and SENTENCE.fullmatch(error) and not run.exists():
-        outcome, said = "refused", error.removeprefix("tutelage: ").strip()
+        outcome, message = "refused", error.removeprefix("tutelage: ").strip()
     else:
         outcome = (
             "too long" if code == -signal.SIGKILL and seconds > PATIENCE * limit else "crashed"
         )
-        said = (error.strip().splitlines() or [f"exit code {code}, and nothing on stderr"])[-1]
+        message = (error.strip().splitlines() or [f"exit code {code}, and nothing on stderr"])[-1]
     shutil.rmtree(child.folder)
     size = usage.ru_maxrss // 1024
     times = round(seconds, 1), round(worked, 1)
-    return Row(*child.combination, outcome, times[0], size, code, said, times[1])
+    return Row(*child.combination, outcome, times[0], size, code, message, times[1])
 
 
 def wrong(run: Path, space: str) -> str:
@@ -198,7 +198,7 @@ def read(path: Path) -> list[Row]:
             seconds=float(row["seconds"]),
             megabytes=int(row["megabytes"]),
             code=int(row["code"]),
-            said=row["said"],
+            message=row["message"],
             cpu_seconds=float(row.get("cpu_seconds", 0)),
         )
         for row in rows
@@ -237,8 +237,8 @@ def summary(rows: Sequence[Row]) -> str:
         lines.append(f"| {named(row)} | {times} | {row.megabytes} |")
     failed = [row for row in rows if row.outcome in ("crashed", "too long")]
     if failed:
-        lines += ["", "| failed | outcome | exit code | said |", "| --- | --- | --- | --- |"]
-        lines += [f"| {named(x)} | {x.outcome} | {x.code} | {x.said} |" for x in failed]
+        lines += ["", "| failed | outcome | exit code | message |", "| --- | --- | --- | --- |"]
+        lines += [f"| {named(x)} | {x.outcome} | {x.code} | {x.message} |" for x in failed]
     return "\n".join(lines) + "\n"
 
 
@@ -271,7 +271,7 @@ def arguments() -> argparse.Namespace:
 
 
 def checked_heap() -> None:
-    """Start anew under the heap checker, which a process must be started with."""
+    """Start again under the heap checker, which a process must be started with."""
     if os.environ.get("MALLOC_CHECK_") == "3" or "--no-check" in sys.argv:
         return
     found = [
@@ -312,7 +312,7 @@ def main() -> None:
         write(asked.out, rows)
         left = (time.monotonic() - began) / done * (len(todo) - done) / 60
         progress = f"{done}/{len(todo)} | {left:.0f} min left | {' '.join(row.combination)}"
-        print(f"{progress} | {row.outcome} | {row.seconds} s | {row.said}", flush=True)
+        print(f"{progress} | {row.outcome} | {row.seconds} s | {row.message}", flush=True)
     told = summary([row for row in rows if row.combination in set(combinations)])
     print(told)
     if asked.summary:

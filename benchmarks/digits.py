@@ -4,7 +4,7 @@
 
 Every method runs with the settings of the recipe digits-study, its own settings at their defaults;
 `random` draws an architecture and trains nothing. Each run is `tutelage search` and `tutelage
-retrain` on one thread. What is finished is not run again, what was stopped goes on.
+retrain` on one thread. What is finished is not run again, what was stopped resumes.
 """
 
 from __future__ import annotations

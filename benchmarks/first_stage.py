@@ -1,4 +1,4 @@
-"""Does teaching go on? PAMKD on the digits with and without its first stage, over seeds.
+"""Does teaching continue? PAMKD on the digits with and without its first stage, over seeds.
 
     python benchmarks/first_stage.py --out runs/first-stage [--seeds 3] [--plot FILE.svg]
     python benchmarks/first_stage.py --out runs/first-stage-224 --batch-size 224
@@ -8,7 +8,7 @@ taught, making the two learners equally good is a way to have nothing to learn, 
 them meet. Measured in every epoch: the gate, open for either learner in turn as batches fall out;
 how far the learners' validation losses are apart over the whole epoch; and the loss that passes the
 gate, which is plotted. λ = 1, as in that ablation. What is finished is not run again, what was
-stopped goes on.
+stopped continues.
 """
 
 from __future__ import annotations

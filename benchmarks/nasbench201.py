@@ -7,7 +7,7 @@ Reduced, a supernet has 8 channels and 1 cell a stage instead of 16 and 5, and s
 32 images instead of 19,550 of 64; the alphas' learning rate is ten times higher, since they have a
 thirtieth of the steps. Everything else is the recipe of each search. Searches see training images
 only; the table is asked when they have ended. What is finished is not run again, what was stopped
-goes on.
+continues.
 """
 
 from __future__ import annotations

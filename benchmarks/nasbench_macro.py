@@ -5,10 +5,10 @@
 
 Every row trains a supernet on half of CIFAR-10's training images and evolves on the other half; the
 table says how good what is found truly is, and how well the supernet ranks architectures that are
-drawn uniformly. All rows go through as many forward passes in training: EnNAS teaches m = 3
+sampled uniformly. All rows go through as many forward passes in training: EnNAS teaches m = 3
 sub-networks on a third of the images. With three operations in a layer, three sub-networks that
 differ everywhere hold each operation once, so EnNAS' diversity has nothing to choose but that.
-What is finished is not run again, what was stopped goes on.
+What is finished is not run again, what was stopped resumes.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def measure(method: str, rule: str, channels: int, cells: int, batch_size: int) 
     """Run two steps of a method in this process; time the second, take the peak of both."""
     import torch
 
-    from tutelage.batch import Part
+    from tutelage.batch import Batch
     from tutelage.clock import Clock
     from tutelage.multilevel import search_step
     from tutelage.parts import make_part
@@ -50,10 +50,10 @@ def measure(method: str, rule: str, channels: int, cells: int, batch_size: int) 
     maker = Maker(bind, [DARTS], size, Clock(), 10, cpu, None)
     problem = make_part("method", {"name": method})(maker)
 
-    class Batch:
-        def __getattr__(self, name: str) -> Part:
+    class Batches:
+        def __getattr__(self, name: str) -> Batch:
             x = torch.randn(batch_size, 3, 32, 32).to(memory_format=torch.channels_last)
-            return Part(x, torch.randint(10, (batch_size,)), torch.arange(batch_size))
+            return Batch(x, torch.randint(10, (batch_size,)), torch.arange(batch_size))
 
     rates = {
         x.variable: Rate(0.025, 0.9, 3e-4, 5.0) for x in problem.levels if x.optimiser == "weights"
@@ -67,7 +67,7 @@ def measure(method: str, rule: str, channels: int, cells: int, batch_size: int) 
             problem.levels,
             variables,
             velocities,
-            Batch(),
+            Batches(),
             rates=rates,
             virtual=rates,
             via=vias[rule],

@@ -1,4 +1,4 @@
-"""Commands of the package, run by studies: on one thread each, going on where they were stopped."""
+"""Commands of the package, run by studies: on one thread each, and resumed where they stopped."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 
 For layers of random diversities in (0, 1): the lowest and highest ratio of an operator's
 probability at a pick to 1 / T, computed; the same from draws, in standard deviations of the
-sampling error; draws that repeat an operator; and the diversity gained over a uniform draw.
+sampling error; draws that repeat an operator; and the diversity gained over uniform sampling.
 """
 
 from __future__ import annotations

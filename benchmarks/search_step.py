@@ -69,14 +69,14 @@ def ours(net: nn.Module, search: Search, alphas: dict[str, Any]) -> Step:
 
     def step(x: Tensor, y: Tensor) -> None:
         detached = {name: p.detach() for name, p in net.named_parameters()}
-        mix = search.mix(alphas, Clock())
-        loss = F.cross_entropy(functional_call(net, detached, (x, mix))[0], y)
+        arch = search.relax(alphas, Clock())
+        loss = F.cross_entropy(functional_call(net, detached, (x, arch))[0], y)
         loss = loss + 0 * sum(a.sum() for a in choices)  # a sample of `none` alone reads no alphas
         for a, gradient in zip(choices, torch.autograd.grad(loss, choices), strict=True):
             a.grad = gradient
         adam.step()
         with torch.no_grad():
-            fixed = search.mix(alphas, Clock())
+            fixed = search.relax(alphas, Clock())
         loss = F.cross_entropy(net(x, fixed)[0], y)
         # weights of operations that were not sampled have no gradient
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
@@ -155,7 +155,7 @@ def assert_identical(pair: Pair, folder: Path) -> None:
         pairs = []
         for seed in range(3):
             torch.manual_seed(seed)
-            mine = net(x, search.mix(alphas, Clock()))[0]
+            mine = net(x, search.relax(alphas, Clock()))[0]
             torch.manual_seed(seed)
             pairs.append((mine, theirs.net(x)[1]))
         compared = "logits of three samples"

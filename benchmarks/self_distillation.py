@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from turns import by_turns, stepper
-from tutelage.batch import Part
+from tutelage.batch import Batch
 from tutelage.clock import Clock
 from tutelage.methods.sd_darts import SDDarts
 from tutelage.methods.single import Single
@@ -52,13 +52,13 @@ def main() -> None:
     device, space = torch.device(options.device), make_part("space", {"name": options.space})
     size = Size(options.channels, options.cells or space.sizes.cells, options.classes)
 
-    def part() -> Part:
+    def part() -> Batch:
         x = torch.randn(options.batch_size, 3, 32, 32)
         y = torch.randint(options.classes, (options.batch_size,))
         position = torch.randperm(options.images)[: options.batch_size]
         images: Any = x.to(device)  # Tensor.to is not typed for memory formats
         images = images.to(memory_format=torch.channels_last)
-        return Part(images, y.to(device), position.to(device))
+        return Batch(images, y.to(device), position.to(device))
 
     def batch() -> SimpleNamespace:
         return SimpleNamespace(train=part(), valid=part())

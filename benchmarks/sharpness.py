@@ -8,7 +8,7 @@ Reduced, a supernet has 8 channels and 1 cell a stage instead of 16 and 5, and s
 learning rate is ten times higher, since they have a thirtieth of the steps. Every epoch passes all
 of the images, since the past of an image is what teaches. All rows have the settings of the recipe
 sd-darts-nasbench201 besides, DARTS too; half of the epochs warm up. The table is asked after every
-epoch and never decides. What is finished is not run again, what was stopped goes on.
+epoch and never decides. What is finished is not run again, what was stopped resumes.
 
 OUT/sharpness.md holds the figures, OUT/*.svg the trajectories, a colour a row, a line a seed.
 """
@@ -32,7 +32,7 @@ from tutelage.records.rows import Collapse, EpochRow
 from tutelage.report.figures.plots import Axis, Line, Mark, by_epoch, curves, values
 from tutelage.report.figures.theme import LIGHT, SERIES, to_svg
 from tutelage.report.runs.benchmarks import NASBENCH201
-from tutelage.report.runs.read import Stage, at, read_run
+from tutelage.report.runs.read import RunFiles, at, read_run
 
 ROWS = {
     "DARTS": ["--method", "single"],
@@ -51,9 +51,9 @@ FULL = "--eigenvalue-every 1 --sharpness-every 1 --gap-every 5"
 PLOTS = {
     "eigenvalue": ("Dominant eigenvalue of the validation loss in the alphas", "collapse"),
     "sharpness": ("Rise of the validation loss beside the alphas", "collapse"),
-    "gap": ("Accuracy of the mix less that of what is read off", "collapse"),
+    "gap": ("Accuracy of the architecture weights less that of what is derived", "collapse"),
     "skips": ("Skip connections of the cell", "collapse"),
-    "cifar10_test_200": ("CIFAR-10: true test accuracy of what would be read off (%)", "table"),
+    "cifar10_test_200": ("CIFAR-10: true test accuracy of what would be derived (%)", "table"),
 }
 """What is plotted: caption, and the entry of metrics.jsonl."""
 
@@ -74,7 +74,7 @@ def write_fewer(root: Path, out: Path, images: int) -> None:
     (folder / CIFAR10.meta).write_bytes(pickle.dumps(names, protocol=4))
 
 
-def stage(out: Path, row: str, seed: int) -> Stage:
+def stage(out: Path, row: str, seed: int) -> RunFiles:
     """Read the search of one row and seed."""
     found = read_run(folder_of(out, row, seed)).search
     if found is None:
@@ -95,7 +95,7 @@ def figure(entry: str, quantity: str, row: EpochRow) -> float | None:
     return value.get("cell") if quantity == "skips" else value
 
 
-def measured(found: Stage, entry: str, quantity: str) -> tuple[list[float], list[float]]:
+def measured(found: RunFiles, entry: str, quantity: str) -> tuple[list[float], list[float]]:
     """Return the epochs in which a quantity was measured, and its values."""
     _, x, _ = by_epoch(found)
     y = values(found.epochs, partial(figure, entry, quantity))
@@ -109,7 +109,7 @@ def spread(numbers: Sequence[float], digits: int) -> str:
     return f"{mean(numbers):.{digits}f} ± {deviation:.{digits}f}"
 
 
-def table_row(found: Sequence[Stage]) -> list[str]:
+def table_row(found: Sequence[RunFiles]) -> list[str]:
     """Write what a row's seeds have found: at the end, and of sharpness the last five values."""
 
     def ends(entry: str, quantity: str, count: int = 1) -> list[float]:

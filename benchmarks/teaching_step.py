@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from turns import by_turns, stepper
-from tutelage.batch import Part
+from tutelage.batch import Batch
 from tutelage.clock import Clock
 from tutelage.methods.pamkd import PAMKD
 from tutelage.methods.sgl import SGL
@@ -48,11 +48,11 @@ def main() -> None:
     space = fit(Darts(), make_part("space", {"name": options.space}))
     size = Size(options.channels, options.cells)
 
-    def part() -> Part:
+    def part() -> Batch:
         images: Any = torch.randn(options.batch_size, 3, 32, 32).to(device)
         images = images.to(memory_format=torch.channels_last)
         y = torch.randint(10, (options.batch_size,)).to(device)
-        return Part(images, y, torch.arange(options.batch_size))
+        return Batch(images, y, torch.arange(options.batch_size))
 
     def batch() -> SimpleNamespace:
         return SimpleNamespace(train=part(), valid=part(), unlabelled=part())

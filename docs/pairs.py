@@ -6,12 +6,13 @@ Every method is joined with every search in every space, phase by phase, in netw
 nasbench201 one a stage, in chains one layer a stage).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
+from math import nan
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -19,10 +20,12 @@ from tutelage.clock import Clock
 from tutelage.methods import METHODS
 from tutelage.parts import make_part
 from tutelage.run.networks.factory import Maker
+from tutelage.run.networks.relaxation import Bound, BoundAlphas, BoundPaths
 from tutelage.searches import SEARCHES
+from tutelage.searches.base import Relaxing, Sampling, Search
 from tutelage.searches.needs import fit, size_of
 from tutelage.spaces import SPACES
-from tutelage.spaces.base import Size
+from tutelage.spaces.base import Size, Space
 from tutelage.spaces.chain import Chain
 
 PAGE = Path(__file__).parent / "searches.md"
@@ -38,12 +41,20 @@ CHAINS = [name for name in SPACES if isinstance(make_part("space", {"name": name
 CELLS = [name for name in SPACES if name not in CHAINS]
 
 
-class Taught(Maker):
+class Trained(Maker):
     """A maker that has a trained network at hand, of six stages."""
 
     def teacher(self, name: str) -> Any:
         """Give maps (B, 4, 2, 2) after every stage, whichever is asked for."""
         return lambda x: [x.new_zeros(len(x), 4, 2, 2)] * 6
+
+
+def binder(search: Search) -> Callable[[Space], Bound]:
+    """Return what binds a search to a space, on the CPU."""
+    cpu = torch.device("cpu")
+    if search.kind == "one-shot":
+        return partial(BoundPaths, cast(Sampling, search), device=cpu, flops=lambda found: nan)
+    return partial(BoundAlphas, cast(Relaxing, search), device=cpu)
 
 
 def join(method: str, search: str, space: str) -> None:
@@ -63,7 +74,7 @@ def join(method: str, search: str, space: str) -> None:
             first = list(range(phase.operations))
             varied = varied.narrowed({g: [first] * n for g, (n, _) in small.choices.items()})
         size, cpu = replace(SIZE, cells=cells), torch.device("cpu")
-        maker = Taught(relaxation, [varied], size, Clock(), 3, cpu, amp=None, images=IMAGES)
+        maker = Trained(binder(relaxation), [varied], size, Clock(), 3, cpu, None, IMAGES)
         make_part("method", {"name": method, **SMALL.get(method, {})})(maker)
 
 
@@ -97,7 +108,7 @@ def entry(search: str, space: str) -> str:
     channels, cells = size_of(relaxation, fitted)
     phases = relaxation.needs(fitted).phases
     depths = dict.fromkeys(str(cells + phase.cells) for phase in phases)  # each once, in order
-    return "yes" if relaxation.kind == "draws" else f"{channels} × {', '.join(depths)}"
+    return "yes" if relaxation.kind == "random" else f"{channels} × {', '.join(depths)}"
 
 
 def rows(spaces: Sequence[str]) -> Iterator[list[str]]:

@@ -18,7 +18,7 @@ TOY = {"channels": 2, "cells": 3, "epochs": 1, "limit_batches": 2, "batch_size":
 def main() -> None:
     found = tutelage.search("sgl", data="digits", out="run", log_every=1, **TOY)
     print(found.genotype.as_text())
-    print(f"kept learner {found.learner}: {found.marks[found.learner]}")
+    print(f"kept learner {found.learner}: {found.scores[found.learner]}")
 
     recipe = Retrain(**{**TOY, "channels": 4}, lr=0.05, cutout=0, auxiliary=0.0)
     out = Path("run/retrain")

@@ -21,8 +21,8 @@ class Mutual:
         def learn(s, batch):
             x, y, _ = batch.train
             a, b = (net(w, A, x) for net, w, A in zip(pair, s.W, s.A, strict=True))
-            taught = pseudo_label(a, b.detach()) + pseudo_label(b, a.detach())
-            return cross_entropy(a, y) + cross_entropy(b, y) + self.weight * taught
+            teaching = pseudo_label(a, b.detach()) + pseudo_label(b, a.detach())
+            return cross_entropy(a, y) + cross_entropy(b, y) + self.weight * teaching
 
         def validate(s, batch):
             x, y, _ = batch.valid

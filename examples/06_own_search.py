@@ -1,11 +1,11 @@
-"""A search of one's own: DARTS' softmax with a temperature that falls as the search goes on."""
+"""A search of one's own: DARTS' softmax with a temperature that falls as the search continues."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 import tutelage
 from tutelage.searches.base import Kind, Needs, near_zero, softmax
-from tutelage.spaces.base import Mix
+from tutelage.spaces.base import ArchWeights
 
 
 @dataclass(frozen=True)
@@ -15,26 +15,28 @@ class Cooling:
     end: float = 0.1
     """Temperature at the end of the search; it starts at 1."""
 
-    kind: ClassVar[Kind] = "relaxes"
+    kind: ClassVar[Kind] = "relaxed"
 
     def needs(self, space):
         """Take any space as it is, and search in one go."""
         return Needs()
 
     def alphas(self, space):
-        """Draw alphas (edges, ops) near zero for every group of choices."""
+        """Sample alphas (edges, ops) near zero for every group of choices."""
         return near_zero(space, 1e-3)
 
-    def mix(self, alphas, clock):
+    def relax(self, alphas, clock):
         """Turn alphas into weights; the clock's progress goes from 0 to 1."""
-        return Mix(softmax({group: a / self.end**clock.progress for group, a in alphas.items()}))
+        return ArchWeights(
+            softmax({group: a / self.end**clock.progress for group, a in alphas.items()})
+        )
 
     def expected(self, alphas):
-        """Return the mix that the search ends with."""
-        return Mix(softmax({group: a / self.end for group, a in alphas.items()}))
+        """Return the architecture weights that the search ends with."""
+        return ArchWeights(softmax({group: a / self.end for group, a in alphas.items()}))
 
     def derive(self, space, alphas, allowed=None):
-        """Read off the strongest operations of those that are allowed, by the space's rule."""
+        """Derive the strongest operations of those that are allowed, by the space's rule."""
         return space.genotype(self.expected(alphas).only(allowed))
 
 

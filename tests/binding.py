@@ -13,6 +13,6 @@ from tutelage.run.networks.relaxation import BoundAlphas, BoundPaths
 def binder(search, flops=lambda genotype: nan):
     """What binds a search to the space of a supernet, on the CPU."""
     cpu = torch.device("cpu")
-    if search.kind == "samples":
+    if search.kind == "one-shot":
         return partial(BoundPaths, search, device=cpu, flops=flops)
     return partial(BoundAlphas, search, device=cpu)

@@ -26,7 +26,7 @@ SMALL = Chain(
     widths=(6, 8),
     depths=(2, 1),
     strides=(1, 2),
-    stem=4,
+    stem_channels=4,
     first=2,
     last=10,
     squeeze=0.5,
@@ -47,5 +47,5 @@ def drawn(space: Chain, seed: int) -> Genotype:
     return genotype(space, (draws.choice(space.candidates) for _ in range(sum(space.depths))))
 
 
-def own_size(space: Chain, classes: int = 10, form: str = "cifar", channels: int = 0) -> Size:
-    return Size(channels or space.stem, sum(space.depths), classes, 3, form)
+def own_size(space: Chain, classes: int = 10, stem: str = "cifar", channels: int = 0) -> Size:
+    return Size(channels or space.stem_channels, sum(space.depths), classes, 3, stem)

@@ -18,7 +18,7 @@ SHORT = {
     "dil3": "dil_conv_3x3",
     "dil5": "dil_conv_5x5",
 }
-NAMES = tuple(SHORT.values())  # in the order of a mix's columns
+NAMES = tuple(SHORT.values())  # in the order of architecture weights' columns
 
 
 def cell(text: str) -> Cell:

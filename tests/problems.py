@@ -32,7 +32,7 @@ METHODS = {
     "sgl-printed": SGL(paths="printed"),
     "sgl-first-order-own-term": SGL(own_term="first-order"),
     "lbt": LBT(pseudo_weight=0.8, student_weight=1.3),
-    "lbt-student-only": LBT(teacher_exam=False),
+    "lbt-student-only": LBT(validate_teacher=False),
     "lbt-pseudo-labels-only": LBT(human_labels=False),
     "lbt-printed": LBT(paths="printed"),
     "lbt-first-order-own-term": LBT(own_term="first-order"),

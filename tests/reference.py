@@ -160,14 +160,14 @@ class NaiveCell(NaiveNodes):
         )
         self.last = relu_convolution(inputs[1], channels, 1)
 
-    def forward(self, before: Tensor, last: Tensor, *mix) -> Tensor:
+    def forward(self, before: Tensor, last: Tensor, *arch) -> Tensor:
         states = [self.before(before), self.last(last)]
-        self.run(states, *mix)
+        self.run(states, *arch)
         return torch.cat(states[2:], dim=1)
 
 
 class NaiveCells(nn.Module):
-    """The supernet of DARTS' cells in CIFAR form."""
+    """The supernet of DARTS' cells in CIFAR stem."""
 
     def __init__(self, edges: Mapping[str, Edges], size: Size, variant: Variant = PLAIN) -> None:
         super().__init__()
@@ -205,7 +205,7 @@ class NaiveCells(nn.Module):
 
 
 class NaiveSupernet(NaiveCells):
-    """DARTS' supernet in CIFAR form, with the same operations on all edges."""
+    """DARTS' supernet in CIFAR stem, with the same operations on all edges."""
 
     def __init__(self, names: tuple[str, ...], size: Size) -> None:
         super().__init__(dict.fromkeys(("normal", "reduce"), (names,) * 14), size)

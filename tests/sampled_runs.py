@@ -10,19 +10,19 @@ from tutelage.spaces.genotype import Genotype
 from written_runs import session, write_rows
 
 OPERATIONS = ("identity", "mbconv3_3x3", "mbconv6_5x5")
-LAYOUT = {"widths": [64, 128, 256], "depths": [2, 3, 3], "strides": [2, 2, 2], "stem": 32}
+LAYOUT = {"widths": [64, 128, 256], "depths": [2, 3, 3], "strides": [2, 2, 2], "stem_channels": 32}
 LAYOUT |= {"first": 0, "last": 1280}
 DRAWS = 120
 """Of a layer in an epoch."""
 
 
-def genotype(genes):
-    return Genotype.of_chain("nasbench-macro", [OPERATIONS[gene] for gene in genes], LAYOUT)
+def genotype(encoding):
+    return Genotype.of_chain("nasbench-macro", [OPERATIONS[gene] for gene in encoding], LAYOUT)
 
 
-def cost(genes):
-    """Costs that can be told from genes by hand."""
-    return {"params": 1_000_000 + 10_000 * sum(genes), "flops": 10_000_000 * sum(genes)}
+def cost(encoding):
+    """Costs that can be told from encoding by hand."""
+    return {"params": 1_000_000 + 10_000 * sum(encoding), "flops": 10_000_000 * sum(encoding)}
 
 
 TEACHER = "Their teacher is the one that this run was given."
@@ -41,8 +41,8 @@ def epoch_row(epoch, epochs, taught, generator):
         "gradient": {},
         "phase": 0,
         "operations": [{"chain": list(OPERATIONS)}],
-        "drawn": [{"chain": (generator.multinomial(DRAWS, [1 / 3] * 3, 8) / DRAWS).tolist()}],
-        "draws": [{"chain": [DRAWS] * 8}],
+        "sampled": [{"chain": (generator.multinomial(DRAWS, [1 / 3] * 3, 8) / DRAWS).tolist()}],
+        "samples": [{"chain": [DRAWS] * 8}],
         "probe": probe,
     }
     if taught:
@@ -57,14 +57,14 @@ def ranking_rows(count, generator):
     """Architectures whose accuracies in the supernet know something of the truth."""
     for place in range(count):
         true = 85 + 8 * generator.random()
-        genes = generator.integers(3, size=8).tolist()
+        encoding = generator.integers(3, size=8).tolist()
         yield {
             "event": "step",
             "epoch": 0,
             "step": place + 1,
-            "encoding": genes,
+            "encoding": encoding,
             "accuracy": (true - 60 + 4 * generator.random()) / 100,
-            "flops": cost(genes)["flops"],
+            "flops": cost(encoding)["flops"],
             "table": {"cifar10_test": true, "rank": place + 1},
         }
 
@@ -74,9 +74,9 @@ def evolution_rows(generations, population, generator):
     scored = []
     for generation in range(generations):
         for place in range(population):
-            genes = generator.integers(3, size=8).tolist()
+            encoding = generator.integers(3, size=8).tolist()
             accuracy = round(0.4 + 0.02 * generation + 0.1 * generator.random(), 3)
-            scored.append({"encoding": genes, "accuracy": accuracy, **cost(genes)})
+            scored.append({"encoding": encoding, "accuracy": accuracy, **cost(encoding)})
             yield {"event": "step", "epoch": generation, "step": place + 1, **scored[-1]}
         best = max(scored, key=lambda each: each["accuracy"])
         yield {"event": "epoch", "epoch": generation, "step": population, **best}

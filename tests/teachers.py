@@ -12,18 +12,26 @@ from torch import nn
 
 from tutelage.parts import make_part
 from tutelage.run.networks.files import FILE, About, build, save_network
-from tutelage.spaces.base import Mix, Size
+from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.genotype import Genotype
 
 
 def chain(name="dna", **settings):
     """A chain of six stages of one layer, unless settings say otherwise."""
-    small = {"widths": (4, 4, 6, 6, 8, 8), "depths": (1,) * 6, "stem": 4, "first": 0, "last": 0}
+    small = {
+        "widths": (4, 4, 6, 6, 8, 8),
+        "depths": (1,) * 6,
+        "stem_channels": 4,
+        "first": 0,
+        "last": 0,
+    }
     return make_part("space", {"name": name, **(settings or small)})
 
 
 def even(space) -> Genotype:
-    return space.genotype(Mix({group: torch.ones(shape) for group, shape in space.choices.items()}))
+    return space.genotype(
+        ArchWeights({group: torch.ones(shape) for group, shape in space.choices.items()})
+    )
 
 
 def saved(

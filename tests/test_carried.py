@@ -107,7 +107,7 @@ def test_alphas_and_their_moments_are_carried_on(method, tmp_path, monkeypatch):
             names = [op for op in DARTS.operations[group][0] if op != "none"]
             expected = tuple(tuple(names[c] for c in row) for row in columns.tolist())
             assert work.view().space_of(learner).operations[group] == expected
-    work.advance()  # Adam goes on counting where the alphas move; they are frozen in this epoch
+    work.advance()  # Adam continues counting where the alphas move; they are frozen in this epoch
     work.epoch = 3
     work.advance()
     assert work.phase.optimisers["A"].state[kept]["step"] == 3

@@ -1,4 +1,5 @@
-"""DARTS' supernet against a naive one, what of it runs, and what is derived from its mix."""
+"""DARTS' supernet against a naive one, what of it runs, and what is derived from its architecture
+weights."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from darts_cells import NAMES, SHORT, SPACE, alphas, cell
 from reference import NaiveSupernet, unstack
 from tutelage.searches.random import Random
 from tutelage.spaces import plan
-from tutelage.spaces.base import Mix, Size
+from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.genotype import Genotype
 
 # Supernet
@@ -44,20 +45,20 @@ def test_naive_supernet_has_the_same_weights():
 
 def test_supernet_equals_naive_in_values_gradients_and_second_derivatives():
     fast, naive, weights = pair(Size(channels=2, cells=3, classes=3))
-    mix = {group: a.softmax(1).requires_grad_() for group, a in alphas().items()}
+    arch = {group: a.softmax(1).requires_grad_() for group, a in alphas().items()}
     x, y = torch.randn(3, 3, 8, 8, dtype=torch.float64), torch.tensor([0, 1, 2])
-    # a direction in the space of weights, and one in the space of mixes
+    # a direction in the space of weights, and one in the space of architecture weights
     v = {name: torch.randn_like(p) for name, p in weights.items()}
-    u = {group: torch.randn_like(p) for group, p in mix.items()}
+    u = {group: torch.randn_like(p) for group, p in arch.items()}
     vectors = [*v.values(), *u.values()]
-    variables = [*weights.values(), *mix.values()]
+    variables = [*weights.values(), *arch.values()]
 
     def derivatives(run) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]]:
         logits, features = run()
         first = torch.autograd.grad(F.cross_entropy(logits, y), variables, create_graph=True)
         product = sum((g * d).sum() for g, d in zip(first, vectors, strict=True))
         second = torch.autograd.grad(product, variables)
-        names = [*weights, *mix]
+        names = [*weights, *arch]
         return (
             logits,
             features,
@@ -65,8 +66,8 @@ def test_supernet_equals_naive_in_values_gradients_and_second_derivatives():
             dict(zip(names, second, strict=True)),
         )
 
-    ours = derivatives(lambda: functional_call(fast, weights, (x, Mix(mix))))
-    theirs = derivatives(lambda: functional_call(naive, unstack(fast, weights), (x, mix)))
+    ours = derivatives(lambda: functional_call(fast, weights, (x, ArchWeights(arch))))
+    theirs = derivatives(lambda: functional_call(naive, unstack(fast, weights), (x, arch)))
     for fast_value, naive_value in zip(ours[:2], theirs[:2], strict=True):
         torch.testing.assert_close(fast_value, naive_value, rtol=1e-10, atol=1e-10)
     assert_trees_close(ours[2], theirs[2])
@@ -75,12 +76,12 @@ def test_supernet_equals_naive_in_values_gradients_and_second_derivatives():
 
 def test_supernet_takes_detached_weights_and_keeps_none_of_its_own():
     fast, _, weights = pair(Size(channels=2, cells=3))
-    mix = Mix({group: a.softmax(1).requires_grad_() for group, a in alphas().items()})
+    arch = ArchWeights({group: a.softmax(1).requires_grad_() for group, a in alphas().items()})
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     before = {name: p.clone() for name, p in fast.state_dict().items()}
     detached = {name: 2 * p.detach() for name, p in weights.items()}
-    logits, _ = functional_call(fast, detached, (x, mix))
-    gradients = torch.autograd.grad(logits.square().sum(), list(mix.operations.values()))
+    logits, _ = functional_call(fast, detached, (x, arch))
+    gradients = torch.autograd.grad(logits.square().sum(), list(arch.operations.values()))
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
     assert {name for name, p in fast.named_parameters() if p.grad is not None} == set()
     assert all(torch.equal(before[name], p) for name, p in fast.state_dict().items())
@@ -88,20 +89,20 @@ def test_supernet_takes_detached_weights_and_keeps_none_of_its_own():
 
 def test_a_pass_in_inference_mode_leaves_later_ones_alone():
     fast, _, _ = pair(Size(channels=2, cells=3))
-    mix = Mix({group: a.softmax(1).requires_grad_() for group, a in alphas().items()})
+    arch = ArchWeights({group: a.softmax(1).requires_grad_() for group, a in alphas().items()})
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     plan._index.cache_clear()
     with torch.inference_mode():
-        before = fast(x, mix)[0]
-    after = fast(x, mix)[0]
+        before = fast(x, arch)[0]
+    after = fast(x, arch)[0]
     after.sum().backward()
     assert torch.equal(before, after)
 
 
 def test_a_supernet_runs_where_there_are_only_shapes():
     fast = SPACE.supernet(Size(channels=2, cells=3)).to("meta")
-    mix = Mix({group: a.softmax(1).to("meta").float() for group, a in alphas().items()})
-    logits, _ = fast(torch.empty(2, 3, 8, 8, device="meta"), mix)
+    arch = ArchWeights({group: a.softmax(1).to("meta").float() for group, a in alphas().items()})
+    logits, _ = fast(torch.empty(2, 3, 8, 8, device="meta"), arch)
     assert logits.shape == (2, 10)
 
 
@@ -109,8 +110,8 @@ def test_skipping_zeros_changes_nothing():
     fast, _, _ = pair(Size(channels=4, cells=3))
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     operations = {group: a.softmax(1) * (torch.rand_like(a) < 0.3) for group, a in alphas().items()}
-    skipped = Mix(operations).without_zeros()
-    for ours, theirs in zip(fast(x, skipped), fast(x, Mix(operations)), strict=True):
+    skipped = ArchWeights(operations).without_zeros()
+    for ours, theirs in zip(fast(x, skipped), fast(x, ArchWeights(operations)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
@@ -140,12 +141,12 @@ def calls(chosen: dict[str, list[list[str]]]) -> Counter[str]:
         for group, edges in chosen.items()
     }
     nothing = {group: [[] for _ in edges] for group, edges in chosen.items()}
-    mix = {group: a.softmax(1) for group, a in alphas(torch.float32).items()}
+    arch = {group: a.softmax(1) for group, a in alphas(torch.float32).items()}
     x = torch.randn(2, 3, 8, 8)
     counts = []
     for each in (columns, nothing):
         with torch.no_grad(), Calls() as mode:
-            net(x, Mix(mix, each))
+            net(x, ArchWeights(arch, each))
         counts.append(mode.count)
     difference = counts[0].copy()
     difference.subtract(counts[1])
@@ -213,12 +214,12 @@ def test_supernet_has_no_state_but_weights():
 
 def test_supernet_in_bfloat16_is_near_itself():
     net = SPACE.supernet(Size(channels=8, cells=3))
-    mix = {group: a.softmax(1).requires_grad_() for group, a in alphas(torch.float32).items()}
+    arch = {group: a.softmax(1).requires_grad_() for group, a in alphas(torch.float32).items()}
     x = torch.randn(16, 3, 16, 16)
-    exact, _ = net(x, Mix(mix))
+    exact, _ = net(x, ArchWeights(arch))
     with torch.autocast("cpu", torch.bfloat16):
-        logits, _ = net(x, Mix(mix))
-    gradients = torch.autograd.grad(logits.float().square().sum(), list(mix.values()))
+        logits, _ = net(x, ArchWeights(arch))
+    gradients = torch.autograd.grad(logits.float().square().sum(), list(arch.values()))
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert (logits.float() - exact).norm() < 0.1 * exact.norm()
 
@@ -245,7 +246,7 @@ def test_genotype_by_hand():
         weights[row, NAMES.index(SHORT[name])] = best
         weights[row, 0] = none
     expected = cell("max 1, sep3 0 · dil5 1, skip 0 · dil3 3, sep5 0 · max 3, avg 2")
-    found = SPACE.genotype(Mix({"normal": weights, "reduce": weights.flip(1)}))
+    found = SPACE.genotype(ArchWeights({"normal": weights, "reduce": weights.flip(1)}))
     assert found.space == "darts"
     assert found.cells["normal"] == expected
     assert {name for node in found.cells["reduce"].nodes for name, _ in node} <= set(NAMES[1:])
@@ -254,7 +255,7 @@ def test_genotype_by_hand():
 def test_none_is_never_derived():
     weights = torch.rand(14, 8)
     weights[:, 0] = 10
-    found = SPACE.genotype(Mix({"normal": weights, "reduce": weights}))
+    found = SPACE.genotype(ArchWeights({"normal": weights, "reduce": weights}))
     best = {(edge, NAMES[1 + column]) for edge, column in enumerate(weights[:, 1:].argmax(1))}
     first = 0
     for index, node in enumerate(found.cells["normal"].nodes):

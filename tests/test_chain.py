@@ -12,9 +12,9 @@ from torch import nn
 
 from chains import SMALL, SPACES, chosen, drawn, genotype, own_size
 from tutelage.parts import make_part
-from tutelage.run.cost.count import weights
+from tutelage.run.cost.count import params
 from tutelage.run.networks.files import About, build, load, save_network
-from tutelage.spaces.base import Mix, Size, one_hot
+from tutelage.spaces.base import ArchWeights, Size, one_hot
 from tutelage.spaces.chain import CREAM, DNA, ENNAS_S3
 from tutelage.spaces.genotype import Cell, Genotype
 
@@ -50,26 +50,26 @@ def test_a_path_is_the_stand_alone_network_with_inherited_weights(space):
         assert set(inherited) <= named
         assert named - set(inherited) <= (set() if space.affine else without)
         network.load_state_dict(network.state_dict() | inherited)
-        mix = one_hot(space, found, x)
-        assert [list(row) for row in mix.chosen["chain"]] == [[column] for column in columns]
+        arch = one_hot(space, found, x)
+        assert [list(row) for row in arch.chosen["chain"]] == [[column] for column in columns]
         with torch.no_grad():
-            (ours, features), (theirs, none) = supernet(x, mix), network(x)
+            (ours, features), (theirs, none) = supernet(x, arch), network(x)
             assert none is None
             torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
             torch.testing.assert_close(features, network.features(x), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("form", ["cifar", "imagenet"])
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
 @pytest.mark.parametrize("changed", [{}, {"last": 0, "first": 0}])
-def test_what_surrounds_the_layers_by_hand(form, changed):
+def test_what_surrounds_the_layers_by_hand(stem, changed):
     space = replace(SMALL, **changed)
-    frame = space.supernet(own_size(space, 3, form)).frame.double()
+    frame = space.supernet(own_size(space, 3, stem)).frame.double()
     x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
 
     def normed(y):
         return F.silu(F.batch_norm(y, None, None, training=True))  # scales are 1, shifts 0
 
-    y = normed(F.conv2d(x, frame.stem[0].weight, None, 1 if form == "cifar" else 2, 1))
+    y = normed(F.conv2d(x, frame.stem[0].weight, None, 1 if stem == "cifar" else 2, 1))
     if space.first:
         y = frame.stem[3](y)  # a block, which has tests of its own
     torch.testing.assert_close(frame.stem(x), y)
@@ -85,13 +85,13 @@ def test_a_softmax_mix_is_the_plain_weighted_sum_with_its_gradients():
     supernet = SMALL.supernet(own_size(SMALL, 3)).double()
     alphas = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     x = torch.randn(3, 3, 6, 6, dtype=torch.float64)
-    mix = alphas.softmax(1)
+    arch = alphas.softmax(1)
     y = supernet.frame.stem(x)
-    for row, layer in zip(mix, supernet.layers, strict=True):
+    for row, layer in zip(arch, supernet.layers, strict=True):
         y = sum(w * layer.blocks[name](y) for w, name in zip(row, SMALL.candidates, strict=True))
     pooled = supernet.frame.end(y).flatten(2).mean(2)
     expected = pooled @ supernet.frame.classifier.weight.T + supernet.frame.classifier.bias
-    logits, features = supernet(x, Mix({"chain": mix}))
+    logits, features = supernet(x, ArchWeights({"chain": arch}))
     torch.testing.assert_close(logits, expected, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(features, pooled, rtol=1e-10, atol=1e-10)
     variables = [alphas, *supernet.parameters()]
@@ -107,18 +107,20 @@ def test_a_softmax_mix_is_the_plain_weighted_sum_with_its_gradients():
 def test_a_layer_of_which_nothing_runs_is_zero():
     supernet = SMALL.supernet(own_size(SMALL, 3)).double()
     x = torch.randn(3, 3, 6, 6, dtype=torch.float64)
-    mix = Mix({"chain": torch.rand(3, 4).double()}, {"chain": [[1], [], [2]]})
+    arch = ArchWeights({"chain": torch.rand(3, 4).double()}, {"chain": [[1], [], [2]]})
     expected = supernet.layers[2].blocks["shuffle_5x5"](torch.zeros(3, 6, 6, 6).double())
-    pooled = supernet.frame.pooled(expected * mix.operations["chain"][2, 2])
-    torch.testing.assert_close(supernet(x, mix)[1], pooled)
+    pooled = supernet.frame.pooled(expected * arch.operations["chain"][2, 2])
+    torch.testing.assert_close(supernet(x, arch)[1], pooled)
 
 
-def test_the_strongest_blocks_are_read_off():
-    mix = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1], [0.1, 0.1, 0.5, 0.3]])
-    found = SMALL.genotype(Mix({"chain": mix}))
+def test_the_strongest_blocks_are_derived():
+    arch = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1], [0.1, 0.1, 0.5, 0.3]])
+    found = SMALL.genotype(ArchWeights({"chain": arch}))
     assert found.names == ["shuffle_xception", "identity", "shuffle_5x5"]
     narrowed = SMALL.narrowed({"chain": [[0, 1], [1, 3], [2, 3]]})
-    found = narrowed.genotype(Mix({"chain": torch.tensor([[0.1, 0.9], [0.4, 0.6], [0.8, 0.2]])}))
+    found = narrowed.genotype(
+        ArchWeights({"chain": torch.tensor([[0.1, 0.9], [0.4, 0.6], [0.8, 0.2]])})
+    )
     assert found.names == ["mbconv3_3x3", "shuffle_xception", "shuffle_5x5"]
     assert [list(each.blocks) for each in narrowed.supernet(own_size(SMALL)).layers] == [
         ["identity", "mbconv3_3x3"],
@@ -139,7 +141,7 @@ def test_a_cell_by_the_name_of_a_chains_space_is_refused():
 @pytest.mark.parametrize(
     ("changed", "name", "shape"),
     [
-        ({"stem": 6, "first": 0}, "frame.stem.0.weight", (6, 3, 3, 3)),
+        ({"stem_channels": 6, "first": 0}, "frame.stem.0.weight", (6, 3, 3, 3)),
         ({"first": 5}, "frame.stem.3.layers.4.weight", (5, 4, 1, 1)),
         ({"widths": (6, 12)}, "layers.2.layers.3.weight", (18, 1, 3, 3)),
         ({"widths": (6, 12)}, "frame.end.0.weight", (10, 12, 1, 1)),
@@ -179,7 +181,7 @@ def test_strides_and_activation_change_the_function():
         outputs.append(space.network(genotype(space, names), own_size(space)).eval()(x))
     assert not torch.allclose(outputs[0], outputs[1])
     assert not torch.allclose(outputs[0], outputs[2])
-    assert weights(replace(SMALL, affine=False).supernet(own_size(SMALL))) < weights(
+    assert params(replace(SMALL, affine=False).supernet(own_size(SMALL))) < params(
         SMALL.supernet(own_size(SMALL))
     )
 
@@ -208,7 +210,7 @@ def test_widths_follow_the_channels_and_stay_even():
         ({"widths": [8, 0, 16]}, "widths = 8 0 16: each must be even"),
         ({"depths": [1, 0, 1]}, "depths = 1 0 1: each must be at least 1"),
         ({"strides": [1, 3, 1]}, "strides = 1 3 1: each must be 1 or 2"),
-        ({"stem": 0}, "stem = 0: must be a number of at least 1"),
+        ({"stem_channels": 0}, "stem_channels = 0: must be a number of at least 1"),
         ({"squeeze": -0.5}, "squeeze = -0.5: must be a number of at least 0"),
         ({"activation": "rely"}, "activation = 'rely': did you mean relu"),
         ({"width": [8]}, "unknown setting 'width' of space nasbench-macro"),

@@ -17,9 +17,9 @@ from chains import SPACES, chosen, drawn, genotype, own_size
 from tutelage.benchmark.nasbench_macro import LAYOUT, Table, architecture
 from tutelage.config import Run
 from tutelage.run.cost.budget import Budget
-from tutelage.run.cost.count import describe, multiply_adds, weights
-from tutelage.run.cost.table import Cost, Prices, prices_of
-from tutelage.run.monitor.relaxed import Watching
+from tutelage.run.cost.count import describe, flops, params
+from tutelage.run.cost.table import Cost, Costs, costs_of
+from tutelage.run.monitor.relaxed import Diagnostics
 from tutelage.searches.darts import Darts
 from tutelage.spaces.chain import ENNAS_S2, NASBENCH_MACRO, SHUFFLE, Chain
 
@@ -58,22 +58,22 @@ def test_spos_supernet_and_networks_cost_what_its_code_counts():
     biases = 1000  # its classifier has none
     with torch.device("meta"):
         supernet = SHUFFLE.supernet(size)
-    assert weights(supernet) == 8_388_176 + biases
+    assert params(supernet) == 8_388_176 + biases
     for layer, mixed in enumerate(supernet.layers):
         expected = SPOS_BLOCKS[max(first for first in SPOS_BLOCKS if first <= layer)]
-        assert tuple(weights(each) for each in mixed.blocks.values()) == expected, layer
-    prices = prices_of(SHUFFLE, size, (224, 224))
+        assert tuple(params(each) for each in mixed.blocks.values()) == expected, layer
+    costs = costs_of(SHUFFLE, size, (224, 224))
     for columns, expected in SPOS_MULTIPLY_ADDS.items():
-        assert prices.of(chosen(SHUFFLE, columns)).multiply_adds == expected
+        assert costs.of(chosen(SHUFFLE, columns)).flops == expected
     with torch.device("meta"):
         network = SHUFFLE.network(chosen(SHUFFLE, SPOS_FOUND), size)
     norms = [m.num_features for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     scales = 2 * sum(norms)  # which the supernet does not have
     searched = zip(supernet.layers, SPOS_FOUND, strict=True)
-    layers = sum(weights(mixed.blocks[SHUFFLE.candidates[column]]) for mixed, column in searched)
+    layers = sum(params(mixed.blocks[SHUFFLE.candidates[column]]) for mixed, column in searched)
     fixed = 27 * 16 + 640 * 1024 + 1024 * 1000
-    assert weights(network) == fixed + layers + biases + scales
-    assert multiply_adds(network.eval(), (3, 224, 224)) == SPOS_MULTIPLY_ADDS[SPOS_FOUND]
+    assert params(network) == fixed + layers + biases + scales
+    assert flops(network.eval(), (3, 224, 224)) == SPOS_MULTIPLY_ADDS[SPOS_FOUND]
 
 
 def test_networks_of_mbconv_have_the_weights_that_others_publish():
@@ -89,8 +89,8 @@ def test_networks_of_mbconv_have_the_weights_that_others_publish():
     size = own_size(v2, 1000, "imagenet")
     with torch.device("meta"):
         network = v2.network(genotype(v2, ["mbconv6_3x3"] * 16), size)
-    assert weights(network) == 3_504_872
-    assert multiply_adds(network.eval(), (3, 224, 224)) == 300_774_272
+    assert params(network) == 3_504_872
+    assert flops(network.eval(), (3, 224, 224)) == 300_774_272
     b0 = replace(
         v2,
         candidates=("mbconv6_3x3", "mbconv6_5x5"),
@@ -103,17 +103,17 @@ def test_networks_of_mbconv_have_the_weights_that_others_publish():
     names = [f"mbconv6_{k}x{k}" for k, depth in kernels for _ in range(depth)]
     with torch.device("meta"):
         network = b0.network(genotype(b0, names), own_size(b0, 1000, "imagenet"))
-    assert weights(network) == 5_288_548
+    assert params(network) == 5_288_548
 
 
 def parity(names: list[str]) -> None:
-    """Compare sums of prices, which other tests compare with built networks."""
+    """Compare sums of costs, which other tests compare with built networks."""
     table = Table(FILE)
-    prices = prices_of(NASBENCH_MACRO, own_size(NASBENCH_MACRO), (32, 32))
+    costs = costs_of(NASBENCH_MACRO, own_size(NASBENCH_MACRO), (32, 32))
     for name in names:
         found = chosen(NASBENCH_MACRO, map(int, name))
         answer = table.query(found)
-        assert prices.of(found) == (answer.parameters, answer.flops), name
+        assert costs.of(found) == (answer.parameters, answer.flops), name
 
 
 @real_data
@@ -122,8 +122,8 @@ def test_some_networks_cost_what_nas_bench_macro_says():
     parity(names)
     for name in names[:3]:  # built, not added up
         found = chosen(NASBENCH_MACRO, map(int, name))
-        answer, said = Table(FILE).query(found), describe(found, own_size(NASBENCH_MACRO))
-        assert (said.weights, said.multiply_adds) == (answer.parameters, answer.flops)
+        answer, message = Table(FILE).query(found), describe(found, own_size(NASBENCH_MACRO))
+        assert (message.params, message.flops) == (answer.parameters, answer.flops)
 
 
 @real_data
@@ -133,25 +133,25 @@ def test_all_networks_cost_what_nas_bench_macro_says():
 
 
 COSTS = [
-    pytest.param(space, form, side, id=f"{space.name}-{side}", marks=marks)
+    pytest.param(space, stem, side, id=f"{space.name}-{side}", marks=marks)
     for space in SPACES
-    for form, side in (("cifar", 32), ("imagenet", 224), ("cifar", 45))
+    for stem, side in (("cifar", 32), ("imagenet", 224), ("cifar", 45))
     for marks in [() if space in (NASBENCH_MACRO, ENNAS_S2) and side < 45 else pytest.mark.slow]
 ]
 
 
-@pytest.mark.parametrize(("space", "form", "side"), COSTS)
-def test_prices_add_up_to_the_network_and_slots_are_what_layers_read(space, form, side):
-    size, found = own_size(space, 10, form), drawn(space, side)
+@pytest.mark.parametrize(("space", "stem", "side"), COSTS)
+def test_prices_add_up_to_the_network_and_slots_are_what_layers_read(space, stem, side):
+    size, found = own_size(space, 10, stem), drawn(space, side)
     with torch.device("meta"):
         network = space.network(found, size).eval()
     seen = []
     for layer in (*network.layers, network.frame.end):
         layer.register_forward_pre_hook(lambda _, x: seen.append(tuple(x[0].shape[1:])))
-    costs = weights(network), multiply_adds(network, (3, side, side))
-    assert prices_of(space, size, (side, side)).of(found) == costs
+    costs = params(network), flops(network, (3, side, side))
+    assert costs_of(space, size, (side, side)).of(found) == costs
     assert seen[:-1] == [slot.shape for slot in space.slots(size, (side, side))]
-    before = 1 + space.pooled_stem if form == "imagenet" else 0
+    before = 1 + space.pooled_stem if stem == "imagenet" else 0
     for _ in range(space.strides.count(2) + before):
         side = (side + 1) // 2
     assert seen[-1][1:] == (side, side)
@@ -190,10 +190,10 @@ def test_fewer_candidates_or_no_scales_are_still_the_tables():
 
 @real_data
 def test_a_search_with_a_table_of_another_layout_is_refused_before_it_begins():
-    watching = Watching(Run(table=FILE), NASBENCH_MACRO)
-    assert watching.looked_up([chosen(NASBENCH_MACRO, [2] * 8)])[0]["cifar10_test"] > 92
-    with pytest.raises(ValueError, match="a chain with stem = 16"):
-        Watching(Run(table=FILE), replace(NASBENCH_MACRO, stem=16))
+    diagnostics = Diagnostics(Run(table=FILE), NASBENCH_MACRO)
+    assert diagnostics.looked_up([chosen(NASBENCH_MACRO, [2] * 8)])[0]["cifar10_test"] > 92
+    with pytest.raises(ValueError, match="a chain with stem_channels = 16"):
+        Diagnostics(Run(table=FILE), replace(NASBENCH_MACRO, stem_channels=16))
 
 
 @pytest.mark.parametrize(
@@ -202,19 +202,22 @@ def test_a_search_with_a_table_of_another_layout_is_refused_before_it_begins():
         ((0.9, inf), "max_params = 0.9: the cheapest .* nasbench-macro has 1 million; raise"),
         ((inf, 0.5), "max_flops = 0.5: the cheapest .* nasbench-macro has 1 million; raise"),
         ((8.0, 0.5), "max_flops = 0.5: the cheapest .* nasbench-macro has 1 million; raise"),
-        ((8.0, 7.0), "max_params = 8 with max_flops = 7: .* 9 million weights and 1 million mult"),
+        (
+            (8.0, 7.0),
+            "max_params = 8 with max_flops = 7: .* 9 million parameters and 1 million FLOP",
+        ),
         ((1.0, 9.0), None),
     ],
 )
 def test_a_refused_limit_says_the_least_that_there_is(limits, message):
-    """Of two blocks one has few weights, the other few multiply-adds."""
+    """Of two blocks one has few weights, the other few FLOPs."""
     space = replace(
         NASBENCH_MACRO, candidates=("mbconv3_3x3", "identity"), widths=(8,), depths=(1,),
         strides=(1,),
     )  # fmt: skip
     priced = {"mbconv3_3x3": Cost(9_000_000, 1_000_000), "identity": Cost(1_000_000, 9_000_000)}
-    prices = Prices(Cost(0, 0), {"chain": [priced]}, [(1, 1)], keeps_none=True)
-    budget = Budget(Darts(), prices, tuple(1e6 * limit for limit in limits), weight=1.0)
+    costs = Costs(Cost(0, 0), {"chain": [priced]}, [(1, 1)], keeps_none=True)
+    budget = Budget(Darts(), costs, tuple(1e6 * limit for limit in limits), weight=1.0)
     if message is None:
         budget.check(space)
     else:

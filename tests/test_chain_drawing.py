@@ -15,7 +15,13 @@ from tutelage.spaces.published import resolve
 from tutelage.spaces.stages import stages_of
 
 CHAINS = ("ennas-s1", "ennas-s2", "ennas-s3", "shuffle", "nasbench-macro")
-LAYOUT = {"widths": [64, 128], "depths": [1, 2], "strides": [2, 1], "stem": 32, "last": 1280}
+LAYOUT = {
+    "widths": [64, 128],
+    "depths": [1, 2],
+    "strides": [2, 1],
+    "stem_channels": 32,
+    "last": 1280,
+}
 
 
 def at_random(name, seed=0):
@@ -92,7 +98,7 @@ def test_a_long_stage_goes_on_in_another_row():
 def test_without_a_layout_there_are_layers(tmp_path):
     found = resolve("02012100")
     (row,) = rows_of(found)
-    assert row.name == "layers" and row.remark == "" and row.blocks.count(None) == 4
+    assert row.name == "layers" and row.note == "" and row.blocks.count(None) == 4
     assert found.as_text() == ("chain\n  - mbconv6_5x5 - mbconv3_3x3 mbconv6_5x5 mbconv3_3x3 - -")
     assert found.to_macro() == "02012100"
     for name in ("chain.png", "chain.svg"):
@@ -133,4 +139,4 @@ def test_what_is_no_chain_has_no_stages():
     assert Genotype("x", {"cell": Cell(((("a", 0),),), (1,), 1)}).stages == []
     with pytest.raises(ValueError, match="the space 'darts'"):
         resolve("DARTS_V2").to_macro()
-    assert [stage.blocks for stage in stages_of("ab", {"stem": 3})] == [("a", "b")]
+    assert [stage.blocks for stage in stages_of("ab", {"stem_channels": 3})] == [("a", "b")]

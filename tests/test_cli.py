@@ -92,16 +92,16 @@ def test_describe_says_the_papers_number_in_json(tutelage):
     code, out, _ = tutelage("describe DARTS_V2 --channels 36 --cells 20 --classes 10 --json")
     found = json.loads(out)
     assert code == 0
-    assert found["weights"] == 3_349_342
+    assert found["params"] == 3_349_342
     assert list(found) == [
         "genotype",
         "size",
         "side",
-        "weights",
-        "weights_with_auxiliary",
-        "multiply_adds",
+        "params",
+        "params_with_auxiliary",
+        "flops",
     ]
-    assert list(found["size"]) == ["channels", "cells", "classes", "image_channels", "form"]
+    assert list(found["size"]) == ["channels", "cells", "classes", "image_channels", "stem"]
     assert found["genotype"] == PUBLISHED["DARTS_V2"].to_dict()
 
 

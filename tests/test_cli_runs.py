@@ -31,7 +31,9 @@ def stopped(here, tutelage, monkeypatch):
         patch.setattr(Searching, "advance", pressed)
         code, _, error = tutelage(f"search {TINY} --out run")
     assert code == 130
-    assert "SIGINT came: saved at epoch 1, step 1; go on with tutelage search --resume run" in error
+    assert (
+        "SIGINT came: saved at epoch 1, step 1; resume with tutelage search --resume run" in error
+    )
     return here / "run"
 
 
@@ -39,12 +41,12 @@ def test_what_is_already_there_is_not_overwritten(refused, run, here):
     (here / "other").mkdir()
     (here / "other" / "thesis.tex").write_text("x")
     before = content(here)
-    refused(f"search {BRIEF} --out run", "run holds a run: go on with --resume, or give another")
+    refused(f"search {BRIEF} --out run", "run holds a run: resume with --resume, or give another")
     refused(f"search {BRIEF} --out other", "other is not empty and no run to --resume")
     refused(f"search {BRIEF} --out other/thesis.tex", "thesis.tex is a file: give another --out")
     refused(f"search {BRIEF} --out other/thesis.tex/run", "other/thesis.tex/run: Not a directory")
     refused(f"retrain DARTS_V2 {BRIEF} --out other", "other is not empty and no run to --resume")
-    refused("search --resume run --out other", "--out other with --resume run: a run goes on where")
+    refused("search --resume run --out other", "--out other with --resume run: a run resumes where")
     assert content(here) == before
 
 
@@ -109,11 +111,11 @@ def test_truncated_checkpoints(stopped, refused, tutelage, kept):
     os.truncate(stopped / checkpoint.NEWEST, kept)
     code, out, _ = tutelage("search --resume run")  # from the one before
     assert code == 0
-    assert f"{checkpoint.NEWEST} is truncated or no checkpoint: going on from" in out
+    assert f"{checkpoint.NEWEST} is truncated or no checkpoint: resuming from" in out
     for name in (checkpoint.NEWEST, checkpoint.PREVIOUS):
         os.truncate(stopped / name, kept)
     before = content(stopped)
-    refused("search --resume run", "checkpoint.pt is truncated .*no earlier one to go on from")
+    refused("search --resume run", "checkpoint.pt is truncated .*no earlier one to resume from")
     assert content(stopped) == before
 
 

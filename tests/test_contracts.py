@@ -15,7 +15,7 @@ import torch
 from binding import binder
 from teachers import teacher_file
 from test_search import TINY, KilledError, killed_at, run_toml, same_runs
-from tutelage.batch import Part
+from tutelage.batch import Batch
 from tutelage.clock import Clock
 from tutelage.config import Run
 from tutelage.multilevel import hypergradient, search_step
@@ -84,7 +84,7 @@ def join(method, search, space, dtype=torch.float64):
     torch.set_default_dtype(dtype)
     try:
         problem = make_part("method", {"name": method, **SMALL.get(method, {})})(maker)
-        if relaxation.kind == "samples":
+        if relaxation.kind == "one-shot":
             problem = without_alphas(problem)
     finally:
         torch.set_default_dtype(before)
@@ -100,7 +100,7 @@ def phases(search, space):
 def batch(images=4, side=8):
     def part():
         x = torch.randn(images, 1, side, side, dtype=torch.float64)
-        return Part(x, torch.randint(3, (images,)), torch.arange(images))
+        return Batch(x, torch.randint(3, (images,)), torch.arange(images))
 
     return SimpleNamespace(train=part(), valid=part(), unlabelled=part())
 
@@ -108,10 +108,11 @@ def batch(images=4, side=8):
 def default(triples):
     """Leave to slower runs what the default one has with another method, search or space.
 
-    What meets is two: a method and a search in mixes and phases, a search and a space in `fit`. So
-    the slow run has every method with every search in one space, and with every space under one
-    search; the exhaustive one has every triple. Chains differ in their settings alone, and a method
-    sees no difference between searches that sample paths: one of each stands for the others.
+    What meets is two: a method and a search in architecture weights and phases, a search and a
+    space in `fit`. So the slow run has every method with every search in one space, and with every
+    space under one search; the exhaustive one has every triple. Chains differ in their settings
+    alone, and a method sees no difference between searches that sample paths: one of each stands
+    for the others.
     """
     home = {search: space for _, search, space in reversed(WORKING) if space == "darts"}
     home |= {search: space for _, search, space in WORKING if space == BENCHMARK}
@@ -127,7 +128,7 @@ def default(triples):
                 return (pytest.mark.slow,)
         elif method == "single" or (search, space) == ("darts", BENCHMARK):
             narrower = space in ("s1", "s2", "s3", "s4") and search != "darts"
-            sampled = KINDS[search] == "samples" and space != BENCHMARK
+            sampled = KINDS[search] == "one-shot" and space != BENCHMARK
             return (pytest.mark.slow,) if narrower or sampled else ()
         elif search != "diverse-paths" and (search == "darts" or space == home.get(search)):
             return (pytest.mark.slow,)
@@ -145,15 +146,15 @@ PAIRS = {
 
 def fits(method, search, space):
     """Whether the search and the space give a method what it asks for."""
-    samples = KINDS[search] == "samples"
+    samples = KINDS[search] == "one-shot"
     needs = {"ennas": samples, "dna": samples and space in CHAINS}
     return needs.get(method, True)
 
 
 WORKING = [triple for triple in TRIPLES if triple[1:] in PAIRS and fits(*triple)]
-TRAINED = [triple for triple in WORKING if KINDS[triple[1]] != "draws"]
-MIXED = [triple for triple in WORKING if KINDS[triple[1]] == "relaxes"]
-READ_OFF = [triple for triple in WORKING if KINDS[triple[1]] != "samples"]
+TRAINED = [triple for triple in WORKING if KINDS[triple[1]] != "random"]
+MIXED = [triple for triple in WORKING if KINDS[triple[1]] == "relaxed"]
+DERIVED = [triple for triple in WORKING if KINDS[triple[1]] != "one-shot"]
 
 
 @pytest.mark.parametrize("triple", default(TRIPLES))
@@ -214,7 +215,7 @@ def test_one_step_changes_every_optimised_variable_and_nothing_else(triple):
         assert not all(same) if name in owned else all(same), name
 
 
-@pytest.mark.parametrize("triple", default(READ_OFF))
+@pytest.mark.parametrize("triple", default(DERIVED))
 def test_reads_off_a_genotype_that_the_space_builds(triple):
     problem, search, space = join(*triple, dtype=torch.float32)
     learner = problem.learners[0]
@@ -243,7 +244,7 @@ def test_killed_and_resumed_is_the_run_left_alone(triple, tmp_path, monkeypatch)
         save_every=0.0,
     )
     search_run(settings, tmp_path / "whole")
-    if KINDS[search] != "draws":
+    if KINDS[search] != "random":
         with monkeypatch.context() as patch, pytest.raises(KilledError):
             killed_at(patch, 1)  # in mid-epoch
             search_run(settings, tmp_path / "killed")

@@ -1,4 +1,4 @@
-"""What choices cost, what is expected of a mix, and budgets of the final network."""
+"""What choices cost, what is expected of architecture weights, and budgets of the final network."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from test_contracts import CHAINS, KINDS, TRIPLES, batch, join, rates_of, refusa
 from tutelage.multilevel import hypergradient
 from tutelage.parts import PARTS, make_part
 from tutelage.run.cost.budget import Budget
-from tutelage.run.cost.count import describe, multiply_adds, weights
-from tutelage.run.cost.table import Cost, prices_of
+from tutelage.run.cost.count import describe, flops, params
+from tutelage.run.cost.table import Cost, costs_of
 from tutelage.run.supernet.penalty import with_penalty
 from tutelage.searches.needs import fit
-from tutelage.spaces.base import Mix, Size
+from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.published import PUBLISHED
 from tutelage.virtual import Exact, leaves
@@ -31,7 +31,7 @@ PAIRS = [
     )
     for method, search, space in TRIPLES
     if method == "single"
-    and KINDS[search] != "samples"  # evolution keeps the limits there
+    and KINDS[search] != "one-shot"  # evolution keeps the limits there
     and refusal(method, search, space) is None
 ]
 
@@ -54,22 +54,23 @@ def toy(space):
 def drawn(space, seed, scale=1.0):
     """A random architecture of a space."""
     torch.manual_seed(seed)
-    return space.genotype(Mix({g: scale * torch.rand(s) for g, s in space.choices.items()}))
+    return space.genotype(ArchWeights({g: scale * torch.rand(s) for g, s in space.choices.items()}))
 
 
 def budget(search, space, limits, weight=1.0, size=TOY, image=(8, 8)):
-    return Budget(search, prices_of(space, size, image), limits, weight)
+    return Budget(search, costs_of(space, size, image), limits, weight)
 
 
-def bounds(space, prices):
+def bounds(space, costs):
     """Cost of the architectures with the fewest and with the most weights."""
-    table = {g: prices.table(space).operations[g][..., 0] for g in space.choices}
+    table = {g: costs.table(space).operations[g][..., 0] for g in space.choices}
     return [
-        prices.of(space.genotype(Mix({g: sign * x for g, x in table.items()}))) for sign in (-1, 1)
+        costs.of(space.genotype(ArchWeights({g: sign * x for g, x in table.items()})))
+        for sign in (-1, 1)
     ]
 
 
-# Prices -----------------------------------------------------------------------------------------
+# Costs -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -87,11 +88,11 @@ def bounds(space, prices):
 )
 def test_prices_add_up_to_what_describe_counts(name, size, image):
     space = space_named(name)
-    prices = prices_of(space, size, image)
+    costs = costs_of(space, size, image)
     for seed in range(4):
         genotype = drawn(space, seed)
         counted = describe(genotype, size, image[0])
-        assert prices.of(genotype) == Cost(counted.weights, counted.multiply_adds)
+        assert costs.of(genotype) == Cost(counted.params, counted.flops)
 
 
 def test_prices_of_images_that_are_no_squares():
@@ -99,8 +100,8 @@ def test_prices_of_images_that_are_no_squares():
     genotype = drawn(space, 0)
     with torch.device("meta"):
         network = space.network(genotype, size).eval()
-    expected = Cost(weights(network), multiply_adds(network, (1, *image)))
-    assert prices_of(space, size, image).of(genotype) == expected
+    expected = Cost(params(network), flops(network, (1, *image)))
+    assert costs_of(space, size, image).of(genotype) == expected
 
 
 def test_two_operations_on_one_edge_cost_both():
@@ -109,39 +110,41 @@ def test_two_operations_on_one_edge_cost_both():
     cell = replace(PUBLISHED["DARTS_V2"].cells["normal"], nodes=(twice, *nodes_of[1:]))
     genotype = Genotype("darts", {**PUBLISHED["DARTS_V2"].cells, "normal": cell})
     counted = describe(genotype, TOY, 8)
-    prices = prices_of(space_named("darts"), TOY, (8, 8))
-    assert prices.of(genotype) == Cost(counted.weights, counted.multiply_adds)
+    costs = costs_of(space_named("darts"), TOY, (8, 8))
+    assert costs.of(genotype) == Cost(counted.params, counted.flops)
 
 
 def test_the_price_of_a_separable_convolution_by_hand():
     """3x3 depthwise, 1x1, BatchNorm, twice; four cells of which 1 and 2 reduce: 4, 8, 16, 16."""
-    prices = prices_of(space_named("darts"), TOY, (8, 8))
-    sep = prices.operations["normal"][0]["sep_conv_3x3"]
+    costs = costs_of(space_named("darts"), TOY, (8, 8))
+    sep = costs.operations["normal"][0]["sep_conv_3x3"]
     normal = [(4, 8), (16, 2)]  # channels and side of the normal cells
-    assert sep.weights == sum(2 * (9 * c + c * c + 2 * c) for c, _ in normal)
-    assert sep.multiply_adds == sum(2 * (9 * c + c * c) * side**2 for c, side in normal)
-    assert prices.operations["normal"][0]["max_pool_3x3"] == Cost(0, 0)
+    assert sep.params == sum(2 * (9 * c + c * c + 2 * c) for c, _ in normal)
+    assert sep.flops == sum(2 * (9 * c + c * c) * side**2 for c, side in normal)
+    assert costs.operations["normal"][0]["max_pool_3x3"] == Cost(0, 0)
 
 
-# What is expected of a mix ----------------------------------------------------------------------
+# What is expected of architecture weights
+# ----------------------------------------------------------------------
 
 
 def test_the_expected_cost_is_the_mean_over_architectures():
-    """Node by node: every pair of edges alike, every operation but `none` by its mix."""
+    """Node by node: every pair of edges alike, every operation but `none` by its architecture
+    weights."""
     space = space_named("s3")
-    prices = prices_of(space, TOY, (8, 8))
+    costs = costs_of(space, TOY, (8, 8))
     torch.manual_seed(0)
-    mix = Mix({g: torch.rand(s).double().softmax(-1) for g, s in space.choices.items()})
-    expected = torch.tensor(prices.fixed, dtype=torch.float64)
+    arch = ArchWeights({g: torch.rand(s).double().softmax(-1) for g, s in space.choices.items()})
+    expected = torch.tensor(costs.fixed, dtype=torch.float64)
     for group, _, rows in ((g, k, r) for g, k, r in entering(space)):
         for one in rows:
             for other in rows:
                 if one < other:
                     pairs = math.comb(len(rows), 2)
                     for edge in (one, other):
-                        expected += mean_price(space, prices, mix, group, edge) / pairs
-    table = prices.table(space)
-    torch.testing.assert_close(table.expected(mix), expected, rtol=1e-12, atol=0)
+                        expected += mean_cost(space, costs, arch, group, edge) / pairs
+    table = costs.table(space)
+    torch.testing.assert_close(table.expected(arch), expected, rtol=1e-12, atol=0)
 
 
 def entering(space):
@@ -152,30 +155,30 @@ def entering(space):
             start += count
 
 
-def mean_price(space, prices, mix, group, edge):
+def mean_cost(space, costs, arch, group, edge):
     total, share = torch.zeros(2, dtype=torch.float64), 0.0
     for column, name in enumerate(space.operations[group][edge]):
         if name != "none":
-            weight = float(mix.operations[group][edge, column])
+            weight = float(arch.operations[group][edge, column])
             share += weight
-            total += weight * torch.tensor(prices.operations[group][edge][name]).double()
+            total += weight * torch.tensor(costs.operations[group][edge][name]).double()
     return total / share
 
 
 def test_a_mix_of_one_operation_an_edge_costs_what_its_architecture_costs():
     space = space_named("nasbench201")
-    prices = prices_of(space, TOY, (8, 8))
+    costs = costs_of(space, TOY, (8, 8))
     torch.manual_seed(1)
     hot = {g: torch.eye(5)[torch.randint(5, (6,))] for g in space.choices}
-    assert prices.table(space).expected(Mix(hot)).tolist() == list(
-        prices.of(space.genotype(Mix(hot)))
+    assert costs.table(space).expected(ArchWeights(hot)).tolist() == list(
+        costs.of(space.genotype(ArchWeights(hot)))
     )
 
 
 def test_weights_of_edges_say_which_are_kept():
     """With all of a node's weight shared by two edges, these are what the node costs."""
     space = space_named("s2")
-    prices = prices_of(space, TOY, (8, 8))
+    costs = costs_of(space, TOY, (8, 8))
     operations, edges = {}, {}
     for group, shape in space.choices.items():
         operations[group] = torch.zeros(shape)
@@ -183,8 +186,8 @@ def test_weights_of_edges_say_which_are_kept():
         edges[group] = torch.zeros(shape[0])
     for group, _, rows in entering(space):
         edges[group][rows[-2:]] = 0.5
-    mix = Mix(operations, edges=edges)
-    assert prices.table(space).expected(mix).tolist() == list(prices.of(space.genotype(mix)))
+    arch = ArchWeights(operations, edges=edges)
+    assert costs.table(space).expected(arch).tolist() == list(costs.of(space.genotype(arch)))
 
 
 @pytest.mark.parametrize(("search", "space"), PAIRS)
@@ -196,8 +199,8 @@ def test_the_penalty_has_the_gradient_of_finite_differences(search, space):
         for name, leaf in relaxation.alphas(fitted).items()
     }
     size = toy(fitted)
-    low, _ = bounds(fitted, prices_of(fitted, size, (8, 8)))
-    limits = (low.weights * 1.01, low.multiply_adds * 1.02)
+    low, _ = bounds(fitted, costs_of(fitted, size, (8, 8)))
+    limits = (low.params * 1.01, low.flops * 1.02)
     asked = budget(relaxation, fitted, limits, 0.7, size)
     (penalty,) = asked.penalties([fitted], 1, torch.device("cpu"))
     variables = [x.requires_grad_() for x in leaves(alphas)]

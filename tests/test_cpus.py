@@ -138,10 +138,12 @@ finally:
 
 
 def test_the_command_lines_threads_soon_sleep_when_they_wait():
-    said = environment(COMMAND)
-    assert "{'GOMP_SPINCOUNT': '10000', 'OMP_WAIT_POLICY': None}" in said
-    if "OPENMP DISPLAY ENVIRONMENT" in said and "GOMP_" in said:  # GNU's, as torch for Linux has it
-        assert "GOMP_SPINCOUNT = '10000'" in said
+    message = environment(COMMAND)
+    assert "{'GOMP_SPINCOUNT': '10000', 'OMP_WAIT_POLICY': None}" in message
+    if (
+        "OPENMP DISPLAY ENVIRONMENT" in message and "GOMP_" in message
+    ):  # GNU's, as torch for Linux has it
+        assert "GOMP_SPINCOUNT = '10000'" in message
 
 
 @pytest.mark.parametrize(

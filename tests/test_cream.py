@@ -21,7 +21,7 @@ from tutelage.run.job import checkpoint
 from tutelage.run.search import search_run
 from tutelage.run.supernet.penalty import without_alphas
 from tutelage.searches.evolution import Evolution
-from tutelage.spaces.base import Mix
+from tutelage.spaces.base import ArchWeights
 from tutelage.virtual import Exact, FiniteDifference, Rate, leaves
 from unrolled import unrolled
 from written_runs import read_rows
@@ -48,9 +48,9 @@ def test_cream_weighs_the_best_matching_paths_answer_against_the_labels():
     z = net(w, seen.A["alphas"], x)
     answers, rho = [], []
     for operations in [(0, 1), (2, 2)]:
-        mix = Mix(**path_of(*operations))
-        answers.append(net.under(w, mix, x)[0])
-        part = net.under(w, mix, x[:3])[0] - z[:3]
+        arch = ArchWeights(**path_of(*operations))
+        answers.append(net.under(w, arch, x)[0])
+        part = net.under(w, arch, x[:3])[0] - z[:3]
         rho.append(float((part @ theta["weight"].T + theta["bias"]).mean().sigmoid()))
     best = rho.index(max(rho))
     p, q = answers[best].softmax(1), z.log_softmax(1)
@@ -86,7 +86,7 @@ def test_the_board_takes_the_better_and_none_twice():
     assert board["loss"].tolist() == [2.0, 1.0]  # the old one is left as it was
 
 
-def test_a_path_replaces_the_worst_that_it_beats_at_no_more_multiply_adds():
+def test_a_path_replaces_the_worst_that_it_beats_at_no_more_flops():
     board = empty(path_of(0, 0), 3)
     for path, loss, cost in [((0, 0), 3.0, 10.0), ((0, 1), 2.0, 30.0), ((0, 2), 1.0, 50.0)]:
         board = entered(board, path_of(*path), loss, cost)
@@ -113,7 +113,7 @@ def test_cream_measures_a_path_of_its_mix_after_every_step():
     rows = board["paths"]["operations"]["normal"][0]
     assert rows.sum(1).tolist() == [1.0, 1.0]
     net = problem.learners[0].net
-    z = net.under(variables["w"], Mix({"normal": rows}), batch.valid.x)[0]
+    z = net.under(variables["w"], ArchWeights({"normal": rows}), batch.valid.x)[0]
     assert float(board["loss"][0]) == pytest.approx(float(F.cross_entropy(z, batch.valid.y)))
 
 
@@ -126,11 +126,11 @@ class ToySampled(ToyRelaxation):
     def alphas(self):
         return {}
 
-    def mix(self, alphas, clock):
+    def relax(self, alphas, clock):
         return self.paths(1)[0]
 
     def paths(self, count):
-        return [mix_of(torch.randint(OPS, (EDGES,))) for _ in range(count)]
+        return [arch_of(torch.randint(OPS, (EDGES,))) for _ in range(count)]
 
 
 class SampledMake(ToyMake):
@@ -139,21 +139,21 @@ class SampledMake(ToyMake):
     def supernet(self):
         return Net(lambda: self.module().double(), ToySampled(), self.clock)
 
-    def multiply_adds(self, mix):
-        return float(mix.operations["normal"] @ torch.tensor([1.0, 10.0, 100.0]).double() @ ONES)
+    def flops_of(self, arch):
+        return float(arch.operations["normal"] @ torch.tensor([1.0, 10.0, 100.0]).double() @ ONES)
 
 
 ONES = torch.ones(EDGES, dtype=torch.float64)
 
 
-def mix_of(operations):
+def arch_of(operations):
     rows = F.one_hot(torch.as_tensor(operations), OPS).double()
-    return Mix({"normal": rows}, edges={"normal": ONES.clone()})
+    return ArchWeights({"normal": rows}, edges={"normal": ONES.clone()})
 
 
 def tree_of(operations):
-    mix = mix_of(operations)
-    return {"operations": mix.operations, "edges": mix.edges}
+    arch = arch_of(operations)
+    return {"operations": arch.operations, "edges": arch.edges}
 
 
 def sampled(method, path=(2, 0), board=((0, 1), (2, 2))):
@@ -170,7 +170,7 @@ def sampled(method, path=(2, 0), board=((0, 1), (2, 2))):
 def rho_of(net, variables, operations, student, x):
     """ρ of a path of the board, as the docstring says it."""
     theta, w = variables["A"]["match"], variables["w"]
-    apart = net.under(w, mix_of(operations), x)[0] - student
+    apart = net.under(w, arch_of(operations), x)[0] - student
     return float((apart @ theta["weight"].T + theta["bias"]).mean().sigmoid())
 
 
@@ -179,10 +179,10 @@ def test_the_student_is_the_sampled_path():
     loss, notes = problem.levels[0].loss(SimpleNamespace(**variables), batch)
     x, y, _ = batch.train
     net, w = problem.learners[0].net, variables["w"]
-    z = net.under(w, mix_of((2, 0)), x)[0]
+    z = net.under(w, arch_of((2, 0)), x)[0]
     rho = [rho_of(net, variables, path, z[:3], x[:3]) for path in ((0, 1), (2, 2))]
     best = rho.index(max(rho))
-    teacher = net.under(w, mix_of(((0, 1), (2, 2))[best]), x)[0]
+    teacher = net.under(w, arch_of(((0, 1), (2, 2))[best]), x)[0]
     taught = -float((teacher.softmax(1) * z.log_softmax(1)).sum(1).mean())
     expected = 0.5 * (rho[best] * taught + (2 - rho[best]) * float(F.cross_entropy(z, y)))
     assert float(loss) == pytest.approx(expected, rel=1e-12)
@@ -194,7 +194,7 @@ def test_before_the_board_teaches_the_student_learns_from_labels():
     problem, variables, batch = sampled(Cream(warmup=0.5))
     loss, notes = problem.levels[0].loss(SimpleNamespace(**variables), batch)
     x, y, _ = batch.train
-    z = problem.learners[0].net.under(variables["w"], mix_of((2, 0)), x)[0]
+    z = problem.learners[0].net.under(variables["w"], arch_of((2, 0)), x)[0]
     assert float(loss) == pytest.approx(float(F.cross_entropy(z, y)), rel=1e-12)
     assert set(notes) == {"students"}
 
@@ -239,34 +239,34 @@ def test_the_path_that_was_trained_is_judged_and_another_is_drawn():
     (path,) = paths_of(variables["board"])
     torch.testing.assert_close(path, tree_of((2, 0)))
     x, y, _ = batch.valid
-    z = problem.learners[0].net.under(variables["w"], mix_of((2, 0)), x)[0]
+    z = problem.learners[0].net.under(variables["w"], arch_of((2, 0)), x)[0]
     assert float(variables["board"]["loss"][0]) == pytest.approx(float(F.cross_entropy(z, y)))
     assert float(variables["board"]["cost"][0]) == 101.0
     torch.manual_seed(0)
     (drawn,) = problem.learners[0].net.paths(1)
     torch.testing.assert_close(variables["path"]["operations"], drawn.operations)
     (seed,) = problem.extra(Seeds).ask(variables)
-    assert seed.operations["normal"].equal(mix_of((2, 0)).operations["normal"])
+    assert seed.operations["normal"].equal(arch_of((2, 0)).operations["normal"])
     assert seed.chosen == {"normal": [[2], [0]]}
 
 
 def test_a_probe_lets_the_best_match_of_the_fitted_images_teach_others():
     problem, variables, batch = sampled(Cream(board=3))
     torch.manual_seed(3)
-    said = problem.extra(Probe).ask(variables, batch.train, batch.valid)
+    message = problem.extra(Probe).ask(variables, batch.train, batch.valid)
     torch.manual_seed(3)
     net, w = problem.learners[0].net, variables["w"]
     students = net.paths(2)
-    expected = torch.stack([net.under(w, mix, batch.valid.x)[0] for mix in students])
-    torch.testing.assert_close(said.students, expected)
+    expected = torch.stack([net.under(w, arch, batch.valid.x)[0] for arch in students])
+    torch.testing.assert_close(message.students, expected)
     x, board = batch.train.x, ((0, 1), (2, 2))
-    answers = [net.under(w, mix, x)[0] for mix in students]
+    answers = [net.under(w, arch, x)[0] for arch in students]
     rho = [sum(rho_of(net, variables, path, z, x) for z in answers) for path in board]
     best = board[rho.index(max(rho))]
-    torch.testing.assert_close(said.teacher, net.under(w, mix_of(best), batch.valid.x)[0])
+    torch.testing.assert_close(message.teacher, net.under(w, arch_of(best), batch.valid.x)[0])
     _, without, _ = sampled(Cream(), board=())
     assert problem.extra(Probe).ask(without, batch.train, batch.valid).teacher is None
-    assert said.students.shape == (2, 7, CLASSES)
+    assert message.students.shape == (2, 7, CLASSES)
 
 
 @pytest.mark.slow

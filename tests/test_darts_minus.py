@@ -18,7 +18,7 @@ from tutelage.spaces.nb201 import NASBENCH201
 
 def beta(epoch, epochs=50, **settings):
     alphas = DartsMinus().alphas(DARTS)
-    return DartsMinus(**settings).mix(alphas, Clock(epoch=epoch, epochs=epochs)).auxiliary
+    return DartsMinus(**settings).relax(alphas, Clock(epoch=epoch, epochs=epochs)).auxiliary
 
 
 def test_the_skip_fades_linearly():
@@ -62,7 +62,7 @@ def test_it_asks_for_the_skip_only_where_it_has_weight(space):
 
 
 @pytest.mark.parametrize("space", [DARTS, S2, NASBENCH201], ids=lambda space: space.name)
-def test_the_skip_is_not_read_off(space):
+def test_the_skip_is_not_derived(space):
     search = DartsMinus(factor=100.0)
     fitted = fit(search, space)
     for seed in range(20):
@@ -74,10 +74,10 @@ def test_the_skip_is_not_read_off(space):
 
 def test_the_skip_stands_outside_of_the_softmax():
     alphas = {group: torch.randn(shape) for group, shape in DARTS.choices.items()}
-    mix = DartsMinus().mix(alphas, Clock(epoch=3, epochs=50))
-    for group, weights in mix.operations.items():
+    arch = DartsMinus().relax(alphas, Clock(epoch=3, epochs=50))
+    for group, weights in arch.operations.items():
         assert torch.equal(weights, alphas[group].softmax(-1))
-    assert mix.edges is None and mix.chosen is None
+    assert arch.edges is None and arch.chosen is None
 
 
 def test_an_edge_without_operations_has_its_skip_still():
@@ -87,9 +87,9 @@ def test_an_edge_without_operations_has_its_skip_still():
     seen = {}
     net.skeleton.cells[0].register_forward_hook(lambda _, args, y: seen.update(x=args[0], y=y))
     alphas = {"cell": torch.zeros(6, 5, dtype=torch.float64)}
-    mix = DartsMinus().mix(alphas, Clock(epoch=20, epochs=50))
-    mix.operations["cell"].zero_()
-    net(torch.randn(2, 3, 8, 8, dtype=torch.float64), mix)
+    arch = DartsMinus().relax(alphas, Clock(epoch=20, epochs=50))
+    arch.operations["cell"].zero_()
+    net(torch.randn(2, 3, 8, 8, dtype=torch.float64), arch)
     b = 0.6
     first = b
     second = b * (1 + first)

@@ -16,10 +16,10 @@ from tutelage.data.augment import (
     cut_out,
     normalise,
 )
-from tutelage.data.draws import draws
 from tutelage.data.erasing import erase, rectangles
 from tutelage.data.images import InMemory, Labelled
 from tutelage.data.randaugment import OFF, RandAugment, rand_augment
+from tutelage.data.seeding import generator
 
 MEAN, STD = (0.5, 0.25, 0.4), (0.2, 0.3, 0.25)
 ZERO, ONE = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)
@@ -106,8 +106,8 @@ def test_cut_out_hides_a_whole_square_away_from_the_borders_and_a_quarter_in_a_c
 
 def test_augment_composes_the_loops_with_the_draws_of_its_generator():
     pixels, how = pictures(count=32), Augmentation(crop=2, flip=True, cutout=3)
-    got = augment(pixels, how, MEAN, STD, draws(3, "train", 1, 2))
-    chance = draws(3, "train", 1, 2).random((5, 32))
+    got = augment(pixels, how, MEAN, STD, generator(3, "train", 1, 2))
+    chance = generator(3, "train", 1, 2).random((5, 32))
     for i, image in enumerate(pixels.numpy()):
         top, left = int(chance[0, i] * 5), int(chance[1, i] * 5)
         window = slow_crop_and_flip(image, 2, top, left, chance[2, i] >= 0.5)
@@ -119,7 +119,7 @@ def test_augment_composes_the_loops_with_the_draws_of_its_generator():
 def test_every_shift_and_both_directions_come_up_equally_often():
     width = 4096
     pixels = torch.arange(1, 4, dtype=torch.uint8).view(1, 1, 1, 3).expand(width, 1, 1, 3)
-    x = augment(pixels, Augmentation(crop=1, flip=True), (0.0,), (1 / 255,), draws(0, "x"))
+    x = augment(pixels, Augmentation(crop=1, flip=True), (0.0,), (1 / 255,), generator(0, "x"))
     rows = {tuple(row) for row in x.round().int().view(width, 3).tolist()}
     flipped = {(3, 2, 1), (0, 3, 2), (2, 1, 0)}
     assert rows == flipped | {(1, 2, 3), (2, 3, 0), (0, 1, 2), (0, 0, 0)}
@@ -132,8 +132,8 @@ def test_every_shift_and_both_directions_come_up_equally_often():
 
 def test_switching_one_option_leaves_the_draws_of_the_others_alone():
     pixels = pictures()
-    whole = augment(pixels, Augmentation(2, True, 0), MEAN, STD, draws(0, "x"))
-    holed = augment(pixels, Augmentation(2, True, 3), MEAN, STD, draws(0, "x"))
+    whole = augment(pixels, Augmentation(2, True, 0), MEAN, STD, generator(0, "x"))
+    holed = augment(pixels, Augmentation(2, True, 3), MEAN, STD, generator(0, "x"))
     assert torch.equal(holed, torch.where(holed == 0, 0.0, whole))
     assert not torch.equal(holed, whole)
 
@@ -150,8 +150,8 @@ def test_augmentation_takes_the_sets_own_treatment_unless_told_otherwise():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_a_gpu_makes_the_same_batch():
     pixels, how = pictures(count=32), Augmentation(2, True, 3)
-    here = augment(pixels, how, MEAN, STD, draws(0, "x"))
-    there = augment(pixels.cuda(), how, MEAN, STD, draws(0, "x"))
+    here = augment(pixels, how, MEAN, STD, generator(0, "x"))
+    there = augment(pixels.cuda(), how, MEAN, STD, generator(0, "x"))
     assert torch.equal(here, there.cpu())
 
 
@@ -169,15 +169,15 @@ def slow_erase(x, rectangles, noise):
 
 def test_erasing_fills_the_rectangles_that_a_loop_fills():
     x = normalise(pictures(count=64, height=20, width=15), MEAN, STD)
-    random = draws(1, "x")
+    random = generator(1, "x")
     drawn = rectangles(64, 20, 15, 0.4, random).T
     noise = random.standard_normal(3 * sum(tall * wide for *_, tall, wide in drawn), np.float32)
     want = slow_erase(x.numpy(), drawn.tolist(), noise.tolist())
-    np.testing.assert_array_equal(erase(x, 0.4, draws(1, "x")).numpy(), want)
+    np.testing.assert_array_equal(erase(x, 0.4, generator(1, "x")).numpy(), want)
 
 
 def test_erased_rectangles_have_the_papers_areas_and_proportions():
-    drawn = rectangles(20_000, 60, 40, 0.2, draws(0, "x"))
+    drawn = rectangles(20_000, 60, 40, 0.2, generator(0, "x"))
     top, left, tall, wide = drawn[:, drawn[2] > 0]
     assert abs(len(top) / 20_000 - 0.2) < 4 * (0.16 / 20_000) ** 0.5
     assert (top >= 0).all() and (top + tall <= 60).all() and (tall < 60).all()
@@ -191,9 +191,9 @@ def test_erased_rectangles_have_the_papers_areas_and_proportions():
 def test_random_operations_come_before_normalisation_and_noise_after_it():
     pixels = pictures(count=32, height=20, width=20)
     how = Augmentation(crop=2, flip=True, randaugment=RandAugment(2), erasing=0.5)
-    random = draws(3, "train", 1, 2)
+    random = generator(3, "train", 1, 2)
     shifted = augment(pixels, replace(how, randaugment=OFF, erasing=0), ZERO, ONE, random)
     whole = shifted.round().to(torch.uint8)
     operated = rand_augment(whole, how.randaugment, (128, 64, 102), random)
     want = erase(normalise(operated, MEAN, STD), 0.5, random)
-    assert torch.equal(augment(pixels, how, MEAN, STD, draws(3, "train", 1, 2)), want)
+    assert torch.equal(augment(pixels, how, MEAN, STD, generator(3, "train", 1, 2)), want)

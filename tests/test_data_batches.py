@@ -8,8 +8,8 @@ from PIL import Image
 from tutelage.data import DataError
 from tutelage.data.augment import Augmentation, augment
 from tutelage.data.batches import Stream, in_order
-from tutelage.data.draws import draws
 from tutelage.data.images import InMemory, Labelled, OnDisk, Unlabelled
+from tutelage.data.seeding import generator
 from tutelage.data.splits import held_out, load_split, save_split, split
 
 CPU = torch.device("cpu")
@@ -37,13 +37,13 @@ def test_draws_are_philox_of_seed_name_and_counter():
     digest = 0xB9E25AACF295904E  # of "train": it must never change, or runs cannot be resumed
     key = np.array([7, digest], np.uint64)
     philox = np.random.Philox(key=key, counter=np.array([0, 3, 1, 0], np.uint64))
-    got = draws(7, "train", 3, 1).random(4)
+    got = generator(7, "train", 3, 1).random(4)
     np.testing.assert_array_equal(got, np.random.Generator(philox).random(4))
 
 
 def test_draws_differ_in_every_argument():
     first = [
-        draws(*arguments).random()
+        generator(*arguments).random()
         for arguments in [(0, "a"), (1, "a"), (0, "b"), (0, "a", 1), (0, "a", 0, 1)]
     ]
     assert len(set(first)) == 5
@@ -156,7 +156,11 @@ def test_a_batch_is_augmented_with_the_draws_of_its_step():
     s = stream(how=how, batch_size=8)
     part = s.batch(4, 2)
     want = augment(
-        s.data.images.take(part.position), how, (0.0,), (1 / 255,), draws(0, "train/augment", 4, 2)
+        s.data.images.take(part.position),
+        how,
+        (0.0,),
+        (1 / 255,),
+        generator(0, "train/augment", 4, 2),
     )
     assert torch.equal(part.x, want)
 

@@ -18,10 +18,10 @@ from tutelage.config import Data
 from tutelage.data import DataError, folder
 from tutelage.data.augment import augmentation
 from tutelage.data.batches import Stream, in_order
-from tutelage.data.draws import draws
 from tutelage.data.images import InMemory, OnDisk
 from tutelage.data.randaugment import jitter
 from tutelage.data.read import read
+from tutelage.data.seeding import generator
 from tutelage.data.windows import Windows, central, fallback
 from tutelage.run.search import search_run
 
@@ -59,7 +59,7 @@ def slow_box(least, numbers, width, height):
 
 @pytest.mark.parametrize(("width", "height"), [(500, 375), (64, 64), (100, 300), (2000, 100)])
 def test_a_window_is_the_one_that_the_numbers_name(width, height):
-    windows = Windows.draw(500, 0.08, draws(0, "x"))
+    windows = Windows.draw(500, 0.08, generator(0, "x"))
     named = 0
     for position in range(500):
         want = slow_box(0.08, windows.chance[position].tolist(), width, height)
@@ -75,7 +75,7 @@ def test_a_window_is_the_one_that_the_numbers_name(width, height):
 
 
 def test_windows_cover_the_areas_and_proportions():
-    windows = Windows.draw(20_000, 0.25, draws(0, "x"))
+    windows = Windows.draw(20_000, 0.25, generator(0, "x"))
     boxes = np.array([windows.box(position, 400, 400) for position in range(20_000)])
     wide, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     assert abs((wide / tall).min() - 3 / 4) < 0.02
@@ -115,7 +115,7 @@ def test_a_batch_is_made_of_the_windows_of_its_step(photographs):
     assert s.augmentation.crop == 0
     paths = folder.listing(photographs, "train").paths
     part = s.batch(3, 2)
-    windows = Windows(0.2, draws(0, "train/windows", 3, 2).random((5, 22)))
+    windows = Windows(0.2, generator(0, "train/windows", 3, 2).random((5, 22)))
     for position, place in enumerate(part.position.tolist()):
         with Image.open(paths[place]) as picture:
             box = windows.box(position, *picture.size)
@@ -166,7 +166,7 @@ def test_windows_of_images_in_memory(photographs):
     settings = Data(str(photographs), resolution=24, colour="rgb", rescale=0.3, memory="load")
     data = read(settings, "train")
     assert type(data.images) is InMemory
-    windows = Windows.draw(3, 0.3, draws(0, "x"))
+    windows = Windows.draw(3, 0.3, generator(0, "x"))
     index = torch.tensor([4, 9, 2])
     got = data.images.take(index, windows)
     for position, place in enumerate(index.tolist()):
@@ -221,9 +221,9 @@ def test_what_cannot_be_is_refused(photographs):
 def test_jitter_is_pillows_in_an_order_of_every_image():
     pixels = torch.randint(0, 256, (60, 3, 9, 7), dtype=torch.uint8)
     before = pixels.clone()
-    got = jitter(pixels, 0.4, draws(2, "x"))
+    got = jitter(pixels, 0.4, generator(2, "x"))
     assert torch.equal(pixels, before)
-    random = draws(2, "x")
+    random = generator(2, "x")
     order, chance = random.random((3, 60)).argsort(0), random.random((3, 60))
     kinds = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
     for k in range(60):

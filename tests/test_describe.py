@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.run.cost.count import describe, multiply_adds
+from tutelage.run.cost.count import describe, flops
 from tutelage.run.networks.files import build
 from tutelage.spaces.base import Size
 from tutelage.spaces.genotype import Genotype
@@ -23,30 +23,30 @@ from tutelage.spaces.published import PUBLISHED
     ],
 )
 def test_weights_on_cifar_equal_the_original_code(name, classes, expected):
-    assert describe(PUBLISHED[name], Size(36, 20, classes)).weights == expected
+    assert describe(PUBLISHED[name], Size(36, 20, classes)).params == expected
 
 
-def test_weights_with_auxiliary_head_equal_the_original_code():
-    assert describe(PUBLISHED["DARTS_V2"], Size(36, 20, 10)).weights_with_auxiliary == 3_825_768
+def test_params_with_auxiliary_head_equal_the_original_code():
+    assert describe(PUBLISHED["DARTS_V2"], Size(36, 20, 10)).params_with_auxiliary == 3_825_768
 
 
 def test_the_imagenet_form_equals_the_original_code():
-    description = describe(PUBLISHED["DARTS_V2"], Size(48, 14, 1000, form="imagenet"))
-    assert description.weights == 4_718_752
-    assert description.weights_with_auxiliary == 5_979_528
+    description = describe(PUBLISHED["DARTS_V2"], Size(48, 14, 1000, stem="imagenet"))
+    assert description.params == 4_718_752
+    assert description.params_with_auxiliary == 5_979_528
     assert description.side == 224
 
 
-def test_multiply_adds_of_the_imagenet_form():
+def test_flops_of_the_imagenet_form():
     """The paper prints 574 million; convolutions and the classifier make 530 (its issue 46)."""
-    size = Size(48, 14, 1000, form="imagenet")
+    size = Size(48, 14, 1000, stem="imagenet")
     with torch.device("meta"):
         expected = counted_by_hooks(build(PUBLISHED["DARTS_V2"], size).eval(), (3, 224, 224))
-    assert describe(PUBLISHED["DARTS_V2"], size).multiply_adds == expected == 529_911_552
+    assert describe(PUBLISHED["DARTS_V2"], size).flops == expected == 529_911_552
 
 
 def counted_by_hooks(network, shape):
-    """Count multiply-adds from the shapes that every convolution and linear map sees."""
+    """Count FLOPs from the shapes that every convolution and linear map sees."""
     total = 0
 
     def count(module, inputs, output):
@@ -63,16 +63,16 @@ def counted_by_hooks(network, shape):
 
 
 @pytest.mark.parametrize(
-    ("form", "channels", "side"), [("cifar", 1, 8), ("cifar", 3, 20), ("imagenet", 3, 64)]
+    ("stem", "channels", "side"), [("cifar", 1, 8), ("cifar", 3, 20), ("imagenet", 3, 64)]
 )
-def test_multiply_adds_equal_a_count_by_layers(form, channels, side):
-    size = Size(4, 5, 7, channels, form)
+def test_flops_equal_a_count_by_layers(stem, channels, side):
+    size = Size(4, 5, 7, channels, stem)
     description = describe(PUBLISHED["DARTS_V1"], size, side)
     network = build(PUBLISHED["DARTS_V1"], size).eval()
-    assert description.multiply_adds == counted_by_hooks(network, (channels, side, side))
+    assert description.flops == counted_by_hooks(network, (channels, side, side))
 
 
-def test_multiply_adds_of_a_convolution_by_hand():
+def test_flops_of_a_convolution_by_hand():
     with torch.device("meta"):
         network = nn.Sequential(
             nn.Conv2d(4, 8, 3, padding=1, groups=4, bias=False),
@@ -80,21 +80,21 @@ def test_multiply_adds_of_a_convolution_by_hand():
             nn.Flatten(),
             nn.Linear(8, 5),
         )
-    assert multiply_adds(network, (4, 6, 6)) == 8 * 36 * 9 + 8 * 5
+    assert flops(network, (4, 6, 6)) == 8 * 36 * 9 + 8 * 5
 
 
 def test_text_and_json_say_the_same():
     genotype, size = PUBLISHED["DARTS_V2"], Size(36, 20, 10)
     description = describe(genotype, size)
     values = json.loads(json.dumps(description.as_dict()))
-    assert values["weights"] == 3_349_342
+    assert values["params"] == 3_349_342
     assert Genotype.from_dict(values["genotype"]) == genotype
     assert Size(**values["size"]) == size
     text = description.as_text()
     for shown in (
         "3,349,342",
         "3,825,768",
-        f"{values['multiply_adds']:,}",
+        f"{values['flops']:,}",
         "36 channels, 20 cells, 10 classes",
         "on one 3 x 32 x 32 image",
         genotype.as_text(),
@@ -104,7 +104,7 @@ def test_text_and_json_say_the_same():
 
 def test_nothing_is_allocated():
     described = describe(PUBLISHED["DARTS_V2"], Size(2000, 20, 10))  # 40 GB of weights
-    assert described.weights > 5e9
+    assert described.params > 5e9
 
 
 def test_bad_input_is_one_sentence():

@@ -38,8 +38,8 @@ def measured(space, seed=0):
 def per_edge(space, paths):
     """Of every edge, the operations that paths keep of it, in their order."""
     found = {}
-    for genes in paths:
-        for group, edge, name in kept(space, genes):
+    for encoding in paths:
+        for group, edge, name in kept(space, encoding):
             found.setdefault((group, edge), []).append(name)
     return found
 
@@ -55,7 +55,9 @@ def test_paths_have_no_operation_of_an_edge_in_common(space, known):
     for rule in ("exact", "printed", "direct"):
         for _ in range(5):
             paths = DiversePaths(rule).paths(space, 3, diversity, flops)
-            assert len(paths) == 3 and all(len(genes) == len(bounds(space)) for genes in paths)
+            assert len(paths) == 3 and all(
+                len(encoding) == len(bounds(space)) for encoding in paths
+            )
             for names in per_edge(space, paths).values():
                 assert len(set(names)) == len(names)
 
@@ -66,8 +68,8 @@ def test_all_operations_are_drawn_equally_often_in_every_pick(known):
     diversity = measured(NASBENCH201) if known else {}
     counts = Counter()
     for _ in range(draws):
-        for place, genes in enumerate(DiversePaths().paths(NASBENCH201, 3, diversity, flops)):
-            counts.update((place, edge, gene) for edge, gene in enumerate(genes))
+        for place, encoding in enumerate(DiversePaths().paths(NASBENCH201, 3, diversity, flops)):
+            counts.update((place, edge, gene) for edge, gene in enumerate(encoding))
     assert len(counts) == 3 * 6 * 5
     assert all(near(count, draws, 1 / 5) for count in counts.values())
 
@@ -76,8 +78,8 @@ def test_darts_cells_keep_uniform_edges_and_operations():
     draws, diversity = 250, measured(DARTS)
     counts, sources = Counter(), Counter()
     for _ in range(draws):
-        for genes in DiversePaths().paths(DARTS, 2, diversity, flops):
-            last = [(edge, name) for g, edge, name in kept(DARTS, genes) if (g, edge > 8) == END]
+        for encoding in DiversePaths().paths(DARTS, 2, diversity, flops):
+            last = [(edge, name) for g, edge, name in kept(DARTS, encoding) if (g, edge > 8) == END]
             sources[tuple(edge for edge, _ in last)] += 1
             counts.update(name for _, name in last)
     assert len(sources) == 10 and len(counts) == 7
@@ -133,7 +135,7 @@ def test_as_many_paths_as_operations_use_all_of_them():
     orders, diversity = Counter(), measured(NASBENCH_MACRO)
     for _ in range(600):
         paths = DiversePaths().paths(NASBENCH_MACRO, 3, diversity, flops)
-        orders[tuple(genes[0] for genes in paths)] += 1
+        orders[tuple(encoding[0] for encoding in paths)] += 1
     assert set(orders) == set(permutations(range(3)))
     assert all(near(count, 600, 1 / 6) for count in orders.values())
 

@@ -15,7 +15,7 @@ from binding import binder
 from retraining import DIGITS, SMALL, train
 from teachers import chain, even, saved, teacher_file
 from test_search import TINY, KilledError, killed_at, same_runs
-from tutelage.batch import Part
+from tutelage.batch import Batch
 from tutelage.clock import Clock
 from tutelage.config import Run
 from tutelage.extras import Score
@@ -58,7 +58,7 @@ def maker(space=SPACE, search=None, size=SIZE, pictures=GREY):
 
 
 def part(images=4, side=8):
-    return Part(
+    return Batch(
         torch.randn(images, 1, side, side), torch.randint(3, (images,)), torch.arange(images)
     )
 
@@ -122,14 +122,14 @@ def by_hand(problem, path, x, places=(3, 4, 5)):
     wanted = [
         normalised(pooled(maps[at], side)) for at, side in zip(places, (4, 2, 1), strict=True)
     ]
-    said, layers = [], iter(network.layers)
+    answers, layers = [], iter(network.layers)
     for stage, depth in enumerate((2, 1, 2)):
         y = mapped(w["into"][stage - 1], wanted[stage - 1]) if stage else network.frame.stem(x)
         for _ in range(depth):
             y = next(layers)(y, 0.0)
-        said.append(mapped(w["out"][stage], y))
+        answers.append(mapped(w["out"][stage], y))
     assert net.module.stages == [0, 0, 1, 2, 2]
-    return said, wanted
+    return answers, wanted
 
 
 def test_stage_losses_are_those_of_plain_loops():
@@ -138,9 +138,9 @@ def test_stage_losses_are_those_of_plain_loops():
     path = path_of(problem, 3)
     torch.manual_seed(3)  # the same one is drawn
     loss, notes = problem.levels[0].loss(SimpleNamespace(**problem.variables), batch)
-    said, wanted = by_hand(problem, path, batch.train.x)
+    answers, wanted = by_hand(problem, path, batch.train.x)
     expected = []
-    for a, b in zip(said, wanted, strict=True):
+    for a, b in zip(answers, wanted, strict=True):
         pairs = list(zip(a.flatten().tolist(), b.flatten().tolist(), strict=True))
         expected.append(sum((p - q) ** 2 for p, q in pairs) / len(pairs))
     assert notes["stages"].tolist() == [pytest.approx(expected, rel=1e-10)]
@@ -150,9 +150,10 @@ def test_stage_losses_are_those_of_plain_loops():
 def test_the_score_is_the_relative_distance_by_hand():
     problem = joined()
     path, images = path_of(problem, 5), part()
-    said, wanted = by_hand(problem, path, images.x)
+    answers, wanted = by_hand(problem, path, images.x)
     expected = -sum(
-        float((a - b).abs().mean() / b.flatten().std()) for a, b in zip(said, wanted, strict=True)
+        float((a - b).abs().mean() / b.flatten().std())
+        for a, b in zip(answers, wanted, strict=True)
     )
     assert float(problem.extra(Score).ask(problem.variables, path, images)) == pytest.approx(
         expected
@@ -239,8 +240,8 @@ def test_maps_that_supervise_can_be_named():
     path, images = path_of(problem, 1), SimpleNamespace(train=part())
     torch.manual_seed(1)
     loss, _ = problem.levels[0].loss(SimpleNamespace(**problem.variables), images)
-    said, wanted = by_hand(problem, path, images.train.x, (0, 2, 4))
-    expected = sum(float(F.mse_loss(a, b)) for a, b in zip(said, wanted, strict=True))
+    answers, wanted = by_hand(problem, path, images.train.x, (0, 2, 4))
+    expected = sum(float(F.mse_loss(a, b)) for a, b in zip(answers, wanted, strict=True))
     assert float(loss) == pytest.approx(expected, rel=1e-10)
 
 
@@ -306,7 +307,7 @@ def test_what_is_trained_by_no_label_is_judged_by_none(tmp_path):
     torch.set_default_dtype(torch.float32)
     found = search_run(settings(teacher_file()), tmp_path / "run")
     rows = read_rows(tmp_path / "run")
-    assert found.marks == [{}] == rows[-1]["learners"]
+    assert found.scores == [{}] == rows[-1]["learners"]
     assert "accuracy" not in json.dumps(rows)
     for row in rows[:-1]:
         if row["event"] == "epoch":
@@ -348,6 +349,6 @@ def test_a_retrained_resnet_teaches(tmp_path):
     torch.set_default_dtype(torch.float32)
     narrow = replace(SMALL, cells=None)  # a ResNet has as many layers as it has
     result = retrain(PUBLISHED["resnet18"], DIGITS, narrow, tmp_path / "teacher")
-    assert result["params"] == describe(PUBLISHED["resnet18"], Size(4, 8, 10, 1)).weights
+    assert result["params"] == describe(PUBLISHED["resnet18"], Size(4, 8, 10, 1)).params
     found = search_run(settings(str(tmp_path / "teacher")), tmp_path / "run")
     assert found.genotype.space == NASBENCH_MACRO.name

@@ -25,9 +25,9 @@ CONTRAST = torch.tensor([1.0, -0.5, 2.0, 0.3], dtype=torch.float64)
 
 
 def draws(alphas, count):
-    """Many independent draws (count, ops), and the leaf (count, ops) that they come from."""
+    """Many independent samples (count, ops), and the leaf (count, ops) that they come from."""
     rows = alphas.expand(count, -1).clone().requires_grad_()
-    return DrNas().mix({"normal": rows}, Clock()).operations["normal"], rows
+    return DrNas().relax({"normal": rows}, Clock()).operations["normal"], rows
 
 
 def moments(name, beta):
@@ -54,14 +54,14 @@ def test_concentrations_are_elu_plus_one():
 
 def test_every_pass_draws_afresh_and_the_seed_repeats_it():
     alphas = {"normal": ALPHAS.repeat(14, 1), "reduce": ALPHAS.repeat(14, 1)}
-    first, second = (DrNas().mix(alphas, Clock()).operations for _ in range(2))
+    first, second = (DrNas().relax(alphas, Clock()).operations for _ in range(2))
     assert (first["normal"] != second["normal"]).all()
     assert (first["normal"] != first["reduce"]).all()
     for weights in first.values():
         assert weights.dtype == torch.float64 and (weights > 0).all()
         torch.testing.assert_close(weights.sum(-1), torch.ones(14, dtype=torch.float64))
     torch.manual_seed(0)
-    again = DrNas().mix(alphas, Clock()).operations
+    again = DrNas().relax(alphas, Clock()).operations
     assert all(torch.equal(again[group], first[group]) for group in first)
 
 
@@ -115,8 +115,8 @@ def test_a_draw_passes_a_virtual_step(recompute):
     y = torch.randint(3, (9,))
 
     def loss(weights, u):
-        mix = search.mix(u, Clock())
-        logits = torch.func.functional_call(net, weights, (x, mix))[0]
+        arch = search.relax(u, Clock())
+        logits = torch.func.functional_call(net, weights, (x, arch))[0]
         return F.cross_entropy(logits, y)
 
     def ours(u):
@@ -150,24 +150,24 @@ def test_the_divergence_is_its_formula():
             total, ops = b.sum(), torch.tensor(float(len(b)), dtype=torch.float64)
             expected += torch.lgamma(total) - torch.lgamma(b).sum() - torch.lgamma(ops)
             expected += ((b - 1) * (torch.digamma(b) - torch.digamma(total))).sum()
-    penalty = DrNas(regulariser="kl", kl_weight=0.7).mix(rows, Clock()).penalty
+    penalty = DrNas(regulariser="kl", kl_weight=0.7).relax(rows, Clock()).penalty
     assert penalty.shape == ()
     torch.testing.assert_close(penalty, 0.7 * expected)
 
 
 def test_the_divergence_pulls_alphas_to_zero():
     alphas = torch.randn(5, 7, dtype=torch.float64, requires_grad=True)
-    penalty = DrNas(regulariser="kl").mix({"normal": alphas}, Clock()).penalty
+    penalty = DrNas(regulariser="kl").relax({"normal": alphas}, Clock()).penalty
     descent = torch.autograd.grad(penalty, alphas)[0]
     assert (descent * alphas).sum() > 0
     flat = torch.zeros(5, 7, dtype=torch.float64, requires_grad=True)
-    lowest = DrNas(regulariser="kl").mix({"normal": flat}, Clock()).penalty
+    lowest = DrNas(regulariser="kl").relax({"normal": flat}, Clock()).penalty
     assert abs(lowest.item()) < 1e-15 < penalty.item()
     assert torch.autograd.grad(lowest, flat)[0].abs().max() < 1e-15
 
 
 def test_decay_adds_nothing():
-    assert DrNas().mix({"normal": ALPHAS.unsqueeze(0)}, Clock()).penalty is None
+    assert DrNas().relax({"normal": ALPHAS.unsqueeze(0)}, Clock()).penalty is None
 
 
 # Spaces and phases ------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def test_phases_are_the_papers():
 
 
 @pytest.mark.parametrize(
-    ("settings", "space", "said"),
+    ("settings", "space", "message"),
     [
         ({"progressive": True}, S2, "space 's2' has edges of 2 operations, .* keeps 4"),
         ({"progressive": True}, S1, "space 's1' has edges of 2 operations, .* keeps 4"),
@@ -216,13 +216,13 @@ def test_phases_are_the_papers():
         ({"progressive": False, "partial_end": 2}, DARTS, "give progressive"),
     ],
 )
-def test_refuses_phases_that_cannot_be(settings, space, said):
-    with pytest.raises(ValueError, match=said):
+def test_refuses_phases_that_cannot_be(settings, space, message):
+    with pytest.raises(ValueError, match=message):
         fit(DrNas(**settings), space)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"partial": 0}, "partial = 0"),
         ({"partial_end": 0}, "partial_end = 0"),
@@ -233,8 +233,8 @@ def test_refuses_phases_that_cannot_be(settings, space, said):
         ({"kl_weight": -1}, "kl_weight = -1"),
     ],
 )
-def test_refuses_bad_settings(settings, said):
-    with pytest.raises(ValueError, match=said):
+def test_refuses_bad_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
         DrNas(**settings)
 
 

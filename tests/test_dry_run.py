@@ -17,8 +17,8 @@ from test_search import run_toml
 from tutelage.config import Retrain
 from tutelage.parts import make_part
 from tutelage.run import dry_run as module
-from tutelage.run.cost.count import describe, weights
-from tutelage.run.cost.table import Cost, prices_of
+from tutelage.run.cost.count import describe, params
+from tutelage.run.cost.table import Cost, costs_of
 from tutelage.run.dry_run import STEPS, Dry, batches, dry_run
 from tutelage.run.measure import memory
 from tutelage.run.measure import steps as measuring
@@ -26,7 +26,7 @@ from tutelage.run.measure.memory import available, peak, reset_peak
 from tutelage.run.measure.steps import Measured, Section, measure_scoring
 from tutelage.run.supernet.state import Searching
 from tutelage.searches.evolution import Evolution
-from tutelage.spaces.base import Mix, Size
+from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.chain import NASBENCH_MACRO
 
 FINAL = Retrain(channels=4, cells=3)
@@ -73,9 +73,9 @@ def test_the_final_networks_are_those_that_describe_counts():
     by_columns = torch.arange(8.0).expand(14, 8)  # max pools are free, the last is dil_conv_5x5
 
     def counted(columns):
-        genotype = space.genotype(Mix(dict.fromkeys(space.choices, columns)))
+        genotype = space.genotype(ArchWeights(dict.fromkeys(space.choices, columns)))
         each = describe(genotype, Size(4, 3, 10, 1), 8)
-        return Cost(each.weights, each.multiply_adds)
+        return Cost(each.params, each.flops)
 
     low, even, high = found.costs
     assert low == counted(-by_columns)
@@ -90,8 +90,8 @@ def test_weights_are_those_of_the_supernets(method, learners):
     section = dry_run(own).sections[0]
     supernet = make_part("space", {"name": "s2"}).supernet(Size(2, 3, 10, 1))
     copies = 2 * learners if method == "sgl" else learners  # SGL trains V and W
-    assert section.weights == weights(supernet)
-    assert section.trained == copies * weights(supernet)
+    assert section.params == params(supernet)
+    assert section.trained == copies * params(supernet)
 
 
 @pytest.mark.slow
@@ -102,11 +102,11 @@ def test_every_phase_and_frozen_stretch_is_measured(steps, monkeypatch):
     assert [each.epochs for each in found.sections] == [range(e, e + 1) for e in range(6)]
     assert [each.levels for each in found.sections] == [("learn",), ("learn", "validate")] * 3
     assert steps == [2] * 6 * 2 + [3] * 6 * 2
-    first, _, second, _, third, _ = (each.weights for each in found.sections)
+    first, _, second, _, third, _ = (each.params for each in found.sections)
     assert second < first  # five operations an edge instead of eight
     whole = make_part("space", {"name": "darts"})
     kept = {g: [[0, 1, 2]] * 14 for g in whole.choices}
-    assert third > weights(whole.narrowed(kept).supernet(Size(2, 4, 10, 1)))
+    assert third > params(whole.narrowed(kept).supernet(Size(2, 4, 10, 1)))
     assert found.seconds == pytest.approx(sum(each.seconds for each in found.sections))
 
 
@@ -152,16 +152,16 @@ def test_another_error_is_no_lack_of_memory(monkeypatch):
 def test_all_sub_networks_of_a_batch_are_counted():
     """Three that differ in all layers of three operations run each operation once."""
     small = {"name": "nasbench-macro", "widths": (4, 6), "depths": (2, 1), "strides": (2, 1)}
-    small |= {"stem": 2, "last": 8}
+    small |= {"stem_channels": 2, "last": 8}
     space = make_part("space", small)
-    prices = prices_of(space, Size(2, 3, 10, 1), (8, 8))
-    every = [p.multiply_adds for edge in prices.operations["chain"] for p in edge.values()]
+    costs = costs_of(space, Size(2, 3, 10, 1), (8, 8))
+    every = [p.flops for edge in costs.operations["chain"] for p in edge.values()]
     own = settings(search={"name": "diverse-paths"}, space=small)
     own = replace(own, method={"name": "ennas", "students": 3}, limit_batches=1)
     found = dry_run(own)
     (section,) = found.sections
     assert section.paths == 3
-    assert section.multiply_adds == 3 * prices.fixed.multiply_adds + sum(every)
+    assert section.flops == 3 * costs.fixed.flops + sum(every)
     assert found.unit == "layers"
     assert (found.scoring.fitted, found.scoring.judged) == (599, 599)  # all that there are
     assert (found.scoring.ranked, found.scoring.evolved) == (0, 27)  # likewise

@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from binding import binder
 from test_search import run_toml
 from toys import EDGES, OPS, ToyMake, ToyRelaxation, toy_batch
-from tutelage.batch import Part
+from tutelage.batch import Batch
 from tutelage.clock import Clock
 from tutelage.data.streams import halves_of
 from tutelage.extras import Probe, Share
@@ -29,7 +29,7 @@ from tutelage.run.supernet.state import Searching
 from tutelage.searches.darts import Darts
 from tutelage.searches.diverse_paths import DiversePaths
 from tutelage.searches.single_path import SinglePath
-from tutelage.spaces.base import Mix, Size
+from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.chain import NASBENCH_MACRO
 from tutelage.virtual import FirstOrder, Rate
 
@@ -48,7 +48,7 @@ class ToyPaths(ToyRelaxation):
         for columns in PATHS[:count]:
             weights = torch.zeros(EDGES, OPS, dtype=torch.float64)
             weights[range(EDGES), columns] = 1
-            found.append(Mix({"normal": weights}))
+            found.append(ArchWeights({"normal": weights}))
         return found
 
 
@@ -92,7 +92,7 @@ def solved(z, y):
     return torch.from_numpy(found.x)
 
 
-def by_hand(net, W, batch, m, temperature, taught_weight, w=None):
+def by_hand(net, W, batch, m, temperature, teaching_weight, w=None):
     """Σ_i CE(z_i, y) + λ τ² KL(p ‖ q_i), image by image and class by class; w, and the teacher."""
     x, y, _ = batch.train
     z = [torch.func.functional_call(net.module, W, (x, path))[0] for path in ToyPaths().paths(m)]
@@ -110,7 +110,7 @@ def by_hand(net, W, batch, m, temperature, taught_weight, w=None):
             total = total - softmax(z_i[image])[label].log()
             q = softmax(z_i[image] / temperature)
             taught = sum(p_c * (math.log(p_c) - q_c.log()) for p_c, q_c in zip(p, q, strict=True))
-            total = total + taught_weight * temperature**2 * taught
+            total = total + teaching_weight * temperature**2 * taught
     return total / len(y), w, torch.tensor(teacher, dtype=torch.float64)
 
 
@@ -118,15 +118,15 @@ def by_hand(net, W, batch, m, temperature, taught_weight, w=None):
     "method",
     [
         EnNAS(students=4),
-        EnNAS(students=4, temperature=3.0, taught_weight=0.7),
-        EnNAS(students=3, temperature=0.5, taught_weight=2.0),
+        EnNAS(students=4, temperature=3.0, teaching_weight=0.7),
+        EnNAS(students=3, temperature=0.5, teaching_weight=2.0),
     ],
 )
 def test_a_step_by_hand(method):
     problem, level, variables, batch = made(method)
     net, W = problem.learners[0].net, variables["W"]
     loss, notes = evaluate(level, variables, batch)
-    m, settings = method.students, (method.temperature, method.taught_weight)
+    m, settings = method.students, (method.temperature, method.teaching_weight)
     leaves = {name: x.clone().requires_grad_() for name, x in W.items()}
     expected, w, teacher = by_hand(net, leaves, batch, m, *settings)
     assert float(w.max()) < 0.999 and float(w.min()) > -1e-9  # the ensemble is one
@@ -185,11 +185,11 @@ def test_the_ensemble_teaches_from_its_epoch_on(warmup, epochs, first):
         net = problem.learners[0].net
         expected, _, _ = by_hand(net, variables["W"], batch, 2, 1.0, weight)
         torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
-        assert notes["teacher"].shape == (7, 3)  # it is shown from the beginning
+        assert notes["teacher"].shape == (7, 3)  # it is shown from the start
 
 
 def test_a_single_student_learns_alone():
-    method = EnNAS(students=1, warmup=0.0, taught_weight=5.0)
+    method = EnNAS(students=1, warmup=0.0, teaching_weight=5.0)
     problem, level, variables, batch = made(method)
     loss, notes = evaluate(level, variables, batch)
     net = problem.learners[0].net
@@ -231,7 +231,7 @@ def on_a_chain(one_at_a_time, search, images=8):
     finally:
         torch.set_default_dtype(before)
     x = torch.randn(images, 3, 16, 16, dtype=torch.float64)
-    part = Part(x, torch.randint(3, (images,)), torch.arange(images))
+    part = Batch(x, torch.randint(3, (images,)), torch.arange(images))
     held = {}
 
     def keep(tensor):
@@ -303,7 +303,7 @@ def test_what_does_not_fit_is_refused(method, search, message, tmp_path):
     [
         ({"students": 0}, "students = 0: must be a number of at least 1"),
         ({"temperature": 0.0}, r"temperature = 0\.0: must be a number above 0"),
-        ({"taught_weight": -1.0}, r"taught_weight = -1\.0"),
+        ({"teaching_weight": -1.0}, r"teaching_weight = -1\.0"),
         ({"warmup": 1.5}, r"warmup = 1\.5: must lie between 0 and 1"),
         ({"share": -0.1}, r"share = -0\.1: must lie between 0 and 1"),
         ({"ensemble": "best"}, "ensemble = 'best': must be one of optimal, mean"),

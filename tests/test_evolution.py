@@ -22,7 +22,7 @@ LONG = [10] * 400
 SMALL = {"population": 6, "generations": 4, "parents": 3, "mutation": 0.3}
 
 
-def anything(genes):
+def anything(encoding):
     return True
 
 
@@ -37,19 +37,21 @@ def knapsack(seed):
     values, costs = np.random.default_rng(seed).random((2, len(LAYERS), 3))
     limit = costs.mean(1).sum()
 
-    def value(genes):
-        return float(sum(row[gene] for row, gene in zip(values, genes, strict=True)))
+    def value(encoding):
+        return float(sum(row[gene] for row, gene in zip(values, encoding, strict=True)))
 
-    def cost(genes):
-        return float(sum(row[gene] for row, gene in zip(costs, genes, strict=True)))
+    def cost(encoding):
+        return float(sum(row[gene] for row, gene in zip(costs, encoding, strict=True)))
 
-    return value, cost, lambda genes: cost(genes) <= limit
+    return value, cost, lambda encoding: cost(encoding) <= limit
 
 
 def scores_of(settings, seed=0):
     value, cost, allowed = knapsack(seed)
     one = settings.objectives == "accuracy"
-    return (lambda genes: (value(genes),) if one else (value(genes), -cost(genes))), allowed
+    return (
+        lambda encoding: (value(encoding),) if one else (value(encoding), -cost(encoding))
+    ), allowed
 
 
 BOTH = pytest.mark.parametrize("objectives", ["accuracy", "accuracy-flops"])
@@ -74,10 +76,10 @@ def test_killed_and_resumed_at_every_candidate_is_the_uninterrupted_search(objec
         assert resumed.state() == whole.state()
         if not killed.done:
             asked, before = killed.ask(), killed.state()
-            assert killed.ask() == asked == whole.history[told].genes
+            assert killed.ask() == asked == whole.history[told].encoding
             assert killed.state() == before  # asking moves nothing
             killed.tell(score(asked))
-            assert len(before["history"]) == told  # and a state is no view of what goes on
+            assert len(before["history"]) == told  # and a state is no view of what continues
     assert killed.done
 
 
@@ -97,8 +99,8 @@ def test_limits_hold_and_nothing_repeats(objectives, seed):
     settings = Evolution(objectives=objectives)
     score, allowed = scores_of(settings, seed)
     history = evolved(Evolving(LAYERS, settings, allowed, seed), score).history
-    assert len({scored.genes for scored in history}) == len(history) == 50 * 20
-    assert all(allowed(scored.genes) for scored in history)
+    assert len({scored.encoding for scored in history}) == len(history) == 50 * 20
+    assert all(allowed(scored.encoding) for scored in history)
     assert [scored.generation for scored in history] == [g for g in range(20) for _ in range(50)]
 
 
@@ -106,19 +108,21 @@ def test_the_first_generation_is_uniform_over_what_is_allowed():
     def one(choices, allowed, seed):
         return Evolving(choices, Evolution(population=1), allowed, seed).ask()
 
-    drawn = [one([3, 3], lambda genes: genes != (1, 1), seed) for seed in range(1600)]
-    counts = [drawn.count(genes) for genes in product(range(3), repeat=2)]
+    drawn = [one([3, 3], lambda encoding: encoding != (1, 1), seed) for seed in range(1600)]
+    counts = [drawn.count(encoding) for encoding in product(range(3), repeat=2)]
     assert counts.pop(4) == 0
     assert counts == pytest.approx([200] * 8, abs=4 * sqrt(1600 * 7 / 64))
-    large = [one([2] * 40, lambda genes: sum(genes) % 2, seed) for seed in range(100)]
+    large = [one([2] * 40, lambda encoding: sum(encoding) % 2, seed) for seed in range(100)]
     assert np.mean(large) == pytest.approx(0.5, abs=4 * 0.5 / sqrt(100 * 40))
-    assert all(sum(genes) % 2 for genes in large)
+    assert all(sum(encoding) % 2 for encoding in large)
 
 
 def test_the_first_generation_holds_what_it_is_given_where_that_is_allowed():
     given = [(0,) * 8, (1,) * 8, (0,) * 8, (2,) * 8]
     settings = Evolution(population=5)
-    evolving = Evolving(LAYERS, settings, lambda genes: genes != given[1], seed=0, first=given)
+    evolving = Evolving(
+        LAYERS, settings, lambda encoding: encoding != given[1], seed=0, first=given
+    )
     candidates = evolving.state()["candidates"]
     assert candidates[:2] == [given[0], given[3]]
     assert len(set(candidates)) == 5 and given[1] not in candidates
@@ -181,20 +185,20 @@ def test_parents_are_drawn_uniformly_or_win_a_binary_tournament(objectives, shar
 def test_missing_crossovers_are_made_up_for():
     """All of one operation but in one place: two parents' crossovers are the parents again."""
 
-    def allowed(genes):
-        return sum(gene > 0 for gene in genes) <= 1
+    def allowed(encoding):
+        return sum(gene > 0 for gene in encoding) <= 1
 
     settings = Evolution(population=4, generations=4, parents=2, crossover=1.0)
     history = evolved(
         Evolving([4] * 6, settings, allowed, seed=0), lambda g: (1.0 * sum(g),)
     ).history
-    assert len({scored.genes for scored in history}) == len(history) == 16
+    assert len({scored.encoding for scored in history}) == len(history) == 16
 
 
 def test_a_single_parent_has_no_crossovers():
     settings = Evolution(population=1, generations=8, parents=2, crossover=1.0)
-    evolving = evolved(Evolving([2] * 3, settings, anything, seed=0), lambda genes: (1.0,))
-    assert len({scored.genes for scored in evolving.history}) == evolving.generation == 8
+    evolving = evolved(Evolving([2] * 3, settings, anything, seed=0), lambda encoding: (1.0,))
+    assert len({scored.encoding for scored in evolving.history}) == evolving.generation == 8
 
 
 # Small spaces and tight limits ------------------------------------------------------------------
@@ -203,10 +207,12 @@ def test_a_single_parent_has_no_crossovers():
 @BOTH
 def test_an_exhausted_space_ends_the_search(objectives):
     settings = Evolution(population=5, objectives=objectives)
-    score = (lambda genes: (1.0,)) if objectives == "accuracy" else (lambda genes: (1.0, -1.0))
+    score = (
+        (lambda encoding: (1.0,)) if objectives == "accuracy" else (lambda encoding: (1.0, -1.0))
+    )
     evolving = evolved(Evolving([2, 2, 2], settings, lambda g: g != (1, 0, 1), seed=0), score)
-    assert sorted(scored.genes for scored in evolving.history) == [
-        genes for genes in product(range(2), repeat=3) if genes != (1, 0, 1)
+    assert sorted(scored.encoding for scored in evolving.history) == [
+        encoding for encoding in product(range(2), repeat=3) if encoding != (1, 0, 1)
     ]
     assert [scored.generation for scored in evolving.history] == [0] * 5 + [1] * 2
     resumed = Evolving([2, 2, 2], settings, anything, seed=0)
@@ -216,14 +222,14 @@ def test_an_exhausted_space_ends_the_search(objectives):
 
 def test_all_of_a_space_is_searched_where_the_budget_suffices():
     evolving = Evolving([3] * 5, Evolution(), anything, seed=0)
-    evolved(evolving, lambda genes: (float(sum(genes)),))
-    assert len({scored.genes for scored in evolving.history}) == 3**5
+    evolved(evolving, lambda encoding: (float(sum(encoding)),))
+    assert len({scored.encoding for scored in evolving.history}) == 3**5
     assert evolving.generation == 5  # four of 50, and what was left
 
 
 def test_a_large_space_of_which_little_is_allowed():
-    def allowed(genes):
-        return not any(genes[:13])
+    def allowed(encoding):
+        return not any(encoding[:13])
 
     asked = []
     evolving = Evolving([2] * 17, Evolution(generations=2), allowed, seed=0)
@@ -232,7 +238,7 @@ def test_a_large_space_of_which_little_is_allowed():
         evolving.tell((float(sum(asked[-1])),))
     assert len(set(asked)) == len(asked) <= 2**4
     assert all(map(allowed, asked))
-    assert evolving.best.genes == (0,) * 13 + (1,) * 4
+    assert evolving.best.encoding == (0,) * 13 + (1,) * 4
 
 
 @pytest.mark.parametrize(("places", "tried"), [(3, "8"), (30, "100,000")])
@@ -240,7 +246,7 @@ def test_limits_that_allow_nothing_are_refused(places, tried):
     with pytest.raises(
         ValueError, match=f"allow none of {tried} architectures .* raise max_params"
     ):
-        Evolving([2] * places, Evolution(), lambda genes: False, seed=0)
+        Evolving([2] * places, Evolution(), lambda encoding: False, seed=0)
 
 
 # The optimum ------------------------------------------------------------------------------------
@@ -253,7 +259,7 @@ def test_the_known_optimum_is_found(seed):
     optimum = max(filter(allowed, product(*map(range, LAYERS))), key=value)
     settings = Evolution(population=20, generations=15)
     evolving = evolved(Evolving(LAYERS, settings, allowed, seed), lambda g: (value(g),))
-    assert evolving.best.genes == optimum
+    assert evolving.best.encoding == optimum
     assert evolving.front == [evolving.best]
 
 
@@ -262,17 +268,17 @@ def test_the_known_front_is_found(seed):
     """ZDT1 on whole numbers: 16 of 16,384, with zeros everywhere but in the first place."""
     choices = [16, 4, 4, 4, 4, 4]
 
-    def score(genes):
-        x, g = genes[0] / 15, 1 + 3 * sum(genes[1:]) / 5
+    def score(encoding):
+        x, g = encoding[0] / 15, 1 + 3 * sum(encoding[1:]) / 5
         return -g * (1 - sqrt(x / g)), -x
 
     settings = Evolution(objectives="accuracy-params")
     evolving = evolved(Evolving(choices, settings, anything, seed), score)
     true = {(first, 0, 0, 0, 0, 0) for first in range(16)}
     every = list(product(*map(range, choices)))
-    assert {every[place] for place in front([score(genes) for genes in every])} == true
-    assert [scored.genes for scored in evolving.front] == sorted(true)  # the cheapest first
-    assert evolving.best.genes == (15, 0, 0, 0, 0, 0)
+    assert {every[place] for place in front([score(encoding) for encoding in every])} == true
+    assert [scored.encoding for scored in evolving.front] == sorted(true)  # the cheapest first
+    assert evolving.best.encoding == (15, 0, 0, 0, 0, 0)
 
 
 # Selection, against plain loops -----------------------------------------------------------------

@@ -123,7 +123,7 @@ def test_a_signal_in_evolution_says_how_to_go_on(whole, tmp_path, monkeypatch):
             search_run(settings(), path)
     assert saved[-1] == path  # the search's time counts that of the evolution
     assert str(caught.value) == (
-        f"SIGTERM came: saved at epoch 1, step 2; go on with tutelage search --resume {path}"
+        f"SIGTERM came: saved at epoch 1, step 2; resume with tutelage search --resume {path}"
     )
     assert len(rows(path / "evolution", "step")) == 6
     search_run(settings(), path, resume=True)
@@ -140,7 +140,7 @@ def test_a_signal_in_the_last_step_of_training_starts_no_evolution(whole, tmp_pa
 
     with monkeypatch.context() as patch:
         patch.setattr(Searching, "advance", interrupted)
-        with pytest.raises(StoppedError, match=r"SIGTERM came: saved at epoch \d, step 0; go on"):
+        with pytest.raises(StoppedError, match=r"SIGTERM came: saved at epoch \d, step 0; resume"):
             search_run(settings(), path)
     assert not (path / "evolution").exists()
     search_run(settings(), path, resume=True)
@@ -195,16 +195,16 @@ def test_limits_are_never_broken(whole, tmp_path, limit):
 def test_rows_say_which_architectures_the_method_gave():
     space, settings = NASBENCH_MACRO, Evolution(population=3, generations=2, parents=2)
     scorer = SimpleNamespace(score=lambda genotype: 0.5, quantity="accuracy")
-    prices = SimpleNamespace(total=lambda kept: Cost(1, 1), of=lambda genotype: Cost(1, 1))
+    costs = SimpleNamespace(total=lambda kept: Cost(1, 1), of=lambda genotype: Cost(1, 1))
     given = [genotype(space, (place,) * 8) for place in range(2)]
-    work = Evolve(space, scorer, prices, lambda cost: True, settings, seed=0, first=given)
-    said = []
+    work = Evolve(space, scorer, costs, lambda cost: True, settings, seed=0, first=given)
+    message = []
     while work.epoch < work.epochs:
         work.advance()
-        said.append(work.row("step").given)
+        message.append(work.row("step").given)
         if work.step == work.steps:
             assert work.end_epoch().given is None
-    assert said == [True, True, None, None, None, None]
+    assert message == [True, True, None, None, None, None]
 
 
 def test_limits_that_allow_nothing_are_refused_before_the_search(tmp_path):
@@ -216,9 +216,9 @@ def test_limits_that_allow_nothing_are_refused_before_the_search(tmp_path):
 @pytest.mark.parametrize("run", [lambda own, path: dry_run(own), search_run])
 def test_limits_that_no_draw_keeps_are_refused_before_the_search(tmp_path, monkeypatch, run):
     """Only all identities are as cheap: one of 6,561, of which 100 are drawn."""
-    own = settings(space={"name": "nasbench-macro", "stem": 4, "last": 8})
+    own = settings(space={"name": "nasbench-macro", "stem_channels": 4, "last": 8})
     least = cheapest(own)
-    own = replace(own, max_flops=(least.multiply_adds + 1) / 1e6)
+    own = replace(own, max_flops=(least.flops + 1) / 1e6)
     monkeypatch.setattr(evolving, "RANDOM_TRIES", 100)
     monkeypatch.setattr(Searching, "advance", lambda self: pytest.fail("trained"))
     with pytest.raises(ValueError, match=re.escape(f"; the cheapest has {in_millions(least)}")):
@@ -231,19 +231,19 @@ def cheapest(own):
     space = make_part("space", own.space)
     names = ["identity"] * 8
     found = describe(Genotype.of_chain(space.name, names, space.layout), Size(4, 8, 10, 1), 8)
-    return Cost(found.weights, found.multiply_adds)
+    return Cost(found.params, found.flops)
 
 
 def test_a_last_batch_of_one_image_is_left_out(tmp_path, monkeypatch):
     """Its maps of one pixel have no statistics: 599 images in batches of 26, and 53, and 27."""
     accuracy, batches = Scorer.accuracy, []
 
-    def watched(self, genotype):
+    def diagnose(self, genotype):
         both = (self.fitted, self.judged)
         batches.append([[len(part.y) for part in parts()] for parts in both])
         return accuracy(self, genotype)
 
-    monkeypatch.setattr(Scorer, "accuracy", watched)
+    monkeypatch.setattr(Scorer, "accuracy", diagnose)
     own = settings(
         epochs=1,
         batch_size=26,
@@ -251,8 +251,8 @@ def test_a_last_batch_of_one_image_is_left_out(tmp_path, monkeypatch):
         space={**SMALL, "widths": (4, 4, 4), "depths": (1, 1, 1), "strides": (2, 2, 2)},
         evolution=Evolution(population=1, generations=1, parents=2, images=53, judged=27),
     )
-    (marks,) = search_run(own, tmp_path / "run").marks
-    assert marks["valid_accuracy"] * 598 == pytest.approx(round(marks["valid_accuracy"] * 598))
+    (scores,) = search_run(own, tmp_path / "run").scores
+    assert scores["valid_accuracy"] * 598 == pytest.approx(round(scores["valid_accuracy"] * 598))
     assert batches == [[[26, 26], [26]]]
 
 
@@ -296,9 +296,9 @@ def test_architectures_are_ranked_against_the_table(table, tmp_path, monkeypatch
     assert len({tuple(row["encoding"]) for row in steps}) == len(steps) == 5
     (end,) = rows(own, "end")
     scores = {tuple(row["encoding"]): row["accuracy"] for row in steps}
-    true = {genes: 50 + 2 * sum(genes) for genes in scores}
+    true = {encoding: 50 + 2 * sum(encoding) for encoding in scores}
     highest = max(scores.values())
-    chosen = min(true[genes] for genes in scores if scores[genes] == highest)
+    chosen = min(true[encoding] for encoding in scores if scores[encoding] == highest)
     assert end["ranking"]["count"] == end["ranking"]["top"] == 5
     assert end["ranking"]["accuracy"] == chosen
     assert end["ranking"]["rank"] == 1 + sum(each > chosen for each in true.values())

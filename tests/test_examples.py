@@ -10,7 +10,7 @@ import pytest
 
 FOLDER = Path(__file__).parent.parent / "examples"
 PRINTS = {
-    "01_genotype": r"weights +3,349,342\n(.|\n)*logits: \(2, 5\)",
+    "01_genotype": r"parameters +3,349,342\n(.|\n)*logits: \(2, 5\)",
     "02_hypergradient": r"on paper +(\S+)\nExact +\1\nFiniteDifference +\S+\nFirstOrder +0\.0+\n",
     "03_search_retrain_load": r"kept learner [01](.|\n)*test error \S+ %\nnoise is taken for \d",
     "04_rules_on_relu": r"(radius +\S+: relative error \d+\.\d\d\n){3}",

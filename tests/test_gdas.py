@@ -11,7 +11,7 @@ from torch.func import functional_call
 from tutelage.clock import Clock
 from tutelage.searches.gdas import Gdas
 from tutelage.spaces import mixed
-from tutelage.spaces.base import Mix, Size
+from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.cells import DARTS, S1, S3
 from tutelage.spaces.mixed import Dense, Reduce, Stack
 from tutelage.spaces.nb201 import NASBENCH201
@@ -22,12 +22,12 @@ SPACES = [DARTS, S1, S3, NASBENCH201]
 
 
 def sample(space, progress=0.0):
-    """Draw a mix; return it and its alphas."""
+    """Sample architecture weights; return it and its alphas."""
     alphas = {
         group: torch.randn(shape, dtype=torch.float64, requires_grad=True)
         for group, shape in space.choices.items()
     }
-    return Gdas().mix(alphas, Clock(progress=progress)), alphas
+    return Gdas().relax(alphas, Clock(progress=progress)), alphas
 
 
 def soft_of(alphas, tau):
@@ -41,10 +41,10 @@ def soft_of(alphas, tau):
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
 def test_one_operation_an_edge_is_chosen_and_weighs_one(space):
-    mix, _ = sample(space)
-    for group, weights in mix.operations.items():
-        assert all(len(columns) == 1 for columns in mix.chosen[group])
-        columns = torch.tensor(mix.chosen[group])
+    arch, _ = sample(space)
+    for group, weights in arch.operations.items():
+        assert all(len(columns) == 1 for columns in arch.chosen[group])
+        columns = torch.tensor(arch.chosen[group])
         expected = torch.zeros_like(weights).scatter_(1, columns, 1.0)
         torch.testing.assert_close(weights.detach(), expected, rtol=0, atol=1e-15)
 
@@ -53,7 +53,7 @@ def test_one_operation_an_edge_is_chosen_and_weighs_one(space):
 def test_one_operation_an_edge_runs(space, monkeypatch):
     """Hooks on what has weights, counters on pools: in every cell just what was drawn."""
     net = space.supernet(Size(channels=4, cells=3)).double()
-    mix, _ = sample(space)
+    arch, _ = sample(space)
     ran = Counter()
 
     def count(name, edges):
@@ -77,8 +77,8 @@ def test_one_operation_an_edge_runs(space, monkeypatch):
             return pool(x, stride)
 
         monkeypatch.setitem(POOLS, name, counted)
-    net(torch.randn(2, 3, 8, 8, dtype=torch.float64), mix)
-    assert ran == +sum((expected_of(space, mix, group) for group in groups_of(net)), Counter())
+    net(torch.randn(2, 3, 8, 8, dtype=torch.float64), arch)
+    assert ran == +sum((expected_of(space, arch, group) for group in groups_of(net)), Counter())
 
 
 def groups_of(net):
@@ -87,13 +87,13 @@ def groups_of(net):
     return [place.group for place in plan] if plan else ["cell"] * len(net.skeleton.cells)
 
 
-def expected_of(space, mix, group) -> Counter:
+def expected_of(space, arch, group) -> Counter:
     """Count what one cell has to run: a pool once a state, however many edges ask."""
     ran, pools = Counter(), set()
     edge = 0
     for entering in space.nodes:
         for source in range(entering):
-            (column,) = mix.chosen[group][edge]
+            (column,) = arch.chosen[group][edge]
             name = space.operations[group][edge][column]
             if name in CONVOLUTIONS or name in DENSE:
                 ran[name] += 1
@@ -108,9 +108,9 @@ def expected_of(space, mix, group) -> Counter:
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
 def test_what_runs_is_what_the_same_weights_of_all_operations_give(space):
     net = space.supernet(Size(channels=4, cells=3)).double()
-    mix, _ = sample(space)
+    arch, _ = sample(space)
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    for one, other in zip(net(x, mix), net(x, Mix(mix.operations)), strict=True):
+    for one, other in zip(net(x, arch), net(x, ArchWeights(arch.operations)), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
@@ -123,7 +123,7 @@ def test_the_gradient_is_the_relaxations_at_the_temperature_of_the_moment(progre
     alphas = torch.randn(14, 8, dtype=torch.float64, requires_grad=True)
     direction = torch.randn(14, 8, dtype=torch.float64)
     torch.manual_seed(5)
-    weights = Gdas().mix({"normal": alphas}, Clock(progress=progress)).operations["normal"]
+    weights = Gdas().relax({"normal": alphas}, Clock(progress=progress)).operations["normal"]
     torch.manual_seed(5)
     soft = soft_of(alphas, tau)
     assert torch.equal(weights.argmax(1), soft.argmax(1))
@@ -147,21 +147,21 @@ def test_through_a_supernet_it_is_that_of_the_chosen_columns(space):
         for group, shape in space.choices.items()
     }
     torch.manual_seed(5)
-    mix = Gdas().mix(alphas, Clock(progress=0.5))
+    arch = Gdas().relax(alphas, Clock(progress=0.5))
     torch.manual_seed(5)
     soft = {group: soft_of(a, 5.05) for group, a in alphas.items()}
-    hard = {g: w.detach().round().requires_grad_() for g, w in mix.operations.items()}
+    hard = {g: w.detach().round().requires_grad_() for g, w in arch.operations.items()}
     slopes = torch.autograd.grad(
-        net(x, Mix(hard, mix.chosen))[0].square().sum(), list(hard.values())
+        net(x, ArchWeights(hard, arch.chosen))[0].square().sum(), list(hard.values())
     )
     products = 0.0
     for (group, s), slope in zip(soft.items(), slopes, strict=True):
-        columns = torch.tensor(mix.chosen[group])
+        columns = torch.tensor(arch.chosen[group])
         # nothing for the columns that did not run
         assert (slope.scatter(1, columns, 0.0) == 0).all()
         products = products + (s.gather(1, columns) * slope.gather(1, columns)).sum()
     expected = torch.autograd.grad(products, list(alphas.values()))
-    found = torch.autograd.grad(net(x, mix)[0].square().sum(), list(alphas.values()))
+    found = torch.autograd.grad(net(x, arch)[0].square().sum(), list(alphas.values()))
     for one, other in zip(found, expected, strict=True):
         assert other.abs().max() > 1e-6
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
@@ -175,8 +175,8 @@ def test_operations_are_drawn_as_often_as_their_softmax_says():
     alphas = torch.tensor([1.5, -1.0, 0.3, 0.0, 2.0], dtype=torch.float64)
     probabilities, count = alphas.softmax(0), 50_000
     for progress in (0.0, 1.0):
-        mix = Gdas().mix({"cell": alphas.expand(count, 5)}, Clock(progress=progress))
-        columns = torch.tensor(mix.chosen["cell"]).flatten()
+        arch = Gdas().relax({"cell": alphas.expand(count, 5)}, Clock(progress=progress))
+        columns = torch.tensor(arch.chosen["cell"]).flatten()
         found = columns.bincount(minlength=5) / count
         bound = 5 * (probabilities * (1 - probabilities) / count).sqrt()
         assert ((found - probabilities).abs() < bound).all()
@@ -185,14 +185,14 @@ def test_operations_are_drawn_as_often_as_their_softmax_says():
 def test_every_pass_draws_afresh_and_the_seed_repeats_it():
     alphas = {group: torch.zeros(shape) for group, shape in DARTS.choices.items()}
     torch.manual_seed(1)
-    first, second = Gdas().mix(alphas, Clock()), Gdas().mix(alphas, Clock())
+    first, second = Gdas().relax(alphas, Clock()), Gdas().relax(alphas, Clock())
     torch.manual_seed(1)
-    again = Gdas().mix(alphas, Clock())
+    again = Gdas().relax(alphas, Clock())
     assert first.chosen == again.chosen != second.chosen
     assert first.chosen["normal"] != first.chosen["reduce"]
 
 
-def test_what_is_shown_and_read_off_are_the_probabilities():
+def test_what_is_shown_and_derived_are_the_probabilities():
     alphas = {group: torch.randn(shape) for group, shape in DARTS.choices.items()}
     shown = Gdas().expected(alphas)
     assert shown.chosen is None
@@ -216,8 +216,8 @@ def test_a_path_of_none_alone_has_no_gradient_and_stops_nothing():
     with torch.no_grad():
         alphas["cell"][:, 0] = 100.0
     weights = {name: p.detach() for name, p in net.named_parameters()}
-    mix = Gdas().mix(alphas, Clock())
-    logits, _ = functional_call(net, weights, (torch.randn(2, 3, 8, 8).double(), mix))
+    arch = Gdas().relax(alphas, Clock())
+    logits, _ = functional_call(net, weights, (torch.randn(2, 3, 8, 8).double(), arch))
     assert not logits.requires_grad
     (gradient,) = gradient_at(logits.square().sum(), [alphas["cell"]])
     assert gradient.shape == (6, 5) and not gradient.any()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from tutelage.spaces.base import Mix, Size, Variant
+from tutelage.spaces.base import ArchWeights, Size, Variant
 from tutelage.spaces.cells import DARTS
 from tutelage.spaces.grow import grow
 from tutelage.spaces.mixed import MixedNode, State
@@ -80,12 +80,12 @@ def test_dropped_operations_are_operations_of_no_weight(name):
         many[group].scatter_(1, torch.tensor(rows), few[group])
     x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
     grown = grow(old, new)(weights_of(old))
-    expected = old(x, Mix(many, auxiliary=0.3))
-    found = functional_call(new, grown, (x, Mix(few, auxiliary=0.3)), strict=True)
+    expected = old(x, ArchWeights(many, auxiliary=0.3))
+    found = functional_call(new, grown, (x, ArchWeights(few, auxiliary=0.3)), strict=True)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
     # and it is these blocks that make it so: the new net's own weights give something else
-    assert (new(x, Mix(few, auxiliary=0.3))[0] - expected[0]).abs().max() > 1e-3
+    assert (new(x, ArchWeights(few, auxiliary=0.3))[0] - expected[0]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(("name", "before", "after"), [("darts", 6, 4), ("nasbench201", 4, 2)])
@@ -106,7 +106,7 @@ def test_the_next_phase_runs_and_its_weights_are_the_old_ones(name, before, afte
             assert torch.equal(x, values[key])
     x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
     trained = grow(old, new)({key: p.double() for key, p in weights_of(old).items()})
-    logits, _ = functional_call(new, trained, (x, Mix(random_mix(later))), strict=True)
+    logits, _ = functional_call(new, trained, (x, ArchWeights(random_mix(later))), strict=True)
     assert torch.isfinite(logits).all()
 
 
@@ -149,10 +149,10 @@ def test_a_strided_skip_copies_within_its_halves():
             assert outputs[:narrow] == list(range(narrow))
 
 
-def run(module, weights, states, mix):
+def run(module, weights, states, arch):
     """Evaluate the one node of a module."""
     weights = {name.removeprefix("node."): x for name, x in weights.items()}
-    (given,) = weights_in(Mix({"cell": mix}), "cell", module["node"].edges, [len(states)])
+    (given,) = weights_in(ArchWeights({"cell": arch}), "cell", module["node"].edges, [len(states)])
     return functional_call(
         module["node"], weights, ([State(x, 1, Variant()) for x in states], given)
     )
@@ -177,15 +177,15 @@ def test_repeated_inputs_give_repeated_outputs(balanced):
     copies = torch.tensor([copied.count(0), copied.count(1)])
     assert sorted(copies.tolist()) == ([2, 2] if balanced else [1, 3])
     states = [torch.randn(6, 2, 8, 8, dtype=torch.float64) for _ in edges]
-    mix = torch.rand(2, 2, dtype=torch.float64)
-    found = run(new, change(weights_of(old)), [x[:, copied] for x in states], mix)
+    arch = torch.rand(2, 2, dtype=torch.float64)
+    found = run(new, change(weights_of(old)), [x[:, copied] for x in states], arch)
     counted = {
         name: p if "depthwise" in name else p * copies[:, None, None]
         for name, p in weights_of(old).items()
     }
-    expected = run(old, counted, states, mix)[:, copied]
+    expected = run(old, counted, states, arch)[:, copied]
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
-    plain = run(old, weights_of(old), states, mix)[:, copied]
+    plain = run(old, weights_of(old), states, arch)[:, copied]
     difference = float((found - plain).abs().max())
     assert difference < 2e-3 if balanced else difference > 0.05
 

@@ -115,8 +115,8 @@ def test_a_run_of_0_1_is_reported(tmp_path):
     for text in (
         "Search finished, 6 of 6 epochs; retrained",
         "test error 85.81 %",
-        "weights 11.0 k",
-        "multiply-adds 86.4 k",
+        "parameters 11.0 k",
+        "FLOPs 86.4 k",
         "Found by learner 0 after epoch 5",
         "learner 0, kept 66.94 % 61.27 %",
         "in 2 sessions",

@@ -13,11 +13,11 @@ from binding import binder
 from chains import SMALL, own_size
 from reference import NaiveBenchmark, NaiveCells, unstack
 from test_search import KilledError, killed_at, run_toml
-from tutelage.batch import Part
+from tutelage.batch import Batch
 from tutelage.clock import Clock
 from tutelage.run.job import checkpoint
 from tutelage.run.monitor import sampled
-from tutelage.run.monitor.sampled import PROBES, compared
+from tutelage.run.monitor.sampled import PROBES, operation_diversity
 from tutelage.run.networks.factory import Maker
 from tutelage.run.search import search_run
 from tutelage.run.supernet.state import Searching
@@ -115,7 +115,7 @@ def test_diversity_is_that_of_plain_loops_on_the_same_inputs(space, size, naive)
     weights = {name: p.detach() for name, p in net.module.named_parameters()}
     batches = [torch.randn(IMAGES, 3, 8, 8, dtype=torch.float64) for _ in range(2)]
     state = torch.get_rng_state()
-    found = compared(net, weights, [lambda x=x: Part(x, None, None) for x in batches])
+    found = operation_diversity(net, weights, [lambda x=x: Batch(x, None, None) for x in batches])
     torch.set_rng_state(state)
     measured = {}
     with torch.no_grad():
@@ -165,9 +165,9 @@ def small(**changed):
 def test_it_is_measured_after_every_epoch_on_training_images(tmp_path, monkeypatch):
     calls = []
 
-    def watched(net, weights, parts):
+    def diagnose(net, weights, parts):
         positions = [part.position.tolist() for part in (make() for make in parts)]
-        found = compared(net, weights, parts)
+        found = operation_diversity(net, weights, parts)
         calls.append(SimpleNamespace(positions=positions, found=found))
         return found
 
@@ -177,7 +177,7 @@ def test_it_is_measured_after_every_epoch_on_training_images(tmp_path, monkeypat
         used.append(self.phase.bound[0].diversity)
         advanced(self)
 
-    monkeypatch.setattr(sampled, "compared", watched)
+    monkeypatch.setattr(sampled, "operation_diversity", diagnose)
     monkeypatch.setattr(Searching, "advance", advance)
     search_run(small(epochs=3), tmp_path / "run")
     assert len(calls) == 3
@@ -193,7 +193,7 @@ def test_it_is_measured_after_every_epoch_on_training_images(tmp_path, monkeypat
 
 
 def test_a_search_that_samples_without_it_does_not_measure(tmp_path, monkeypatch):
-    monkeypatch.setattr(sampled, "compared", None)
+    monkeypatch.setattr(sampled, "operation_diversity", None)
     search_run(replace(small(epochs=1), search={"name": "single-path"}), tmp_path / "run")
 
 
@@ -219,6 +219,6 @@ def test_the_rows_say_how_often_each_operation_was_drawn(tmp_path):
     search_run(replace(small(epochs=1, limit_batches=3), seed=1), tmp_path / "run")
     rows = read_rows(tmp_path / "run")
     (row,) = (row for row in rows if row["event"] == "epoch")
-    for shares in row["drawn"][0]["chain"]:
+    for shares in row["sampled"][0]["chain"]:
         assert sum(shares) == pytest.approx(1, abs=1e-5)
         assert all(round(6 * share, 3) in range(4) for share in shares)  # of 3 steps

@@ -40,11 +40,11 @@ def test_losses_and_accuracies_by_hand():
     y = {"train": torch.tensor([0, 1, 2, 1]), "valid": torch.tensor([1, 1, 0, 0])}
     batch = SimpleNamespace(**{half: SimpleNamespace(y=labels) for half, labels in y.items()})
     found = metered({"train": [LOGITS], "valid": [LOGITS]}, batch=batch).means
-    said = [-math.log(0.5 * 0.75 * 0.5 * 0.25) / 4, -math.log(0.25 * 0.75 * 0.25 * 0.625) / 4]
+    message = [-math.log(0.5 * 0.75 * 0.5 * 0.25) / 4, -math.log(0.25 * 0.75 * 0.25 * 0.625) / 4]
     assert found == {
-        ("learners", 0, "train_loss"): pytest.approx(said[0], rel=1e-12),
+        ("learners", 0, "train_loss"): pytest.approx(message[0], rel=1e-12),
         ("learners", 0, "train_accuracy"): 0.75,
-        ("learners", 0, "valid_loss"): pytest.approx(said[1], rel=1e-12),
+        ("learners", 0, "valid_loss"): pytest.approx(message[1], rel=1e-12),
         ("learners", 0, "valid_accuracy"): 0.5,
     }
 
@@ -75,9 +75,9 @@ def test_a_step_whose_truths_are_all_unknown_counts_for_no_accuracy():
 def test_agreement_is_the_share_of_pairs_and_images_that_are_named_alike(learners):
     logits = list(torch.randn(learners, 11, 3, dtype=torch.float64))
     batch = SimpleNamespace(valid=SimpleNamespace(y=torch.zeros(11, dtype=torch.long)))
-    said = [[row.index(max(row)) for row in each.tolist()] for each in logits]
+    message = [[row.index(max(row)) for row in each.tolist()] for each in logits]
     alike = [
-        said[k][n] == said[j][n]
+        message[k][n] == message[j][n]
         for k, j in itertools.combinations(range(learners), 2)
         for n in range(11)
     ]

@@ -156,7 +156,7 @@ def test_added_levels_that_move_at_different_times_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"steps": 0}, "level fit: steps = 0 must be at least 1"),
         ({"every": 0}, "level fit: every = 0 must be at least 1"),
@@ -165,11 +165,11 @@ def test_added_levels_that_move_at_different_times_are_refused():
         ({"optimiser": "alphas", "schedule": "constant"}, "schedule = 'constant' with optimiser"),
     ],
 )
-def test_settings_of_a_level_that_contradict_each_other_are_refused(settings, said):
+def test_settings_of_a_level_that_contradict_each_other_are_refused(settings, message):
     def fit(s, batch):
         return s.w.sum()
 
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         Level("w", fit, **settings)
 
 
@@ -218,8 +218,8 @@ def test_terms_are_the_norms_of_parts_that_add_up_to_the_gradient():
 class Dropping(ToySupernet):
     """A toy learner whose forward pass draws random numbers."""
 
-    def forward(self, x, mix):
-        logits, features = super().forward(nn.functional.dropout(x, 0.5, self.training), mix)
+    def forward(self, x, arch):
+        logits, features = super().forward(nn.functional.dropout(x, 0.5, self.training), arch)
         return logits, features
 
 

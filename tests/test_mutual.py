@@ -26,8 +26,8 @@ def test_mkd_is_cross_entropy_and_the_peers_divergence():
     loss, _ = levels["learn"].loss(seen, batch)
     found = answers(problem, seen, batch.train.x)
     p = [logits.softmax(1) for logits, _ in found]
-    taught = sum(kl(p[j], p[k]) for k in range(3) for j in range(3) if j != k)
-    assert float(loss) == pytest.approx(alone(found, batch.train.y) + 0.6 * taught, rel=1e-12)
+    teaching = sum(kl(p[j], p[k]) for k in range(3) for j in range(3) if j != k)
+    assert float(loss) == pytest.approx(alone(found, batch.train.y) + 0.6 * teaching, rel=1e-12)
 
 
 def test_mkd_with_the_mean_of_the_others_logits():
@@ -35,11 +35,11 @@ def test_mkd_with_the_mean_of_the_others_logits():
     loss, _ = levels["learn"].loss(seen, batch)
     found = answers(problem, seen, batch.train.x)
     z = [logits for logits, _ in found]
-    taught = 0.0
+    teaching = 0.0
     for k in range(3):
         mean = sum(z[j] for j in range(3) if j != k) / 2
-        taught += 9 * kl((mean / 3).softmax(1), (z[k] / 3).softmax(1))
-    assert float(loss) == pytest.approx(alone(found, batch.train.y) + taught, rel=1e-12)
+        teaching += 9 * kl((mean / 3).softmax(1), (z[k] / 3).softmax(1))
+    assert float(loss) == pytest.approx(alone(found, batch.train.y) + teaching, rel=1e-12)
 
 
 def test_a_peer_is_not_moved_by_what_it_teaches():
@@ -100,7 +100,7 @@ GENERAL = TINY | {"channels": 4, "batch_size": 16}
 
 
 def test_kdcls_correlations_wait_for_frozen_alphas(tmp_path, monkeypatch):
-    """PC-DARTS' alphas stand still in the first of three epochs; then C is that of Eq. 10."""
+    """PC-DARTS' alphas do not move in the first of three epochs; then C is that of Eq. 10."""
     settings = GENERAL | {"search": "pcdarts", "space": "nasbench201", "cells": 1, "epochs": 3}
     work = work_of(settings, tmp_path, monkeypatch, KDCL(ensemble="general"))
     start = work.phase.variables["C"].clone()
@@ -124,7 +124,7 @@ def test_kdcls_correlations_wait_for_frozen_alphas(tmp_path, monkeypatch):
 def test_kdcls_correlations_begin_afresh_in_every_phase_of_a_progressive_search(
     tmp_path, monkeypatch
 ):
-    """P-DARTS' three phases of two epochs each begin with one of frozen alphas."""
+    """P-DARTS' three phases of two epochs each start with one of frozen alphas."""
     settings = GENERAL | {"search": PDarts(deeper=(0, 0)), "epochs": 6, "limit_batches": 1}
     work = work_of(settings, tmp_path, monkeypatch, KDCL(ensemble="general"))
     moved = []
@@ -144,9 +144,9 @@ def test_one_is_the_branches_their_ensemble_and_the_divergence_from_it():
     e = (found[0][1] + found[1][1]) / 2
     g = (e @ gate["weight"].T + gate["bias"]).softmax(1)
     z_e = sum(g[:, k : k + 1] * found[k][0] for k in range(2))
-    taught = sum(9 * kl((z_e / 3).softmax(1), (z / 3).softmax(1)) for z, _ in found)
+    teaching = sum(9 * kl((z_e / 3).softmax(1), (z / 3).softmax(1)) for z, _ in found)
     expected = alone(found, batch.train.y) + float(F.cross_entropy(z_e, batch.train.y))
-    expected += math.exp(-5 * 0.75**2) * taught
+    expected += math.exp(-5 * 0.75**2) * teaching
     assert float(loss) == pytest.approx(expected, rel=1e-12)
 
 
@@ -156,7 +156,7 @@ def test_okddips_peers_attend_and_a_leader_follows_the_mean(learners):
     loss, notes = levels["learn"].loss(seen, batch)
     found = answers(problem, seen, batch.train.x)
     attention = seen.W[learners]
-    z, taught = [logits for logits, _ in found], 0.0
+    z, teaching = [logits for logits, _ in found], 0.0
     for i in range(2):
         rows = []
         for b in range(7):
@@ -164,11 +164,11 @@ def test_okddips_peers_attend_and_a_leader_follows_the_mean(learners):
             scores = [float(q @ (attention["key"] @ found[j][1][b])) for j in range(2)]
             share = [math.exp(s) / sum(map(math.exp, scores)) for s in scores]
             rows.append(share[0] * z[0][b] + share[1] * z[1][b])
-        taught += 9 * kl((torch.stack(rows) / 3).softmax(1), (z[i] / 3).softmax(1))
+        teaching += 9 * kl((torch.stack(rows) / 3).softmax(1), (z[i] / 3).softmax(1))
     if learners == 3:
-        taught += 9 * kl(((z[0] + z[1]) / 6).softmax(1), (z[2] / 3).softmax(1))
+        teaching += 9 * kl(((z[0] + z[1]) / 6).softmax(1), (z[2] / 3).softmax(1))
         assert notes["attention"][2].tolist() == [0.0, 0.0, 0.0]
-    assert float(loss) == pytest.approx(alone(found, batch.train.y) + taught, rel=1e-12)
+    assert float(loss) == pytest.approx(alone(found, batch.train.y) + teaching, rel=1e-12)
     torch.testing.assert_close(notes["attention"][:2].sum(1), torch.ones(2).double())
 
 
@@ -181,16 +181,16 @@ def test_afds_discriminators_and_what_deceives_them():
         inner = F.leaky_relu(e @ c["inner"]["weight"].T + c["inner"]["bias"], 0.2)
         return inner @ c["outer"]["weight"].T + c["outer"]["bias"]
 
-    told, deceived, taught = 0.0, 0.0, 0.0
+    told, deceived, teaching = 0.0, 0.0, 0.0
     for k in range(3):
         peer = (k + 1) % 3
         own, theirs = judged(seen.C[k], found[k][1]), judged(seen.C[k], found[peer][1])
         told += float(((1 - theirs) ** 2).mean() + (own**2).mean())
         deceived += float(((1 - own) ** 2).mean())
-        taught += kl(found[peer][0].softmax(1), found[k][0].softmax(1))
+        teaching += kl(found[peer][0].softmax(1), found[k][0].softmax(1))
     assert float(levels["discriminate"].loss(seen, batch)) == pytest.approx(told, rel=1e-12)
     loss, _ = levels["learn"].loss(seen, batch)
-    expected = alone(found, batch.train.y) + taught + 0.5 * deceived
+    expected = alone(found, batch.train.y) + teaching + 0.5 * deceived
     assert float(loss) == pytest.approx(expected, rel=1e-12)
 
 

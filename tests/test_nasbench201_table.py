@@ -235,9 +235,9 @@ def test_a_search_logs_what_the_table_says_and_is_not_moved_by_it(made, tmp_path
     search_run(settings, tmp_path / "untold")
     told, untold = (read_rows(tmp_path / name) for name in ("told", "untold"))
     for row, plain in zip(told[:-1], untold[:-1], strict=True):
-        (said,) = row.pop("table")
+        (message,) = row.pop("table")
         answer = Table(made).query(Genotype.from_dict(row["genotype"][0]))
-        assert said == {**answer.accuracy, "rank": answer.rank["cifar10_test_200"]}
+        assert message == {**answer.accuracy, "rank": answer.rank["cifar10_test_200"]}
         assert row == plain
     with pytest.raises(ValueError, match=r"--table with --space darts: .* is of nasbench201"):
         search_run(Run(table=made, **toy), tmp_path / "refused")

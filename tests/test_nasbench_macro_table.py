@@ -20,7 +20,7 @@ from tutelage.benchmark import nasbench201, nasbench_macro
 from tutelage.benchmark.nasbench_macro import COUNT, Table, architecture
 from tutelage.benchmark.table import looked_up, open_table, true_accuracy
 from tutelage.config import Run
-from tutelage.run.monitor.relaxed import Watching
+from tutelage.run.monitor.relaxed import Diagnostics
 from tutelage.spaces.chain import NASBENCH_MACRO
 from tutelage.spaces.genotype import Cell, Genotype
 from tutelage.spaces.notation import read_macro, write_macro
@@ -179,25 +179,25 @@ print(sorted(times)[2], "torch" in sys.modules)
 
 
 def test_a_search_in_the_tables_own_space_is_told_what_it_says(made):
-    watching = Watching(Run(table=made), NASBENCH_MACRO)
+    diagnostics = Diagnostics(Run(table=made), NASBENCH_MACRO)
     answer = Table(made).query(chain("21012100"))
-    (said,) = watching.looked_up([chain("21012100")])
-    assert said == {**answer.accuracy, "rank": answer.rank["cifar10_test"]}
-    assert said == looked_up(open_table(made), chain("21012100"))
-    assert true_accuracy(open_table(made), chain("21012100")) == said["cifar10_test"]
+    (message,) = diagnostics.looked_up([chain("21012100")])
+    assert message == {**answer.accuracy, "rank": answer.rank["cifar10_test"]}
+    assert message == looked_up(open_table(made), chain("21012100"))
+    assert true_accuracy(open_table(made), chain("21012100")) == message["cifar10_test"]
 
 
 def test_a_table_of_another_space_is_refused(made):
     for name in ("nasbench201", "darts"):
         space = SimpleNamespace(name=name)
-        call = lambda space=space: Watching(Run(table=made), space)  # noqa: E731
+        call = lambda space=space: Diagnostics(Run(table=made), space)  # noqa: E731
         fails(call, f"--table with --space {name}", str(made), "is of nasbench-macro")
     fails(lambda: Table(made).query(PUBLISHED["DARTS_V2"]), "'darts'", "nasbench-macro's chains")
 
 
 def test_a_space_with_blocks_that_the_table_lacks_is_refused_before_it_is_searched(made):
     space = replace(NASBENCH_MACRO, candidates=(*NASBENCH_MACRO.candidates, "mbconv6_3x3"))
-    fails(lambda: Watching(Run(table=made), space), "unknown operation 'mbconv6_3x3'")
+    fails(lambda: Diagnostics(Run(table=made), space), "unknown operation 'mbconv6_3x3'")
 
 
 def test_each_table_ranks_by_an_accuracy_that_it_has(made):
@@ -312,9 +312,9 @@ def normal(digits):
 
 
 def costs(digits):
-    """Count weights and multiply-adds of an architecture, layer by layer."""
+    """Count parameters and FLOPs of an architecture, layer by layer."""
     side, place = 32, 0
-    weights, multiply_adds = 27 * 32 + 64, 27 * 32 * side**2
+    weights, flops = 27 * 32 + 64, 27 * 32 * side**2
     for before, after, layers in STAGES:
         for layer in range(layers):
             inside, stride = (before, 2) if layer == 0 else (after, 1)
@@ -322,14 +322,14 @@ def costs(digits):
             side, place = side // stride, place + 1
             if digit == "0":
                 weights += (before * after + 2 * after) if layer == 0 else 0
-                multiply_adds += before * after * side**2 if layer == 0 else 0
+                flops += before * after * side**2 if layer == 0 else 0
                 continue
             expansion, kernel = {"1": (3, 3), "2": (6, 5)}[digit]
             hidden = expansion * inside
             weights += hidden * (inside + 2 + kernel**2 + 2 + after) + 2 * after
-            multiply_adds += hidden * (inside * large**2 + (kernel**2 + after) * side**2)
+            flops += hidden * (inside * large**2 + (kernel**2 + after) * side**2)
     weights += 256 * 1280 + 2 * 1280 + 1280 * 10 + 10
-    return weights, multiply_adds + 256 * 1280 * side**2 + 1280 * 10
+    return weights, flops + 256 * 1280 * side**2 + 1280 * 10
 
 
 @real_data

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from reference import unstack
-from tutelage.run.cost.count import multiply_adds, weights
+from tutelage.run.cost.count import flops, params
 from tutelage.searches.darts import Darts
 from tutelage.searches.gdas import Gdas
 from tutelage.searches.random import Random
-from tutelage.spaces.base import Mix, Size
+from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.cells import DARTS
 from tutelage.spaces.genotype import NASBENCH201_OPERATIONS as NAMES
 from tutelage.spaces.genotype import Genotype
@@ -37,14 +37,14 @@ def genotype(columns) -> Genotype:
 # Cost -------------------------------------------------------------------------------------------
 
 CLASSIFIER_BIASES = 10
-"""The benchmark counts these as multiply-adds, one a class; we do not."""
+"""The benchmark counts these as FLOPs, one a class; we do not."""
 
 
 def cost(columns) -> tuple[int, int]:
-    """Parameters and multiply-adds of the cell's network, built; 16 channels, N = 5, CIFAR-10."""
+    """Parameters and FLOPs of the cell's network, built; 16 channels, N = 5, CIFAR-10."""
     with torch.device("meta"):
         network = NASBENCH201.network(genotype(columns), Size(16, 5)).eval()
-    return weights(network), multiply_adds(network, (3, 32, 32)) + CLASSIFIER_BIASES
+    return params(network), flops(network, (3, 32, 32)) + CLASSIFIER_BIASES
 
 
 def table() -> dict[str, tuple[int, int]]:
@@ -119,8 +119,8 @@ def test_all_networks_cost_what_the_benchmark_says():
 # The supernet's functions -----------------------------------------------------------------------
 
 
-def one_hot(columns) -> Mix:
-    return Mix({"cell": torch.eye(5, dtype=torch.float64)[list(columns)]})
+def one_hot(columns) -> ArchWeights:
+    return ArchWeights({"cell": torch.eye(5, dtype=torch.float64)[list(columns)]})
 
 
 def copy_weights(supernet: nn.Module, network: nn.Module, columns) -> None:
@@ -151,8 +151,8 @@ def test_one_hot_mix_equals_network_with_copied_weights(shift, skipping):
     network = NASBENCH201.network(genotype(columns), size).double().train()  # batch statistics
     copy_weights(supernet, network, columns)
     x = torch.randn(4, 3, 16, 16, dtype=torch.float64)
-    mix = one_hot(columns)
-    logits, _ = supernet(x, mix.without_zeros() if skipping else mix)
+    arch = one_hot(columns)
+    logits, _ = supernet(x, arch.without_zeros() if skipping else arch)
     theirs, auxiliary = network(x)
     assert auxiliary is None
     torch.testing.assert_close(logits, theirs, rtol=1e-10, atol=1e-10)
@@ -167,8 +167,8 @@ def test_cells_that_lead_nowhere_and_others(columns):
     network = NASBENCH201.network(genotype(columns), size).double().train()
     copy_weights(supernet, network, columns)
     x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
-    for mix in (one_hot(columns), one_hot(columns).without_zeros()):
-        torch.testing.assert_close(supernet(x, mix)[0], network(x)[0], rtol=1e-10, atol=1e-10)
+    for arch in (one_hot(columns), one_hot(columns).without_zeros()):
+        torch.testing.assert_close(supernet(x, arch)[0], network(x)[0], rtol=1e-10, atol=1e-10)
 
 
 def test_plain_supernet_has_no_state_but_weights():
@@ -179,7 +179,7 @@ def test_plain_supernet_has_no_state_but_weights():
 def test_images_of_odd_sides():
     size = Size(channels=4, cells=1, classes=5, image_channels=1)
     x = torch.randn(2, 1, 7, 9)
-    logits, features = NASBENCH201.supernet(size)(x, Mix({"cell": torch.rand(6, 5)}))
+    logits, features = NASBENCH201.supernet(size)(x, ArchWeights({"cell": torch.rand(6, 5)}))
     assert logits.shape == (2, 5) and features.shape == (2, 16)
     assert NASBENCH201.network(genotype([3] * 6), size).eval()(x).shape == (2, 5)
 
@@ -221,10 +221,10 @@ def test_every_edge_stands_for_its_strongest_operation_none_among_them():
         assert search.derive(NASBENCH201, {"cell": alphas}).to_nasbench201() == expected
 
 
-def test_narrowed_edges_are_read_off_by_their_own_names():
+def test_narrowed_edges_are_derived_by_their_own_names():
     space = NASBENCH201.narrowed({"cell": [[0, 3], [1, 4], [2, 3], [0, 1], [3, 4], [0, 4]]})
-    mix = Mix({"cell": torch.tensor([[0.6, 0.4], [0.4, 0.6]] * 3)})
-    cell = space.genotype(mix).cells["cell"]
+    arch = ArchWeights({"cell": torch.tensor([[0.6, 0.4], [0.4, 0.6]] * 3)})
+    cell = space.genotype(arch).cells["cell"]
     assert cell.nodes == (
         (("none", 0),),
         (("avg_pool_3x3", 0), ("nor_conv_1x1", 1)),
@@ -246,7 +246,7 @@ def test_random_search_reaches_every_operation_on_every_edge_alike():
 
 def test_what_the_space_does_not_have_is_refused():
     with pytest.raises(ValueError, match="networks of nasbench201 have only 'cifar'"):
-        NASBENCH201.supernet(Size(channels=4, cells=1, form="imagenet"))
+        NASBENCH201.supernet(Size(channels=4, cells=1, stem="imagenet"))
     with pytest.raises(ValueError, match="give --auxiliary 0"):
         NASBENCH201.network(genotype([1] * 6), Size(4, 1), auxiliary=True)
     with pytest.raises(ValueError, match="a genotype of the space 'nasbench201'"):

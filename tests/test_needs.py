@@ -110,7 +110,7 @@ def test_only_cells_of_darts_shape_never_keep_none(name):
 
 
 @pytest.mark.parametrize(
-    ("needs", "space", "said"),
+    ("needs", "space", "message"),
     [
         (Needs(), DARTS, ""),
         (Needs(groups=frozenset({"normal", "reduce"})), DARTS, ""),
@@ -130,8 +130,8 @@ def test_only_cells_of_darts_shape_never_keep_none(name):
         (Needs(operations=DARTS.operations), S3, "has other operations on its edges"),
     ],
 )
-def test_what_a_space_lacks_by_hand(needs, space, said):
-    assert lacks(needs, space) == said
+def test_what_a_space_lacks_by_hand(needs, space, message):
+    assert lacks(needs, space) == message
 
 
 @dataclass(frozen=True)
@@ -155,9 +155,9 @@ def test_a_refusal_names_the_ready_spaces_that_fit():
     )
     with pytest.raises(ValueError) as refusal:
         fit(Asking(asked=Needs(least=99, why="it narrows much")), S1)
-    said = "space 's1' has edges of 2 operations, and at least 99 are needed"
-    assert str(refusal.value) == f"{said}: it narrows much"
-    with pytest.raises(ValueError, match=f"^{said}$"):
+    message = "space 's1' has edges of 2 operations, and at least 99 are needed"
+    assert str(refusal.value) == f"{message}: it narrows much"
+    with pytest.raises(ValueError, match=f"^{message}$"):
         fit(Asking(asked=Needs(least=99)), S1)
 
 
@@ -214,7 +214,7 @@ class Old(Darts):
     """A search whose rule cannot be told what is allowed."""
 
     def derive(self, space, alphas):
-        """Read off the strongest operations."""
+        """Derive the strongest operations."""
         return space.genotype(self.expected(alphas))
 
 

@@ -14,7 +14,7 @@ from test_search import TINY, KilledError, killed_at, same_runs, work_of
 from tutelage.methods.nes import NES
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.networks import ensemble
-from tutelage.run.networks.ensemble import Ensemble, forward_selection, marks
+from tutelage.run.networks.ensemble import Ensemble, forward_selection, scores
 from tutelage.run.search import search_run
 from tutelage.run.strategies.validation import validate
 from tutelage.virtual import leaves
@@ -51,7 +51,7 @@ def test_forward_selection_is_that_of_plain_loops(seed):
         chosen = forward_selection(p, y, members)
         assert chosen == by_loops(p, y, members)
         assert len(set(chosen)) == members
-        found = marks(p[chosen], y)
+        found = scores(p[chosen], y)
         assert found["valid_loss"] == pytest.approx(loss_of(p, y, chosen), rel=1e-12)
         right = sum(int(p[chosen, n].sum(0).argmax()) == y[n] for n in range(11))
         assert found["valid_accuracy"] == pytest.approx(float(right) / 11)
@@ -113,7 +113,7 @@ def test_a_search_keeps_the_ensemble_that_its_learners_answers_select(tmp_path, 
     found = search_run(pool(epochs=1), tmp_path / "run")
     p, y = torch.cat(seen[0].probabilities, 1), seen[0].y
     assert p.shape == (3, 8, 10)
-    for k, each in enumerate(found.marks):
+    for k, each in enumerate(found.scores):
         assert loss_of(p, y, [k]) == pytest.approx(each["valid_loss"], rel=1e-5)
     chosen = by_loops(p, y, 2)
     written = json.loads((tmp_path / "run" / ensemble.FILE).read_text())
@@ -128,7 +128,7 @@ def test_a_search_keeps_the_ensemble_that_its_learners_answers_select(tmp_path, 
     assert end["kept"] == found.learner == chosen[0]
 
 
-def test_every_member_is_what_was_read_off_and_the_first_is_genotype_json(searched_pool):
+def test_every_member_is_what_was_derived_and_the_first_is_genotype_json(searched_pool):
     last = [row for row in rows_of(searched_pool.path) if row["event"] == "epoch"][-1]
     written = json.loads((searched_pool.path / ensemble.FILE).read_text())
     for each in written["members"]:
@@ -200,13 +200,13 @@ def test_learners_know_nothing_of_each_other(tmp_path):
 
 
 def test_an_early_stop_keeps_the_members_of_its_epoch(tmp_path, monkeypatch):
-    """The supernets of the end select; what is read off is the epoch's that the stop keeps."""
+    """The supernets of the end select; what is derived is the epoch's that the stop keeps."""
     import tutelage.run.search as module
 
     def stopping(work, directory, **options):
         earlier = [genotype.to_dict() for genotype in GENOTYPES]
-        work.strategy.watching.history = [[{"genotype": each} for each in earlier]]
-        work.strategy.watching.stopped = {"reason": "as asked", "epoch": 0}
+        work.strategy.diagnostics.history = [[{"genotype": each} for each in earlier]]
+        work.strategy.diagnostics.stopped = {"reason": "as asked", "epoch": 0}
         work.epoch = work.epochs = 2
         directory.begin_session(0, 0)
 

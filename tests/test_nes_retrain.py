@@ -90,8 +90,8 @@ def test_the_result_is_that_of_the_mean_probabilities(trained):
 def test_a_finished_ensemble_is_not_trained_again(trained, capsys, monkeypatch):
     monkeypatch.setattr(retrain, "read", None)
     assert train(trained, resume=True) == result_of(trained)
-    said = f"{trained} is finished: test error of the ensemble of 3 networks"
-    assert said in capsys.readouterr().out
+    message = f"{trained} is finished: test error of the ensemble of 3 networks"
+    assert message in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"other settings: retrain.lr = 0.1 \(was 0.025\)"):
         train(trained, replace(RECIPE, lr=0.1))
 
@@ -168,10 +168,10 @@ def test_a_run_is_retrained_loaded_and_reported_as_an_ensemble(searched_pool, tu
     code, out, error = tutelage(f"retrain run {COMMAND} --device cpu")
     assert (code, error) == (0, "")
     result = result_of(run / "retrain")
-    said = f"test error of the ensemble of 2 networks {100 * result['test_error']:.2f} %"
-    assert said in out
+    message = f"test error of the ensemble of 2 networks {100 * result['test_error']:.2f} %"
+    assert message in out
     for again in (f"retrain run {COMMAND} --device cpu", "retrain run/retrain"):
-        assert f"is finished: {said}" in tutelage(again)[1]
+        assert f"is finished: {message}" in tutelage(again)[1]
     assert len(load(Path("run")).members) == 2
     code, out, _ = tutelage("report run")
     assert code == 0
@@ -181,12 +181,12 @@ def test_a_run_is_retrained_loaded_and_reported_as_an_ensemble(searched_pool, tu
     found = {tile.name: tile for tile in tiles(record)}
     own = ", ".join(f"{100 * each:.2f} %" for each in result["ensemble"])
     assert found["test error"].value == f"{100 * result['test_error']:.2f} %"
-    assert found["test error"].remark == (
+    assert found["test error"].note == (
         f"of the ensemble, after 1 epochs of training of each network; by themselves {own}"
     )
     accuracy = found["valid accuracy"]
-    assert accuracy.value == f"{100 * stored.marks['valid_accuracy']:.2f} %"
-    assert accuracy.remark == f"ensemble of learners {names}"
+    assert accuracy.value == f"{100 * stored.scores['valid_accuracy']:.2f} %"
+    assert accuracy.note == f"ensemble of learners {names}"
     page = (run / "report.html").read_text()
     assert f"the first of the ensemble of learners {names}," in page
     assert "No epoch has ended yet." not in page
@@ -214,7 +214,7 @@ def test_the_first_member_trained_alone_is_no_ensemble(searched_pool, trained, t
     run = shutil.copytree(searched_pool.path, tmp_path / "run")
     shutil.copytree(trained / "member-0", run / "retrain")
     record = read_run(run)
-    found = {tile.name: tile.remark for tile in tiles(record)}
+    found = {tile.name: tile.note for tile in tiles(record)}
     assert found["test error"] == "after 1 epochs of training"
     assert found["valid accuracy"] == f"learner {record.kept}, kept"
     (row,) = comparison([record])

@@ -9,7 +9,7 @@ from torch import nn
 
 from darts_cells import NAMES, SPACE, alphas, genotype
 from reference import batch_norm, unstack
-from tutelage.spaces.base import Mix, Size, one_hot
+from tutelage.spaces.base import ArchWeights, Size, one_hot
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.network import drop
 from tutelage.spaces.ops import operation
@@ -69,30 +69,30 @@ def test_one_hot_mix_equals_network_with_copied_weights(genotype):
     torch.testing.assert_close(features, network.features(x), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("form", ["cifar", "imagenet"])
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
 @pytest.mark.parametrize("image_channels", [1, 3])
 @pytest.mark.parametrize(
     "side", [8, 28, 32, *(pytest.param(side, marks=pytest.mark.slow) for side in (64, 224))]
 )
-def test_image_sizes(side, image_channels, form):
-    size = Size(channels=2, cells=3, classes=4, image_channels=image_channels, form=form)
+def test_image_sizes(side, image_channels, stem):
+    size = Size(channels=2, cells=3, classes=4, image_channels=image_channels, stem=stem)
     x = torch.randn(2, image_channels, side, side)
     network = SPACE.network(ALL, size, auxiliary=True, drop_path=0.2)
     logits, auxiliary = network(x)
     assert logits.shape == auxiliary.shape == (2, 4)
     assert network.eval()(x).shape == (2, 4)
-    mix = Mix({group: a.softmax(1) for group, a in alphas(torch.float32).items()})
-    logits, features = SPACE.supernet(size)(x, mix)
+    arch = ArchWeights({group: a.softmax(1) for group, a in alphas(torch.float32).items()})
+    logits, features = SPACE.supernet(size)(x, arch)
     assert logits.shape == (2, 4)
     assert features.shape == (2, 4 * 8)
     assert logits.isfinite().all()
 
 
 @pytest.mark.parametrize(
-    "form, side, pool", [("cifar", 32, (5, 3)), ("imagenet", 224, (5, 2)), ("cifar", 48, None)]
+    "stem, side, pool", [("cifar", 32, (5, 3)), ("imagenet", 224, (5, 2)), ("cifar", 48, None)]
 )
-def test_auxiliary_head_pools_as_darts_do(form, side, pool):
-    size = Size(channels=2, cells=3, form=form)
+def test_auxiliary_head_pools_as_darts_do(stem, side, pool):
+    size = Size(channels=2, cells=3, stem=stem)
     network = SPACE.network(DARTS_V2, size, auxiliary=True)
     seen = {}
     network.auxiliary.register_forward_pre_hook(lambda _, args: seen.update(map=args[0]))

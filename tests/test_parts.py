@@ -26,13 +26,13 @@ from tutelage.parts import (
     summary,
 )
 from tutelage.recipes import read_recipe, recipe_names
-from tutelage.run.cost.table import final_size, prices_of
+from tutelage.run.cost.table import costs_of, final_size
 from tutelage.run.job.settings import plain
 from tutelage.run.networks.factory import Maker
 from tutelage.run.supernet.penalty import without_alphas
 from tutelage.run.supernet.phases import stretches
 from tutelage.searches.needs import fit, size_of
-from tutelage.spaces.base import Mix, Size
+from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.chain import Chain
 
 TRIPLES = [
@@ -216,11 +216,11 @@ def test_layers():
 # Recipes ----------------------------------------------------------------------------------------
 
 
-def small(space, channels, form, cells):
+def small(space, channels, stem, cells):
     """A size for a test: a chain has as many layers as it has, but few channels."""
     if isinstance(space, Chain):
-        return Size(channels=4, cells=space.sizes.cells, form=form)
-    return Size(channels, cells, form=form)
+        return Size(channels=4, cells=space.sizes.cells, stem=stem)
+    return Size(channels, cells, stem=stem)
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -238,10 +238,10 @@ def test_every_recipe_of_the_package_is_valid(name, searched):
             assert asked[key] == value
 
 
-def final_prices(settings, space):
+def final_costs(settings, space):
     side = settings.data.resolution or 32
     final = final_size(settings, space, classes=1000, image_channels=3)
-    return prices_of(space, final, (side, side))
+    return costs_of(space, final, (side, side))
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -258,16 +258,16 @@ def test_every_recipe_joins_its_parts_in_every_phase(name, searched, monkeypatch
         if count := stretch.phase.operations:
             first = {g: [list(range(count))] * edges for g, (edges, _) in space.choices.items()}
             varied = varied.narrowed(first)
-        size = small(space, settings.channels or size_of(search, space)[0], settings.form, cells=1)
+        size = small(space, settings.channels or size_of(search, space)[0], settings.stem, cells=1)
         cpu = torch.device("cpu")
         images = {"train": 2, "valid": 2}
         bind = binder(search)
-        if search.kind == "samples":
-            prices = final_prices(settings, space)
-            bind = binder(search, lambda found, prices=prices: prices.of(found).multiply_adds)
+        if search.kind == "one-shot":
+            costs = final_costs(settings, space)
+            bind = binder(search, lambda found, costs=costs: costs.of(found).flops)
         maker = Maker(bind, [varied], size, Clock(), stretch.span, cpu, None, images)
         problem = method(maker)
-        if search.kind == "samples":
+        if search.kind == "one-shot":
             problem = without_alphas(problem)
             assert problem.levels[0].optimiser == "weights"
         else:
@@ -278,11 +278,11 @@ def test_every_recipe_joins_its_parts_in_every_phase(name, searched, monkeypatch
 def test_every_recipe_retrains_what_its_space_builds(name, searched):
     settings = searched(f"--recipe {name}")
     space, asked = make_part("space", settings.space), settings.retrain
-    size = small(space, 4, asked.form, cells=3)
+    size = small(space, 4, asked.stem, cells=3)
     auxiliary = space.sizes.auxiliary if asked.auxiliary is None else asked.auxiliary
-    mix = Mix({group: torch.rand(shape) for group, shape in space.choices.items()})
-    network = space.network(space.genotype(mix), size, auxiliary=auxiliary > 0)
-    side = 64 if asked.form == "imagenet" else 32
+    arch = ArchWeights({group: torch.rand(shape) for group, shape in space.choices.items()})
+    network = space.network(space.genotype(arch), size, auxiliary=auxiliary > 0)
+    side = 64 if asked.stem == "imagenet" else 32
     logits, other = network.train()(torch.zeros(2, 3, side, side))
     assert logits.shape == (2, 10)
     assert (other is not None) == (auxiliary > 0)
@@ -294,12 +294,12 @@ def test_recipes_of_the_package_differ():
 
 
 def test_there_is_a_recipe_for_every_search_and_for_those_of_the_papers():
-    """Every search that mixes, on both CIFARs and in NAS-Bench-201 where it works there."""
+    """Every relaxed search, on both CIFARs and in NAS-Bench-201 where it works there."""
     names = set(recipe_names())
     for search in PARTS["search"]:
         own = part_named("search", search)()
         stems = {"darts": ["darts1", "darts2"]}.get(search, [search])
-        for stem in stems if own.kind == "relaxes" else []:
+        for stem in stems if own.kind == "relaxed" else []:
             assert {f"{stem}-cifar10", f"{stem}-cifar100"} <= names
             try:
                 fit(own, make_part("space", {"name": "nasbench201"}))

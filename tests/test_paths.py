@@ -1,4 +1,5 @@
-"""Architectures as genes: every tuple is one, uniform genes are uniform, and a path runs alone."""
+"""Architectures as encoding: every tuple is one, uniform encoding are uniform, and a path runs
+alone."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from tutelage.spaces.cells import DARTS, S1, S3
 from tutelage.spaces.chain import ENNAS_S2, NASBENCH_MACRO
 from tutelage.spaces.genotype import NASBENCH201_OPERATIONS
 from tutelage.spaces.nb201 import NASBENCH201
-from tutelage.spaces.paths import bounds, drawn, genotype, kept, path
+from tutelage.spaces.paths import bounds, genotype, kept, path, sample
 
 CPU = torch.device("cpu")
 SOME = [NASBENCH_MACRO, ENNAS_S2, NASBENCH201, DARTS, S1, S3]
@@ -59,9 +60,9 @@ def test_bounds_by_hand():
 @pytest.mark.parametrize("space", SOME, ids=lambda space: space.name)
 def test_an_architecture_keeps_exactly_what_its_genes_name(space):
     for seed in range(60):
-        genes = random_genes(space, seed)
-        found = genotype(space, genes)
-        entries = list(kept(space, genes))
+        encoding = random_genes(space, seed)
+        found = genotype(space, encoding)
+        entries = list(kept(space, encoding))
         assert named(found) == set(entries)
         assert len(set(entries)) == sum(len(pairs) for _, _, pairs in nodes(found))
         for group, edge, name in entries:
@@ -78,8 +79,8 @@ def test_genes_by_hand():
         "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|avg_pool_3x3~1|nor_conv_3x3~2|"
     )
     # second node: its third pair of edges, states 1 and 2; operations sep 3x3 and max pool
-    genes = (2, 2) + (2, 3, 0) + (0, 0, 0) * 2
-    cell = genotype(DARTS, genes * 2).cells["reduce"]
+    encoding = (2, 2) + (2, 3, 0) + (0, 0, 0) * 2
+    cell = genotype(DARTS, encoding * 2).cells["reduce"]
     assert set(cell.nodes[1]) == {("sep_conv_3x3", 1), ("max_pool_3x3", 2)}
     assert set(cell.nodes[0]) == {("skip_connect", 0), ("skip_connect", 1)}
 
@@ -92,8 +93,8 @@ def test_genes_by_hand():
 def test_all_genes_are_different_architectures(space, every):
     assert prod(bounds(space)) == every
     found = {
-        str(genotype(space, genes).to_dict()["cells"])
-        for genes in product(*map(range, bounds(space)))
+        str(genotype(space, encoding).to_dict()["cells"])
+        for encoding in product(*map(range, bounds(space)))
     }
     assert len(found) == every
 
@@ -103,26 +104,26 @@ def test_all_genes_of_a_node_of_darts_are_different_architectures():
     rest = (0,) * (len(bounds(DARTS)) - 5)
     for free in ((7, 7, 1, 1, 1), (1, 1, 3, 7, 7)):
         found = {
-            str(sorted(named(genotype(DARTS, (*genes, *rest)))))
-            for genes in product(*map(range, free))
+            str(sorted(named(genotype(DARTS, (*encoding, *rest)))))
+            for encoding in product(*map(range, free))
         }
         assert len(found) == prod(free)
 
 
 def test_draws_are_uniform():
     draws = 3000
-    found = [drawn(NASBENCH_MACRO) for _ in range(draws)]
+    found = [sample(NASBENCH_MACRO) for _ in range(draws)]
     for place in range(8):
-        for value, count in Counter(genes[place] for genes in found).items():
+        for value, count in Counter(encoding[place] for encoding in found).items():
             assert within_five_deviations(count, draws, 1 / 3), (place, value)
-    pairs = Counter((genes[2], genes[3]) for genes in found)
+    pairs = Counter((encoding[2], encoding[3]) for encoding in found)
     assert len(pairs) == 9
     assert all(within_five_deviations(count, draws, 1 / 9) for count in pairs.values())
 
 
 def test_draws_of_cells_are_uniform_over_edges_and_operations():
     draws = 1500
-    found = [genotype(DARTS, drawn(DARTS)).cells["normal"].nodes for _ in range(draws)]
+    found = [genotype(DARTS, sample(DARTS)).cells["normal"].nodes for _ in range(draws)]
     first = Counter(name for node, *_ in found for name, _ in node)
     assert len(first) == 7  # `none` is none of them
     assert all(within_five_deviations(count, 2 * draws, 1 / 7) for count in first.values())
@@ -133,9 +134,9 @@ def test_draws_of_cells_are_uniform_over_edges_and_operations():
 
 def test_the_same_seed_draws_the_same():
     torch.manual_seed(3)
-    first = [drawn(DARTS) for _ in range(3)]
+    first = [sample(DARTS) for _ in range(3)]
     torch.manual_seed(3)
-    assert [drawn(DARTS) for _ in range(3)] == first
+    assert [sample(DARTS) for _ in range(3)] == first
     assert len(set(first)) == 3
 
 
@@ -145,16 +146,16 @@ def test_the_same_seed_draws_the_same():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_path_weighs_what_it_keeps_with_one_and_runs_nothing_else(dtype):
     for space in SOME:
-        genes = random_genes(space, 1)
-        mix = path(space, genes, CPU, dtype)
-        entries = set(kept(space, genes))
-        for group, weights in mix.operations.items():
+        encoding = random_genes(space, 1)
+        arch = path(space, encoding, CPU, dtype)
+        entries = set(kept(space, encoding))
+        for group, weights in arch.operations.items():
             assert weights.dtype == dtype
             for edge, names in enumerate(space.operations[group]):
                 expected = [float((group, edge, name) in entries) for name in names]
                 assert weights[edge].tolist() == expected
                 columns = [column for column, weight in enumerate(expected) if weight]
-                assert list(mix.chosen[group][edge]) == columns
+                assert list(arch.chosen[group][edge]) == columns
 
 
 @pytest.mark.parametrize("space", [SMALL, ENNAS_S2], ids=lambda space: space.name)
@@ -165,10 +166,10 @@ def test_a_path_of_a_chain_calls_its_blocks_once_and_no_others(space):
         for name, each in mixed.blocks.items():
             each.register_forward_hook(lambda *_, at=(layer, name): called.append(at))
     for seed in range(4):
-        genes = random_genes(space, seed)
+        encoding = random_genes(space, seed)
         called.clear()
-        logits, _ = supernet(torch.randn(4, 3, 8, 8), path(space, genes, CPU, torch.float32))
-        expected = [(edge, name) for _, edge, name in kept(space, genes)]
+        logits, _ = supernet(torch.randn(4, 3, 8, 8), path(space, encoding, CPU, torch.float32))
+        expected = [(edge, name) for _, edge, name in kept(space, encoding)]
         assert called == expected
         gradients = torch.autograd.grad(
             F.cross_entropy(logits, torch.tensor([0, 1, 2, 0])),
@@ -183,12 +184,12 @@ def test_a_path_of_a_chain_calls_its_blocks_once_and_no_others(space):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_path_of_nasbench201_costs_what_its_network_does(seed):
-    genes, size = random_genes(NASBENCH201, seed), Size(4, 2)
-    network = NASBENCH201.network(genotype(NASBENCH201, genes), size).eval()
+    encoding, size = random_genes(NASBENCH201, seed), Size(4, 2)
+    network = NASBENCH201.network(genotype(NASBENCH201, encoding), size).eval()
     x, counts = torch.randn(1, 3, 16, 16), []
-    mix = path(NASBENCH201, genes, CPU, torch.float32)
+    arch = path(NASBENCH201, encoding, CPU, torch.float32)
     supernet = NASBENCH201.supernet(size)
-    for run in (lambda: network(x), lambda: supernet(x, mix)):
+    for run in (lambda: network(x), lambda: supernet(x, arch)):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             run()
         counts.append(counter.get_total_flops())
@@ -200,12 +201,12 @@ def test_a_path_of_darts_runs_the_convolutions_and_pools_that_it_keeps():
     supernet = DARTS.supernet(Size(2, 3))
     x = torch.randn(2, 3, 8, 8)
     for seed in range(6):
-        genes = random_genes(DARTS, seed)
-        mix = path(DARTS, genes, CPU, torch.float32)
-        normal = {"normal": mix.chosen["normal"], "reduce": [[]] * 14}
+        encoding = random_genes(DARTS, seed)
+        arch = path(DARTS, encoding, CPU, torch.float32)
+        normal = {"normal": arch.chosen["normal"], "reduce": [[]] * 14}
         with Calls() as mode, torch.no_grad():
-            supernet(x, replace(mix, chosen=normal))
-        cell = genotype(DARTS, genes).cells["normal"]
+            supernet(x, replace(arch, chosen=normal))
+        cell = genotype(DARTS, encoding).cells["normal"]
         for pool, call in (("max", "max_pool2d_with_indices"), ("avg", "avg_pool2d")):
             pooled = {state for node in cell.nodes for name, state in node if pool in name}
             assert mode.count[call] == len(pooled)
@@ -223,10 +224,12 @@ def test_the_operations_of_a_path_have_a_gradient_and_no_others(space):
     x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
     groups = {place: cell.group for place, cell in enumerate(getattr(supernet, "plan", ()))}
     for seed in range(4):
-        genes = random_genes(space, seed)
+        encoding = random_genes(space, seed)
         if space is NASBENCH201:
-            genes = tuple(gene or 3 for gene in genes)  # where nothing is `none`, all is of use
-        logits, _ = supernet(x, path(space, genes, CPU, torch.float64))
+            encoding = tuple(
+                gene or 3 for gene in encoding
+            )  # where nothing is `none`, all is of use
+        logits, _ = supernet(x, path(space, encoding, CPU, torch.float64))
         loss = F.cross_entropy(logits, torch.tensor([0, 1, 2, 0]))
         found = torch.autograd.grad(loss, list(own.values()), allow_unused=True)
         gradients = {
@@ -240,12 +243,12 @@ def test_the_operations_of_a_path_have_a_gradient_and_no_others(space):
                 group = groups.get(int(cell), "cell")
                 names = space.operations[group][int(edge)]
                 moved.add((group, int(edge), names[int(column)]))
-        entries = set(kept(space, genes))
+        entries = set(kept(space, encoding))
         assert moved <= entries
         assert {entry for entry in entries if "conv" in entry[2]} <= moved
 
 
 def test_operations_of_nasbench201_come_in_the_benchmarks_order():
     for column, name in enumerate(NASBENCH201_OPERATIONS):
-        genes = (column,) * 6
-        assert {each for _, _, each in kept(NASBENCH201, genes)} == {name}
+        encoding = (column,) * 6
+        assert {each for _, _, each in kept(NASBENCH201, encoding)} == {name}

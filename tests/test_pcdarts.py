@@ -1,4 +1,4 @@
-"""PC-DARTS: partial channels, the weights of edges, and what both mean when reading off."""
+"""PC-DARTS: partial channels, the weights of edges, and what both mean when deriving."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tutelage.run.supernet.phases import stretches
 from tutelage.searches.darts import Darts
 from tutelage.searches.needs import fit
 from tutelage.searches.pcdarts import BETAS, PcDarts
-from tutelage.spaces.base import Mix, Size
+from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.cells import DARTS, S2, S3
 from tutelage.spaces.nb201 import NASBENCH201
 from tutelage.virtual import leaves
@@ -43,7 +43,8 @@ def equal_edges(alphas):
     return alphas | betas
 
 
-# Mixes ------------------------------------------------------------------------------------------
+# Architecture weights
+# ------------------------------------------------------------------------------------------
 
 
 def test_supernet_weights():
@@ -66,12 +67,12 @@ def test_edges_are_weighed_over_the_edges_that_enter_a_node():
     alphas = drawn(PcDarts(), NASBENCH201)
     (a,), (b, c), (d, e, f) = (beta.exp().tolist() for beta in alphas["cell betas"])
     expected = [a / a, b / (b + c), c / (b + c), *(x / (d + e + f) for x in (d, e, f))]
-    mix = PcDarts().mix(alphas, Clock())
-    torch.testing.assert_close(mix.edges["cell"], torch.tensor(expected).double())
-    torch.testing.assert_close(mix.operations["cell"], alphas["cell"].softmax(1))
+    arch = PcDarts().relax(alphas, Clock())
+    torch.testing.assert_close(arch.edges["cell"], torch.tensor(expected).double())
+    torch.testing.assert_close(arch.operations["cell"], alphas["cell"].softmax(1))
     shown = PcDarts().expected(alphas)
-    assert torch.equal(shown.edges["cell"], mix.edges["cell"])
-    assert mix.edges.keys() == {"cell"}
+    assert torch.equal(shown.edges["cell"], arch.edges["cell"])
+    assert arch.edges.keys() == {"cell"}
 
 
 def test_only_weights_train_in_the_first_15_of_50_epochs(tmp_path, monkeypatch):
@@ -102,12 +103,12 @@ def test_with_all_channels_and_equal_edges_it_is_darts_scaled_node_by_node():
     search = PcDarts(partial=1)
     alphas = equal_edges(drawn(search, DARTS))
     share = 1 / torch.tensor(ENTERING).double()
-    mix = search.mix(alphas, Clock())
-    plain = Darts().mix({group: alphas[group] for group in GROUPS}, Clock())
-    for group, products in mix.products().items():
-        torch.testing.assert_close(mix.edges[group], share)
+    arch = search.relax(alphas, Clock())
+    plain = Darts().relax({group: alphas[group] for group in GROUPS}, Clock())
+    for group, products in arch.products().items():
+        torch.testing.assert_close(arch.edges[group], share)
         torch.testing.assert_close(products, plain.operations[group] * share.unsqueeze(1))
-        assert torch.equal(mix.operations[group], plain.operations[group])
+        assert torch.equal(arch.operations[group], plain.operations[group])
 
 
 def test_that_mix_runs_as_darts_supernet_does():
@@ -121,11 +122,11 @@ def test_that_mix_runs_as_darts_supernet_does():
     weights = {name: p.detach().requires_grad_() for name, p in net.named_parameters()}
     x, y = torch.randn(3, 3, 8, 8, dtype=torch.float64), torch.tensor([0, 1, 2])
     share = 1 / torch.tensor(ENTERING).double().unsqueeze(1)
-    plain = Darts().mix({group: alphas[group] for group in GROUPS}, Clock())
-    scaled = Mix({group: w * share for group, w in plain.operations.items()})
+    plain = Darts().relax({group: alphas[group] for group in GROUPS}, Clock())
+    scaled = ArchWeights({group: w * share for group, w in plain.operations.items()})
     found = []
-    for mix in (search.mix(alphas, Clock()), scaled):
-        logits, _ = functional_call(net, weights, (x, mix))
+    for arch in (search.relax(alphas, Clock()), scaled):
+        logits, _ = functional_call(net, weights, (x, arch))
         gradients = torch.autograd.grad(F.cross_entropy(logits, y), [*own, *weights.values()])
         found.append([logits, *gradients])
     for one, other in zip(*found, strict=True):
@@ -138,13 +139,13 @@ def test_edges_of_weight_one_are_darts_itself(space):
     operations = {g: torch.rand(shape).double() for g, shape in space.choices.items()}
     ones = {group: torch.ones(shape[0]).double() for group, shape in space.choices.items()}
     x = torch.randn(3, 3, 8, 8, dtype=torch.float64)
-    plain, weighed = net(x, Mix(operations)), net(x, Mix(operations, edges=ones))
+    plain, weighed = net(x, ArchWeights(operations)), net(x, ArchWeights(operations, edges=ones))
     for one, other in zip(plain, weighed, strict=True):
         assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("space", [DARTS, S3, NASBENCH201], ids=lambda space: space.name)
-def test_equal_edges_are_read_off_as_darts_does(space):
+def test_equal_edges_are_derived_as_darts_does(space):
     for seed in range(20):
         torch.manual_seed(seed)
         alphas = equal_edges(drawn(PcDarts(), space))
@@ -205,13 +206,13 @@ def test_the_benchmarks_cell_keeps_every_edge_whatever_its_weight():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"partial": 0}, "partial = 0"),
         ({"frozen": -0.1}, "frozen = -0.1"),
         ({"init": -1.0}, "init = -1.0"),
     ],
 )
-def test_refuses_bad_settings(settings, said):
-    with pytest.raises(ValueError, match=said):
+def test_refuses_bad_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
         PcDarts(**settings)

@@ -13,7 +13,7 @@ from tutelage.searches.base import softmax
 from tutelage.searches.darts import Darts
 from tutelage.searches.needs import fit, size_of
 from tutelage.searches.pdarts import PDarts, limit, skips
-from tutelage.spaces.base import Mix
+from tutelage.spaces.base import ArchWeights
 from tutelage.spaces.cells import DARTS, S1, S4, CellSpace, everywhere
 from tutelage.spaces.genotype import Cell
 from tutelage.spaces.nb201 import NASBENCH201
@@ -110,7 +110,7 @@ def test_the_strongest_skips_stay(most):
         weights = softmax(given)
         found = limit(DARTS, weights, most)
         while True:
-            cell = DARTS.genotype(Mix(weights)).cells["normal"]
+            cell = DARTS.genotype(ArchWeights(weights)).cells["normal"]
             ranked = sorted(skips(DARTS, cell), key=lambda place: weights["normal"][place])
             if len(ranked) <= most:
                 break
@@ -151,9 +151,9 @@ def test_phases_deepen_and_narrow():
 def test_skips_are_dropped_less_and_less(epoch, expected):
     search = PDarts(skip_dropout=(0.1, 0.4, 0.7))
     given = {"normal": torch.randn(14, 8)}
-    mix = search.mix(given, Clock(phase=1, epoch=epoch, epochs=25))
-    assert mix.skip_dropout == pytest.approx(expected, rel=1e-12)
-    assert torch.equal(mix.operations["normal"], given["normal"].softmax(-1))
+    arch = search.relax(given, Clock(phase=1, epoch=epoch, epochs=25))
+    assert arch.skip_dropout == pytest.approx(expected, rel=1e-12)
+    assert torch.equal(arch.operations["normal"], given["normal"].softmax(-1))
 
 
 def test_every_phase_has_its_rate():

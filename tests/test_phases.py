@@ -27,7 +27,7 @@ DRNAS = {"search": {"name": "drnas"}, "channels": 12, "epochs": 4}
 
 
 def table(phases, epochs):
-    return [(x.start, x.epochs, x.drawn, x.span, x.thaw) for x in stretches(phases, epochs)]
+    return [(x.start, x.epochs, x.initialised, x.span, x.thaw) for x in stretches(phases, epochs)]
 
 
 def test_one_phase_has_all_epochs():
@@ -164,12 +164,12 @@ def test_each_learner_keeps_its_own_strongest_operations(progressive):
         for learner in range(2):
             left = operations_of(after, learner)
             for group, edges in operations_of(before, learner).items():
-                mixes = before["arch_weights"][learner][group]
-                for names, mix, kept in zip(edges, mixes, left[group], strict=True):
+                archs = before["arch_weights"][learner][group]
+                for names, arch, kept in zip(edges, archs, left[group], strict=True):
                     assert list(kept) == [name for name in names if name in kept]
                     # figures are rounded to six digits: of equal ones either may stay
-                    chosen = sorted(mix[names.index(name)] for name in kept)
-                    assert chosen == sorted(mix)[-count:]
+                    chosen = sorted(arch[names.index(name)] for name in kept)
+                    assert chosen == sorted(arch)[-count:]
     assert operations_of(rows[1], 0) != operations_of(rows[1], 1)
 
 

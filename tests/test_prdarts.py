@@ -11,7 +11,7 @@ from torch import Tensor
 from tutelage.clock import Clock
 from tutelage.searches.needs import fit, size_of
 from tutelage.searches.prdarts import PrDarts, path_term
-from tutelage.spaces.base import Mix, Size
+from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.cells import DARTS, S1, S2, S3, S4
 from tutelage.spaces.genotype import DARTS_OPERATIONS, Genotype
 from tutelage.spaces.nb201 import NASBENCH201
@@ -23,7 +23,7 @@ SKIP, SEP3, DIL5, MAX = (
 
 
 def draw(scale: float = 1.0) -> dict[str, Tensor]:
-    """Draw alphas of both cells."""
+    """Sample alphas of both cells."""
     return {
         group: (scale * torch.randn(14, 8, dtype=torch.float64)).requires_grad_()
         for group in DARTS.operations
@@ -34,7 +34,7 @@ def draw(scale: float = 1.0) -> dict[str, Tensor]:
 
 
 def slow_gate(a: float, u: float, tau: float) -> tuple[float, float]:
-    """Return a gate and its derivative by alpha, from a uniform draw u."""
+    """Return a gate and its derivative by alpha, from uniform sampling u."""
     s = 1 / (1 + math.exp(-(a + math.log(u) - math.log(1 - u)) / tau))
     stretched = -0.1 + 1.2 * s
     inside = 0 <= stretched <= 1
@@ -46,14 +46,14 @@ def test_the_most_open_gates_run_and_the_gradient_is_that_of_all_gates():
     torch.manual_seed(3)
     u = torch.rand_like(alphas).tolist()
     torch.manual_seed(3)
-    mix = PrDarts(gate_dropout=0.0).mix({"normal": alphas}, Clock(progress=0.5))
-    weights = mix.operations["normal"]
+    arch = PrDarts(gate_dropout=0.0).relax({"normal": alphas}, Clock(progress=0.5))
+    weights = arch.operations["normal"]
     v = torch.randn_like(weights)
     (gradient,) = torch.autograd.grad((weights * v).sum(), alphas)
     a, weights = alphas.tolist(), weights.detach()
     for edge in range(14):
         gates = [slow_gate(a[edge][op], u[edge][op], 0.55) for op in range(8)]
-        kept = mix.chosen["normal"][edge]
+        kept = arch.chosen["normal"][edge]
         rest = set(range(8)) - set(kept)
         assert len(kept) == 2 and len(rest) == 6
         assert min(gates[op][0] for op in kept) >= max(gates[op][0] for op in rest)
@@ -102,14 +102,14 @@ def test_only_kept_operations_run_in_the_supernet():
     net = space.supernet(Size(channels=4, cells=3, classes=2))
     alphas = {group: 1e-3 * torch.randn(14, 8) for group in DARTS.operations}
     leaves = [a.requires_grad_() for a in alphas.values()]
-    mix = PrDarts().mix(alphas, Clock())
-    everything = Mix({group: w.round() for group, w in mix.operations.items()})
+    arch = PrDarts().relax(alphas, Clock())
+    everything = ArchWeights({group: w.round() for group, w in arch.operations.items()})
     x = torch.randn(4, 3, 8, 8)
-    logits, features = net(x, mix)
+    logits, features = net(x, arch)
     torch.testing.assert_close(logits, net(x, everything)[0], rtol=1e-3, atol=1e-4)
     gradients = torch.autograd.grad(logits.square().sum(), leaves)
     assert torch.equal(features, features.relu())  # the last normalisation has a ReLU behind it
-    for gradient, kept in zip(gradients, mix.chosen.values(), strict=True):
+    for gradient, kept in zip(gradients, arch.chosen.values(), strict=True):
         assert gradient.abs().sum() > 0
         for edge, row in enumerate(gradient.tolist()):
             assert {op for op, g in enumerate(row) if g} <= set(kept[edge])
@@ -155,11 +155,11 @@ def test_the_penalty_is_that_of_slow_loops(seed, kept, scale, shift):
     torch.manual_seed(seed)
     alphas = draw(scale)
     alphas = {group: (a.detach() + shift).requires_grad_() for group, a in alphas.items()}
-    mix = PrDarts(kept=kept).mix(alphas, Clock(progress=seed / 5))
-    expected = slow_penalty(alphas, mix.chosen, 1 - 0.9 * seed / 5)
-    torch.testing.assert_close(mix.penalty, expected, rtol=1e-12, atol=0)
+    arch = PrDarts(kept=kept).relax(alphas, Clock(progress=seed / 5))
+    expected = slow_penalty(alphas, arch.chosen, 1 - 0.9 * seed / 5)
+    torch.testing.assert_close(arch.penalty, expected, rtol=1e-12, atol=0)
     leaves = list(alphas.values())
-    found = torch.autograd.grad(mix.penalty, leaves)
+    found = torch.autograd.grad(arch.penalty, leaves)
     torch.testing.assert_close(found, torch.autograd.grad(expected, leaves), rtol=1e-10, atol=1e-18)
 
 
@@ -168,17 +168,17 @@ def test_nothing_kept_of_a_group_and_no_convolution_on_the_path():
     alphas = {group: torch.full((14, 8), -40.0, dtype=torch.float64) for group in DARTS.operations}
     for a in alphas.values():
         a[:, SKIP] = 40.0
-    mix = PrDarts(kept=1, gate_dropout=0.0).mix(alphas, Clock())
-    assert mix.chosen == {group: [[SKIP]] * 14 for group in alphas}
-    assert float(mix.penalty) == pytest.approx(0.01 * 0.8 - 0.005, rel=1e-12)
+    arch = PrDarts(kept=1, gate_dropout=0.0).relax(alphas, Clock())
+    assert arch.chosen == {group: [[SKIP]] * 14 for group in alphas}
+    assert float(arch.penalty) == pytest.approx(0.01 * 0.8 - 0.005, rel=1e-12)
 
 
 def test_none_counts_among_the_convolutions_but_makes_no_path():
     alphas = {group: torch.full((14, 8), -40.0, dtype=torch.float64) for group in DARTS.operations}
     for a in alphas.values():
         a[:, 0] = 40.0
-    mix = PrDarts(kept=1, gate_dropout=0.0).mix(alphas, Clock())
-    assert float(mix.penalty) == pytest.approx(0.005 * 0.8 - 0.005, rel=1e-12)
+    arch = PrDarts(kept=1, gate_dropout=0.0).relax(alphas, Clock())
+    assert float(arch.penalty) == pytest.approx(0.005 * 0.8 - 0.005, rel=1e-12)
 
 
 def test_the_path_leads_through_the_states_just_before():
@@ -194,7 +194,7 @@ def test_the_path_leads_through_the_states_just_before():
 # Reading off ------------------------------------------------------------------------------------
 
 
-def test_two_operations_may_lie_on_one_edge_and_none_is_never_read_off():
+def test_two_operations_may_lie_on_one_edge_and_none_is_never_derived():
     table = torch.zeros(14, 8)
     table[:, 0] = 9.0  # none is strongest everywhere, but equally so
     table[0, SEP3], table[0, SKIP], table[1, MAX] = 3.0, 2.0, 1.0  # both of node 2 from state 0

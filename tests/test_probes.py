@@ -12,9 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tutelage.run.monitor.collapse import cell_gradients, entropy, layer_alignment, signs, skips
+from tutelage.run.monitor.collapse import (
+    cell_gradients,
+    entropy,
+    layer_alignment,
+    skips,
+    warnings_of,
+)
 from tutelage.run.monitor.curvature import dominant_eigenvalue
-from tutelage.spaces.base import Mix, Size
+from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.cells import DARTS
 from tutelage.spaces.genotype import Cell, Genotype
 from tutelage.spaces.plan import weights_of
@@ -130,16 +136,17 @@ def test_eigenvalue_that_does_not_converge_is_not_made_up():
     assert math.isnan(dominant_eigenvalue(loss, at, tolerance=0, iterations=1))
 
 
-def supernet(cells: int) -> tuple[nn.Module, Callable[[Mix], Tensor]]:
-    """A tiny supernet in float64, and its validation loss as a function of the mix."""
+def supernet(cells: int) -> tuple[nn.Module, Callable[[ArchWeights], Tensor]]:
+    """A tiny supernet in float64, and its validation loss as a function of the architecture
+    weights."""
     net = DARTS.supernet(Size(channels=4, cells=cells)).double()
     x, y = torch.randn(3, 3, 8, 8, dtype=torch.float64), torch.tensor([0, 3, 7])
     weights = {name: parameter.detach() for name, parameter in net.named_parameters()}
-    return net, lambda mix: F.cross_entropy(functional_call(net, weights, (x, mix))[0], y)
+    return net, lambda arch: F.cross_entropy(functional_call(net, weights, (x, arch))[0], y)
 
 
-def softmax(alphas: dict[str, Tensor]) -> Mix:
-    return Mix({group: each.softmax(-1) for group, each in alphas.items()})
+def softmax(alphas: dict[str, Tensor]) -> ArchWeights:
+    return ArchWeights({group: each.softmax(-1) for group, each in alphas.items()})
 
 
 def test_eigenvalue_of_a_supernet_equals_the_dense_hessian():
@@ -162,16 +169,16 @@ def test_eigenvalue_of_a_supernet_equals_the_dense_hessian():
 
 def test_cell_gradients_equal_those_of_separate_tensors():
     net, validate = supernet(cells=5)
-    mix = softmax({g: torch.randn(s, dtype=torch.float64) for g, s in DARTS.choices.items()})
-    found = cell_gradients(validate, mix)
+    arch = softmax({g: torch.randn(s, dtype=torch.float64) for g, s in DARTS.choices.items()})
+    found = cell_gradients(validate, arch)
     assert {group: len(each) for group, each in found.items()} == {"normal": 3, "reduce": 2}
 
-    separate = [mix.operations[place.group].clone().requires_grad_() for place in net.plan]
+    separate = [arch.operations[place.group].clone().requires_grad_() for place in net.plan]
     for cell, place, own in zip(net.cells, net.plan, separate, strict=True):
         edges, nodes = net.edges[place.group], DARTS.nodes
-        given = partial(weights_of, Mix({place.group: own}), place.group, edges, nodes)
+        given = partial(weights_of, ArchWeights({place.group: own}), place.group, edges, nodes)
         cell.register_forward_pre_hook(lambda _, args, given=given: (*args[:2], given()))
-    expected = torch.autograd.grad(validate(mix), separate)
+    expected = torch.autograd.grad(validate(arch), separate)
     for group in found:
         of_group = [g for g, at in zip(expected, net.plan, strict=True) if at.group == group]
         torch.testing.assert_close(found[group], of_group, rtol=1e-9, atol=1e-12)
@@ -221,12 +228,12 @@ def test_skips_are_counted_in_every_cell():
 
 
 def test_signs_on_both_sides():
-    assert signs({"normal": 2, "reduce": 8}, []) == []
-    assert signs({"normal": 3, "reduce": 0}, [None] * 40) == [
+    assert warnings_of({"normal": 2, "reduce": 8}, []) == []
+    assert warnings_of({"normal": 3, "reduce": 0}, [None] * 40) == [
         "the normal cell has 3 skip connections, more than 2"
     ]
     rising = [0.1] * 15 + [0.2] * 3
-    assert signs({"normal": 0}, rising[:-1]) == []
-    assert signs({"normal": 0}, rising) == [
+    assert warnings_of({"normal": 0}, rising[:-1]) == []
+    assert warnings_of({"normal": 0}, rising) == [
         "the dominant eigenvalue grew from 0.1 to 0.16 between epochs 10 and 15"
     ]

@@ -38,7 +38,7 @@ def look(*parts, **given):
 
 def test_every_size_is_small_and_what_changed_is_told():
     table = look("single", "darts", "darts")
-    said = table.pop("quick")
+    message = table.pop("quick")
     assert table == {
         "method": {"name": "single"},
         "search": {"name": "darts"},
@@ -48,10 +48,10 @@ def test_every_size_is_small_and_what_changed_is_told():
             **{"epochs": 2, "batch_size": 16, "limit_batches": 1, "channels": 4, "cells": 3}
         },
     }
-    assert said["epochs"] == "50 -> 2" and said["cells"] == "8 -> 3"
-    assert said["limit_batches"] == "not set -> 1"
-    assert said["retrain.channels"] == "36 -> 4"
-    assert len(said) == 10
+    assert message["epochs"] == "50 -> 2" and message["cells"] == "8 -> 3"
+    assert message["limit_batches"] == "not set -> 1"
+    assert message["retrain.channels"] == "36 -> 4"
+    assert len(message) == 10
 
 
 def test_a_search_that_samples_evolves_little_and_one_that_draws_has_no_epochs_to_shrink():
@@ -165,7 +165,7 @@ def test_it_prints_and_records_what_it_changed(tutelage, here):
     )
     assert (code, error) == (0, "")
     stored = tomllib.loads((here / "run" / "run.toml").read_text())
-    line = "quick: " + ", ".join(f"{name} {said}" for name, said in stored["quick"].items())
+    line = "quick: " + ", ".join(f"{name} {message}" for name, message in stored["quick"].items())
     assert out.splitlines()[0] == line
     assert stored["channels"] == 2 and "channels" not in stored["quick"]
     assert stored["quick"]["retrain.epochs"].endswith(" -> 2")
@@ -174,7 +174,7 @@ def test_it_prints_and_records_what_it_changed(tutelage, here):
     assert "A quick look (--quick)" in (here / "run" / "report.html").read_text()
     code, _, error = tutelage("search --resume run --quick")
     assert code == 1 and error.count("\n") == 1
-    assert "--quick with --resume run: a run goes on with its own settings" in error
+    assert "--quick with --resume run: a run resumes with its own settings" in error
     assert tutelage("search --resume run")[0] == 0
     code, out, error = tutelage("retrain run")
     assert (code, error) == (0, "") and "test error" in out
@@ -305,8 +305,8 @@ def test_a_combination_is_told_by_what_it_leaves(code, error, written, worked, o
     if written:
         (folder / "run").mkdir()
         space = make_part("space", {"name": written})
-        mix = {group: torch.ones(shape) for group, shape in space.choices.items()}
-        found = space.genotype(library.spaces.base.Mix(mix))
+        arch = {group: torch.ones(shape) for group, shape in space.choices.items()}
+        found = space.genotype(library.spaces.base.ArchWeights(arch))
         (folder / "run" / "genotype.json").write_text(found.to_json({}))
     combination = COMBINATIONS["Combination"]("single", "darts", "nasbench201")
     child = COMBINATIONS["Child"](combination, folder, 0.0)
@@ -314,7 +314,7 @@ def test_a_combination_is_told_by_what_it_leaves(code, error, written, worked, o
     usage = type("Usage", (), {"ru_maxrss": 2048, "ru_utime": worked, "ru_stime": 0})
     row = COMBINATIONS["judged"](child, status, usage, 60.0)
     assert row.outcome == outcome and row.code == code and not folder.exists()
-    assert bool(row.said) == (outcome in ("refused", "crashed"))
+    assert bool(row.message) == (outcome in ("refused", "crashed"))
 
 
 def test_a_sweep_reads_back_what_it_wrote_but_for_half_a_row(tmp_path):

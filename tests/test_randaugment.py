@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from tutelage.data.draws import draws
 from tutelage.data.randaugment import MOVES, TONES, RandAugment, operate, rand_augment
+from tutelage.data.seeding import generator
 
 FILL = (124, 116, 104)
 AFFINE, BILINEAR = Image.Transform.AFFINE, Image.Resampling.BILINEAR
@@ -100,10 +100,10 @@ def test_the_draws_are_those_of_a_loop_over_images(layout):
     how = RandAugment(operations=2, magnitude=9, std=0.5, probability=0.5)
     before = pixels.clone()
     got = rand_augment(
-        pixels.contiguous(memory_format=layout), how, FILL, draws(5, "train/augment", 2, 1)
+        pixels.contiguous(memory_format=layout), how, FILL, generator(5, "train/augment", 2, 1)
     )
     assert torch.equal(pixels, before)
-    random, count = draws(5, "train/augment", 2, 1), len(pixels)
+    random, count = generator(5, "train/augment", 2, 1), len(pixels)
     chance, normal = random.random((2, 3, count)), random.standard_normal((2, count))
     names, done = [*TONES, *MOVES], 0
     for k in range(count):
@@ -122,7 +122,7 @@ def test_the_draws_are_those_of_a_loop_over_images(layout):
 def test_no_operation_leaves_the_images_as_they_are():
     pixels = pictures(3)
     for how in (RandAugment(), RandAugment(operations=3, probability=0)):
-        assert torch.equal(rand_augment(pixels, how, FILL, draws(0, "x")), pixels)
+        assert torch.equal(rand_augment(pixels, how, FILL, generator(0, "x")), pixels)
 
 
 def test_every_operation_comes_up_equally_often(monkeypatch):
@@ -134,7 +134,7 @@ def test_every_operation_comes_up_equally_often(monkeypatch):
 
     monkeypatch.setattr("tutelage.data.randaugment.operate", count)
     images = torch.zeros(15_000, 1, 1, 1, dtype=torch.uint8)
-    rand_augment(images, RandAugment(operations=2, probability=1.0), (0,), draws(0, "x"))
+    rand_augment(images, RandAugment(operations=2, probability=1.0), (0,), generator(0, "x"))
     expected = 2 * len(images) / 15
     assert sum(seen.values()) == 2 * len(images)
     assert all(abs(n - expected) < 5 * expected**0.5 for n in seen.values())

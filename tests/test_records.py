@@ -91,8 +91,8 @@ ROWS = [
     ),
     (
         EpochRow(
-            drawn=[{"chain": [[0.5, 0.5]]}],
-            draws=[{"chain": [4]}],
+            sampled=[{"chain": [[0.5, 0.5]]}],
+            samples=[{"chain": [4]}],
             probe=Probe(0.5, 1.5, 0.75, 0.25),
         ),
         SEARCH,

@@ -66,8 +66,8 @@ def test_one_run_shows_its_numbers(whole):
     run, page = whole
     assert "sgl × pcdarts × darts × cifar10" in page.text
     assert "test error 2.65 % after 40 epochs of training" in page.text
-    assert "weights 3.35 M" in page.text
-    assert "multiply-adds 528 M" in page.text
+    assert "parameters 3.35 M" in page.text
+    assert "FLOPs 528 M" in page.text
     assert "search time 1 h 23 min in 2 sessions" in page.text
     accuracy = json.loads((run / "genotype.json").read_text())["about"]["valid_accuracy"]
     assert f"valid accuracy {100 * accuracy:.2f} % learner 1, kept" in page.text

@@ -1,4 +1,4 @@
-"""The report's heat maps of a mix."""
+"""The report's heat maps of architecture weights."""
 
 import numpy as np
 import pytest

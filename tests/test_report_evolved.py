@@ -63,7 +63,7 @@ def test_what_evolution_found_is_what_the_run_keeps(tmp_path, objectives):
     rows = evolution.front_rows(stage)
     assert bool(rows) == (objectives != "accuracy") == ("Pareto front" in text)
     captions = [each.caption for each in evolution.evolved(stage)]
-    name = "weights" if objectives == "accuracy-params" else "multiply-adds"
+    name = "parameters" if objectives == "accuracy-params" else "FLOPs"
     assert captions[1:] == [f"By {name}: accuracy in the supernet (%)"]
     if rows:
         assert rows[0][0] == f"{best:.2f} %"
@@ -87,10 +87,10 @@ def test_generation_0_is_what_the_run_says(tmp_path, given, words):
 
     change(run / "evolution", give)
     stage = stage_of(run).evolution
-    assert f"the best of generation 0, which is {words}, has" in evolution.said(stage)
+    assert f"the best of generation 0, which is {words}, has" in evolution.described(stage)
     change(run / "evolution", lambda row: row.update(accuracy=0.9) if "given" in row else None)
     if given:
-        text = evolution.said(stage_of(run).evolution)
+        text = evolution.described(stage_of(run).evolution)
         assert text.endswith(f"is from generation 0; generation 0 is {words}.")
 
 
@@ -171,7 +171,7 @@ def test_the_first_are_those_that_the_figures_are_of(tmp_path, digits):
 def test_the_baseline_is_that_of_the_table():
     table = Table(TABLES)
     tau, _ = correlations(table._flops, table._accuracy)
-    assert NASBENCH_MACRO.by_multiply_adds == pytest.approx(tau, abs=5e-4)
+    assert NASBENCH_MACRO.by_flops == pytest.approx(tau, abs=5e-4)
     assert "a tau of 0.56" in ranking.baseline(NASBENCH_MACRO)
 
 
@@ -208,5 +208,5 @@ def test_a_search_writes_what_the_report_reads(tmp_path):
     assert judged.by_flops == RankingScores(**asdict(by_cost))
     assert judged.tau == compare([row.accuracy for row in rows], true, 4).tau
     (drawn,) = marginals(stage)
-    assert drawn.operations == OPERATIONS and (drawn.draws >= 3).all()
+    assert drawn.operations == OPERATIONS and (drawn.samples >= 3).all()
     assert "Kendall’s tau" in report(tmp_path, run).text

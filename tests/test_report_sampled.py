@@ -73,33 +73,33 @@ def test_shares_are_weighted_by_draws(tmp_path):
     run = write_sampled(tmp_path / "run", done=2, scored=0, candidates=0, end=False)
     rows = read_rows(run)
     for row, draws, shares in zip(rows, (10, 30), ([0.2, 0.8, 0.0], [0.4, 0.2, 0.4]), strict=True):
-        row["drawn"], row["draws"] = [{"chain": [shares] * 8}], [{"chain": [draws] * 8}]
+        row["sampled"], row["samples"] = [{"chain": [shares] * 8}], [{"chain": [draws] * 8}]
     write_rows(run, rows)
     (found,) = marginals(stage_of(run))
     # (2 + 12, 8 + 6, 0 + 12) of 40
     assert found.shares == pytest.approx(np.array([[0.35], [0.35], [0.3]]).repeat(8, 1))
-    assert found.draws.tolist() == [40] * 8 and found.operations == OPERATIONS
+    assert found.samples.tolist() == [40] * 8 and found.operations == OPERATIONS
     for row in rows:
-        del row["draws"], row["operations"]
+        del row["samples"], row["operations"]
     write_rows(run, rows)
     (found,) = marginals(stage_of(run))
     assert found.shares[:, 0] == pytest.approx([0.3, 0.5, 0.2])  # epochs count alike
     assert found.chance is None
-    assert found.said().endswith("at most (operation 1 in layer 1).")
+    assert found.described().endswith("at most (operation 1 in layer 1).")
 
 
 def test_deviations_by_hand():
     found = one([[0.5, 0.3], [0.3, 0.4], [0.2, 0.3]], [300, 300])
     third = 1 / 3
     apart = [0.5 - third, third - 0.3, third - 0.3, 0.4 - third, third - 0.2, third - 0.3]
-    assert found.said() == (
+    assert found.described() == (
         f"Shares deviate from uniform by {100 * sum(apart) / 6:.2f} percentage points in the mean "
-        "and by 16.67 at most (identity in layer 1); 300 independent draws a layer would leave "
+        "and by 16.67 at most (identity in layer 1); 300 independent samples a layer would leave "
         f"{100 * math.sqrt(2 / math.pi * third * (1 - third) / 300):.2f}."
     )
-    assert "in edge 1 of the normal cell" in one([[0.9], [0.1]], [9], "normal").said()
+    assert "in edge 1 of the normal cell" in one([[0.9], [0.1]], [9], "normal").described()
     exact = one(np.full((3, 4), round(1 / 3, 6)), [12] * 4)
-    assert exact.said() == "Every operation was drawn as often as every other, to the draw."
+    assert exact.described() == "Every operation was sampled exactly as often as every other."
 
 
 def test_what_chance_leaves_is_what_simulated_draws_leave():
@@ -115,8 +115,8 @@ def test_an_edge_that_drew_nothing_is_left_out(tmp_path):
 
     def cell(row):
         row["operations"] = [{"normal": ["skip_connect", "sep_conv_3x3"]}]
-        row["drawn"] = [{"normal": [[0.75, 0.25], [0.0, 0.0]]}]
-        row["draws"] = [{"normal": [4, 0]}]
+        row["sampled"] = [{"normal": [[0.75, 0.25], [0.0, 0.0]]}]
+        row["samples"] = [{"normal": [4, 0]}]
 
     change(run, cell)
     (found,) = marginals(stage_of(run))
@@ -129,8 +129,8 @@ def test_edges_with_operations_of_their_own(tmp_path):
 
     def narrow(row):
         row["operations"] = [{"normal": [["skip_connect", "none"], ["sep_conv_3x3", "none"]]}]
-        row["drawn"] = [{"normal": [[1.0, 0.0], [1.0, 0.0]]}]
-        row["draws"] = [{"normal": [5, 5]}]
+        row["sampled"] = [{"normal": [[1.0, 0.0], [1.0, 0.0]]}]
+        row["samples"] = [{"normal": [5, 5]}]
 
     change(run, narrow)
     (found,) = marginals(stage_of(run))
@@ -149,14 +149,14 @@ def test_one_run_shows_its_numbers(tmp_path):
     end = read_rows(run)[-1]["evolution"]
     assert f"supernet accuracy {100 * end['accuracy']:.2f} %" in text
     assert "CIFAR-10 test 94.25 % rank 2,503 of 6,561" in text
-    assert f"weights {end['params'] / 1e6:.2f} M" in text
+    assert f"parameters {end['params'] / 1e6:.2f} M" in text
     assert "students’ accuracy 65.83 %" in text and "gap to the teacher 4.00 points" in text
     assert "Found by evolution among the paths of the supernet of learner 0." in text
     assert "found by evolution 94.25 % 2,503 of 6,561" in text
     digits = "".join(map(str, end["encoding"]))
     assert f"NAS-Bench-Macro’s digits {digits}" in text
     assert read_macro(digits) == genotype(end["encoding"]).names
-    for absent in ("Alphas", "Signs of collapse", "Gradient of the alphas", "valid accuracy"):
+    for absent in ("Alphas", "Diagnostics of collapse", "Gradient of the alphas", "valid accuracy"):
         assert absent not in text
 
 
@@ -212,7 +212,7 @@ def test_rows_without_their_numbers_are_left_out(tmp_path):
         with (run / name / "metrics.jsonl").open("a") as file:
             file.write('{"cut": \n')
     rows = read_rows(run)
-    rows[3].pop("probe"), rows[4].pop("drawn"), rows[5].pop("draws"), rows[6].pop("teaching")
+    rows[3].pop("probe"), rows[4].pop("sampled"), rows[5].pop("samples"), rows[6].pop("teaching")
     write_rows(run, rows)
     page = report(tmp_path, run)
     assert len(evolution.candidates(stage_of(run).evolution)) == 22
@@ -256,4 +256,4 @@ def test_a_retraining_replaces_what_the_evolution_counted(tmp_path):
     run = write_sampled(tmp_path / "run")
     write_retraining(run / "retrain")
     text = report(tmp_path, run).text
-    assert "weights 3.35 M" in text and "multiply-adds 528 M" in text and "2.65 %" in text
+    assert "parameters 3.35 M" in text and "FLOPs 528 M" in text and "2.65 %" in text

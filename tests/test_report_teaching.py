@@ -52,11 +52,11 @@ def write_taught(path, count, epochs=3, **changed):
             transfer = [[2 * x for x in peers] for peers in gate(epoch, count)]
             row["teaching"] = {"gate": gate(epoch, count), "transfer": transfer}
             row["teaching"]["agreement"] = 0.25 + epoch / 8
-            for k, marks in enumerate(row["learners"]):
-                marks |= {"label_accuracy": 0.5 + k / 8, "label_entropy": 2.0 - epoch / 4}
+            for k, scores in enumerate(row["learners"]):
+                scores |= {"label_accuracy": 0.5 + k / 8, "label_entropy": 2.0 - epoch / 4}
         if row["event"] == "end":
-            for k, marks in enumerate(row["learners"]):
-                marks |= {"first_accuracy": 0.75 + k / 50, "valid_accuracy": 0.76}
+            for k, scores in enumerate(row["learners"]):
+                scores |= {"first_accuracy": 0.75 + k / 50, "valid_accuracy": 0.76}
     write_rows(path, written)
     return path
 
@@ -245,18 +245,18 @@ def test_costs_within_a_budget_have_their_curves_and_their_limit(tmp_path):
     stage = changed(run, cost)
     lines = {line.label: line for line in cost_lines(stage, "flops", "max_flops")}
     assert list(lines) == [
-        "read off, learner 0",
+        "derived, learner 0",
         "expected, learner 0",
-        "read off, learner 1",
+        "derived, learner 1",
         "expected, learner 1",
         "limit",
     ]
     assert lines["expected, learner 0"].y == [400, 350, 300]
     assert lines["expected, learner 1"].y == pytest.approx([math.nan, 350, 300], nan_ok=True)
-    assert lines["read off, learner 0"].y == [250, 250.000001, 250.000002]
+    assert lines["derived, learner 0"].y == [250, 250.000001, 250.000002]
     assert lines["limit"].y == [300] * 3
     weights = cost_lines(stage, "params", "max_params")
     assert [line.y[2] for line in weights] == [2, 3.5, 2, 3.5]
     text = report(tmp_path, run).text
-    assert "Multiply-adds of the final network (millions)" in text
-    assert "Weights of the final network (millions)" in text
+    assert "FLOPs of the final network (millions)" in text
+    assert "Parameters of the final network (millions)" in text

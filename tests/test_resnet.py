@@ -17,33 +17,33 @@ from tutelage.spaces.published import resolve
 DEPTHS = {"resnet18": 8, "resnet50": 16}
 
 
-def size_of(name, classes=10, form="cifar", image_channels=3):
-    return Size(64, DEPTHS[name], classes, image_channels, form)
+def size_of(name, classes=10, stem="cifar", image_channels=3):
+    return Size(64, DEPTHS[name], classes, image_channels, stem)
 
 
 @pytest.mark.parametrize(
-    ("name", "form", "classes", "expected"),
+    ("name", "stem", "classes", "expected"),
     [
-        # of the releases on 224 x 224 images: 1.814 and 4.089 thousand million multiply-adds
+        # of the releases on 224 x 224 images: 1.814 and 4.089 thousand million FLOPs
         ("resnet18", "imagenet", 1000, (11_689_512, 1_814_073_344)),
         ("resnet50", "imagenet", 1000, (25_557_032, 4_089_184_256)),
         ("resnet18", "cifar", 10, (11_173_962, 555_422_720)),
         ("resnet50", "cifar", 10, (23_520_842, 1_297_829_888)),
     ],
 )
-def test_weights_and_multiply_adds_equal_the_published_networks(name, form, classes, expected):
-    found = describe(resolve(name), size_of(name, classes, form))
-    assert (found.weights, found.multiply_adds) == expected
+def test_weights_and_flops_equal_the_published_networks(name, stem, classes, expected):
+    found = describe(resolve(name), size_of(name, classes, stem))
+    assert (found.params, found.flops) == expected
 
 
 @pytest.mark.parametrize("name", DEPTHS)
 @pytest.mark.parametrize(
-    ("form", "channels", "side", "last"),
+    ("stem", "channels", "side", "last"),
     [("cifar", 1, 8, 1), ("cifar", 3, 32, 4), ("imagenet", 3, 64, 2)],
 )
-def test_shapes(name, form, channels, side, last):
+def test_shapes(name, stem, channels, side, last):
     with torch.device("meta"):
-        network = build(resolve(name), size_of(name, 7, form, channels))
+        network = build(resolve(name), size_of(name, 7, stem, channels))
         x = torch.randn(2, channels, side, side)
         logits, none = network(x)
         *_, end = maps = network.maps(x)
@@ -52,7 +52,7 @@ def test_shapes(name, form, channels, side, last):
     assert end.shape == (2, wide, last, last)
 
 
-def written_out(network, x, name, form):
+def written_out(network, x, name, stem):
     """Write a ResNet out layer by layer, normalising by hand with batch statistics."""
 
     def layer(x, convolution, norm, stride=1):
@@ -63,7 +63,7 @@ def written_out(network, x, name, form):
         x = (x - mean) / (variance + 1e-5).sqrt()
         return x * norm.weight[:, None, None] + norm.bias[:, None, None]
 
-    large, bottleneck = form == "imagenet", name == "resnet50"
+    large, bottleneck = stem == "imagenet", name == "resnet50"
     x = layer(x, *network.frame.stem[:2], 2 if large else 1).clamp(min=0)
     if large:
         rows = F.pad(x, (1, 1, 1, 1), value=float("-inf")).unfold(2, 3, 2).unfold(3, 3, 2)
@@ -85,16 +85,16 @@ def written_out(network, x, name, form):
     return x.flatten(2).mean(2) @ network.classifier.weight.T + network.classifier.bias
 
 
-@pytest.mark.parametrize("form", ["cifar", "imagenet"])
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
 @pytest.mark.parametrize("name", DEPTHS)
-def test_the_forward_pass_written_out(name, form):
+def test_the_forward_pass_written_out(name, stem):
     torch.manual_seed(0)
-    network = build(resolve(name), size_of(name, 5, form, 1)).double().train()
+    network = build(resolve(name), size_of(name, 5, stem, 1)).double().train()
     for weight in network.parameters():
         weight.data += 0.05 * torch.randn_like(weight)
-    side = 8 if form == "cifar" else 32
+    side = 8 if stem == "cifar" else 32
     x = torch.randn(4, 1, side, side, dtype=torch.float64)
-    expected = written_out(network, x, name, form)
+    expected = written_out(network, x, name, stem)
     found, _ = network(x)
     assert torch.allclose(found, expected, rtol=0, atol=1e-10 * expected.abs().max().item())
 

@@ -74,7 +74,7 @@ def go(path, resume=False):
     with (RunDirectory.open if resume else RunDirectory.create)(
         path, **({"write": True} if resume else {"settings": {}})
     ) as directory:
-        loop.run(Toy(), directory, log_every=1, save_every=0.0, title="toy", go_on="again")
+        loop.run(Toy(), directory, log_every=1, save_every=0.0, title="toy", resume_with="again")
 
 
 def killed_before(patch, count, torn):

@@ -43,7 +43,7 @@ def logged(path):
 
 
 def sessions(out):
-    """What environment.json says of every process that went on with a training."""
+    """What environment.json says of every process that continued with a training."""
     if not (out / "environment.json").exists():
         return []
     return RunDirectory(out).read_json("environment.json")["sessions"]
@@ -112,7 +112,7 @@ def test_a_signal_saves_first_and_says_how_to_go_on(retrained, tmp_path, monkeyp
         with pytest.raises(checkpoint.StoppedError) as caught:
             train(tmp_path / "out")
     assert str(caught.value) == (
-        f"{number.name} came: saved at epoch 1, step 1; go on with the same command"
+        f"{number.name} came: saved at epoch 1, step 1; resume with the same command"
     )
     stored = checkpoint.load(tmp_path / "out")["work"]
     assert (stored["epoch"], stored["step"]) == (1, 1)
@@ -128,7 +128,7 @@ def test_a_truncated_checkpoint_goes_on_from_the_one_before(retrained, tmp_path,
     newest = tmp_path / "out" / "checkpoint.pt"
     newest.write_bytes(newest.read_bytes()[:5000])
     train(tmp_path / "out", settings, resume=True)
-    assert "going on from checkpoint.previous.pt" in capsys.readouterr().out
+    assert "resuming from checkpoint.previous.pt" in capsys.readouterr().out
     assert files(tmp_path / "out") == files(retrained)
 
 
@@ -172,6 +172,6 @@ def test_changed_settings_are_refused_by_name(tmp_path):
     train_until_killed(tmp_path / "out", SMALL, 5)
     with pytest.raises(ValueError, match=r"retrain\.epochs = 3 \(was 2\), retrain\.seed = 1"):
         train(tmp_path / "out", replace(SMALL, epochs=3, seed=1), resume=True)
-    with pytest.raises(ValueError, match="holds a run: go on with --resume"):
+    with pytest.raises(ValueError, match="holds a run: resume with --resume"):
         train(tmp_path / "out")
     train(tmp_path / "out", replace(SMALL, save_every=1.0), resume=True)  # where, not what

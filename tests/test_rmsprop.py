@@ -63,7 +63,7 @@ def test_the_first_step_is_hand_worked():
 
 
 def test_the_rate_of_a_step_stays_in_the_buffer():
-    """After a step at rate 0 the weights go on by momentum at the rates of before."""
+    """After a step at rate 0 the weights continue by momentum at the rates of before."""
     weight = torch.tensor([1.0], dtype=torch.float64, requires_grad=True)
     optimiser = RMSProp([weight], 0.1, momentum=0.5)
     weight.grad = torch.tensor([4.0], dtype=torch.float64)

@@ -56,7 +56,7 @@ def test_paths_are_text_in_settings(tmp_path):
 
 def test_create_refuses_a_run_and_a_foreign_folder(tmp_path):
     RunDirectory.create(tmp_path / "run", {}).close()
-    with pytest.raises(ValueError, match=r"holds a run: go on with --resume, or .* another --out"):
+    with pytest.raises(ValueError, match=r"holds a run: resume with --resume, or .* another --out"):
         RunDirectory.create(tmp_path / "run", {})
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("...")
@@ -252,7 +252,7 @@ def test_a_truncated_checkpoint_falls_back(tmp_path, capsys, keep):
     newest.write_bytes(content[: keep if isinstance(keep, int) else int(len(content) * keep)])
     assert checkpoint.load(tmp_path)["step"] == 1
     assert (
-        "truncated or no checkpoint: going on from checkpoint.previous" in capsys.readouterr().out
+        "truncated or no checkpoint: resuming from checkpoint.previous" in capsys.readouterr().out
     )
 
 
@@ -361,12 +361,14 @@ def test_a_changed_byte_in_a_checkpoint_is_noticed(tmp_path, capsys):
     at = content.index(torch.tensor([500.0, 501.0]).numpy().tobytes())
     (tmp_path / "checkpoint.pt").write_bytes(content[:at] + b"!" + content[at + 1 :])
     assert checkpoint.load(tmp_path)["step"] == 1
-    assert "going on from checkpoint.previous.pt" in capsys.readouterr().out
+    assert "resuming from checkpoint.previous.pt" in capsys.readouterr().out
 
 
 def test_going_on_refuses_changed_settings_and_lets_go_of_the_lock(tmp_path):
     RunDirectory.create(tmp_path / "run", {"epochs": 3, "data": {"root": "here"}}).close()
-    with pytest.raises(ValueError, match=r"begun with other settings: epochs = 4 \(was 3\); go on"):
+    with pytest.raises(
+        ValueError, match=r"begun with other settings: epochs = 4 \(was 3\); resume"
+    ):
         RunDirectory.resume(tmp_path / "run", {"epochs": 4})
     moved = {"epochs": 3, "data": {"root": "there"}, "device": "cuda"}  # where, not what
     with RunDirectory.resume(tmp_path / "run", moved) as directory:

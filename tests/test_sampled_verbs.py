@@ -19,7 +19,7 @@ from tutelage.spaces.genotype import Genotype
 MACRO = "--space nasbench-macro"
 PARTS = f"--method ennas --students 2 --search diverse-paths {MACRO}"
 LAYOUT = "--widths 4 6 --depths 2 1 --strides 2 1 --last 8 --squeeze 0.5 --activation swish"
-SMALL = "--stem 4 --data digits --batch-size 16 --device cpu"
+SMALL = "--stem-channels 4 --data digits --batch-size 16 --device cpu"
 EVOLUTION = (
     "--evolution.population 3 --evolution.generations 2 --evolution.parents 2 "
     "--evolution.images 40 --evolution.judged 40"
@@ -44,7 +44,7 @@ def run(searched, here):
 
 def test_flags_lay_the_chain_out(searched):
     space = tomllib.loads((searched / "run.toml").read_text())["space"]
-    changed = {"widths": [4, 6], "depths": [2, 1], "strides": [2, 1], "last": 8, "stem": 4}
+    changed = {"widths": [4, 6], "depths": [2, 1], "strides": [2, 1], "last": 8, "stem_channels": 4}
     changed |= {"squeeze": 0.5, "activation": "swish", "first": 0, "affine": True}
     changed |= {"pooled_stem": False}
     kinds = ["identity", "mbconv3_3x3", "mbconv6_5x5"]
@@ -101,7 +101,9 @@ def test_a_dry_run_says_what_networks_and_steps_cost(tutelage, here):
     assert (code, error) == (0, "")
     assert not list(here.iterdir())
     assert "final network: 4 channels, 3 layers, no auxiliary head" in out
-    low, high, even = re.search(r"weights +([\d,]+) to ([\d,]+); ([\d,]+) expected", out).groups()
+    low, high, even = re.search(
+        r"parameters +([\d,]+) to ([\d,]+); ([\d,]+) expected", out
+    ).groups()
     low, high, even = (int(each.replace(",", "")) for each in (low, high, even))
     assert 0 < low < even < high
     assert "search: 2 steps of 16 images an epoch" in out
@@ -137,9 +139,9 @@ def test_listings_and_help_show_what_samples(tutelage, monkeypatch):
     assert {"--evolution.population", "--ranked"} <= flags
     assert "Channels of every stage. [default: 64 160 320 640]" in out
     assert "[default: shuffle_3x3 shuffle_5x5 shuffle_7x7 shuffle_xception]" in out
-    for flag in ("channels", "cells", "form", "retrain.channels", "retrain.cells", "retrain.form"):
-        said = re.search(rf"^│ --{flag} ((?:.*\n)(?:│  .*\n)*)", out, re.MULTILINE)[1]
-        assert "chain" in said, flag
+    for flag in ("channels", "cells", "stem", "retrain.channels", "retrain.cells", "retrain.stem"):
+        message = re.search(rf"^│ --{flag} ((?:.*\n)(?:│  .*\n)*)", out, re.MULTILINE)[1]
+        assert "chain" in message, flag
     code, out, _ = tutelage("search --method dna --search single-path --space dna --help")
     assert code == 0 and "--maps" in out and "()" not in out
 
@@ -152,12 +154,12 @@ def test_from_a_found_chain_to_its_exported_network(run, tutelage, here):
     code, out, _ = tutelage(
         "describe run --channels 4 --cells 3 --image-channels 1 --side 8 --classes 10 --json"
     )
-    said = json.loads(out)
-    assert (said["weights"], said["multiply_adds"]) == (
+    message = json.loads(out)
+    assert (message["params"], message["flops"]) == (
         result["params"],
         result["flops"],
     )
-    assert said == json.loads(tutelage("describe run --image-channels 1 --side 8 --json")[1])
+    assert message == json.loads(tutelage("describe run --image-channels 1 --side 8 --json")[1])
     code, out, error = tutelage("draw run --out chain.svg")
     assert (code, error) == (0, "")
     svg = (here / "chain.svg").read_text()
@@ -219,7 +221,7 @@ def test_query_and_describe_a_nasbench_macro_run(tutelage, refused, run, here):
     assert code == 0 and answer["architecture"] == digits
     assert end["table"] == [{**answer["accuracy"], "rank": answer["rank"]["cifar10_test"]}]
     code, out, _ = tutelage("describe own")
-    assert code == 0 and "nasbench-macro, cifar form: 32 channels, 8 layers" in out
+    assert code == 0 and "nasbench-macro, cifar stem: 32 channels, 8 layers" in out
     refused("query run --table table.json", r"a chain of 3 layers: NAS-Bench-Macro's has 8")
     refused(
         f"{SEARCH} --table table.json --out other",

@@ -17,10 +17,10 @@ SOURCES = (0, 0, 1, 0, 1, 2)  # of the six edges
 def test_gdas_runs_only_what_it_sampled(seed):
     torch.manual_seed(seed)
     net = NASBENCH201.supernet(Size(channels=2, cells=2))
-    mix = Gdas().mix(Gdas().alphas(NASBENCH201), Clock())
+    arch = Gdas().relax(Gdas().alphas(NASBENCH201), Clock())
     with torch.no_grad(), Calls() as mode:
-        net(torch.randn(2, 3, 8, 8), mix)
-    names = [NASBENCH201_OPERATIONS[column] for (column,) in mix.chosen["cell"]]
+        net(torch.randn(2, 3, 8, 8), arch)
+    names = [NASBENCH201_OPERATIONS[column] for (column,) in arch.chosen["cell"]]
     pooled = {s for s, name in zip(SOURCES, names, strict=True) if name == "avg_pool_3x3"}
     cells, halvings = 3 * 2, 2
 

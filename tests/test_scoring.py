@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from chains import SMALL, chosen, own_size
-from tutelage.batch import Part
+from tutelage.batch import Batch
 from tutelage.clock import Clock
 from tutelage.config import Run
 from tutelage.problem import Net
 from tutelage.records.typed import present
-from tutelage.run.cost.table import Cost, Prices
+from tutelage.run.cost.table import Cost, Costs
 from tutelage.run.one_shot.evolution import Evolve
 from tutelage.run.one_shot.ranking import Known, Ranking
 from tutelage.run.one_shot.scorer import Scorer, recalibrate
@@ -29,13 +29,13 @@ SIZE = own_size(SMALL, 3)
 
 
 def parts(sizes, seed=0):
-    """Batches of images of three classes that can be told apart a little by their brightness."""
+    """Batches of images of three classes that can be distinguished a little by their brightness."""
     draws = torch.Generator().manual_seed(seed)
     found = []
     for count in sizes:
         y = torch.randint(3, (count,), generator=draws)
         x = torch.randn(count, 3, 6, 6, generator=draws) + y.view(-1, 1, 1, 1)
-        found.append(Part(x, y, torch.arange(count)))
+        found.append(Batch(x, y, torch.arange(count)))
     return found
 
 
@@ -115,7 +115,7 @@ def test_the_accuracy_of_a_chain_is_that_of_its_network_fitted_by_hand(columns):
 def test_statistics_matter():
     """With other images to fit them to, the same weights answer otherwise."""
     judged = parts((50,), seed=2)
-    dark = [Part(part.x - 3, part.y, part.position) for part in parts((20, 20))]
+    dark = [Batch(part.x - 3, part.y, part.position) for part in parts((20, 20))]
     scores = []
     for fitted in (parts((20, 20)), dark):
         torch.manual_seed(1)
@@ -130,14 +130,14 @@ def test_cells_are_scored_in_the_supernet_by_the_statistics_of_the_batch():
     found = genotype(NASBENCH201, (3, 1, 2, 4, 3, 2))
     net = NASBENCH201.supernet(size)
     net.load_state_dict(scorer.weights)
-    mix = one_hot(NASBENCH201, found, torch.zeros(()))
+    arch = one_hot(NASBENCH201, found, torch.zeros(()))
     with torch.no_grad():
-        right = sum(int((net(x, mix)[0].argmax(1) == y).sum()) for x, y, _ in judged)
+        right = sum(int((net(x, arch)[0].argmax(1) == y).sum()) for x, y, _ in judged)
     assert scorer.accuracy(found) == right / 16
 
 
 def test_a_score_does_not_depend_on_what_was_scored_before():
-    """The operation `noise` draws anew in every pass: a resumed run would score otherwise."""
+    """The operation `noise` draws again in every pass: a resumed run would score otherwise."""
     torch.manual_seed(3)
     scorer = scorer_of(S4, Size(4, 2, 3), [], parts((20,) * 5, seed=4))
     found = genotype(S4, [0] * len(bounds(S4)))
@@ -168,7 +168,7 @@ def known(found: Genotype) -> dict[str, int]:
     return {"identities": found.names.count("identity")}
 
 
-PRICES = Prices(
+PRICED = Costs(
     Cost(0, 5),
     {"chain": [{n: Cost(c, 2 * c) for c, n in enumerate(SMALL.candidates)} for _ in range(3)]},
     [(1, 1)] * 3,
@@ -209,7 +209,7 @@ def test_a_ranking_scores_every_architecture_once_and_goes_on_where_it_was():
 
 def test_an_evolution_keeps_its_limits_and_says_what_candidates_cost():
     settings = Evolution(population=6, generations=3, parents=3)
-    evolve = Evolve(SMALL, Counting(), PRICES, lambda cost: cost.weights <= 4, settings, seed=0)
+    evolve = Evolve(SMALL, Counting(), PRICED, lambda cost: cost.params <= 4, settings, seed=0)
     while evolve.epoch < evolve.epochs:
         evolve.advance()
         row = evolve.row("step")
@@ -227,7 +227,7 @@ def test_an_evolution_keeps_its_limits_and_says_what_candidates_cost():
 def test_a_second_objective_is_the_cost_negated():
     for objectives, place in (("accuracy-params", "params"), ("accuracy-flops", "flops")):
         settings = Evolution(population=8, generations=4, parents=2, objectives=objectives)
-        evolve = Evolve(SMALL, Counting(), PRICES, lambda cost: True, settings, seed=1)
+        evolve = Evolve(SMALL, Counting(), PRICED, lambda cost: True, settings, seed=1)
         while evolve.epoch < evolve.epochs:
             evolve.advance()
             row = evolve.row("step")

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from toys import CLASSES, INPUTS, ToyBatch, ToyMake, epoch_of
-from tutelage.batch import Part
+from toys import CLASSES, INPUTS, ToyBatches, ToyMake, epoch_of
+from tutelage.batch import Batch
 from tutelage.extras import AfterStep
 from tutelage.methods.sd_darts import SDDarts
 from tutelage.methods.single import Single
@@ -44,9 +44,9 @@ def batch_at(train, valid):
 
     def part(position, shift):
         x = torch.sin(torch.outer(position.double() + shift, torch.arange(1.0, INPUTS + 1)))
-        return Part(x, (position + shift) % CLASSES, position)
+        return Batch(x, (position + shift) % CLASSES, position)
 
-    return ToyBatch(part(train, 1), part(valid, 2), part(train, 3))
+    return ToyBatches(part(train, 1), part(valid, 2), part(train, 3))
 
 
 def taught_for(method, epochs, learners_step=RATE, size=6):

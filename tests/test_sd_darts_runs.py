@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from test_search import KilledError, killed_at, run_toml, same_runs
-from tutelage.batch import Part
+from tutelage.batch import Batch
 from tutelage.report.figures.plots import learner_lines
 from tutelage.report.runs.read import read_run
 from tutelage.report.sections.contents import learning
@@ -20,7 +20,7 @@ from tutelage.run.monitor.curvature import sharpness
 from tutelage.run.monitor.measured import accuracy, gap
 from tutelage.run.search import search_run
 from tutelage.searches.darts import Darts
-from tutelage.spaces.base import Mix, Size, one_hot
+from tutelage.spaces.base import ArchWeights, Size, one_hot
 from tutelage.spaces.cells import DARTS
 from tutelage.virtual import leaves
 from written_runs import read_rows
@@ -69,9 +69,9 @@ def test_killed_and_resumed_equals_uninterrupted_with_the_past_in_use(kind, tmp_
     same_runs(tmp_path / "whole", tmp_path / "killed")
     epochs = [row["learners"][0] for row in rows(tmp_path / "whole") if row["event"] == "epoch"]
     for half in ("train", "valid"):
-        taught = [f"{half}_divergence" in marks for marks in epochs]
+        taught = [f"{half}_divergence" in scores for scores in epochs]
         assert taught == [False, False, True, True]
-        assert all(marks[f"{half}_divergence"] > 0 for marks in epochs[2:])
+        assert all(scores[f"{half}_divergence"] > 0 for scores in epochs[2:])
     stored = checkpoint.load(tmp_path / "whole")["work"]["variables"]
     if "memory" not in kind:
         assert {x["count"].amin().item() for x in stored["P"]["train"]} == {4}
@@ -105,9 +105,9 @@ def test_the_past_goes_on_into_a_wider_phase(memory, tmp_path):
 def test_the_size_is_told_before_the_run(tmp_path, capsys):
     asked = settings(limit_batches=1, epochs=2)
     search_run(asked, tmp_path / "run")
-    said = "answers to 599 and 599 images are kept, 2 x 10 probabilities each: 0.1 MB on cpu"
-    assert capsys.readouterr().out.startswith(said)
-    assert f"of the method  {said}" in dry_run(asked).as_text()
+    message = "answers to 599 and 599 images are kept, 2 x 10 probabilities each: 0.1 MB on cpu"
+    assert capsys.readouterr().out.startswith(message)
+    assert f"of the method  {message}" in dry_run(asked).as_text()
 
 
 # Sharpness --------------------------------------------------------------------------------------
@@ -138,12 +138,12 @@ def test_the_gap_of_a_one_hot_mix_is_zero_and_else_counts_images():
     supernet = DARTS.supernet(Size(channels=2, cells=3, image_channels=1))
     genotype = Darts().derive(DARTS, Darts().alphas(DARTS))
     x, y = torch.randn(12, 1, 8, 8), torch.randint(10, (12,))
-    parts = [Part(x[:7], y[:7], y[:7]), Part(x[7:], y[7:], y[7:])]
+    parts = [Batch(x[:7], y[:7], y[:7]), Batch(x[7:], y[7:], y[7:])]
     chosen = one_hot(DARTS, genotype, like=x)
-    plain = Mix(chosen.operations)  # all operations run, most of them weighted 0
+    plain = ArchWeights(chosen.operations)  # all operations run, most of them weighted 0
 
-    def logits(mix):
-        return lambda images: supernet(images, mix)[0]
+    def logits(arch):
+        return lambda images: supernet(images, arch)[0]
 
     assert gap(logits(plain), logits(chosen), lambda: parts)["gap"] == 0
     right = torch.eye(10)[y]

@@ -138,16 +138,24 @@ def test_lbt_logs_both_exams_apart(tmp_path):
     search_run(run_toml("lbt", via="exact", epochs=1), tmp_path / "run")
     rows = read_rows(tmp_path / "run")
     gradient = next(row for row in rows if row["event"] == "epoch")["gradient"]
-    assert set(gradient) == {"teacher_exam + student_exam", "teacher_exam", "student_exam"}
-    assert gradient["teacher_exam"]["practise"] == 0  # the teacher's exam knows no student
-    assert gradient["student_exam"]["practise: A_labels"] > 0
-    assert gradient["student_exam"]["student_exam"] == 0  # nor does A act on the student's exam
+    assert set(gradient) == {
+        "validate_teacher + validate_student",
+        "validate_teacher",
+        "validate_student",
+    }
+    assert (
+        gradient["validate_teacher"]["practise"] == 0
+    )  # the teacher's validation loss knows no student
+    assert gradient["validate_student"]["practise: A_labels"] > 0
+    assert (
+        gradient["validate_student"]["validate_student"] == 0
+    )  # nor does A act on the student's validation loss
 
 
 @pytest.mark.slow
 def test_the_learner_with_the_lowest_validation_loss_is_kept(tmp_path):
     found = search_run(run_toml("sgl"), tmp_path / "run")
-    losses = [marks["valid_loss"] for marks in found.marks]
+    losses = [scores["valid_loss"] for scores in found.scores]
     assert found.learner == losses.index(min(losses))
     about = json.loads((tmp_path / "run" / "genotype.json").read_text())["about"]
     assert about["learner"] == found.learner
@@ -314,11 +322,11 @@ def test_sigkill_at_random_moments(data, tmp_path):
     killed = tmp_path / "killed"
     generator = torch.Generator().manual_seed(0)
     for _ in range(3):
-        go_on = (
+        resume_with = (
             ["--resume", str(killed)] if (killed / "run.toml").exists() else ["--out", str(killed)]
         )
-        start = command if "--out" in go_on else command[:4]
-        process = subprocess.Popen([*start, *go_on], stdout=subprocess.DEVNULL, env=alone)
+        start = command if "--out" in resume_with else command[:4]
+        process = subprocess.Popen([*start, *resume_with], stdout=subprocess.DEVNULL, env=alone)
         while not (killed / "metrics.jsonl").exists() and process.poll() is None:
             time.sleep(0.05)
         time.sleep(0.2 + 2 * float(torch.rand(1, generator=generator)))
@@ -348,8 +356,8 @@ def test_bf16_searches_too(tmp_path):
 
 
 def test_alphas_that_no_loss_depends_on_are_refused(tmp_path):
-    """In first order the student's exam knows nothing of the teacher's alphas."""
-    method = {"name": "lbt", "student": "DARTS_V1", "teacher_exam": False}
+    """In first order the student's validation loss knows nothing of the teacher's alphas."""
+    method = {"name": "lbt", "student": "DARTS_V1", "validate_teacher": False}
     with pytest.raises(ValueError, match="gradient has been zero for 20 steps at epoch 0, step 20"):
         search_run(replace(run_toml(), method=method, limit_batches=20), tmp_path / "run")
 

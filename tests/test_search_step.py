@@ -62,9 +62,9 @@ class Calls:
         calls = self
 
         class Counted(ToySupernet):
-            def forward(self, x, mix):
+            def forward(self, x, arch):
                 calls.count += 1
-                return super().forward(x, mix)
+                return super().forward(x, arch)
 
         self.module = Counted
 
@@ -95,19 +95,24 @@ def run_step(method, via, order, calls):
 @pytest.mark.parametrize(
     ("method", "via", "order", "forwards"),
     [
-        (Single(), FirstOrder(), "alphas-first", 2),  # exam, training
-        (Single(), Exact(), "alphas-first", 3),  # virtual, exam, training
+        (Single(), FirstOrder(), "alphas-first", 2),  # validation loss, training
+        (Single(), Exact(), "alphas-first", 3),  # virtual, validation loss, training
         (Single(), FiniteDifference(), "alphas-first", 5),  # and the pair
         (Single(), Exact(), "levels-first", 2),  # the virtual step is the real one
-        (LBT(), Exact(), "levels-first", 3),  # training, labels, exam
+        (LBT(), Exact(), "levels-first", 3),  # training, labels, validation loss
         (LBT(), Exact(recompute=True), "levels-first", 5),
         (LBT(), FiniteDifference(sides=1), "levels-first", 5),
         (LBT(), FiniteDifference(), "levels-first", 7),
-        (SGL(), Exact(), "levels-first", 10),  # 2 V, 2 labels, 4 W, 2 exams
+        (SGL(), Exact(), "levels-first", 10),  # 2 V, 2 labels, 4 W, 2 validation losses
         (SGL(), FirstOrder(), "levels-first", 10),
-        (PAMKD(), Exact(), "levels-first", 10),  # 2 V, 2 W; 2 V, 2 W on groups; 2 exams
+        (PAMKD(), Exact(), "levels-first", 10),  # 2 V, 2 W; 2 V, 2 W on groups; 2 validation losses
         (PAMKD(learners=3), FirstOrder(), "levels-first", 15),
-        (MKD(), FirstOrder(), "alphas-first", 4),  # 2 exams, 2 training: peers are not asked again
+        (
+            MKD(),
+            FirstOrder(),
+            "alphas-first",
+            4,
+        ),  # 2 validation losses, 2 training: peers are not asked again
         (KDCL(), FiniteDifference(), "alphas-first", 10),
         (OKDDip(learners=3), FirstOrder(), "alphas-first", 6),
     ],
@@ -120,7 +125,7 @@ def test_forward_passes_of_a_step_are_the_fewest(method, via, order, forwards):
 
 @pytest.mark.parametrize("method", [Single(order="levels-first"), SGL(), LBT()])
 def test_levels_first_adopts_the_virtual_steps_gradients(method):
-    """Sharing gives the same bits as computing every real gradient anew, inner level first."""
+    """Sharing gives the same bits as computing every real gradient again, inner level first."""
     problem, variables, _ = run_step(method, Exact(), "levels-first", Calls())
     fresh = dict(problem.variables)
     torch.manual_seed(0)

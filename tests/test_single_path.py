@@ -1,4 +1,4 @@
-"""Single path one-shot: uniform paths, and paths by ranges of multiply-adds."""
+"""Single path one-shot: uniform paths, and paths by ranges of FLOPs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from chains import own_size
 from test_search import run_toml
 from tutelage.clock import Clock
 from tutelage.methods.single import Single
-from tutelage.run.cost.table import prices_of
+from tutelage.run.cost.table import costs_of
 from tutelage.run.dry_run import dry_run
 from tutelage.run.networks.factory import Maker
 from tutelage.run.search import search_run
@@ -31,13 +31,13 @@ SPACE = replace(NASBENCH_MACRO, depths=(2, 1, 1))
 
 
 def millions(found: Genotype) -> float:
-    """Multiply-adds of a toy: a million a large block, half of one a small block."""
-    costs = {"identity": 0.0, "mbconv3_3x3": 0.5e6, "mbconv6_5x5": 1e6}
-    return sum(costs[name] for name in found.names)
+    """FLOPs of a toy: a million a large block, half of one a small block."""
+    known = {"identity": 0.0, "mbconv3_3x3": 0.5e6, "mbconv6_5x5": 1e6}
+    return sum(known[name] for name in found.names)
 
 
-def cost(genes) -> float:
-    return sum(genes) / 2
+def cost(encoding) -> float:
+    return sum(encoding) / 2
 
 
 def near(count, draws, probability):
@@ -48,21 +48,21 @@ def test_without_ranges_paths_are_uniform():
     found = SinglePath().paths(SPACE, DRAWS, {}, millions)
     assert len(found) == DRAWS
     for place in range(4):
-        counts = Counter(genes[place] for genes in found)
+        counts = Counter(encoding[place] for encoding in found)
         assert set(counts) == {0, 1, 2}
         assert all(near(count, DRAWS, 1 / 3) for count in counts.values())
 
 
 def test_ranges_are_drawn_uniformly_and_never_left():
     search = SinglePath(bins=3, bins_from=0.4, bins_to=3.4)
-    found = [cost(genes) for genes in search.paths(SPACE, DRAWS, {}, millions)]
+    found = [cost(encoding) for encoding in search.paths(SPACE, DRAWS, {}, millions)]
     assert min(found) == 0.5 and max(found) == 3.0
     counts = Counter(int(each - 0.4) for each in found)
     assert set(counts) == {0, 1, 2}
     assert all(near(count, DRAWS, 1 / 3) for count in counts.values())
-    without = [cost(genes) for genes in SinglePath().paths(SPACE, DRAWS, {}, millions)]
+    without = [cost(encoding) for encoding in SinglePath().paths(SPACE, DRAWS, {}, millions)]
     rare = sum(0 < each < 1.4 for each in without)
-    assert near(rare, DRAWS, 14 / 81)  # a range that uniform draws seldom reach
+    assert near(rare, DRAWS, 14 / 81)  # a range that uniform samples seldom reach
 
 
 def test_within_a_range_architectures_are_uniform():
@@ -79,19 +79,19 @@ def test_both_ends_of_a_range_belong_to_it():
 
 @pytest.mark.slow
 def test_the_ranges_of_spos_code_are_reached_in_its_space():
-    prices = prices_of(SHUFFLE, own_size(SHUFFLE, 1000, "imagenet"), (224, 224))
-    costs = []
+    costs = costs_of(SHUFFLE, own_size(SHUFFLE, 1000, "imagenet"), (224, 224))
+    known = []
 
     def flops(found):
-        costs.append(prices.of(found).multiply_adds)
-        return costs[-1]
+        known.append(costs.of(found).flops)
+        return known[-1]
 
     search = SinglePath(bins=7, bins_from=290, bins_to=360)
     search.check(SHUFFLE, flops)
     for _ in range(4):
-        (genes,) = search.paths(SHUFFLE, 1, {}, flops)
-        assert 290e6 <= costs[-1] <= 360e6
-        assert prices.of(genotype(SHUFFLE, genes)).multiply_adds == costs[-1]
+        (encoding,) = search.paths(SHUFFLE, 1, {}, flops)
+        assert 290e6 <= known[-1] <= 360e6
+        assert costs.of(genotype(SHUFFLE, encoding)).flops == known[-1]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_search_with_such_a_range_is_refused_before_it_begins(tmp_path, monkey
         cells=None,
     )
     for begin in (lambda: search_run(settings, tmp_path / "run"), lambda: dry_run(settings)):
-        with pytest.raises(ValueError, match="million multiply-adds: of 100 architectures"):
+        with pytest.raises(ValueError, match="million FLOPs: of 100 architectures"):
             begin()
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""S1 to S4: what is on their edges, the supernets' functions, and what is read off."""
+"""S1 to S4: what is on their edges, the supernets' functions, and what is derived."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reference import batch_norm, unstack
 from tutelage.searches.darts import Darts
 from tutelage.searches.gdas import Gdas
 from tutelage.searches.pdarts import PDarts
-from tutelage.spaces.base import Mix, Size
+from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.cells import DARTS, S1, S2, S3, S4, CellSpace
 from tutelage.spaces.genotype import Cell, Genotype
 from tutelage.spaces.ops import operation
@@ -87,12 +87,12 @@ def test_noise_is_standard_normal_and_new_every_time(stride):
     # the supernet draws for every edge apart
     net = S4.supernet(Size(channels=2, cells=3))
     weights = torch.tensor([[1.0, 0.0]]).expand(14, 2)
-    mix = Mix({"normal": weights, "reduce": weights}).without_zeros()
+    arch = ArchWeights({"normal": weights, "reduce": weights}).without_zeros()
     seen = []
     for cell in net.cells:
         cell.nodes[0].register_forward_hook(lambda _, args, y: seen.append(y))
-    net(torch.randn(64, 3, 16, 16), mix)
-    for y in seen:  # a sum of two independent draws
+    net(torch.randn(64, 3, 16, 16), arch)
+    for y in seen:  # a sum of two independent samples
         assert abs(y.var() - 2) < 5 * 2 * math.sqrt(2 / y.numel())
 
 
@@ -199,10 +199,10 @@ def test_one_hot_mix_equals_network_with_copied_weights(space, index, column, mo
     for group, (edges, ops) in space.choices.items():
         rows = [[float(op in columns[group][edge]) for op in range(ops)] for edge in range(edges)]
         operations[group] = torch.tensor(rows, dtype=torch.float64)
-    mix = Mix(operations)
-    assert mix.without_zeros().chosen == columns
+    arch = ArchWeights(operations)
+    assert arch.without_zeros().chosen == columns
     # where noise is drawn for edges of no weight too, the draws of the others are not the same
-    for given in [mix.without_zeros()] + [mix] * (space.name != "s4"):
+    for given in [arch.without_zeros()] + [arch] * (space.name != "s4"):
         torch.manual_seed(3)
         logits, features = supernet(x, given)
         torch.manual_seed(3)
@@ -217,7 +217,7 @@ def test_one_hot_mix_equals_network_with_copied_weights(space, index, column, mo
 
 
 @pytest.mark.parametrize("search", [Darts(), Gdas(), PDarts()])
-def test_none_is_never_read_off_in_s3(search):
+def test_none_is_never_derived_in_s3(search):
     """None wins everywhere; edges are ranked by the best of the others, by hand."""
     space = S3
     alphas = torch.zeros(14, 3, dtype=torch.float64)
@@ -253,7 +253,7 @@ def test_a_strong_none_weakens_its_edge_as_in_darts():
     assert found.cells["normal"].nodes[1] == (("skip_connect", 0), ("skip_connect", 2))
 
 
-def test_noise_may_be_read_off_in_s4():
+def test_noise_may_be_derived_in_s4():
     alphas = torch.zeros(14, 2)
     alphas[:, 1] = 0.1  # sep3 everywhere, but on edges 1 and 13
     alphas[[1, 13], 0] = 1.0
@@ -268,7 +268,7 @@ def test_noise_may_be_read_off_in_s4():
     assert not torch.equal(network(x), network(x))
 
 
-def test_s1_is_read_off_by_the_names_of_each_edge():
+def test_s1_is_derived_by_the_names_of_each_edge():
     alphas = torch.zeros(14, 2)
     alphas[:, 1] = torch.linspace(0.1, 1.4, 14)  # the second operation, later edges stronger
     found = Darts().derive(S1, {"normal": alphas, "reduce": alphas})
@@ -291,10 +291,10 @@ def test_edge_weights_multiply_when_reading_off():
     operations[:, 1] = 0.6
     edges = torch.tensor([0.1, 0.9, 0.2, 0.5, 0.3, *[0.25] * 4, *[0.2] * 5])
     edges[12] = 0.21
-    mix = Mix(
+    arch = ArchWeights(
         dict.fromkeys(("normal", "reduce"), operations),
         edges=dict.fromkeys(("normal", "reduce"), edges),
     )
-    sources = [[source for _, source in node] for node in S2.genotype(mix).cells["normal"].nodes]
+    sources = [[source for _, source in node] for node in S2.genotype(arch).cells["normal"].nodes]
     assert sources == [[1, 0], [1, 2], [0, 1], [3, 0]]
-    torch.testing.assert_close(mix.products()["normal"][1], torch.tensor([0.36, 0.54]))
+    torch.testing.assert_close(arch.products()["normal"][1], torch.tensor([0.36, 0.54]))

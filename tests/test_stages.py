@@ -58,16 +58,16 @@ def test_the_sign_is_mcnemars_test():
     """Of images that changed, `lost` less `won` has the deviation sqrt(lost + won) by chance."""
     for lost, won in itertools.product(range(30), repeat=2):
         spoilt = lost > won and (lost - won) ** 2 / (lost + won) > 4
-        assert bool(Stages(50, 50 - lost + won, lost + won, 200).sign) == spoilt
+        assert bool(Stages(50, 50 - lost + won, lost + won, 200).warning) == spoilt
 
 
 def test_the_sign_just_below_and_just_above():
-    assert Stages(60, 48, 36, 150).sign == ""  # 12 fewer: twice the square root of 36
-    assert Stages(60, 47, 35, 150).sign == (
+    assert Stages(60, 48, 36, 150).warning == ""  # 12 fewer: twice the square root of 36
+    assert Stages(60, 47, 35, 150).warning == (
         "its peers' teaching spoils it: 31.3 % of 150 validation images right, 40.0 % before it "
         "was taught (collective failure)"
     )
-    assert Stages(48, 60, 12, 150).sign == Stages(60, 60, 0, 150).sign == ""
+    assert Stages(48, 60, 12, 150).warning == Stages(60, 60, 0, 150).warning == ""
 
 
 # In a search ------------------------------------------------------------------------------------
@@ -144,8 +144,8 @@ def test_the_end_has_both_stages_on_the_whole_half(tmp_path, monkeypatch):
     assert len({len(part.y) for part in parts}) == 2
     *_, epoch, end = rows(tmp_path / "run")
     assert [set(each) for each in epoch["stages"]] == [{"first", "taught"}] * 2
-    for k, (learner, marks) in enumerate(zip(view.learners, end["learners"], strict=True)):
-        assert set(marks) == {"valid_loss", "valid_accuracy", "first_loss", "first_accuracy"}
+    for k, (learner, scores) in enumerate(zip(view.learners, end["learners"], strict=True)):
+        assert set(scores) == {"valid_loss", "valid_accuracy", "first_loss", "first_accuracy"}
         for stage, name in (("first", "V"), ("valid", "W")):
             weights, alphas = view.variables[name][k], view.variables["A"][k]
             hits = [hit for part in parts for hit in right(learner, weights, alphas, part)]
@@ -155,19 +155,19 @@ def test_the_end_has_both_stages_on_the_whole_half(tmp_path, monkeypatch):
                     for x, y, _ in parts
                 ]
             )
-            assert marks[f"{stage}_accuracy"] == sum(hits) / len(hits)
-            assert marks[f"{stage}_loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
+            assert scores[f"{stage}_accuracy"] == sum(hits) / len(hits)
+            assert scores[f"{stage}_loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
 
 
 def test_the_end_of_learners_without_a_first_stage_has_one(tmp_path):
     settings = run_toml(space={"name": "nasbench201"}, cells=1, epochs=1)
     search_run(settings, tmp_path / "run")
-    assert [set(marks) for marks in rows(tmp_path / "run")[-1]["learners"]] == [
+    assert [set(scores) for scores in rows(tmp_path / "run")[-1]["learners"]] == [
         {"valid_loss", "valid_accuracy"}
     ]
 
 
 def test_the_warning_is_printed(tmp_path, capsys):
     tutelage.search(Spoiling(), out=tmp_path / "run", **SPOILING | {"epochs": 1})
-    said = "".join(capsys.readouterr())
-    assert said.count("warning: learner 1: its peers' teaching spoils it: ") == 1
+    message = "".join(capsys.readouterr())
+    assert message.count("warning: learner 1: its peers' teaching spoils it: ") == 1

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from chains import SMALL
 from tutelage.parts import PARTS, make_part
-from tutelage.spaces.base import Mix, Size
+from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.blocks import Style, block
 from tutelage.spaces.chain import Chain
 from tutelage.spaces.convolution import Convolution, depthwise, subsample
@@ -63,23 +63,25 @@ def strided(network, *inputs):
 
 
 def even(space):
-    return Mix({group: torch.full(shape, 0.5) for group, shape in space.choices.items()})
+    return ArchWeights({group: torch.full(shape, 0.5) for group, shape in space.choices.items()})
 
 
 def drawn(space):
-    return space.genotype(Mix({group: torch.rand(shape) for group, shape in space.choices.items()}))
+    return space.genotype(
+        ArchWeights({group: torch.rand(shape) for group, shape in space.choices.items()})
+    )
 
 
 def images(size):
-    return torch.randn(2, size.image_channels, 32 if size.form == "imagenet" else 16, 16)
+    return torch.randn(2, size.image_channels, 32 if size.stem == "imagenet" else 16, 16)
 
 
 def small(name):
     """A space, and a small size of its networks that has every kind of layer."""
     space = SPACES[name]
     if not isinstance(space, Chain):
-        return space, [Size(4, 3), *([Size(4, 3, form="imagenet")] if name == "darts" else [])]
-    return space, [Size(8, sum(space.depths), form="imagenet")]
+        return space, [Size(4, 3), *([Size(4, 3, stem="imagenet")] if name == "darts" else [])]
+    return space, [Size(8, sum(space.depths), stem="imagenet")]
 
 
 def test_the_record_sees_one():

@@ -19,7 +19,7 @@ from tutelage.searches.darts_minus import DartsMinus
 from tutelage.searches.needs import fit
 from tutelage.searches.pcdarts import BETAS, PcDarts
 from tutelage.spaces import fused
-from tutelage.spaces.base import Mix, Size, Space
+from tutelage.spaces.base import ArchWeights, Size, Space
 from tutelage.spaces.cells import DARTS, S1, S3, S4
 from tutelage.spaces.nb201 import NASBENCH201
 from tutelage.virtual import leaves, rebuild
@@ -136,9 +136,9 @@ def test_supernet_equals_naive_in_values_gradients_and_second_derivatives(
     direction = [torch.randn_like(p) for p in variables]
 
     def ours() -> tuple[Tensor, Tensor]:
-        mix = case.search.mix(alphas, CLOCK)
-        mix = Mix(mix.operations, chosen, mix.edges, mix.auxiliary)
-        return functional_call(fast, weights, (x, mix))
+        arch = case.search.relax(alphas, CLOCK)
+        arch = ArchWeights(arch.operations, chosen, arch.edges, arch.auxiliary)
+        return functional_call(fast, weights, (x, arch))
 
     def theirs() -> tuple[Tensor, Tensor]:
         plain = unstack(fast, weights)
@@ -171,18 +171,22 @@ def test_supernet_equals_naive_in_values_gradients_and_second_derivatives(
 
 @pytest.mark.parametrize("name", ["darts-partial", "s1-partial", "nasbench201-partial"])
 def test_without_operations_the_first_share_is_zero_and_the_others_pass(name):
-    """A mix of no operation leaves the bypass, dealt out: channel i of share k at i * K + k."""
+    """architecture weights of no operation leaves the bypass, dealt out: channel i of share k at i
+    * K + k."""
     case = CASES[name]
     fast, _, _ = pair(case)
     node = next(each for each in fast.modules() if hasattr(each, "stacks"))
     seen: dict[str, Any] = {}
     node.register_forward_hook(lambda _, args, y: seen.update(states=list(args[0]), y=y))
     nothing = {group: [[] for _ in edges] for group, edges in case.space.operations.items()}
-    mix = case.search.mix(alphas_of(case), CLOCK)
-    fast(torch.randn(2, 3, 8, 8, dtype=torch.float64), Mix(mix.operations, nothing, mix.edges))
+    arch = case.search.relax(alphas_of(case), CLOCK)
+    fast(
+        torch.randn(2, 3, 8, 8, dtype=torch.float64),
+        ArchWeights(arch.operations, nothing, arch.edges),
+    )
     group = next(iter(case.space.choices))
     shares = case.space.variant.partial
-    weights = mix.edges[group][: len(seen["states"])]
+    weights = arch.edges[group][: len(seen["states"])]
     passed = sum(w * state.whole for w, state in zip(weights, seen["states"], strict=True))
     each = passed.shape[1] // shares
     for place, channel in enumerate(seen["y"].unbind(1)):
@@ -199,12 +203,12 @@ def test_an_auxiliary_skip_of_no_weight_is_none(name):
     missing, unexpected = plain.load_state_dict(fast.state_dict(), strict=False)
     assert not missing
     assert all("auxiliaries" in each for each in unexpected)
-    operations = case.search.mix(alphas_of(case), CLOCK).operations
+    operations = case.search.relax(alphas_of(case), CLOCK).operations
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    for faded in (Mix(operations), Mix(operations, auxiliary=0.0)):
-        for one, other in zip(fast(x, faded), plain(x, Mix(operations)), strict=True):
+    for faded in (ArchWeights(operations), ArchWeights(operations, auxiliary=0.0)):
+        for one, other in zip(fast(x, faded), plain(x, ArchWeights(operations)), strict=True):
             assert torch.equal(one, other)
-    assert not torch.allclose(fast(x, Mix(operations, auxiliary=1.0))[0], fast(x, faded)[0])
+    assert not torch.allclose(fast(x, ArchWeights(operations, auxiliary=1.0))[0], fast(x, faded)[0])
 
 
 def test_reductions_have_auxiliary_skips_of_their_own():

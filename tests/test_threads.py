@@ -73,7 +73,7 @@ def test_small_work_decides(caller):
 
 def test_the_work_is_measured_in_the_first_cell():
     assert threads.elements(100, Size(channels=4), (1, 8, 8)) == 100 * 4 * 8 * 8
-    assert threads.elements(2, Size(channels=3, form="imagenet"), (3, 224, 100)) == 2 * 3 * 28 * 13
+    assert threads.elements(2, Size(channels=3, stem="imagenet"), (3, 224, 100)) == 2 * 3 * 28 * 13
 
 
 @pytest.mark.parametrize("name", threads.VARIABLES)

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from tutelage.batch import Part
+from tutelage.batch import Batch
 from tutelage.clock import Clock
 from tutelage.problem import Net
-from tutelage.spaces.base import Mix
+from tutelage.spaces.base import ArchWeights
 
 INPUTS, CLASSES, EDGES, OPS = 5, 3, 2, 3
 
@@ -28,10 +28,10 @@ class ToySupernet(nn.Module):
         )
         self.classifier = nn.Linear(INPUTS, CLASSES)
 
-    def forward(self, x, mix):
+    def forward(self, x, arch):
         smooth = (torch.tanh, nn.functional.softplus, torch.sin)
         for weights, layer, norm in zip(
-            mix.operations["normal"], self.layers, self.norms, strict=True
+            arch.operations["normal"], self.layers, self.norms, strict=True
         ):
             x = norm(sum(a * f(op(x)) for a, f, op in zip(weights, smooth, layer, strict=True)))
         return self.classifier(x), x
@@ -52,8 +52,8 @@ class ToyRelaxation:
     def alphas(self):
         return {"normal": torch.randn(EDGES, OPS, dtype=torch.float64)}
 
-    def mix(self, alphas, clock):
-        return Mix({group: a.softmax(-1) for group, a in alphas.items()})
+    def relax(self, alphas, clock):
+        return ArchWeights({group: a.softmax(-1) for group, a in alphas.items()})
 
 
 class ToyMake:
@@ -73,18 +73,18 @@ class ToyMake:
         return Net(lambda: ToyStudent().double(), None, self.clock)
 
 
-class ToyBatch(NamedTuple):
-    train: Part
-    valid: Part
-    unlabelled: Part
+class ToyBatches(NamedTuple):
+    train: Batch
+    valid: Batch
+    unlabelled: Batch
 
 
-def toy_batch(images: int = 7) -> ToyBatch:
-    def part() -> Part:
+def toy_batch(images: int = 7) -> ToyBatches:
+    def part() -> Batch:
         x = torch.randn(images, INPUTS, dtype=torch.float64)
-        return Part(x, torch.randint(CLASSES, (images,)), torch.arange(images))
+        return Batch(x, torch.randint(CLASSES, (images,)), torch.arange(images))
 
-    return ToyBatch(part(), part(), part())
+    return ToyBatches(part(), part(), part())
 
 
 def epoch_of(images, size):

@@ -111,7 +111,7 @@ def rows(epochs, learners, seed, space, phases):
                 }
             )
         width = NARROWED[phase] if phases > 1 else len(names)
-        mix = [
+        arch = [
             {group: softmax(x[k, :, :width] * (epoch + 1)).tolist() for group, x in drift.items()}
             for k in range(learners)
         ]
@@ -129,7 +129,7 @@ def rows(epochs, learners, seed, space, phases):
                 "learners": states,
                 "phase": phase,
                 "operations": [operations(space, phase, k) for k in range(learners)],
-                "arch_weights": mix,
+                "arch_weights": arch,
                 "genotype": [each.to_dict() for each in found(space, epoch, learners)],
                 "gradient": {
                     "validate": {

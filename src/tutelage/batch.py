@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 
-class Part(NamedTuple):
+class Batch(NamedTuple):
     """A batch of one stream of data."""
 
     x: Tensor
@@ -18,17 +18,17 @@ class Part(NamedTuple):
     """Position (B,) of every image in its split."""
 
 
-class Batch(Protocol):
+class Batches(Protocol):
     """What every loss of an iteration may read."""
 
     @property
-    def train(self) -> Part:
+    def train(self) -> Batch:
         """Images that train weights."""
 
     @property
-    def valid(self) -> Part:
+    def valid(self) -> Batch:
         """Images that train alphas."""
 
     @property
-    def unlabelled(self) -> Part:
+    def unlabelled(self) -> Batch:
         """Images without labels."""

@@ -27,6 +27,7 @@ from tutelage.flags import (
     sentence,
 )
 from tutelage.parts import PARTS, part_named
+from tutelage.renamed import lifted_flags
 from tutelage.searches.evolution import Evolution
 from tutelage.verbs import (
     Target,
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     wait_asleep()
     try:
+        tokens = lifted_flags(tokens)
         application(tokens)(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         sys.exit(_complain(sentence(error), 2))
@@ -143,9 +145,7 @@ Recipe = Annotated[
     Parameter(help="Settings to start from: a name of `list recipes`, or a TOML file.", group=RUN),
 ]
 Out = Annotated[Path | None, Parameter(help="Directory to write.", group=RUN)]
-Resume = Annotated[
-    Path | None, Parameter(help="Go on with the search in this directory.", group=RUN)
-]
+Resume = Annotated[Path | None, Parameter(help="Resume the search in this directory.", group=RUN)]
 Quick = Annotated[
     bool,
     Parameter(
@@ -158,7 +158,7 @@ DryRun = Annotated[
     bool,
     Parameter(
         negative=(),
-        help="Measure a few steps, print weights, time and memory, and write nothing.",
+        help="Measure a few steps, print parameters, time and memory, and write nothing.",
         group=RUN,
     ),
 ]

@@ -1,4 +1,4 @@
-"""Where a search stands: what mixes, methods and the loop agree on."""
+"""Where a search stands: what searches, methods and the loop agree on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Clock:
     phase: int = 0
     """Index of the search's present phase."""
     epoch: int = 0
-    """Epochs since the weights were drawn, from 0."""
+    """Epochs since the weights were initialised, from 0."""
     epochs: int = 1
     """Epochs for which these weights train."""
     progress: float = 0.0

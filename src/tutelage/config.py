@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tutelage.checks import at_least, one_of, positive, within
+from tutelage.renamed import keywords
 from tutelage.searches.evolution import Evolution
 
 Precision = Literal["fp32", "bf16"]
@@ -123,6 +124,7 @@ class Alphas:
         within(0, 1, beta1=self.beta1, beta2=self.beta2)
 
 
+@keywords(form="stem")
 @dataclass(frozen=True)
 class Retrain:
     """Every setting of a retraining; DARTS' evaluation on CIFAR by default."""
@@ -139,13 +141,13 @@ class Retrain:
     cells: int | None = None
     """Cells of the network; not set: the space's own, 20 in darts and 5 a stage in nasbench201; a
     chain has as many layers as its depths say."""
-    form: Literal["cifar", "imagenet"] = "cifar"
+    stem: Literal["cifar", "imagenet"] = "cifar"
     """Stem and head: cifar keeps the image's resolution, imagenet divides it by 8, in chains by 2.
     """
     optimiser: Literal["sgd", "rmsprop"] = "sgd"
     """How weights descend: SGD, or RMSProp as TensorFlow computes it."""
     lr: float = 0.025
-    """Learning rate at the beginning, or after the warm-up."""
+    """Learning rate at the start, or after the warm-up."""
     momentum: float = 0.9
     """Momentum of the optimiser."""
     weight_decay: float = 3e-4
@@ -188,24 +190,24 @@ class Retrain:
     """Side of the square that is cut out, in pixels; 0: none; not set: 16, and on images below 32
     pixels half their side."""
     randaugment: int = 0
-    """Operations that RandAugment draws for every image, 2 in the papers; 0: none."""
+    """Operations that RandAugment samples for every image, 2 in the papers; 0: none."""
     randaugment_magnitude: float = 9.0
     """Mean strength of RandAugment's operations, from 0 to 10."""
     randaugment_std: float = 0.5
     """Standard deviation of that strength."""
     randaugment_probability: float = 0.5
-    """Probability with which a drawn operation is carried out."""
+    """Probability with which a sampled operation is carried out."""
     erasing: float = 0.0
     """Probability that a random rectangle of an image is replaced by noise."""
     seed: int = 0
-    """Seed of every random draw."""
+    """Seed of every random number."""
     device: Device = "auto"
     """Where to compute; auto: CUDA where there is one."""
     precision: Precision = "fp32"
     """Numbers of the forward passes."""
     threads: int | None = None
     """Threads that compute, and that decode images; not set: as many as the CPUs that are usable
-    and idle, and fewer for small maps; a run that goes on keeps its number."""
+    and idle, and fewer for small maps; a run that resumes keeps its number."""
     log_every: int = 50
     """Steps between two logged ones."""
     save_every: float = 5.0
@@ -241,11 +243,12 @@ class Retrain:
         one_of(("sgd", "rmsprop"), optimiser=self.optimiser)
         one_of(("cosine", "linear", "step"), schedule=self.schedule)
         one_of(("epoch", "step"), anneal=self.anneal)
-        one_of(("cifar", "imagenet"), form=self.form)
+        one_of(("cifar", "imagenet"), stem=self.stem)
         one_of(("fp32", "bf16"), precision=self.precision)
         one_of(("auto", "cpu", "cuda"), device=self.device)
 
 
+@keywords(form="stem")
 @dataclass(frozen=True)
 class Run:
     """Every setting of a search; written to run.toml verbatim."""
@@ -271,7 +274,7 @@ class Run:
     cells: int | None = None
     """Cells of the supernet, in nasbench201 of each of its stages; not set: the search's or the
     space's own, 8 in darts and 5 in nasbench201; a chain has as many layers as its depths say."""
-    form: Literal["cifar", "imagenet"] = "cifar"
+    stem: Literal["cifar", "imagenet"] = "cifar"
     """Stem: cifar keeps the image's resolution, imagenet divides it by 8, in chains by 2."""
     via: Literal["exact", "finite-difference", "first-order"] = "exact"
     """How the hypergradient passes a virtual step."""
@@ -284,22 +287,22 @@ class Run:
     virtual: Literal["sgd", "plain"] = "sgd"
     """The virtual step: SGD's own, with momentum, decay and clipping, or the plain gradient."""
     max_params: float | None = None
-    """Most weights that the final network may have, in millions, without an auxiliary head."""
+    """Most parameters that the final network may have, in millions, without an auxiliary head."""
     max_flops: float | None = None
-    """Most multiply-adds of the final network on one image, in millions; most papers call them
-    FLOPs."""
+    """Most FLOPs of the final network on one image, in millions; each is a multiplication with its
+    addition, as papers count."""
     budget_weight: float = 1.0
     """Weight, in the loss of the alphas, of the share by which an expected cost exceeds its limit
-    (max-params, max-flops); 0: limits act only where the architecture is read off."""
+    (max-params, max-flops); 0: limits act only where the architecture is derived."""
     seed: int = 0
-    """Seed of every random draw."""
+    """Seed of every random number."""
     device: Device = "auto"
     """Where to compute; auto: CUDA where there is one."""
     precision: Precision = "fp32"
     """Numbers of the forward passes."""
     threads: int | None = None
     """Threads that compute, and that decode images; not set: as many as the CPUs that are usable
-    and idle, and fewer for small maps; a run that goes on keeps its number."""
+    and idle, and fewer for small maps; a run that resumes keeps its number."""
     log_every: int = 50
     """Steps between two logged ones."""
     save_every: float = 5.0
@@ -317,14 +320,14 @@ class Run:
     """That distance, over all alphas together."""
     gap_every: int = 0
     """Epochs between two measurements of the discretisation gap: the supernet's accuracy on the
-    validation half, less that with what is read off alone, at the same weights; 0: never."""
+    validation half, less that with what is derived alone, at the same weights; 0: never."""
     stop: Literal["never", "eigenvalue", "skips"] = "never"
     """When to stop early: as the eigenvalue grows (R-DARTS), or at two skip connections in the
     normal cell (DARTS+)."""
     stop_from: int = 10
     """First epoch whose architecture may be kept by an early stop: fresh alphas say little."""
     ranked: int = 0
-    """Architectures, drawn uniformly, whose accuracies in the supernet of a sampling search are
+    """Architectures, sampled uniformly, whose accuracies in the supernet of a sampling search are
     compared with the table's (--table) in the end: how well one ranks the other; 0: none."""
     evolution: Evolution = field(default_factory=Evolution)
     """How an architecture is found among the paths of a trained supernet."""
@@ -365,6 +368,6 @@ class Run:
         if self.sides not in (1, 2):
             raise ValueError(f"sides = {self.sides}: must be 1 or 2")
         one_of(("sgd", "plain"), virtual=self.virtual)
-        one_of(("cifar", "imagenet"), form=self.form)
+        one_of(("cifar", "imagenet"), stem=self.stem)
         one_of(("fp32", "bf16"), precision=self.precision)
         one_of(("auto", "cpu", "cuda"), device=self.device)

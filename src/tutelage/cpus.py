@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 
 ROOT = Path("/")
 SECONDS = 0.2
-"""How long idle CPUs are watched: Linux counts in hundredths of a second, so to 5 % of a CPU."""
+"""For how long idle CPUs are observed: Linux counts in hundredths of a second, so to 5 % of a
+CPU."""
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Variables by which a caller says how OpenMP's threads wait for one another."""
@@ -75,7 +76,7 @@ def idle(seconds: float = SECONDS, root: Path = ROOT) -> float | None:
     """Measure how many of this process's CPUs nobody uses, while it sleeps; None: not known.
 
     The load average would answer for the last minute, in which this process or the one before it
-    in a script was itself at work.
+    in a script was itself running.
     """
     before, start = _counted(root), time.monotonic()
     time.sleep(seconds)
@@ -99,7 +100,7 @@ def _counted(root: Path) -> dict[str, tuple[int, int]]:
 
 
 def wait_asleep() -> None:
-    """Let OpenMP's threads sleep soon when they wait, unless the caller has said how they wait.
+    """Let OpenMP's threads sleep soon when they wait, unless the caller has set how they wait.
 
     It sets an environment variable, which is read when torch is imported, so it is for a process of
     our own: the command line's.

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from tutelage.batch import Batch, Part
+from tutelage.batch import Batch, Batches
 from tutelage.checks import at_least, within
 from tutelage.multilevel import Notes
 from tutelage.virtual import Tree
@@ -30,7 +30,7 @@ class Extra:
 class AfterStep(Extra):
     """Called after every iteration; may change what is remembered among the variables."""
 
-    call: Callable[[dict[str, Tree], Batch, Sequence[Notes]], None]
+    call: Callable[[dict[str, Tree], Batches, Sequence[Notes]], None]
     """Gets all variables, the iteration's batches and what the losses noted, inner level first."""
 
 
@@ -43,7 +43,7 @@ class Notice(Extra):
 
 @dataclass(frozen=True)
 class Share(Extra):
-    """How much of the training images an epoch goes through; without it: all."""
+    """How much of the training images an epoch reads; without it: all."""
 
     of_images: float
 
@@ -62,8 +62,8 @@ class Members(Extra):
         at_least(1, count=self.count)
 
 
-class Taught(NamedTuple):
-    """What sampled sub-networks and their teacher say of the same images."""
+class Answers(NamedTuple):
+    """What sampled sub-networks and their teacher answer for the same images."""
 
     students: Tensor
     """Logits (m, B, C)."""
@@ -75,7 +75,7 @@ class Taught(NamedTuple):
 class Probe(Extra):
     """Of a method that teaches sampled sub-networks: asked after every epoch, for metrics.jsonl."""
 
-    ask: Callable[[dict[str, Tree], Part, Part], Taught]
+    ask: Callable[[dict[str, Tree], Batch, Batch], Answers]
     """Gets all variables, the images that the teacher is made for, and those that are judged."""
     teacher: str = ""
     """Who the teacher is: a sentence that is logged with the answers, for the report."""
@@ -88,8 +88,9 @@ class Score(Extra):
     A method that has its own trains no classifier, so nothing else is asked of its learner.
     """
 
-    ask: Callable[[dict[str, Tree], Any, Part], Tensor]
-    """Gets all variables, a sampled mix and images; says how good () it is, higher is better."""
+    ask: Callable[[dict[str, Tree], Any, Batch], Tensor]
+    """Gets all variables, sampled architecture weights and images; says how good () it is, higher
+    is better."""
 
 
 @dataclass(frozen=True)
@@ -97,4 +98,4 @@ class Seeds(Extra):
     """Architectures that are worth a place in the first generation of the evolution."""
 
     ask: Callable[[dict[str, Tree]], Sequence[Any]]
-    """Gets all variables at the end of the training; returns mixes."""
+    """Gets all variables at the end of the training; returns architecture weights."""

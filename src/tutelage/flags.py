@@ -158,7 +158,7 @@ def nested(flags: Iterable[Flag], arguments: Mapping[str, Any]) -> Table:
 
 
 def layered(*tables: Mapping[str, Any]) -> Table:
-    """Lay tables over one another, later ones on top; a part of another name starts afresh.
+    """Lay tables over one another, later ones on top; a part of another name has its defaults.
 
     >>> layered({"method": {"name": "sgl", "learners": 3}, "seed": 5}, {"method": {"name": "lbt"}})
     {'method': {'name': 'lbt'}, 'seed': 5}

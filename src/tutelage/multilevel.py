@@ -265,7 +265,7 @@ def search_step(
         velocities: Momentum buffers by variable; entries of lower levels are replaced.
         batch: Passed to every loss.
         rates: How each lower variable steps.
-        virtual: How it steps virtually, where the two are told apart.
+        virtual: How it steps virtually, where the two are distinguished.
         via: The rule for the derivative of a virtual step.
         order: Which move first.
         move: Updates the top variable, given its name and gradient.
@@ -280,20 +280,20 @@ def search_step(
     report = Report({}, [], {})
     shared: list[Tree | None] = [None] * len(lower)
     if joint and len({level.every for level in top}) > 1:
-        said = ", ".join(f"{level.name}: every = {level.every}" for level in top)
-        raise ValueError(f"{said}: levels whose losses are added move together, so give them one")
+        given = ", ".join(f"{level.name}: every = {level.every}" for level in top)
+        raise ValueError(f"{given}: levels whose losses are added move together, so give them one")
 
     unrolled = virtual if via.unrolls or order == "levels-first" else {}
-    for exam in [top] if joint else [[level] for level in top]:
-        if not exam or iteration % exam[0].every:
+    for together in [top] if joint else [[level] for level in top]:
+        if not together or iteration % together[0].every:
             continue
-        found = hypergradient([*lower, *exam], variables, batch, unrolled, via, velocities)
+        found = hypergradient([*lower, *together], variables, batch, unrolled, via, velocities)
         if order == "levels-first" and not report.notes:
             shared = found.gradients
         report.losses.update(found.losses)
-        report.terms[" + ".join(level.name for level in exam)] = found.terms
+        report.terms[" + ".join(level.name for level in together)] = found.terms
         report.notes.extend(found.notes)
-        move(exam[0].variable, found.gradient)
+        move(together[0].variable, found.gradient)
     for level, g in zip(lower, shared, strict=True):
         if iteration % level.every:
             continue

@@ -23,6 +23,7 @@ from typing_extensions import get_protocol_members
 
 from tutelage.checks import nearest
 from tutelage.methods import METHODS
+from tutelage.renamed import lifted_part
 from tutelage.searches import SEARCHES
 from tutelage.spaces import SPACES
 
@@ -33,7 +34,7 @@ def part_named(kind: str, name: str) -> Any:
     """Import a method, search or space: the dataclass of its settings, or a part that has none.
 
     Raises:
-        ValueError: The name is unknown, which is near is said; or it is no such part.
+        ValueError: The name is unknown (the nearest is given), or it is no such part.
     """
     names, name = PARTS[kind], str(name)  # a file of settings may say anything
     if name not in names and ":" not in name:
@@ -45,6 +46,7 @@ def part_named(kind: str, name: str) -> Any:
         raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error
     if not is_dataclass(found):
         raise ValueError(f"{kind} {name!r} is no dataclass: a part is a dataclass of its settings")
+    found = lifted_part(kind, found)
     able = set(dir(found)) | {field.name for field in fields(found)}
     if missing := sorted(get_protocol_members(protocol(kind, found)) - able):
         raise ValueError(

@@ -12,25 +12,26 @@ from torch.func import functional_call
 from tutelage.clock import Clock
 from tutelage.extras import Extra
 from tutelage.multilevel import Level, Order
+from tutelage.renamed import old_name
 from tutelage.virtual import Tree
 
 E = TypeVar("E", bound=Extra)
 
 UNTRAINED: Final = "untrained"
-"""The name of a teacher whose weights are drawn, for a look at a method without a trained one."""
+"""The name of a teacher whose weights are random, for a look at a method without a trained one."""
 
 
 class Relaxation(Protocol):
     """What a net asks of a search."""
 
     def alphas(self) -> Tree:
-        """Draw initial alphas."""
+        """Sample initial alphas."""
 
-    def mix(self, alphas: Tree, clock: Clock) -> Any:
-        """Turn alphas into the mix that a supernet takes."""
+    def relax(self, alphas: Tree, clock: Clock) -> Any:
+        """Turn alphas into the architecture weights that a supernet takes."""
 
     def paths(self, count: int) -> Sequence[Any]:
-        """Draw so many mixes that each run one sub-network.
+        """Sample so many sub-networks; each is architecture weights that run nothing else.
 
         Raises:
             ValueError: The search samples none, or not so many.
@@ -50,9 +51,9 @@ class Net:
         """Join a module with a relaxation.
 
         Args:
-            build: Makes the module with fresh weights. Its forward (x, mix), or (x) without a
+            build: Makes the module with fresh weights. Its forward (x, arch), or (x) without a
                 relaxation, gives logits (B, C) and features (B, D).
-            relaxation: Turns alphas into a mix; None for a fixed network.
+            relaxation: Turns alphas into architecture weights; None for a fixed network.
             clock: Read for the progress of the search.
             amp: Type of autocast in the forward pass; None: none.
         """
@@ -72,24 +73,26 @@ class Net:
 
     def forward(self, weights: Tree, alphas: Tree, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (B, C) and features (B, D)."""
-        return self.under(weights, None if self.relaxation is None else self.mix(alphas), x)
+        return self.under(weights, None if self.relaxation is None else self.relax(alphas), x)
 
-    def under(self, weights: Tree, mix: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (B, C) and features (B, D) under a mix; None for a fixed network."""
-        inputs = (x,) if mix is None else (x, mix)
+    def under(self, weights: Tree, arch: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (B, C) and features (B, D); None in place of `arch` for a fixed network."""
+        inputs = (x,) if arch is None else (x, arch)
         with torch.autocast(x.device.type, self.amp, enabled=self.amp is not None):
             logits, features = functional_call(self.module, weights, inputs)
         wide = torch.promote_types(logits.dtype, torch.float32)
         return logits.to(wide), features.to(wide)
 
-    def mix(self, alphas: Tree) -> Any:
-        """Turn alphas into the mix of this moment of the search."""
+    def relax(self, alphas: Tree) -> Any:
+        """Turn alphas into the architecture weights of this moment of the search."""
         if self.relaxation is None:
-            raise ValueError("a fixed network has no mix: it was made without a search")
-        return self.relaxation.mix(alphas, self.clock)
+            raise ValueError(
+                "a fixed network has no architecture weights: it was made without a search"
+            )
+        return self.relaxation.relax(alphas, self.clock)
 
     def paths(self, count: int) -> Sequence[Any]:
-        """Draw the mixes of so many sub-networks for one batch.
+        """Sample so many sub-networks for one batch, each as architecture weights.
 
         Raises:
             ValueError: The search samples none, or not so many.
@@ -98,17 +101,17 @@ class Net:
             raise ValueError("a fixed network has no paths: it was made without a search")
         return self.relaxation.paths(count)
 
-    def stage(self, weights: Tree, mix: Any, x: Tensor, stage: int) -> Tensor:
-        """Return the feature map (B, C, H, W) after one stage of a supernet under a mix.
+    def stage(self, weights: Tree, arch: Any, x: Tensor, stage: int) -> Tensor:
+        """Return the feature map (B, C, H, W) after one stage of a supernet.
 
         Args:
             weights: Those of the whole supernet.
-            mix: That of the whole supernet.
+            arch: The architecture weights of the whole supernet.
             x: What the stage reads: images for the first, else a map like that of the one before.
             stage: Which, counted from 0.
         """
         with torch.autocast(x.device.type, self.amp, enabled=self.amp is not None):
-            found = functional_call(self.module, weights, (x, mix, stage))
+            found = functional_call(self.module, weights, (x, arch, stage))
         return found.to(torch.promote_types(found.dtype, torch.float32))
 
     @property
@@ -122,7 +125,7 @@ class Net:
         return {name: p.detach().clone() for name, p in self.build().named_parameters()}
 
     def alphas(self) -> Tree:
-        """Draw initial alphas."""
+        """Sample initial alphas."""
         if self.relaxation is None:
             raise ValueError("a fixed network has no alphas: it was made without a search")
         return self.relaxation.alphas()
@@ -155,13 +158,13 @@ class Make(Protocol):
     def fixed(self, architecture: str) -> Net:
         """Make a network that is not searched, by its genotype: resnet18, a name, text or file."""
 
-    def multiply_adds(self, mix: Any) -> float:
-        """Count the multiply-adds of the architecture that a sampled mix runs."""
+    def flops_of(self, arch: Any) -> float:
+        """Count the FLOPs of the architecture that a path runs."""
 
     def teacher(self, name: str) -> Callable[[Tensor], Sequence[Tensor]]:
         """Get a trained network: images to its feature maps (B, C, H, W), stage by stage.
 
-        By the name `UNTRAINED` it is a network of the searched space whose weights are drawn.
+        By the name `UNTRAINED` it is a network of the searched space whose weights are random.
 
         Raises:
             ValueError: There is none of this name, or it is for other images.
@@ -182,6 +185,13 @@ class Learner(NamedTuple):
     """Where averages of its weights stand, which grow with them: SD-DARTS' T."""
     rehearsals: tuple[tuple[str | int, ...], ...] = ()
     """Where further alphas of its net stand: SGL's B."""
+
+
+def __getattr__(name: str) -> Any:
+    """Give the names that 0.1 had."""
+    return old_name(
+        __name__, name, {"Part": "tutelage.batch:Batch", "Taught": "tutelage.extras:Answers"}
+    )
 
 
 def pick(variables: Tree, path: tuple[str | int, ...]) -> Tree:

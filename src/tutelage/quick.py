@@ -48,9 +48,9 @@ SMALL: Table = {
 """What every search has, made small."""
 EVOLUTION = {"population": 4, "generations": 2, "parents": 2, "images": 32, "judged": 32}
 KINDS: Mapping[str, Table] = {
-    "relaxes": {"epochs": EPOCHS},
-    "samples": {"epochs": EPOCHS, "evolution": EVOLUTION},
-    "draws": {},
+    "relaxed": {"epochs": EPOCHS},
+    "one-shot": {"epochs": EPOCHS, "evolution": EVOLUTION},
+    "random": {},
 }
 """What searches of every kind have besides; epochs are those of a phase."""
 
@@ -82,11 +82,11 @@ def quick_look(asked: Mapping[str, Any], given: Mapping[str, Any]) -> Table:
         now.setdefault(path, value)  # not set: the part's own
     wanted |= flat(sizes(search, space))
     found = changes(now, wanted, stay)
-    said = {
+    changed = {
         ".".join(path): f"{as_text(now.get(path))} -> {as_text(value)}"
         for path, value in found.items()
     }
-    return altered(asked, found) | {"quick": said}
+    return altered(asked, found) | {"quick": changed}
 
 
 def sizes(search: Any, space: Any) -> Table:

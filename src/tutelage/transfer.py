@@ -123,7 +123,7 @@ def knowledge(
     reduction: Literal["sum", "mean"] = "sum",
     temperature: float = 1.0,
 ) -> Transfer:
-    """Return the loss of a form of knowledge on a batch; groups are drawn here, once.
+    """Return the loss of a form of knowledge on a batch; groups are sampled here, once.
 
     - groups: which of two groups of images is more alike inside (PAMKD, Eq. 7);
     - labels: the teacher's probabilities as labels;

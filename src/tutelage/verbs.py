@@ -22,7 +22,7 @@ Listing = Literal["methods", "searches", "spaces", "data", "recipes"]
 
 
 def search_base(recipe: str | None, resume: str | None) -> dict[str, Any]:
-    """Read the settings that flags lie over: those of a run to go on with, and of a recipe."""
+    """Read the settings that flags lie over: those of a run to resume, and of a recipe."""
     tables = [{kind: getattr(Run(), kind) for kind in PARTS} | {"data": {}}]
     tables += [{"weights": {}, "alphas": {}, "evolution": {}, "retrain": {}}]
     if resume:
@@ -36,7 +36,7 @@ def search_base(recipe: str | None, resume: str | None) -> dict[str, Any]:
 
 def _listed(changed: dict[str, str]) -> str:
     """Write what a quick look has changed."""
-    return ", ".join(f"{name} {said}" for name, said in changed.items())
+    return ", ".join(f"{name} {change}" for name, change in changed.items())
 
 
 def search_command(
@@ -47,11 +47,11 @@ def search_command(
     dry_run: bool,
     given: dict[str, Any],
 ) -> None:
-    """Search, or go on with a search, or only say what it would cost."""
+    """Search, or resume a search, or only say what it would cost."""
     if resume and out and out.resolve() != resume.resolve():
-        raise ValueError(f"--out {out} with --resume {resume}: a run goes on where it is")
+        raise ValueError(f"--out {out} with --resume {resume}: a run resumes where it is")
     if resume and quick:
-        raise ValueError(f"--quick with --resume {resume}: a run goes on with its own settings")
+        raise ValueError(f"--quick with --resume {resume}: a run resumes with its own settings")
     table = layered(search_base(recipe, str(resume) if resume else None), given)
     if quick:
         from tutelage.quick import quick_look
@@ -77,12 +77,12 @@ def search_command(
             raise ValueError(f"{error} (--quick has set {_listed(table['quick'])})") from error
         raise
     print(found.genotype.as_text())
-    for k, marks in enumerate(found.marks):
-        if marks:
-            kept = " (kept)" if k == found.learner and len(found.marks) > 1 else ""
+    for k, scores in enumerate(found.scores):
+        if scores:
+            kept = " (kept)" if k == found.learner and len(found.scores) > 1 else ""
             print(
-                f"learner {k}{kept}: validation loss {marks['valid_loss']:.4f}, "
-                f"accuracy {100 * marks['valid_accuracy']:.2f} %"
+                f"learner {k}{kept}: validation loss {scores['valid_loss']:.4f}, "
+                f"accuracy {100 * scores['valid_accuracy']:.2f} %"
                 f"{', on average over sampled paths' if found.evolved else ''}"
             )
     if found.evolved:
@@ -151,7 +151,7 @@ def describe(
     ] = None,
     classes: Annotated[Whole, Parameter(help="Classes of the images.")] = 10,
     image_channels: Annotated[Whole, Parameter(help="1 for grey images, 3 for colour.")] = 3,
-    form: Annotated[
+    stem: Annotated[
         Literal["cifar", "imagenet"], Parameter(help="Stem and head, as for `tutelage retrain`.")
     ] = "cifar",
     side: Annotated[
@@ -159,7 +159,7 @@ def describe(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print a network's weights, multiply-adds and cells."""
+    """Print a network's parameters, FLOPs and cells."""
     from tutelage.run.cost.count import describe as count
     from tutelage.run.networks.files import space_of
     from tutelage.spaces.base import Size
@@ -169,7 +169,7 @@ def describe(
     sizes = space_of(found).sizes
     channels = sizes.final_channels if channels is None else channels
     cells = sizes.final_cells if cells is None else cells
-    description = count(found, Size(channels, cells, classes, image_channels, form), side)
+    description = count(found, Size(channels, cells, classes, image_channels, stem), side)
     print(json.dumps(description.as_dict()) if as_json else description.as_text())
 
 

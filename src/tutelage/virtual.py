@@ -237,7 +237,7 @@ def gradient_at(value: Tensor, at: Sequence[Tensor], create_graph: bool = False)
 
 
 class _Replay:
-    """Remember the generators' states; calling it repeats the random draws made from here on."""
+    """Remember the generators' states; calling it repeats the random numbers made from here on."""
 
     def __init__(self) -> None:
         self.cpu = torch.get_rng_state()

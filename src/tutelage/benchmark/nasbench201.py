@@ -58,11 +58,11 @@ class Answer:
     parameters_reported: int
     """Weights that the benchmark reports: in 150 rows those of an isomorphic cell."""
     flops: int
-    """Multiply-adds of this architecture's own network for one CIFAR-10 image."""
+    """FLOPs of this architecture's own network for one CIFAR-10 image."""
     flops_reported: int
-    """Multiply-adds that the benchmark reports for one CIFAR-10 image; see above."""
+    """FLOPs that the benchmark reports for one CIFAR-10 image; see above."""
     flops_imagenet16_reported: int
-    """Multiply-adds that the benchmark reports for one ImageNet16-120 image."""
+    """FLOPs that the benchmark reports for one ImageNet16-120 image."""
     seconds: Mapping[str, float]
     """Simulated training time of 200 epochs by data set; CIFAR-10's on half of the images."""
     latency: Mapping[str, float]

@@ -40,7 +40,7 @@ LAYOUT: Mapping[str, Any] = {
     "widths": [64, 128, 256],
     "depths": [2, 3, 3],
     "strides": [2, 2, 2],
-    "stem": 32,
+    "stem_channels": 32,
     "first": 0,
     "last": 1280,
     "squeeze": 0.0,
@@ -73,7 +73,7 @@ class Answer:
     parameters: int
     """Weights of the network."""
     flops: int
-    """Multiply-adds of the network for one image."""
+    """FLOPs of the network for one image."""
     best: str
     """The best architecture of the table."""
     best_accuracy: float

@@ -110,11 +110,11 @@ def read_rows(api: Any) -> Iterator[Row]:
 
 
 def own_cost(architecture: str) -> dict[str, float]:
-    """Count weights and multiply-adds of an architecture's network for CIFAR-10, in millions.
+    """Count parameters and FLOPs of an architecture's network for CIFAR-10, in millions.
 
     Of a cell's operations only convolutions cost. A k x k convolution on C channels and its
     normalisation have k^2 C^2 + 2 C weights. The network has five cells at each of C = 16, 32 and
-    64, on images of side 512 / C, so that multiply-adds are the same in all of them.
+    64, on images of side 512 / C, so that FLOPs are the same in all of them.
     """
     ones, threes = architecture.count("nor_conv_1x1"), architecture.count("nor_conv_3x3")
     return {

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches, on the device, from draws that are made in numpy.
+"""Augmentation of whole batches, on the device, from random numbers that are made in numpy.
 
 Order and semantics are the field's (torchvision's RandomCrop, RandomHorizontalFlip and ColorJitter
 on raw pixels, RandAugment, normalisation, then the cutout of DARTS and random erasing): the crop's
@@ -73,9 +73,9 @@ def augment(
 ) -> Tensor:
     """Crop, flip, change, normalise and cut out uint8 (B, C, H, W); return float32, channels-last.
 
-    The numbers of crop, flip and cutout are drawn whether or not they are on, so that switching one
-    leaves the draws of the others alone; all are drawn in numpy, so that a CPU and a GPU see one
-    batch.
+    The numbers of crop, flip and cutout are sampled whether or not they are on, so that switching
+    one leaves the draws of the others alone; all are drawn in numpy, so that a CPU and a GPU see
+    one batch.
     """
     count, _, height, width = pixels.shape
     chance = random.random((5, count))

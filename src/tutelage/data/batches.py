@@ -10,12 +10,12 @@ from typing import final
 import torch
 from torch import Tensor
 
-from tutelage.batch import Part
+from tutelage.batch import Batch
 from tutelage.data import DataError
 from tutelage.data.augment import Augmentation, augment, normalise
 from tutelage.data.device import onto
-from tutelage.data.draws import draws
 from tutelage.data.images import Labelled
+from tutelage.data.seeding import generator
 from tutelage.data.windows import Windows
 
 
@@ -33,7 +33,7 @@ class Stream:
     seed: int
     """Seed of the order and the augmentation."""
     name: str
-    """Name of the stream; streams of different names draw independently."""
+    """Name of the stream; streams of different names are independent."""
     augmentation: Augmentation
     """How the images are varied."""
     device: torch.device
@@ -49,7 +49,7 @@ class Stream:
         full, rest = divmod(len(self.subset), self.batch_size)
         return full + (rest > 1)  # batch normalisation has no statistics of one image
 
-    def batch(self, epoch: int, step: int) -> Part:
+    def batch(self, epoch: int, step: int) -> Batch:
         """Return one batch; steps from `steps` on go through a further permutation.
 
         Images are float32 (B, C, H, W) in channels-last memory, and the index is their position in
@@ -61,12 +61,12 @@ class Stream:
         if (step + 1) % self.steps:
             following = self.subset[self._index(epoch, step + 1)]
             self.data.images.expect(following, self._windows(epoch, step + 1))
-        random = draws(self.seed, f"{self.name}/augment", epoch, step)
+        random = generator(self.seed, f"{self.name}/augment", epoch, step)
         x = augment(pixels, self.augmentation, self.data.mean, self.data.std, random)
         y = self.data.images.labels[chosen]
-        return Part(x, onto(y, self.device), onto(index, self.device))
+        return Batch(x, onto(y, self.device), onto(index, self.device))
 
-    def in_order(self, images: int | None = None) -> Iterator[Part]:
+    def in_order(self, images: int | None = None) -> Iterator[Batch]:
         """Yield the first images (None: all) once, in order and not augmented.
 
         As among the batches that are augmented, a last one of a single image is left out.
@@ -86,24 +86,24 @@ class Stream:
         """Windows of a batch's images, where the augmentation asks for them."""
         if not self.augmentation.rescale:
             return None
-        random = draws(self.seed, f"{self.name}/windows", epoch, step)
+        random = generator(self.seed, f"{self.name}/windows", epoch, step)
         return Windows.draw(self.batch_size, self.augmentation.rescale, random)
 
 
 @lru_cache(maxsize=8)
 def order(seed: int, name: str, epoch: int, turn: int, count: int) -> Tensor:
     """Return a stream's permutation of range(count) for one turn of an epoch; not to be changed."""
-    return torch.from_numpy(draws(seed, f"{name}/order", epoch, turn).permutation(count))
+    return torch.from_numpy(generator(seed, f"{name}/order", epoch, turn).permutation(count))
 
 
 def in_order(
     data: Labelled, subset: Tensor, batch_size: int, device: torch.device
-) -> Iterator[Part]:
+) -> Iterator[Batch]:
     """Yield every image of a subset exactly once, in order and not augmented."""
-    parts = torch.arange(len(subset)).split(batch_size)
-    for index, following in zip(parts, (*parts[1:], None), strict=True):
+    batches = torch.arange(len(subset)).split(batch_size)
+    for index, following in zip(batches, (*batches[1:], None), strict=True):
         pixels = onto(data.images.take(subset[index]), device)
         if following is not None:
             data.images.expect(subset[following])
         x = normalise(pixels, data.mean, data.std)
-        yield Part(x, onto(data.images.labels[subset[index]], device), onto(index, device))
+        yield Batch(x, onto(data.images.labels[subset[index]], device), onto(index, device))

@@ -1,4 +1,4 @@
-"""Fetch a file, going on where a broken transfer stopped, and check its digest."""
+"""Fetch a file, resuming where a broken transfer stopped, and check its digest."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def fetch(url: str, md5: str, path: Path) -> None:
     if failure is not None:
         raise DataError(
             f"fetching {url} broke off after {size(part):,} bytes ({failure}): "
-            "run the same command again to go on from there"
+            "run the same command again to resume from there"
         )
     with part.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

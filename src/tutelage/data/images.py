@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tutelage.cpus import decoders
 from tutelage.data import DataError
-from tutelage.data.draws import draws
+from tutelage.data.seeding import generator
 from tutelage.data.windows import Box, Windows, central
 
 Pixels = npt.NDArray[np.uint8]
@@ -273,7 +273,7 @@ def measure(images: Images, most: int = 10_000) -> tuple[tuple[float, ...], tupl
     """
     index = torch.arange(len(images))
     if len(images) > most:
-        chosen = draws(0, "measure").permutation(len(images))[:most]
+        chosen = generator(0, "measure").permutation(len(images))[:most]
         index = torch.from_numpy(np.sort(chosen))
     counts = torch.zeros(images.shape[0], 256, dtype=torch.int64)
     for part in index.split(256):

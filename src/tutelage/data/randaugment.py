@@ -31,13 +31,13 @@ class RandAugment:
     """How many operations, how strong, how likely."""
 
     operations: int = 0
-    """Operations drawn for every image; 0: none."""
+    """Operations sampled for every image; 0: none."""
     magnitude: float = 9.0
     """Mean strength, from 0 to 10."""
     std: float = 0.5
     """Standard deviation of the strength."""
     probability: float = 0.5
-    """Probability with which a drawn operation is carried out."""
+    """Probability with which a sampled operation is carried out."""
 
 
 OFF = RandAugment()
@@ -287,7 +287,7 @@ def move(pixels: Tensor, matrix: Tensor, fill: tuple[int, ...]) -> Tensor:
     moved = F.grid_sample(
         pixels.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
     )
-    # Pillow drops what follows the point; a little more, lest rounding take a grey value away.
+    # Pillow drops what follows the point; a little more, so that rounding takes no grey value away.
     values = (moved + 1 / 4096).to(torch.uint8)
     background = onto(torch.tensor(fill, dtype=torch.uint8), pixels.device).view(1, -1, 1, 1)
     return torch.where(inside.unsqueeze(1), values, background)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tutelage.data import DataError
-from tutelage.data.draws import draws
+from tutelage.data.seeding import generator
 
 
 def split(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -25,7 +25,7 @@ def split(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
             f"train_fraction = {fraction} divides {count} images into {cut} and {count - cut}: "
             "each part needs at least 2"
         )
-    order = torch.from_numpy(draws(seed, "split").permutation(count))
+    order = torch.from_numpy(generator(seed, "split").permutation(count))
     return order[:cut], order[cut:]
 
 

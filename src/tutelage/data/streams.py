@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from tutelage.batch import Part
+from tutelage.batch import Batch
 from tutelage.config import Run
 from tutelage.data.augment import augmentation
 from tutelage.data.batches import Stream
@@ -32,7 +32,7 @@ class Streams:
 
 
 @dataclass(frozen=True, eq=False)
-class LazyBatch:
+class LazyBatches:
     """The batches of one step, each made when a loss first reads it."""
 
     streams: Streams
@@ -40,17 +40,17 @@ class LazyBatch:
     step: int
 
     @cached_property
-    def train(self) -> Part:
+    def train(self) -> Batch:
         """Images that train weights."""
         return self.streams.train.batch(self.epoch, self.step)
 
     @cached_property
-    def valid(self) -> Part:
+    def valid(self) -> Batch:
         """Images that train alphas."""
         return self.streams.valid.batch(self.epoch, self.step)
 
     @cached_property
-    def unlabelled(self) -> Part:
+    def unlabelled(self) -> Batch:
         """Images to pseudo-label."""
         return self.streams.unlabelled.batch(self.epoch, self.step)
 

@@ -68,8 +68,8 @@ class AFD:
             logits = [answer.logits for answer in answers]
             peers = [hold(z) for z in turned(logits)]
             pairs = zip(logits, peers, strict=True)
-            taught = sum(divergence(z, peer, self.temperature) for z, peer in pairs)
-            loss = total(logits, y) + self.peer_weight * taught
+            teaching = sum(divergence(z, peer, self.temperature) for z, peer in pairs)
+            loss = total(logits, y) + self.peer_weight * teaching
             deceived = deceive(s.C, [answer.features for answer in answers])
             return loss + self.adversary_weight * deceived, {"train": logits}
 

@@ -1,7 +1,7 @@
 """Cream's board: paths, and what each was worth when it was judged.
 
 A path is a tree of tensors. A board is a tree too, so that it is one of a problem's variables: all
-paths in one (places first), their validation losses, their multiply-adds, and how many there are.
+paths in one (places first), their validation losses, their FLOPs, and how many there are.
 All stay on the CPU: their values say what runs, and reading them makes no device wait.
 """
 

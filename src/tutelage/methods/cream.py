@@ -11,17 +11,17 @@
     KD          cross-entropy with the path's probabilities
 
 A path that was trained enters the board in place of the worst that has a higher loss and at least
-as many multiply-adds. With a search that has alphas the student is the supernet under its mix, A
-is in the place of a and descends with θ, and paths for the board take one operation an edge by its
-weight in the mix: what PAMKD compares with, and does not describe.
+as many FLOPs. With a search that has alphas the student is the supernet under its architecture
+weights, A is in the place of a and descends with θ, and paths for the board take one operation an
+edge by its architecture weight: what PAMKD compares with, and does not describe.
 
 Deviations:
     A path is judged once, by its loss on one validation batch; the paper says accuracy. Its release
     takes the training batch, and lets a larger path in that is better by five points.
     θ is one linear map of the mean difference, and descends by Adam as alphas do. With first-order
-    derivatives, or `every = 0`, it stays as it was drawn.
+    derivatives, or `every = 0`, it keeps its initial value.
     The paper chooses among the board; here the board is in the evolution's first generation.
-    With alphas, θ descends in every iteration, and multiply-adds do not count.
+    With alphas, θ descends in every iteration, and FLOPs do not count.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from types import SimpleNamespace
 import torch
 
 from tutelage.checks import at_least, one_of, within
-from tutelage.extras import AfterStep, Probe, Seeds, Taught
+from tutelage.extras import AfterStep, Answers, Probe, Seeds
 from tutelage.methods.board import empty, entered, paths_of
 from tutelage.methods.group import Group
 from tutelage.multilevel import Level, Order
@@ -73,33 +73,33 @@ class Cream:
         (net,) = group.nets
         alphas = net.alphas()
         samples = not leaves(alphas)
-        start = net.paths(1)[0] if samples else net.mix(alphas)
+        start = net.paths(1)[0] if samples else net.relax(alphas)
 
         def student(s):  # what learns in this step
-            return under(start, s.path) if samples else net.mix(s.A["alphas"])
+            return under(start, s.path) if samples else net.relax(s.A["alphas"])
 
-        def say(s, mix, x):
-            return net.under(s.w, mix, x)[0]
+        def say(s, arch, x):
+            return net.under(s.w, arch, x)[0]
 
-        def ratings(s, mix, x, z):  # Eq. 3
+        def ratings(s, arch, x, z):  # Eq. 3
             with torch.no_grad():
-                answers = [say(s, under(mix, path), x) for path in paths_of(s.board)]
+                answers = [say(s, under(arch, path), x) for path in paths_of(s.board)]
             return torch.stack([match(s.A["match"], hold(z_b - z)) for z_b in answers])
 
         def learn(s, batch):  # Eq. 4, 5
             x, y, _ = batch.train
-            mix = student(s)
-            z = say(s, mix, x)
+            arch = student(s)
+            z = say(s, arch, x)
             loss = cross_entropy(z, y)
             notes = {"students": z.unsqueeze(0)} if samples else {"train": [z]}
             if int(s.board["filled"]) and make.clock.epoch >= self.warmup * make.clock.epochs:
                 part = max(2, int(self.judged * len(x)))  # one has no BatchNorm
-                rho = ratings(s, mix, x[:part], z[:part])
+                rho = ratings(s, arch, x[:part], z[:part])
                 best = int(hold(rho.argmax()))
                 with torch.no_grad():
-                    z_b = say(s, under(mix, paths_of(s.board)[best]), x)
-                taught = pseudo_label(z, hold(z_b))
-                loss = 0.5 * (rho[best] * taught + (2 - rho[best]) * loss)
+                    z_b = say(s, under(arch, paths_of(s.board)[best]), x)
+                teaching = pseudo_label(z, hold(z_b))
+                loss = 0.5 * (rho[best] * teaching + (2 - rho[best]) * loss)
                 notes |= {"teacher": z_b} if samples else {"labels": ([z_b], y)}
             return loss, notes
 
@@ -112,10 +112,10 @@ class Cream:
         def prioritise(variables, batch, notes):
             s = SimpleNamespace(**variables)
             x, y, _ = batch.valid
-            mix = student(s)
-            path = s.path if samples else {"operations": tree_map(one_of_each, mix.operations)}
-            loss = cross_entropy(say(s, under(mix, path), x), y)
-            cost = make.multiply_adds(under(mix, path)) if samples else 0.0
+            arch = student(s)
+            path = s.path if samples else {"operations": tree_map(one_of_each, arch.operations)}
+            loss = cross_entropy(say(s, under(arch, path), x), y)
+            cost = make.flops_of(under(arch, path)) if samples else 0.0
             variables["board"] = entered(s.board, path, float(loss), cost)
             if samples:
                 variables["path"] = trail(net.paths(1)[0])
@@ -124,12 +124,12 @@ class Cream:
         def probe(variables, fitted, valid):
             s, x = SimpleNamespace(**variables), fitted.x
             students = net.paths(STUDENTS)
-            z = torch.stack([say(s, mix, valid.x) for mix in students])
+            z = torch.stack([say(s, arch, valid.x) for arch in students])
             if not int(s.board["filled"]):
-                return Taught(z, None)
-            rho = torch.stack([ratings(s, mix, x, say(s, mix, x)) for mix in students]).mean(0)
+                return Answers(z, None)
+            rho = torch.stack([ratings(s, arch, x, say(s, arch, x)) for arch in students]).mean(0)
             best = paths_of(s.board)[int(rho.argmax())]
-            return Taught(z, say(s, under(start, best), valid.x))
+            return Answers(z, say(s, under(start, best), valid.x))
 
         def seeds(variables):
             return [under(start, path) for path in paths_of(variables["board"])]
@@ -164,16 +164,16 @@ def match(theta, difference):
     return torch.nn.functional.linear(difference, theta["weight"], theta["bias"]).mean().sigmoid()
 
 
-def trail(mix):
-    """Return what a sampled mix runs, to be kept among the variables."""
-    return tree_map(torch.Tensor.cpu, {"operations": mix.operations, "edges": mix.edges})
+def trail(arch):
+    """Return what a sampled path runs, to be kept among the variables."""
+    return tree_map(torch.Tensor.cpu, {"operations": arch.operations, "edges": arch.edges})
 
 
-def under(mix, path):
-    """Return the mix that runs a path's operations, and only those."""
-    device = leaves(mix.operations)[0].device
+def under(arch, path):
+    """Return the architecture weights that run a path's operations, and only those."""
+    device = leaves(arch.operations)[0].device
     placed = tree_map(lambda x: x.to(device, non_blocking=True), path)
-    return replace(replace(mix, **path).without_zeros(), **placed)
+    return replace(replace(arch, **path).without_zeros(), **placed)
 
 
 def one_of_each(weights):

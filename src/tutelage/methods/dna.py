@@ -22,7 +22,7 @@ Deviations:
     step descends on the sum of their losses by the settings of the run, under which they are as
     independent, except that a clipped gradient is clipped as one.
     The teacher normalises by its running statistics. Paths are rated with the statistics of the
-    batch, where the release measures them anew for each.
+    batch, where the release measures them again for each.
     The paper ranks all paths of a stage and goes through their combinations. Here evolution looks
     for the optimum of the same sum under the same limits.
 """
@@ -51,7 +51,7 @@ class DNA:
     teacher: str = field(default="", metadata={"quick": UNTRAINED})
     """The trained network: the directory of a retraining, its network.safetensors, timm:NAME, or
     timm:NAME#PART for the maps of a part's children (timm:tf_efficientnet_b7#blocks); untrained: a
-    network of the space whose weights are drawn, which teaches nothing and is for a look only."""
+    network of the space whose weights are random, which teaches nothing and is for a look only."""
     maps: tuple[int, ...] = field(default=(), metadata={"quick": ()})
     """Which of the teacher's feature maps, counted from 0, supervise the stages in turn; not given:
     the last ones."""
@@ -96,21 +96,21 @@ class DNA:
         def answers(s, path, x, y):  # N_i(Y_{i-1})
             for stage in range(make.stages):
                 before = fitted(s.W["into"][stage - 1], y[stage - 1]) if stage else x
-                said = net.stage(s.W["net"], path, before, stage)
-                yield fitted(s.W["out"][stage], said)
+                answer = net.stage(s.W["net"], path, before, stage)
+                yield fitted(s.W["out"][stage], answer)
 
         def learn(s, batch):
             x, (path,) = batch.train.x, net.paths(1)
             y = guides(x)
             pairs = zip(answers(s, path, x, y), y, strict=True)
-            losses = torch.stack([F.mse_loss(said, wanted) for said, wanted in pairs])
+            losses = torch.stack([F.mse_loss(answer, wanted) for answer, wanted in pairs])
             return losses.sum(), {"stages": losses.unsqueeze(0)}
 
         @torch.no_grad()
-        def score(variables, path, part):
-            y = guides(part.x)
-            pairs = zip(answers(SimpleNamespace(**variables), path, part.x, y), y, strict=True)
-            apart = [(said - wanted).abs().mean() / wanted.std() for said, wanted in pairs]
+        def score(variables, path, batch):
+            y = guides(batch.x)
+            pairs = zip(answers(SimpleNamespace(**variables), path, batch.x, y), y, strict=True)
+            apart = [(answer - wanted).abs().mean() / wanted.std() for answer, wanted in pairs]
             return -torch.stack(apart).sum()
 
         theirs, ours = [maps[at].shape[1] for at in chosen], [size[0] for size in sizes]

@@ -9,7 +9,7 @@ Anonymous, submitted to ICLR 2022 (OpenReview G9M4FU8Ggo).
     z_i, Z   logits of the i-th of m sub-networks sampled for a batch, and all of them
     t, p     the teacher's logits, and its probabilities softmax(t / τ)
     q_i      a student's probabilities softmax(z_i / τ)
-    w        how much each sub-network counts in the teacher, solved anew for every batch
+    w        how much each sub-network counts in the teacher, solved again for every batch
     W        the supernet's weights, which all sub-networks share
 
 With `--search diverse-paths` the sub-networks are sampled by their diversity (Eq. 4 and 5), with
@@ -35,9 +35,10 @@ from torch.utils.checkpoint import checkpoint
 
 from tutelage.checks import at_least, one_of, positive, within
 from tutelage.ensembling import Sign, ensemble_weights
-from tutelage.extras import Probe, Share, Taught
+from tutelage.extras import Answers, Probe, Share
 from tutelage.multilevel import Level
 from tutelage.problem import Learner, Make, Problem
+from tutelage.renamed import keywords
 from tutelage.transfer import cross_entropy, divergence
 
 TEACHER = (
@@ -46,6 +47,7 @@ TEACHER = (
 )
 
 
+@keywords(taught_weight="teaching_weight")
 @dataclass(frozen=True)
 class EnNAS:
     """Sampled sub-networks are taught by their optimal ensemble."""
@@ -54,12 +56,12 @@ class EnNAS:
     """Sub-networks of a batch, m."""
     temperature: float = 1.0
     """How much teacher and students are softened, τ."""
-    taught_weight: float = 1.0
+    teaching_weight: float = 1.0
     """Weight of what the teacher says, λ."""
     warmup: float = 1 / 6
     """Share of the epochs before the ensemble teaches (the paper's 20 of 120)."""
     share: float = 0.0
-    """Share of the training images that an epoch goes through; 0: 1 / m."""
+    """Share of the training images that an epoch reads; 0: 1 / m."""
     ensemble: Literal["optimal", "mean"] = "optimal"
     """The teacher's weights w: those that fit the batch best (Eq. 2), or 1 / m."""
     sign: Sign = "nonnegative"
@@ -69,7 +71,7 @@ class EnNAS:
 
     def __post_init__(self) -> None:
         at_least(1, students=self.students)
-        at_least(0, taught_weight=self.taught_weight)
+        at_least(0, teaching_weight=self.teaching_weight)
         positive(temperature=self.temperature)
         within(0, 1, warmup=self.warmup, share=self.share)
         one_of(("optimal", "mean"), ensemble=self.ensemble)
@@ -105,8 +107,8 @@ class EnNAS:
             w = weights(known, y)
             t = torch.einsum("m,mbc->bc", w, known)  # Eq. 1
             if teaches:
-                taught = [divergence(z_i, t, self.temperature) for z_i in z]
-                loss = loss + self.taught_weight * torch.stack(taught).sum()  # Eq. 3
+                teaching = [divergence(z_i, t, self.temperature) for z_i in z]
+                loss = loss + self.teaching_weight * torch.stack(teaching).sum()  # Eq. 3
             return loss, {"students": known, "teacher": t}
 
         @torch.no_grad()
@@ -115,7 +117,7 @@ class EnNAS:
             z = torch.stack([say(variables["W"], path, fitted.x) for path in paths])
             w = weights(z, fitted.y)
             z = torch.stack([say(variables["W"], path, judged.x) for path in paths])
-            return Taught(z, torch.einsum("m,mbc->bc", w, z))
+            return Answers(z, torch.einsum("m,mbc->bc", w, z))
 
         return Problem(
             variables={"W": net.weights(), "A": net.alphas()},

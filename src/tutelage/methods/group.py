@@ -10,7 +10,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from tutelage.batch import Batch
+from tutelage.batch import Batches
 from tutelage.clock import Clock
 from tutelage.multilevel import Notes
 from tutelage.problem import Learner, Make, Net
@@ -42,7 +42,7 @@ class Group:
         """Yield every net with its weights and alphas."""
         return zip(self.nets, weights, alphas, strict=True)
 
-    def validate(self, s: SimpleNamespace, batch: Batch) -> tuple[Tensor, Notes]:
+    def validate(self, s: SimpleNamespace, batch: Batches) -> tuple[Tensor, Notes]:
         """Sum () of the learners' validation losses: the loss of A, where W is what was taught."""
         x, y, _ = batch.valid
         logits = self([w for w, _ in zip(s.W, self.nets, strict=False)], s.A, x)
@@ -71,7 +71,7 @@ class Group:
         return [net.weights() for net in self.nets]
 
     def alphas(self) -> list[Tree]:
-        """Draw initial alphas."""
+        """Sample initial alphas."""
         return [net.alphas() for net in self.nets]
 
     def pairs(self) -> Iterator[tuple[int, int]]:

@@ -72,11 +72,11 @@ class KDCL:
             logits = group(s.W, s.A, x)
             errors = s.C if self.ensemble == "general" else None
             teacher = hold(combine(torch.stack(logits), y, self.ensemble, errors))
-            taught = torch.stack([divergence(z, teacher, self.temperature) for z in logits])
-            return total(logits, y) + self.peer_weight * taught.sum(), {"train": logits}
+            teaching = torch.stack([divergence(z, teacher, self.temperature) for z in logits])
+            return total(logits, y) + self.peer_weight * teaching.sum(), {"train": logits}
 
         def measure(variables, batch, notes):  # C of Eq. 10
-            for noted in notes:  # none has them while the alphas stand still
+            for noted in notes:  # none has them while the alphas do not move
                 if "valid" in noted:
                     now = correlations(torch.stack(noted["valid"]), batch.valid.y)
                     variables["C"] = MEMORY * variables["C"] + (1 - MEMORY) * now

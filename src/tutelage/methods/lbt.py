@@ -11,11 +11,12 @@
 Deviations:
     The printed expansion (Eq. 9 to 12) leaves out that A acts on the labels directly, not only
     through T'. `paths = "all"` is the gradient of the printed objective; "printed" the expansion.
-    The authors' later code takes two Adam steps, teacher's exam then student's (`joint = false`),
-    moves alphas first, updates the student on pseudo-labels and then on labels without weights,
-    schedule or clipping (`student_update = "in-turn"`), and in first-order mode keeps the student's
-    term (`own_term = "first-order"`): recipe `lbt-darts2-cifar10-release`. It labels the virtual
-    student's data by the current teacher's hard labels; here the labels are the virtual teacher's.
+    The authors' later code takes two Adam steps, first on the teacher's validation loss, then on
+    the student's (`joint = false`), moves alphas first, updates the student on pseudo-labels and
+    then on labels without weights, schedule or clipping (`student_update = "in-turn"`), and in
+    first-order mode keeps the student's term (`own_term = "first-order"`): recipe
+    `lbt-darts2-cifar10-release`. It labels the virtual student's data by the current teacher's hard
+    labels; here the labels are the virtual teacher's.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ from typing import Literal
 from tutelage.checks import at_least, one_of
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Learner, Make, Problem
+from tutelage.renamed import keywords
 from tutelage.transfer import cross_entropy, pseudo_label
 from tutelage.virtual import detach
 
 
+@keywords(teacher_exam="validate_teacher")
 @dataclass(frozen=True)
 class LBT:
     """A searched teacher teaches a fixed student and learns from how the student does."""
@@ -40,19 +43,21 @@ class LBT:
     pseudo_weight: float = 1.0
     """Weight of the teacher's labels in the student's loss, λ."""
     student_weight: float = 1.0
-    """Weight of the student's exam in the architecture's loss, γ."""
+    """Weight of the student's validation loss in the loss of the alphas, γ."""
     labels: Literal["soft", "hard"] = "soft"
     """Pseudo-labels: the teacher's probabilities, or its most likely class."""
     human_labels: bool = True
     """Train the student on labelled images too; without: on pseudo-labels alone (ablation 2)."""
-    teacher_exam: bool = True
-    """Count the teacher's own exam; without: the student's loss alone (ablation 1)."""
+    validate_teacher: bool = True
+    """Count the teacher's own validation loss; without: the student's loss alone (ablation 1)."""
     own_term: Literal["second-order", "first-order"] = "second-order"
-    """Whether the teacher's own exam is differentiated through T'; the student's always is."""
+    """Whether the teacher's own validation loss is differentiated through T'; the student's always
+    is."""
     student_update: Literal["joint", "in-turn"] = "joint"
     """The student's step: on the weighted sum, or on pseudo-labels and then on labels (release)."""
     joint: bool = True
-    """One step of the alphas on both exams' sum; without: one step for each (release)."""
+    """One step of the alphas on both validation losses' sum; without: one step for each
+    (release)."""
     paths: Literal["all", "printed"] = "all"
     """All paths of the hypergradient, or those of the paper's expansion."""
     order: Order = "levels-first"
@@ -65,9 +70,9 @@ class LBT:
         one_of(("joint", "in-turn"), student_update=self.student_update)
         one_of(("all", "printed"), paths=self.paths)
         one_of(("levels-first", "alphas-first"), order=self.order)
-        if not self.teacher_exam and not self.student_weight:
+        if not self.validate_teacher and not self.student_weight:
             raise ValueError(
-                "teacher_exam = false with student_weight = 0: no exam is left to learn from"
+                "validate_teacher = false with student_weight = 0: no loss is left to learn from"
             )
 
     def __call__(self, make: Make) -> Problem:
@@ -93,31 +98,33 @@ class LBT:
             loss = self.pseudo_weight * pseudo_labels(s, batch)
             return loss + human_labels(s, batch) if self.human_labels else loss
 
-        def teacher_exam(s, batch):  # Eq. 2, first term
+        def validate_teacher(s, batch):  # Eq. 2, first term
             x, y, _ = batch.valid
             weights = s.T if self.own_term == "second-order" else detach(s.T)
             logits = teacher(weights, s.A, x)
             return cross_entropy(logits, y), {"valid": [logits]}
 
-        def student_exam(s, batch):  # Eq. 2, second term
+        def validate_student(s, batch):  # Eq. 2, second term
             x, y, _ = batch.valid
             return self.student_weight * cross_entropy(student(s.S, {}, x), y)
 
         aliases = {"A_labels": "A"}
         if self.student_update == "joint":
-            taught = [Level("S", practise, aliases=aliases)]
+            student_levels = [Level("S", practise, aliases=aliases)]
         else:
-            taught = [Level("S", pseudo_labels, aliases=aliases, schedule="constant", clip=False)]
+            student_levels = [
+                Level("S", pseudo_labels, aliases=aliases, schedule="constant", clip=False)
+            ]
             if self.human_labels:
-                taught.append(Level("S", human_labels, schedule="constant", clip=False))
-        exams = [teacher_exam] if self.teacher_exam else []
-        exams += [student_exam] if self.student_weight else []
+                student_levels.append(Level("S", human_labels, schedule="constant", clip=False))
+        validations = [validate_teacher] if self.validate_teacher else []
+        validations += [validate_student] if self.student_weight else []
         return Problem(
             variables={"T": teacher.weights(), "S": student.weights(), "A": teacher.alphas()},
             levels=[
                 Level("T", learn),
-                *taught,
-                *(Level("A", exam, optimiser="alphas") for exam in exams),
+                *student_levels,
+                *(Level("A", loss, optimiser="alphas") for loss in validations),
             ],
             learners=[Learner(teacher, ("T",), ("A",))],
             order=self.order,

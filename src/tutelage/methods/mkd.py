@@ -41,7 +41,7 @@ class MKD:
     target: Literal["peers", "mean"] = "peers"
     """Imitate every peer, or the mean of the peers' logits."""
     knowledge: Knowledge = "divergence"
-    """Form of what is taught: divergence (the paper), or one of PAMKD's Figure 2."""
+    """What knowledge is taught: divergence (the paper), or one of PAMKD's Figure 2."""
     order: Order = "alphas-first"
     """Which move first in an iteration: levels-first or alphas-first."""
 
@@ -67,9 +67,9 @@ class MKD:
             answers = group.answers(s.W, s.A, x)
             logits = [answer.logits for answer in answers]
             transfer = knowledge(self.knowledge, len(x), temperature=self.temperature)
-            taught = teach(answers, [held(answer) for answer in answers], transfer, self.target)
-            loss = total(logits, y) + self.peer_weight * taught.sum()
-            return loss, {"train": logits, "transfer": taught}
+            teaching = teach(answers, [held(answer) for answer in answers], transfer, self.target)
+            loss = total(logits, y) + self.peer_weight * teaching.sum()
+            return loss, {"train": logits, "transfer": teaching}
 
         return Problem(
             variables={"W": group.weights(), "A": group.alphas()},
@@ -82,13 +82,13 @@ class MKD:
 def teach(students, teachers, transfer, target="peers"):
     """Loss (K, K) of what every learner k takes from every peer j."""
     count = len(students)
-    taught = students[0].logits.new_zeros(count, count)
+    teaching = students[0].logits.new_zeros(count, count)
     for k, student in enumerate(students):
         peers = [j for j in range(count) if j != k]
         if target == "mean" and peers:
             mean = torch.stack([teachers[j].logits for j in peers]).mean(0)
-            taught[k, peers] = transfer(student, Answer(mean, mean, {})) / len(peers)
+            teaching[k, peers] = transfer(student, Answer(mean, mean, {})) / len(peers)
             continue
         for j in peers:
-            taught[k, j] = transfer(student, teachers[j])
-    return taught
+            teaching[k, j] = transfer(student, teachers[j])
+    return teaching

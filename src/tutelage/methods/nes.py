@@ -9,10 +9,10 @@
     p_k        its probabilities          S_M   the ensemble, which is what is evaluated
 
 Deviations:
-    arXiv:2006.08573. The paper's pool are architectures drawn at random or evolved, each trained
+    arXiv:2006.08573. The paper's pool are architectures sampled at random or evolved, each trained
     from scratch, and its ensemble are these networks. Here the pool are supernets that are searched
     side by side; they select, and the networks of those selected are then trained from scratch.
-    `--search random` draws the paper's random pool, but nothing trains before the retraining, so
+    `--search random` samples the paper's random pool, but nothing trains before the retraining, so
     there is nothing to select by and the first M learners are the members.
     A finite difference takes one radius for all learners together, so only the other rules keep
     them wholly apart.

@@ -69,13 +69,13 @@ class OKDDip:
             e = torch.stack([answer.features for answer in answers[:peers]])
             a = attend(e, attention["query"], attention["key"])
             z_m = torch.einsum("bij,jbc->ibc", a, z)  # Eq. 3
-            taught = sum(divergence(z[i], z_m[i], self.temperature) for i in range(peers))
+            teaching = sum(divergence(z[i], z_m[i], self.temperature) for i in range(peers))
             for follower in logits[peers:]:
-                taught = taught + divergence(follower, z.mean(0), self.temperature)  # Eq. 6
+                teaching = teaching + divergence(follower, z.mean(0), self.temperature)  # Eq. 6
             r = ramped(make.clock, self.ramp)
             attended = a.new_zeros(self.learners, self.learners)
             attended[:peers, :peers] = a.detach().mean(0)
-            loss = total(logits, y) + self.peer_weight * r * taught  # Eq. 5
+            loss = total(logits, y) + self.peer_weight * r * teaching  # Eq. 5
             return loss, {"train": logits, "attention": attended}
 
         width = max(1, group.features // self.reduction)

@@ -63,8 +63,8 @@ class ONE:
             g = F.linear(features, G["weight"], G["bias"]).softmax(1)  # (B, K)
             z_e = torch.einsum("bk,kbc->bc", g, torch.stack(logits))  # Eq. 4
             target, r = hold(z_e), ramped(make.clock, self.ramp)
-            taught = torch.stack([divergence(z, target, self.temperature) for z in logits])
-            loss = total(logits, y) + cross_entropy(z_e, y) + self.peer_weight * r * taught.sum()
+            teaching = torch.stack([divergence(z, target, self.temperature) for z in logits])
+            loss = total(logits, y) + cross_entropy(z_e, y) + self.peer_weight * r * teaching.sum()
             return loss, {"train": logits}
 
         gate = group.linear(group.features, self.learners)

@@ -15,11 +15,11 @@
 Deviations:
     The text replaces "negative of the multiplication of the two indicator functions" by the
     product of their hinges; that product is what is minimised, as h falls where W_k agrees.
-    The paper leaves open how groups are drawn: a random partition of the validation batch whenever
-    stage II is evaluated, and all ordered pairs. Embeddings are the features before the classifier.
-    Without the first stage W stands for V everywhere, also in what is differentiated: this is the
-    degenerate problem that the paper warns of. `second_stage` other than scrutiny lets V teach W
-    by another method's objective (2nd-MKD, 2nd-KDCL, and AFD of its Figure 1).
+    The paper leaves open how groups are sampled: here by a random partition of the validation batch
+    whenever stage II is evaluated, and all ordered pairs. Embeddings are the features before the
+    classifier. Without the first stage W stands for V everywhere, also in what is differentiated:
+    this is the degenerate problem that the paper warns of. `second_stage` other than scrutiny lets
+    V teach W by another method's objective (2nd-MKD, 2nd-KDCL, and AFD of its Figure 1).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class PAMKD:
     reduction: Literal["sum", "mean"] = "sum"
     """Sum or average over pairs of groups."""
     knowledge: Knowledge = "groups"
-    """Form of what is taught: groups (the paper), or another of its Figure 2."""
+    """What knowledge is taught: groups (the paper), or another of its Figure 2."""
     gate_memory: float = 0.0
     """Share that a running mean, from 0 on, has in the losses compared; 0: the batch's alone."""
     first_stage: Literal["joint", "none"] = "joint"
@@ -128,21 +128,21 @@ class PAMKD:
             if self.second_stage == "kdcl":
                 ensemble = combine(torch.stack(logits), y, "linear")
                 return sum(divergence(each.logits, ensemble) for each in students), notes
-            taught = teach(students, teachers, knowledge("divergence", len(x)))
-            loss = taught.sum()
+            teaching = teach(students, teachers, knowledge("divergence", len(x)))
+            loss = teaching.sum()
             if self.second_stage == "afd":
                 loss = loss + deceive(s.C, [each.features for each in students])
-            return loss, notes | {"transfer": taught}
+            return loss, notes | {"transfer": teaching}
 
         def learn_together(s, batch):  # Eq. 4
             x, y, _ = batch.train
             logits = group(s.W, s.A if self.own_term == "second-order" else detach(s.A), x)
             loss, notes = total(logits, y), {"train": logits}
             if self.learners > 1:
-                taught, said = (scrutinise if self.second_stage == "scrutiny" else imitate)(
+                teaching, more = (scrutinise if self.second_stage == "scrutiny" else imitate)(
                     s, batch
                 )
-                loss, notes = loss + self.peer_weight * taught, notes | said
+                loss, notes = loss + self.peer_weight * teaching, notes | more
             return loss, notes
 
         def discriminate(s, batch):  # of AFD

@@ -59,7 +59,7 @@ class SDDarts:
     decay: float = 0.5
     """Share of the past that an average keeps over an epoch."""
     first_teacher: Literal["full", "growing"] = "full"
-    """After the warm-up begin with its last K epochs, or with the last one alone."""
+    """After the warm-up start with its last K epochs, or with the last one alone."""
     warmup_alphas: Literal["train", "frozen"] = "train"
     """What alphas do in the warm-up."""
     valid: Literal["distilled", "plain"] = "distilled"
@@ -110,7 +110,7 @@ class SDDarts:
             pairs = zip(s.P[half], logits, strict=True)
             return [pasts[half].mean(past, position, z) for past, z in pairs]
 
-        def taught(s, batch, half):  # Eq. 2, either line
+        def teaching(s, batch, half):  # Eq. 2, either line
             x, y, _ = getattr(batch, half)
             logits = group(s.W, s.A, x)
             loss, notes = total(logits, y), {half: logits}
@@ -125,10 +125,10 @@ class SDDarts:
             return loss + self.weight * divergence.sum(), notes | {f"{half}_divergence": divergence}
 
         def learn(s, batch):
-            return taught(s, batch, "train")
+            return teaching(s, batch, "train")
 
         def validate(s, batch):
-            return taught(s, batch, "valid")
+            return teaching(s, batch, "valid")
 
         def remember(variables, batch, notes):
             if clock.epoch < first:

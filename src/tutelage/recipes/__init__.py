@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.checks import nearest
+from tutelage.renamed import lifted_settings, say
 
 FOLDER = Path(__file__).parent
 
@@ -37,4 +38,5 @@ def read_recipe(name: str) -> tuple[dict[str, Any], str]:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"recipe {path} is not TOML: {error}") from error
-    return settings, settings.pop("about", "")
+    about = settings.pop("about", "")
+    return lifted_settings(settings, say), about

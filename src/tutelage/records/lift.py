@@ -7,6 +7,7 @@ has version 1. environment.json and the `about` of genotype.json have their name
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -15,6 +16,8 @@ NAMES: Final = {
     "genes": "encoding",
     "parameters": "params",
     "multiply_adds": "flops",
+    "drawn": "sampled",
+    "draws": "samples",
 }
 """Keys of a row or of result.json."""
 
@@ -25,6 +28,12 @@ INNER: Final = {
     "by_multiply_adds": "by_flops",
 }
 """Keys anywhere inside of an entry of `WHOLE`."""
+
+LEVELS: Final = {"teacher_exam": "validate_teacher", "student_exam": "validate_student"}
+"""Levels of LBT, whose names are keys of `LOSSES`, alone or in a sum of them."""
+
+LOSSES: Final = ("loss", "gradient")
+"""Entries of a row by level."""
 
 WHOLE: Final = ("cost", "evolution", "ranking", "front")
 """Entries of a row without names that a user or a method gives."""
@@ -39,10 +48,7 @@ def row(found: Mapping[str, Any], version: int) -> Mapping[str, Any]:
     """
     if version > 1:
         return found
-    return {
-        NAMES.get(key, key): _renamed(value) if key in WHOLE else value
-        for key, value in found.items()
-    }
+    return {NAMES.get(key, key): _entry(key, value) for key, value in found.items()}
 
 
 def result(found: Mapping[str, Any], version: int) -> Mapping[str, Any]:
@@ -61,7 +67,32 @@ def checkpoint(state: dict[str, Any], version: int) -> dict[str, Any]:
     meter = {
         name: {_path(key): x for key, x in values.items()} for name, values in work["meter"].items()
     }
-    return {**state, "work": {**work, "meter": meter}}
+    lifted = {**work, "meter": meter, "apart": _by_level(work.get("apart", {}))}
+    return {**state, "work": lifted}
+
+
+def _entry(key: str, value: Any) -> Any:
+    if key in LOSSES:
+        return _by_level(value)
+    return _renamed(value) if key in WHOLE else value
+
+
+def _by_level(value: Any) -> Any:
+    """Rename levels that are keys, inner ones too."""
+    if not isinstance(value, Mapping):
+        return value
+    return {_level(key): _by_level(inner) for key, inner in value.items()}
+
+
+def _level(name: str) -> str:
+    """Rename a level, or those that a sum or an alias is of.
+
+    >>> _level("teacher_exam + student_exam"), _level("practise: A_labels"), _level("my_exam")
+    ('validate_teacher + validate_student', 'practise: A_labels', 'my_exam')
+    """
+    for before, now in LEVELS.items():
+        name = re.sub(rf"\b{before}\b", now, name)
+    return name
 
 
 def _renamed(value: Any) -> Any:
@@ -78,7 +109,7 @@ def _path(name: str) -> tuple[str | int, ...]:
     >>> _path("teaching/gate/0/1"), _path("gradient/validate/learn")
     (('matrices', 'gate', 0, 1), ('gradient', 'validate', 'learn'))
     """
-    kind, _, rest = name.partition("/")
+    kind, _, rest = _level(name).partition("/")
     if kind == "loss":
         return kind, rest
     first, *places = rest.split("/")

@@ -1,7 +1,7 @@
 """metrics.jsonl: one JSON object a line; some say of what version the rows after them are.
 
-Such a line is the first one of a file. Release 0.1 wrote none; a run of 0.1 that goes on keeps its
-rows, and has such a line before those that are new.
+Such a line is the first one of a file. Release 0.1 wrote none; a run of 0.1 that continues keeps
+its rows, and has such a line before those that are new.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def version_of(content: bytes) -> int:
     Raises:
         ValueError: A newer release wrote it, or a line that should say so is damaged.
     """
-    said = [line for line in content.splitlines() if line.startswith(BEGINNING)]
-    return known_version(parse(said[-1]), VERSION) if said else 1
+    described = [line for line in content.splitlines() if line.startswith(BEGINNING)]
+    return known_version(parse(described[-1]), VERSION) if described else 1
 
 
 def read(content: bytes, types: Mapping[str, type[Row]]) -> Metrics:

@@ -24,7 +24,7 @@ class Result:
     params: int | None = None
     """Trained numbers, without an auxiliary head; of an ensemble their sum."""
     flops: int | None = None
-    """Multiply-adds for one image; of an ensemble their sum."""
+    """FLOPs for one image; of an ensemble their sum."""
     genotype: dict[str, Any] = field(default_factory=dict)
     """What was trained, as `Genotype.from_dict` reads it; of an ensemble none."""
     test_error: float | None = None

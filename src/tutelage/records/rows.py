@@ -81,7 +81,7 @@ class Cost:
     params: float | None = None
     """Trained numbers, without an auxiliary head."""
     flops: float | None = None
-    """Multiply-adds of convolutions and the classifier for one image."""
+    """FLOPs of convolutions and the classifier for one image."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class RankingScores:
     best_rank: int | None = None
     regret: float | None = None
     by_flops: RankingScores | None = None
-    """The same for an order by multiply-adds, for which nothing need be trained."""
+    """The same for an order by FLOPs, for which nothing need be trained."""
 
 
 @dataclass(frozen=True)
@@ -209,10 +209,10 @@ class EpochRow(StepRow):
     """Counted from 0."""
     operations: list[dict[str, list[str | list[str]]]] = field(default_factory=list)
     """By group: the names of all edges' operations, or those of each edge."""
-    drawn: list[dict[str, list[list[float]]]] = field(default_factory=list)
-    """By group: shares of an edge's draws, (edges, ops)."""
-    draws: list[dict[str, list[float]]] = field(default_factory=list)
-    """By group: how many draws an edge had."""
+    sampled: list[dict[str, list[list[float]]]] = field(default_factory=list)
+    """By group: how often each operation was sampled, as shares of its edge's, (edges, ops)."""
+    samples: list[dict[str, list[float]]] = field(default_factory=list)
+    """By group: how many operations of an edge were sampled."""
     arch_weights: list[dict[str, list[list[float]]]] = field(default_factory=list)
     """By group: expected weights of the operations, (edges, ops)."""
     genotype: list[dict[str, Any]] = field(default_factory=list)

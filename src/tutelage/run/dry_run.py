@@ -14,14 +14,14 @@ import torch
 from tutelage.config import Run
 from tutelage.data.streams import halves_of
 from tutelage.extras import Notice
-from tutelage.run.cost.table import Cost, Prices, final_size
+from tutelage.run.cost.table import Cost, Costs, final_size
 from tutelage.run.job import threads
 from tutelage.run.job.threads import Threads
 from tutelage.run.measure.memory import available
 from tutelage.run.measure.steps import Measured, Scoring, Section, measure, measure_scoring
 from tutelage.run.strategies.assemble import joined
 from tutelage.run.supernet.state import Searching
-from tutelage.spaces.base import Mix, Size, Space
+from tutelage.spaces.base import ArchWeights, Size, Space
 
 STEPS = 4
 """Steps that are timed, after a first one that is not."""
@@ -39,7 +39,7 @@ class Dry:
     image: tuple[int, int, int]
     """Channels, height and width of the images."""
     costs: tuple[Cost, Cost, Cost]
-    """Of the final network: lowest, expected of an even mix, highest."""
+    """Of the final network: lowest, expected of equal architecture weights, highest."""
     batch: int = 0
     """The batch size that is asked for, or all images."""
     images: int = 0
@@ -50,7 +50,7 @@ class Dry:
     """By batch size; nothing for a search that trains nothing."""
     memory: int = 0
     """Bytes that the search may take."""
-    remark: str = ""
+    notice: str = ""
     """What the method says of its own memory."""
     unit: str = "cells"
     """What the final network's size counts: cells, or a chain's layers."""
@@ -107,12 +107,12 @@ class Dry:
         lines = [
             f"final network: {self.final.channels} channels, {self.final.cells} "
             f"{self.unit}, no auxiliary head",
-            _entry("weights", _range([cost.weights for cost in self.costs])),
-            _entry("multiply-adds", _range([cost.multiply_adds for cost in self.costs])),
+            _entry("parameters", _range([cost.params for cost in self.costs])),
+            _entry("FLOPs", _range([cost.flops for cost in self.costs])),
             _entry("", f"on one {shape} image"),
         ]
         if not self.measured:
-            return "\n".join([*lines, "search: an architecture is drawn, nothing trains"])
+            return "\n".join([*lines, "search: an architecture is sampled, nothing trains"])
         lines += [f"search: {self.steps} steps of {self.batch} images an epoch"]
         for section in self.sections:
             lines += self._section(section)
@@ -131,12 +131,12 @@ class Dry:
         per_epoch = duration(section.seconds * self.steps)
         several = f"{section.paths} sub-networks" if section.paths > 1 else "sub-network"
         through = f" through the {several} of a batch" if section.paths else ""
-        forward = f"{section.multiply_adds:,} forward, for one image{through}"
+        forward = f"{section.flops:,} forward, for one image{through}"
         return [
             f"  epochs {section.epochs[0] + 1} to {section.epochs[-1] + 1}: "
             f"{', '.join(section.levels)}",
-            _entry("weights", f"{section.weights:,}; {section.trained:,} in all networks"),
-            _entry("multiply-adds", forward),
+            _entry("parameters", f"{section.params:,}; {section.trained:,} in all networks"),
+            _entry("FLOPs", forward),
             _entry(
                 "time", f"{self._about}{duration(section.seconds)} a step, {per_epoch} an epoch"
             ),
@@ -167,7 +167,7 @@ class Dry:
         most = "all images" if self.largest == self.images else most
         return [
             "memory",
-            *([_entry("of the method", self.remark)] if self.remark else []),
+            *([_entry("of the method", self.notice)] if self.notice else []),
             _entry("peak", f"{self._about}{share}{too_much}"),
             _entry("largest batch", f"{most}, estimated from batches of {batches}"),
         ]
@@ -179,7 +179,7 @@ def _entry(name: str, text: str) -> str:
 
 def _range(numbers: Sequence[int]) -> str:
     low, even, high = numbers
-    return f"{low:,} to {high:,}; {even:,} expected of an even mix"
+    return f"{low:,} to {high:,}; {even:,} expected of equal architecture weights"
 
 
 def duration(seconds: float) -> str:
@@ -236,7 +236,7 @@ def _measured(settings: Run) -> Dry:
         return Searching(own, parts.strategy(own))
 
     final = final_size(setup.settings, setup.space, setup.size.classes, shape[0])
-    costs = extremes(setup.space, setup.prices)
+    costs = extremes(setup.space, setup.costs)
     measured: list[Measured] = []
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         first = searching(asked)
@@ -265,7 +265,7 @@ def _measured(settings: Run) -> Dry:
         steps,
         tuple(measured),
         memory,
-        remark=notice.text if notice else "",
+        notice=notice.text if notice else "",
         unit="layers" if setup.space.stages else "cells",
         scoring=scoring,
         threads=threads.present(),
@@ -277,13 +277,13 @@ def batches(asked: int) -> list[int]:
     return sorted({max(2, asked // 8), max(3, asked // 4), asked})
 
 
-def extremes(space: Space, prices: Prices) -> tuple[Cost, Cost, Cost]:
-    """Return the lowest cost of an architecture, that of an even mix, and the highest one."""
-    table = prices.table(space)
-    even = Mix({group: torch.ones(shape) for group, shape in space.choices.items()})
+def extremes(space: Space, costs: Costs) -> tuple[Cost, Cost, Cost]:
+    """Return the lowest cost, the cost of equal architecture weights, and the highest one."""
+    table = costs.table(space)
+    even = ArchWeights({group: torch.ones(shape) for group, shape in space.choices.items()})
 
     def extreme(sign: int) -> Cost:
         by = [{g: sign * x[..., each] for g, x in table.operations.items()} for each in range(2)]
-        return Cost(*(prices.of(space.genotype(Mix(w)))[each] for each, w in enumerate(by)))
+        return Cost(*(costs.of(space.genotype(ArchWeights(w)))[each] for each, w in enumerate(by)))
 
     return extreme(-1), Cost(*map(round, table.expected(even).tolist())), extreme(1)

@@ -49,7 +49,7 @@ def retrain(
         data: the images; its training part is used whole, its cutout is the settings'.
         settings: the recipe.
         out: the directory to write.
-        resume: go on in `out` where an earlier call was stopped.
+        resume: continue in `out` where an earlier call was stopped.
 
     Returns:
         What result.json holds; errors and accuracies are fractions of the test set.
@@ -94,7 +94,7 @@ def _retrained(
             log_every=settings.log_every,
             save_every=settings.save_every,
             title=f"retrain {out}",
-            go_on="the same command",
+            resume_with="the same command",
             gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         )
         result = replace(training.result(), **test(training, data, directory.path))
@@ -113,7 +113,7 @@ def retrain_ensemble(
         data: as in `retrain`.
         settings: the recipe of every member; its seed is the first's, the next one's is one higher.
         out: the directory to write; the members' are `member-0`, `member-1`, ... in it.
-        resume: go on in `out` where an earlier call was stopped.
+        resume: continue in `out` where an earlier call was stopped.
 
     Returns:
         What result.json holds: `test_error` and the like are the ensemble's, `params` and `flops`
@@ -167,12 +167,12 @@ def _together(
         tested = test_images(data, details)
         elements = threads.elements(settings.batch_size, details.size, details.shape)
         threads.settle(elements if device.type == "cpu" else None, out / member(0))
-        marks = measured(load(out, device), tested, settings.batch_size, device)
+        scores = measured(load(out, device), tested, settings.batch_size, device)
     same = {name: results[0][name] for name in ("data", "epochs", "seed")}
     sums = {name: sum(each[name] for each in results) for name in ("params", "flops")}
     errors = [each["test_error"] for each in results]
-    result = Result(**same, **sums, **marks, ensemble=errors)
-    print(said(result.as_dict()))
+    result = Result(**same, **sums, **scores, ensemble=errors)
+    print(described(result.as_dict()))
     return result
 
 
@@ -222,7 +222,7 @@ def _finished(
     directory.refuse_changes(_given(genotype, data, settings))
     try:
         result = Result.read(directory.read_json(RESULT)).as_dict()
-        print(f"{out} is finished: {said(result)}")
+        print(f"{out} is finished: {described(result)}")
     except (KeyError, ValueError) as error:
         raise ValueError(f"{out / RESULT} cannot be read: {error}") from error
     return result
@@ -236,10 +236,10 @@ def test(training: Training, data: Data, out: Path) -> dict[str, Any]:
     """
     stream, details = training.stream, training.about()
     tested = test_images(data, details)
-    marks = measured(training.tested, tested, stream.batch_size, stream.device)
+    scores = measured(training.tested, tested, stream.batch_size, stream.device)
     save_network(out / FILE, training.tested, details)
-    print(said(marks))
-    return marks
+    print(described(scores))
+    return scores
 
 
 def test_images(data: Data, details: About) -> Labelled:
@@ -279,7 +279,7 @@ def measured(
     }
 
 
-def said(result: Mapping[str, Any]) -> str:
+def described(result: Mapping[str, Any]) -> str:
     """Say how a network or an ensemble did on the test set."""
     of = f" of the ensemble of {len(result['ensemble'])} networks" if "ensemble" in result else ""
     return f"test error{of} {100 * result['test_error']:.2f} % on {result['test_images']:,} images"

@@ -14,6 +14,7 @@ from tutelage.extras import Notice
 from tutelage.parts import from_table, part_settings
 from tutelage.problem import Method
 from tutelage.quick import quick_look, stated
+from tutelage.renamed import lifted_settings, warn
 from tutelage.run.job import threads
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.loop import run
@@ -46,7 +47,7 @@ def search(
         space: What can be built: a name or an instance.
         data: Which images: a name, a folder, or `Data` for all its settings.
         out: The run directory.
-        resume: Go on in `out` where an earlier call was stopped.
+        resume: Resume in `out` where an earlier call was stopped.
         quick: Make small what is left at its default, so that the search ends within a minute.
         **settings: Further fields of `tutelage.config.Run`.
 
@@ -58,7 +59,7 @@ def search(
     def table(kind: str, part: Any) -> dict[str, Any]:
         return {"name": part} if isinstance(part, str) else part_settings(kind, part)
 
-    settings |= {
+    settings = lifted_settings(settings, warn) | {
         "method": table("method", method),
         "search": table("search", search),
         "space": table("space", space),
@@ -76,7 +77,7 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
     Args:
         settings: Every setting of the run.
         out: The run directory.
-        resume: Go on in `out` where an earlier call was stopped.
+        resume: Resume in `out` where an earlier call was stopped.
 
     Raises:
         ValueError: A setting, the data or the run directory cannot be used, or a loss is no number.
@@ -114,7 +115,7 @@ def _searched(settings: Run, out: Path, resume: bool) -> Found:
                 log_every=settings.log_every,
                 save_every=settings.save_every,
                 title=f"search {out}",
-                go_on=f"tutelage search --resume {out}",
+                resume_with=f"tutelage search --resume {out}",
                 gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
             )
             try:

@@ -1,4 +1,4 @@
-"""How choices are relaxed and read off: one paper a file."""
+"""How choices are relaxed and derived: one paper a file."""
 
 SEARCHES = {
     "darts": "tutelage.searches.darts:Darts",

@@ -1,4 +1,4 @@
-"""What a search is: how the choices of a space are relaxed, and how they are read off."""
+"""What a search is: how the choices of a space are relaxed, and how they are derived."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 
 from tutelage.checks import within
 from tutelage.clock import Clock
-from tutelage.spaces.base import Allowed, Edges, Mix, Space
+from tutelage.spaces.base import Allowed, ArchWeights, Edges, Space
 from tutelage.spaces.genotype import Genotype
-from tutelage.spaces.paths import Genes
+from tutelage.spaces.paths import Encoding
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a search that has supernets of its own; phases share the epochs out evenly."""
+    """Some epochs of a search, with supernets of their own; all phases have equally many epochs."""
 
     frozen: float = 0.0
-    """Share of the phase's epochs in which the alphas stand still at first."""
+    """Share of the phase's epochs, from its first, in which the alphas do not move."""
     cells: int = 0
     """Cells of the supernet beyond those of the run."""
     operations: int | None = None
@@ -29,7 +29,7 @@ class Phase:
     partial: int | None = None
     """Operations see one in so many of the channels; None: as the space has it."""
     carries: bool = False
-    """Whether weights, alphas and their schedules go on from the phase before, or start afresh."""
+    """Whether weights, alphas and their schedules resume from the phase before, or start again."""
 
     def __post_init__(self) -> None:
         within(0, 1, frozen=self.frozen)
@@ -66,12 +66,12 @@ class Needs:
 Diversity = Mapping[str, Sequence[Tensor]]
 """For every group and edge, how much its operations differ (ops, ops), float64."""
 
-Kind = Literal["relaxes", "samples", "draws"]
+Kind = Literal["relaxed", "one-shot", "random"]
 """How a search finds an architecture.
 
-- relaxes: it mixes the operations by alphas that descend, and reads the architecture off them;
-- samples: it trains sampled paths of the supernet, among which evolution searches;
-- draws: it draws an architecture and trains nothing.
+- relaxed: it weighs the operations by alphas that descend, and derives the architecture from them;
+- one-shot: it trains sampled paths of the supernet, among which evolution searches;
+- random: it samples an architecture and trains nothing.
 """
 
 
@@ -89,21 +89,21 @@ class Search(Protocol):
 
 
 class Relaxing(Search, Protocol):
-    """A search that mixes operations, or draws an architecture once."""
+    """A search that relaxes the choices, or samples an architecture once."""
 
     def alphas(self, space: Space) -> dict[str, Tensor]:
-        """Draw initial alphas: for every group of choices (edges, ops)."""
+        """Sample initial alphas: for every group of choices (edges, ops)."""
 
-    def mix(self, alphas: dict[str, Tensor], clock: Clock) -> Mix:
+    def relax(self, alphas: dict[str, Tensor], clock: Clock) -> ArchWeights:
         """Turn alphas into the weights of the operations, differentiably."""
 
-    def expected(self, alphas: dict[str, Tensor]) -> Mix:
-        """Return the mix without noise: what is shown, and what is read off."""
+    def expected(self, alphas: dict[str, Tensor]) -> ArchWeights:
+        """Return the architecture weights without noise: what is shown, and what is derived."""
 
     def derive(
         self, space: Space, alphas: dict[str, Tensor], allowed: Allowed | None = None
     ) -> Genotype:
-        """Read off the architecture, of operations that are allowed where there are such."""
+        """Derive the architecture, of operations that are allowed where there are such."""
 
 
 class Sampling(Search, Protocol):
@@ -113,11 +113,11 @@ class Sampling(Search, Protocol):
     """Whether it samples by how much operations differ, measured after every epoch."""
 
     def check(self, space: Space, flops: Callable[[Genotype], float]) -> None:
-        """Refuse what could not be drawn.
+        """Refuse what could not be sampled.
 
         Args:
             space: What can be built.
-            flops: Counts the multiply-adds of an architecture.
+            flops: Counts the FLOPs of an architecture.
 
         Raises:
             ValueError: There are no such paths.
@@ -125,26 +125,26 @@ class Sampling(Search, Protocol):
 
     def paths(
         self, space: Space, count: int, diversity: Diversity, flops: Callable[[Genotype], float]
-    ) -> list[Genes]:
-        """Draw the paths of one batch.
+    ) -> list[Encoding]:
+        """Sample the paths of one batch.
 
         Args:
             space: What can be built.
             count: How many paths.
             diversity: What was measured last; empty before the first measurement.
-            flops: Counts the multiply-adds of an architecture.
+            flops: Counts the FLOPs of an architecture.
 
         Raises:
             ValueError: There are no such paths.
         """
 
 
-KINDS: Mapping[Kind, Any] = {"relaxes": Relaxing, "samples": Sampling, "draws": Relaxing}
+KINDS: Mapping[Kind, Any] = {"relaxed": Relaxing, "one-shot": Sampling, "random": Relaxing}
 """The protocol of each kind of search."""
 
 
 def near_zero(space: Space, deviation: float) -> dict[str, Tensor]:
-    """Draw alphas (edges, ops) near zero for every group of choices."""
+    """Sample alphas (edges, ops) near zero for every group of choices."""
     return {group: deviation * torch.randn(shape) for group, shape in space.choices.items()}
 
 

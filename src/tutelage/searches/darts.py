@@ -16,7 +16,7 @@ from torch import Tensor
 from tutelage.checks import at_least
 from tutelage.clock import Clock
 from tutelage.searches.base import Kind, Needs, near_zero, softmax
-from tutelage.spaces.base import Allowed, Mix, Space
+from tutelage.spaces.base import Allowed, ArchWeights, Space
 from tutelage.spaces.genotype import Genotype
 
 
@@ -30,26 +30,26 @@ class Darts:
     def __post_init__(self) -> None:
         at_least(0, init=self.init)
 
-    kind: ClassVar[Kind] = "relaxes"
+    kind: ClassVar[Kind] = "relaxed"
 
     def needs(self, space: Space) -> Needs:
         """Take the space as it is."""
         return Needs()
 
     def alphas(self, space: Space) -> dict[str, Tensor]:
-        """Draw alphas (edges, ops) near zero for every group of choices."""
+        """Sample alphas (edges, ops) near zero for every group of choices."""
         return near_zero(space, self.init)
 
-    def mix(self, alphas: dict[str, Tensor], clock: Clock) -> Mix:
+    def relax(self, alphas: dict[str, Tensor], clock: Clock) -> ArchWeights:
         """Weigh operations by the softmax of their alphas, Eq. 2."""
         return self.expected(alphas)
 
-    def expected(self, alphas: dict[str, Tensor]) -> Mix:
-        """Return the mix, which has no noise."""
-        return Mix(softmax(alphas))
+    def expected(self, alphas: dict[str, Tensor]) -> ArchWeights:
+        """Return the architecture weights, which have no noise."""
+        return ArchWeights(softmax(alphas))
 
     def derive(
         self, space: Space, alphas: dict[str, Tensor], allowed: Allowed | None = None
     ) -> Genotype:
-        """Read off the strongest operations and edges, by the space's rule."""
+        """Derive the strongest operations and edges, by the space's rule."""
         return space.genotype(self.expected(alphas).only(allowed))

@@ -5,7 +5,7 @@ indicators. ICLR 2021, arXiv:2009.01027.
 
 A skip connection helps a supernet train, whatever it is worth as an operation, and so wins. Every
 edge gets a second skip outside the softmax that takes over that part. Its weight beta falls
-linearly to zero, and it is left out when the architecture is read off.
+linearly to zero, and it is left out when the architecture is derived.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from tutelage.checks import at_least
 from tutelage.clock import Clock
 from tutelage.searches.base import Kind, Needs, near_zero, softmax
-from tutelage.spaces.base import Allowed, Mix, Space
+from tutelage.spaces.base import Allowed, ArchWeights, Space
 from tutelage.spaces.genotype import Genotype
 
 
@@ -34,27 +34,27 @@ class DartsMinus:
     def __post_init__(self) -> None:
         at_least(0, factor=self.factor, init=self.init)
 
-    kind: ClassVar[Kind] = "relaxes"
+    kind: ClassVar[Kind] = "relaxed"
 
     def needs(self, space: Space) -> Needs:
         """Ask for the auxiliary skip."""
         return Needs(variant={"auxiliary_skip": self.factor > 0})
 
     def alphas(self, space: Space) -> dict[str, Tensor]:
-        """Draw alphas (edges, ops) near zero for every group of choices."""
+        """Sample alphas (edges, ops) near zero for every group of choices."""
         return near_zero(space, self.init)
 
-    def mix(self, alphas: dict[str, Tensor], clock: Clock) -> Mix:
+    def relax(self, alphas: dict[str, Tensor], clock: Clock) -> ArchWeights:
         """Weigh operations by softmax, the auxiliary skip by beta (1 - epoch / epochs)."""
         beta = self.factor * (1 - clock.epoch / clock.epochs)
-        return Mix(softmax(alphas), auxiliary=beta)
+        return ArchWeights(softmax(alphas), auxiliary=beta)
 
-    def expected(self, alphas: dict[str, Tensor]) -> Mix:
-        """Return the mix without the auxiliary skip."""
-        return Mix(softmax(alphas))
+    def expected(self, alphas: dict[str, Tensor]) -> ArchWeights:
+        """Return the architecture weights without the auxiliary skip."""
+        return ArchWeights(softmax(alphas))
 
     def derive(
         self, space: Space, alphas: dict[str, Tensor], allowed: Allowed | None = None
     ) -> Genotype:
-        """Read off the strongest operations and edges, without the auxiliary skip."""
+        """Derive the strongest operations and edges, without the auxiliary skip."""
         return space.genotype(self.expected(alphas).only(allowed))

@@ -1,15 +1,15 @@
 """Diversity-based sampling of sub-networks: EnNAS, section 3.3 (OpenReview G9M4FU8Ggo).
 
-The m sub-networks of a batch take different operations in every layer. They are drawn one after
+The m sub-networks of a batch take different operations in every layer. They are sampled one after
 the other: the first uniformly, the next by how much each operation differs from those already
-drawn, ζ (Eq. 4 and 5). How the conditional probabilities are scaled is `rule`:
+sampled, ζ (Eq. 4 and 5). How the conditional probabilities are scaled is `rule`:
 
 - exact: alternately, over the sets' true probabilities, until every operation is as likely as any
-  other at every draw, which the paper states as the sampler's property;
+  other at every pick, which the paper states as the sampler's property;
 - printed: as Eq. 5 prints it, made a distribution; that property holds within some per cent;
 - direct: ζ alone, made a distribution; operations that differ more are trained more.
 
-ζ is measured after every epoch; before the first time operations are drawn uniformly, without
+ζ is measured after every epoch; before the first time operations are sampled uniformly, without
 repetition.
 
 Deviations: the paper has no word on operations that put out nothing but zeros, whose cosine does
@@ -30,7 +30,7 @@ from tutelage.searches.base import Diversity, Kind, Needs
 from tutelage.searches.diversity import Rule, Sequential, sequential, uniform
 from tutelage.spaces.base import Space
 from tutelage.spaces.genotype import Genotype
-from tutelage.spaces.paths import Genes, choices
+from tutelage.spaces.paths import Encoding, choices
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class DiversePaths:
 
     rule: Rule = "exact"
     """How Eq. 5 is made a distribution: exact, printed or direct."""
-    kind: ClassVar[Kind] = "samples"
+    kind: ClassVar[Kind] = "one-shot"
     measures: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -54,8 +54,8 @@ class DiversePaths:
 
     def paths(
         self, space: Space, count: int, diversity: Diversity, flops: Callable[[Genotype], float]
-    ) -> list[Genes]:
-        """Draw paths that have no operation of a layer in common.
+    ) -> list[Encoding]:
+        """Sample paths that have no operation of a layer in common.
 
         Raises:
             ValueError: A layer has fewer operations than paths are asked for.
@@ -72,10 +72,10 @@ class DiversePaths:
             if len(node.subsets) > 1:
                 columns.append(subsets)
             edges = zip(node.edges, node.operations, strict=True)
-            drawn = {e: self._edge(space, node.group, e, n, count, diversity) for e, n in edges}
+            sampled = {e: self._edge(space, node.group, e, n, count, diversity) for e, n in edges}
             kept = [node.subsets[subset] for subset in subsets]
             for place in range(len(node.subsets[0])):
-                columns.append([drawn[edges[place]][i] for i, edges in enumerate(kept)])
+                columns.append([sampled[edges[place]][i] for i, edges in enumerate(kept)])
         return list(zip(*columns, strict=True))
 
     def _edge(

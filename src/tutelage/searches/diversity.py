@@ -1,14 +1,16 @@
 """EnNAS' sampler: operators that differ, each of them equally often.
 
 One-shot NAS with ensemble distillation, under review at ICLR 2022 (OpenReview G9M4FU8Ggo), section
-3.3. In a layer of T operators, m sub-networks take one operator each. The first is drawn uniformly,
-the others by how much their outputs differ, on average, from those of the set A drawn before:
+3.3. In a layer of T operators, m sub-networks take one operator each. The first is sampled
+uniformly, the others by how much their outputs differ, on average, from those of the set A sampled
+before:
 
     zeta(o, a) = 1 - mean_i cos(o(u_i), a(u_i))                                          (Eq. 4)
     g(o, A)    = mean_{a in A} zeta(o, a)
     p(o | A)   = g(o, A) / (T sum_{A'} g(o, A'))                                         (Eq. 5)
 
-The paper wants every operator drawn with probability 1/T at every pick, so that all train equally.
+The paper wants every operator sampled with probability 1/T at every pick, so that all train
+equally.
 
 Deviations: Eq. 5 is no distribution over o. Made one ("printed"), marginals miss 1/T, by up to a
 quarter for random diversities (T = 10, m = 4) and more where operators come in kinds. By default
@@ -17,13 +19,14 @@ quarter for random diversities (T = 10, m = 4) and more where operators come in 
     p(o | A) = softmax_o(log g(o, A) + v_o),        sum_A P(A) p(o | A) = 1/T
 
 where P(A) is the true probability of A: what Sinkhorn's scaling of P(A) g(o, A) to these sums ends
-in. It exists, and is unique: the sums are those of a uniform draw outside of A (by induction o is
+in. It exists, and is unique: the sums are those of uniform sampling outside of A (by induction o is
 in A with probability |A| / T), which is positive wherever g is. From the third pick on zeta(o, o) =
 0 does not keep Eq. 5 from drawing an operator again; here what is in A has probability 0, under
 every rule. What other operators have is positive: zeta has a floor.
 
 Uniform marginals leave nothing to choose where m >= T - 1: every operator is then left out equally
-often, so sets of operators are as likely as in a uniform draw. That is every m in layers of three.
+often, so sets of operators are as likely as in uniform sampling. That is every m in layers of
+three.
 """
 
 from __future__ import annotations
@@ -73,7 +76,7 @@ def sequential(zeta: Tensor, m: int, rule: Rule = "exact") -> Sequential:
 
     Args:
         zeta: Diversity of the operators (T, T), symmetric; what is below the floor is raised to it.
-        m: Operators to draw.
+        m: Operators to sample.
         rule: How diversity becomes probability.
 
     Raises:
@@ -141,7 +144,7 @@ def _offsets(scores: Tensor, probability: Tensor) -> Tensor:
     """
     operators = scores.shape[1]
     v = scores.new_zeros(operators)
-    if scores[0].isfinite().sum() == 1:  # all but one are drawn: nothing is left to choose
+    if scores[0].isfinite().sum() == 1:  # all but one are sampled: nothing is left to choose
         return v
     for _ in range(STEPS):
         conditional = (scores + v).softmax(1)
@@ -157,18 +160,18 @@ def _offsets(scores: Tensor, probability: Tensor) -> Tensor:
 
 
 class Pick(NamedTuple):
-    """One of the m draws: by what was drawn before."""
+    """One of the m picks: probabilities by what was sampled before."""
 
     sets: Tensor
-    """The sets A that may have been drawn, int64 (sets,), ascending; bit o stands for o."""
+    """The sets A that may have been sampled, int64 (sets,), ascending; bit o stands for o."""
     probability: Tensor
     """P(A), float64 (sets,)."""
     conditional: Tensor
     """p(o | A), float64 (sets, T)."""
 
-    def given(self, drawn: Tensor) -> Tensor:
+    def given(self, sampled: Tensor) -> Tensor:
         """Look p(o | A) up, (count, T), for sets A (count,)."""
-        return self.conditional[torch.searchsorted(self.sets, drawn)]
+        return self.conditional[torch.searchsorted(self.sets, sampled)]
 
 
 @dataclass(frozen=True)
@@ -178,21 +181,21 @@ class Sequential:
     picks: tuple[Pick, ...]
 
     def draw(self, count: int = 1) -> Tensor:
-        """Draw operators, int64 (count, m), from torch's generator."""
-        drawn = torch.zeros(count, dtype=torch.int64)
+        """Sample operators, int64 (count, m), from torch's generator."""
+        sampled = torch.zeros(count, dtype=torch.int64)
         operators = []
         for pick in self.picks:
-            operators.append(torch.multinomial(pick.given(drawn), 1).squeeze(1))
-            drawn = drawn | 1 << operators[-1]
+            operators.append(torch.multinomial(pick.given(sampled), 1).squeeze(1))
+            sampled = sampled | 1 << operators[-1]
         return torch.stack(operators, 1)
 
     def probability(self, orders: Tensor) -> Tensor:
         """Probability, float64 (count,), of drawing operators (count, m) in that order."""
-        drawn = torch.zeros(len(orders), dtype=torch.int64)
+        sampled = torch.zeros(len(orders), dtype=torch.int64)
         probability = torch.ones(len(orders), dtype=torch.float64)
         for pick, operator in zip(self.picks, orders.T, strict=True):
-            probability *= pick.given(drawn).gather(1, operator.unsqueeze(1)).squeeze(1)
-            drawn = drawn | 1 << operator
+            probability *= pick.given(sampled).gather(1, operator.unsqueeze(1)).squeeze(1)
+            sampled = sampled | 1 << operator
         return probability
 
     def marginals(self) -> Tensor:

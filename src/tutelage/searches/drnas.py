@@ -7,7 +7,7 @@ The weights of an edge's operations are random, and their distribution is what i
     min_alpha  E_theta[L_val(w*, theta)] + lambda d(beta, 1)
     theta ~ Dirichlet(beta),   beta = ELU(alpha) + 1
 
-Every forward pass draws afresh, once for all cells of a group, and its gradient passes the draw
+Every forward pass samples again, once for all cells of a group; its gradient passes the sample
 (pathwise derivatives). The distance d from the uniform Dirichlet(1) is the squared norm of the
 alphas, which is Adam's weight decay, or a Kullback-Leibler divergence.
 
@@ -16,7 +16,7 @@ second one they see more, of the strongest operations only (`spaces.grow` widens
 What is left of a Dirichlet sample without some of its entries, rescaled, is a Dirichlet sample of
 the other concentrations, so dropping operations leaves the distribution of the others as it was.
 
-Deviations: the architecture is read off the means of the distributions, as the authors describe
+Deviations: the architecture is derived from the means of the distributions, as the authors describe
 it; their code ranks edges by softmax(alpha), which is `score = "softmax"`. On one edge both agree.
 """
 
@@ -42,7 +42,7 @@ from tutelage.searches.base import (
     near_zero,
     softmax,
 )
-from tutelage.spaces.base import Allowed, Mix, Space, keeps_none
+from tutelage.spaces.base import Allowed, ArchWeights, Space, keeps_none
 from tutelage.spaces.genotype import Genotype
 
 
@@ -117,7 +117,7 @@ class DrNas:
         one_of(("mean", "softmax"), score=self.score)
         at_least(0, kl_weight=self.kl_weight, init=self.init)
 
-    kind: ClassVar[Kind] = "relaxes"
+    kind: ClassVar[Kind] = "relaxed"
 
     def needs(self, space: Space) -> Needs:
         """Drop `none` where networks never keep it; search in one phase, or in two.
@@ -150,30 +150,30 @@ class DrNas:
         )
 
     def alphas(self, space: Space) -> dict[str, Tensor]:
-        """Draw alphas (edges, ops) near zero for every group: concentrations near 1."""
+        """Sample alphas (edges, ops) near zero for every group: concentrations near 1."""
         return near_zero(space, self.init)
 
-    def mix(self, alphas: dict[str, Tensor], clock: Clock) -> Mix:
+    def relax(self, alphas: dict[str, Tensor], clock: Clock) -> ArchWeights:
         """Draw the weights of every edge's operations, differentiably."""
         beta = concentrations(alphas)
         # unchecked: alphas are checked with a step's losses, here every pass would await the device
-        drawn = {g: Dirichlet(b, validate_args=False).rsample() for g, b in beta.items()}
+        sampled = {g: Dirichlet(b, validate_args=False).rsample() for g, b in beta.items()}
         if self.regulariser == "decay":
-            return Mix(drawn)
+            return ArchWeights(sampled)
         divergences = [divergence(b) for b in beta.values()]
-        return Mix(drawn, penalty=self.kl_weight * torch.stack(divergences).sum())
+        return ArchWeights(sampled, penalty=self.kl_weight * torch.stack(divergences).sum())
 
-    def expected(self, alphas: dict[str, Tensor]) -> Mix:
+    def expected(self, alphas: dict[str, Tensor]) -> ArchWeights:
         """Return the means of the distributions, beta / sum(beta), or what the score is."""
         if self.score == "softmax":
-            return Mix(softmax(alphas))
+            return ArchWeights(softmax(alphas))
         beta = concentrations(alphas)
-        return Mix({group: b / b.sum(-1, keepdim=True) for group, b in beta.items()})
+        return ArchWeights({group: b / b.sum(-1, keepdim=True) for group, b in beta.items()})
 
     def derive(
         self, space: Space, alphas: dict[str, Tensor], allowed: Allowed | None = None
     ) -> Genotype:
-        """Read off the strongest operations and edges, by the space's rule."""
+        """Derive the strongest operations and edges, by the space's rule."""
         return space.genotype(self.expected(alphas).only(allowed))
 
     def _check_alone(self, space: Space) -> None:

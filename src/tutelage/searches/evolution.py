@@ -28,9 +28,9 @@ class Evolution:
     """Share of a generation that takes every choice from one of two parents; the rest are mutated
     copies of one."""
     mutation: float = 0.1
-    """Probability that a choice of a mutated copy is drawn anew."""
+    """Probability that a choice of a mutated copy is sampled again."""
     objectives: Objectives = "accuracy"
-    """What is selected for: accuracy alone, or a Pareto front of accuracy and of few multiply-adds
+    """What is selected for: accuracy alone, or a Pareto front of accuracy and of few FLOPs
     or weights."""
     images: int = 25_600
     """Training images that set an architecture's BatchNorm statistics before it is scored; at most

@@ -10,7 +10,7 @@ of whom binary tournaments choose.
 Deviations:
     NSGA-II's children are crossed and then mutated; here they are one or the other, as in SPOS.
     SPOS may cross a parent with itself; here the two differ.
-    SPOS draws random architectures until a generation is full, so it never ends where the limits
+    SPOS samples random architectures until a generation is full, so it never ends where the limits
     leave too few. Here a generation is as large as what is found, and where that is none the search
     is done.
 """
@@ -26,18 +26,19 @@ import numpy as np
 
 from tutelage.searches.evolution import Evolution
 from tutelage.searches.pareto import Scores, front, ranked
-from tutelage.spaces.paths import Genes
+from tutelage.spaces.paths import Encoding
 
 TRIES = 10
 """Crossovers, then mutations, that are tried for each place in a generation (SPOS)."""
 RANDOM_TRIES = 100_000
-"""Random architectures that are tried to fill a generation; a smaller space is gone through."""
+"""Random architectures that are tried to fill a generation; a smaller space is searched
+completely."""
 
 
 class Scored(NamedTuple):
     """An architecture, what it scored, and in which generation."""
 
-    genes: Genes
+    encoding: Encoding
     scores: Scores
     generation: int
 
@@ -56,9 +57,9 @@ class Evolving:
         self,
         choices: Sequence[int],
         settings: Evolution,
-        allowed: Callable[[Genes], bool],
+        allowed: Callable[[Encoding], bool],
         seed: int,
-        first: Iterable[Genes] = (),
+        first: Iterable[Encoding] = (),
     ) -> None:
         """Draw the first generation, uniformly.
 
@@ -67,7 +68,7 @@ class Evolving:
             settings: Sizes, rates and objectives.
             allowed: Whether an architecture keeps within the limits; asked up to `RANDOM_TRIES`
                 times a generation, so it should be quick.
-            seed: Seed of every draw.
+            seed: Seed of all random numbers.
             first: What the first generation holds besides, where the limits allow it.
 
         Raises:
@@ -78,9 +79,9 @@ class Evolving:
         self._choices, self._settings, self._allowed = tuple(choices), settings, allowed
         self._objectives = 1 if settings.objectives == "accuracy" else 2
         self._random = np.random.Generator(np.random.PCG64(seed))
-        self._candidates: list[Genes] = []
+        self._candidates: list[Encoding] = []
         self._parents: list[int] = []  # places in the history, best first
-        self._seen: set[Genes] = set()
+        self._seen: set[Encoding] = set()
         self._fill(settings.population, first)
         self._breed()
         if self.done:
@@ -112,12 +113,12 @@ class Evolving:
         members = [self.history[place] for place in places]
         return sorted(members, key=lambda scored: scored.scores[-1], reverse=True)
 
-    def ask(self) -> Genes:
-        """Return the present candidate: the same one until it is told of."""
+    def ask(self) -> Encoding:
+        """Return the present candidate: the same one until its scores are given."""
         return self._candidates[self.candidate]
 
     def tell(self, scores: Sequence[float]) -> None:
-        """Score the present candidate and go on to the next.
+        """Score the present candidate and continue to the next.
 
         Args:
             scores: One number an objective, all to be maximised: a cost comes negated.
@@ -152,7 +153,7 @@ class Evolving:
         self.generation, self.candidate = state["generation"], state["candidate"]
         self._candidates, self._parents = list(state["candidates"]), list(state["parents"])
         self.history = [Scored(*values) for values in state["history"]]
-        self._seen = {scored.genes for scored in self.history} | set(self._candidates)
+        self._seen = {scored.encoding for scored in self.history} | set(self._candidates)
 
     # A generation ----------------------------------------------------------------------------
 
@@ -174,42 +175,44 @@ class Evolving:
             self._fill(population, (self._mutated() for _ in tries))
         self._fill(population, self._drawn())
 
-    def _fill(self, size: int, draws: Iterable[Genes]) -> None:
+    def _fill(self, size: int, draws: Iterable[Encoding]) -> None:
         """Take what is new and allowed until the generation has so many candidates."""
-        new = (genes for genes in draws if genes not in self._seen and self._allowed(genes))
-        for genes in islice(new, size - len(self._candidates)):
-            self._candidates.append(genes)
-            self._seen.add(genes)
+        new = (
+            encoding for encoding in draws if encoding not in self._seen and self._allowed(encoding)
+        )
+        for encoding in islice(new, size - len(self._candidates)):
+            self._candidates.append(encoding)
+            self._seen.add(encoding)
 
-    def _crossed(self) -> Genes:
+    def _crossed(self) -> Encoding:
         """Take each gene from one of two different parents."""
         ours, theirs = self._chosen(2)
-        return _genes(np.where(self._random.random(len(ours)) < 0.5, ours, theirs))
+        return _encoding(np.where(self._random.random(len(ours)) < 0.5, ours, theirs))
 
-    def _mutated(self) -> Genes:
-        """Copy a parent; draw each gene anew with the probability of a mutation."""
+    def _mutated(self) -> Encoding:
+        """Copy a parent; sample each number again with the probability of a mutation."""
         (ours,) = self._chosen(1)
         anew = self._random.random(len(ours)) < self._settings.mutation
-        return _genes(np.where(anew, self._random.integers(self._choices), ours))
+        return _encoding(np.where(anew, self._random.integers(self._choices), ours))
 
-    def _drawn(self) -> Iterator[Genes]:
+    def _drawn(self) -> Iterator[Encoding]:
         """Draw uniformly; in a small space without replacement, until it is exhausted."""
         if prod(self._choices) <= RANDOM_TRIES:
             every = list(product(*map(range, self._choices)))
             yield from (every[place] for place in self._random.permutation(len(every)))
         else:
             for _ in range(RANDOM_TRIES):
-                yield _genes(self._random.integers(self._choices))
+                yield _encoding(self._random.integers(self._choices))
 
-    def _chosen(self, count: int) -> list[Genes]:
+    def _chosen(self, count: int) -> list[Encoding]:
         """Choose different parents: uniformly, with two objectives by binary tournaments."""
         pool = list(self._parents)
         winners = [
             pool.pop(self._random.integers(len(pool), size=self._objectives).min())
             for _ in range(count)
         ]
-        return [self.history[place].genes for place in winners]
+        return [self.history[place].encoding for place in winners]
 
 
-def _genes(values: np.ndarray) -> Genes:
+def _encoding(values: np.ndarray) -> Encoding:
     return tuple(values.tolist())

@@ -21,7 +21,7 @@ from torch import Tensor
 from tutelage.checks import at_least, positive
 from tutelage.clock import Clock
 from tutelage.searches.base import Kind, Needs, near_zero, softmax
-from tutelage.spaces.base import Allowed, Mix, Space
+from tutelage.spaces.base import Allowed, ArchWeights, Space
 from tutelage.spaces.genotype import Genotype
 
 
@@ -30,7 +30,7 @@ class Gdas:
     """Sample one operation an edge; run only those."""
 
     tau: float = 10.0
-    """Temperature of the Gumbel softmax at the beginning."""
+    """Temperature of the Gumbel softmax at the start."""
     tau_end: float = 0.1
     """Temperature at the end."""
     init: float = 1e-3
@@ -40,17 +40,17 @@ class Gdas:
         positive(tau=self.tau, tau_end=self.tau_end)
         at_least(0, init=self.init)
 
-    kind: ClassVar[Kind] = "relaxes"
+    kind: ClassVar[Kind] = "relaxed"
 
     def needs(self, space: Space) -> Needs:
         """Take the space as it is."""
         return Needs()
 
     def alphas(self, space: Space) -> dict[str, Tensor]:
-        """Draw alphas (edges, ops) near zero for every group of choices."""
+        """Sample alphas (edges, ops) near zero for every group of choices."""
         return near_zero(space, self.init)
 
-    def mix(self, alphas: dict[str, Tensor], clock: Clock) -> Mix:
+    def relax(self, alphas: dict[str, Tensor], clock: Clock) -> ArchWeights:
         """Sample one-hot weights, with the gradient of their relaxation."""
         tau = self.tau + (self.tau_end - self.tau) * clock.progress
         operations, chosen = {}, {}
@@ -62,14 +62,14 @@ class Gdas:
             hard = torch.zeros_like(a).scatter_(-1, kept, 1.0)
             operations[group] = hard - soft.detach() + soft
             chosen[group] = kept.tolist()
-        return Mix(operations, chosen)
+        return ArchWeights(operations, chosen)
 
-    def expected(self, alphas: dict[str, Tensor]) -> Mix:
+    def expected(self, alphas: dict[str, Tensor]) -> ArchWeights:
         """Return the probabilities that are sampled from."""
-        return Mix(softmax(alphas))
+        return ArchWeights(softmax(alphas))
 
     def derive(
         self, space: Space, alphas: dict[str, Tensor], allowed: Allowed | None = None
     ) -> Genotype:
-        """Read off the most probable operations and edges, by the space's rule."""
+        """Derive the most probable operations and edges, by the space's rule."""
         return space.genotype(self.expected(alphas).only(allowed))

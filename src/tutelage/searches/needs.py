@@ -16,8 +16,8 @@ def fit(search: Search, space: Space) -> Space:
     """
     needs = search.needs(space)
     if lacking := lacks(needs, space):
-        said = (f"space {space.name!r} {lacking}", needs.why, advice(search))
-        raise ValueError(": ".join(filter(None, said)))
+        described = (f"space {space.name!r} {lacking}", needs.why, advice(search))
+        raise ValueError(": ".join(filter(None, described)))
     return made(needs, space)
 
 
@@ -55,7 +55,7 @@ def made(needs: Needs, space: Space) -> Space:
         space = space.varied(**needs.variant)
     for phase in needs.phases:
         if phase.partial:
-            space.varied(partial=phase.partial)  # made anew in each phase, but refused before
+            space.varied(partial=phase.partial)  # made again in each phase, but refused before
     return space
 
 

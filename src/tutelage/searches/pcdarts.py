@@ -23,7 +23,7 @@ import torch
 from tutelage.checks import at_least, within
 from tutelage.clock import Clock
 from tutelage.searches.base import Kind, Needs, Phase, near_zero, softmax
-from tutelage.spaces.base import Allowed, Mix, Space
+from tutelage.spaces.base import Allowed, ArchWeights, Space
 from tutelage.spaces.genotype import Genotype
 
 BETAS = "{} betas"
@@ -46,35 +46,35 @@ class PcDarts:
         within(0, 1, frozen=self.frozen)
         at_least(0, init=self.init)
 
-    kind: ClassVar[Kind] = "relaxes"
+    kind: ClassVar[Kind] = "relaxed"
 
     def needs(self, space: Space) -> Needs:
-        """Search in one go on a share of the channels, weights alone at first."""
+        """Search in one continue a share of the channels, weights alone at first."""
         return Needs(phases=(Phase(frozen=self.frozen, partial=self.partial),))
 
     def alphas(self, space: Space) -> dict[str, Any]:
-        """Draw alphas (edges, ops), and for every node betas (edges that enter it,)."""
+        """Sample alphas (edges, ops), and for every node betas (edges that enter it,)."""
         betas = {
             BETAS.format(group): [self.init * torch.randn(count) for count in space.nodes]
             for group in space.choices
         }
         return near_zero(space, self.init) | betas
 
-    def mix(self, alphas: dict[str, Any], clock: Clock) -> Mix:
+    def relax(self, alphas: dict[str, Any], clock: Clock) -> ArchWeights:
         """Weigh operations by softmax over an edge, edges by softmax over a node."""
         return self.expected(alphas)
 
-    def expected(self, alphas: dict[str, Any]) -> Mix:
-        """Return the mix, which has no noise."""
+    def expected(self, alphas: dict[str, Any]) -> ArchWeights:
+        """Return the architecture weights, which have no noise."""
         groups = [name for name in alphas if BETAS.format(name) in alphas]
         edges = {
             group: torch.cat([beta.softmax(0) for beta in alphas[BETAS.format(group)]])
             for group in groups
         }
-        return Mix(softmax({group: alphas[group] for group in groups}), edges=edges)
+        return ArchWeights(softmax({group: alphas[group] for group in groups}), edges=edges)
 
     def derive(
         self, space: Space, alphas: dict[str, Any], allowed: Allowed | None = None
     ) -> Genotype:
-        """Read off by the products of operations' and edges' weights."""
+        """Derive by the products of operations' and edges' weights."""
         return space.genotype(self.expected(alphas).only(allowed))

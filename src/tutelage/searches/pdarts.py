@@ -5,7 +5,7 @@ search and evaluation. ICCV 2019, arXiv:1904.12760.
 
 A cell is searched in shallow networks and used in deep ones. Here the supernet grows over three
 phases, from 5 to 11 and 17 cells, while every edge keeps its strongest 5 and 3 of 8 operations;
-weights and alphas start afresh each time. Skip connections, which shallow networks favour, are held
+weights and alphas start again each time. Skip connections, which shallow networks favour, are held
 back twice: dropout on them that fades over a phase, and a limit on those in the normal cell.
 """
 
@@ -28,7 +28,7 @@ from tutelage.searches.base import (
     near_zero,
     softmax,
 )
-from tutelage.spaces.base import Allowed, Mix, Space
+from tutelage.spaces.base import Allowed, ArchWeights, Space
 from tutelage.spaces.genotype import Cell, Genotype
 
 SKIP = "skip_connect"
@@ -49,16 +49,16 @@ def skips(space: Space, cell: Cell) -> list[tuple[int, int]]:
 def limit(
     space: Space, weights: dict[str, Tensor], most: int, allowed: Allowed | None = None
 ) -> Genotype:
-    """Read off an architecture with at most so many skips in its normal cell.
+    """Derive an architecture with at most so many skips in its normal cell.
 
     While there are more, the weakest of them (of equals, that on the lower edge) loses its weight,
-    and the architecture is read off again: the edge then stands for its next best operation, and
+    and the architecture is derived again: the edge then stands for its next best operation, and
     its node may prefer another edge. No skip loses its weight twice, which ends the loop; one on an
     edge that has nothing else to offer may stay, though the spaces that P-DARTS takes have none.
     """
     normal = weights["normal"].detach().clone()
     while True:
-        genotype = space.genotype(Mix(weights | {"normal": normal}).only(allowed))
+        genotype = space.genotype(ArchWeights(weights | {"normal": normal}).only(allowed))
         kept = skips(space, genotype.cells["normal"])
         weighed = [place for place in kept if normal[place] >= 0]
         if len(kept) <= most or not weighed:
@@ -96,7 +96,7 @@ class PDarts:
             within(0, 1, skip_dropout=rate)
         at_least(0, max_skips=self.max_skips, init=self.init)
 
-    kind: ClassVar[Kind] = "relaxes"
+    kind: ClassVar[Kind] = "relaxed"
 
     def needs(self, space: Space) -> Needs:
         """Take normal and reduction cells with operations to spare; search in three depths.
@@ -117,12 +117,12 @@ class PDarts:
         )
 
     def alphas(self, space: Space) -> dict[str, Tensor]:
-        """Draw alphas (edges, ops) near zero for every group of choices."""
+        """Sample alphas (edges, ops) near zero for every group of choices."""
         return near_zero(space, self.init)
 
-    def mix(self, alphas: dict[str, Tensor], clock: Clock) -> Mix:
+    def relax(self, alphas: dict[str, Tensor], clock: Clock) -> ArchWeights:
         """Weigh operations by softmax; drop values of skips."""
-        return Mix(softmax(alphas), skip_dropout=self.dropout(clock))
+        return ArchWeights(softmax(alphas), skip_dropout=self.dropout(clock))
 
     def dropout(self, clock: Clock) -> float:
         """Return the rate of skips: falling linearly while alphas are frozen, then as exp(-t/5)."""
@@ -131,12 +131,12 @@ class PDarts:
             return rate * (clock.epochs - clock.epoch - 1) / clock.epochs
         return rate * math.exp(-0.2 * (clock.epoch - thaw))
 
-    def expected(self, alphas: dict[str, Tensor]) -> Mix:
-        """Return the mix without dropout."""
-        return Mix(softmax(alphas))
+    def expected(self, alphas: dict[str, Tensor]) -> ArchWeights:
+        """Return the architecture weights without dropout."""
+        return ArchWeights(softmax(alphas))
 
     def derive(
         self, space: Space, alphas: dict[str, Tensor], allowed: Allowed | None = None
     ) -> Genotype:
-        """Read off by the space's rule, with a limit to the normal cell's skips."""
+        """Derive by the space's rule, with a limit to the normal cell's skips."""
         return limit(space, softmax(alphas), self.max_skips, allowed)

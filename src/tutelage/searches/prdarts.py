@@ -39,7 +39,7 @@ from torch import Tensor
 from tutelage.checks import at_least, positive, within
 from tutelage.clock import Clock
 from tutelage.searches.base import NORMAL_AND_REDUCTION, Kind, Needs, near_zero, softmax
-from tutelage.spaces.base import Allowed, Mix, Space
+from tutelage.spaces.base import Allowed, ArchWeights, Space
 from tutelage.spaces.genotype import DARTS_OPERATIONS, Cell, Genotype
 
 NODES = (2, 3, 4, 5)
@@ -103,7 +103,7 @@ class PrDarts:
     """Give every operation a gate; keep the most open ones; reward depth."""
 
     tau: float = 1.0
-    """Temperature of the gates at the beginning."""
+    """Temperature of the gates at the start."""
     tau_end: float = 0.1
     """Temperature at the end."""
     kept: int = 2
@@ -137,7 +137,7 @@ class PrDarts:
         at_least(0, skip_weight=self.skip_weight, other_weight=self.other_weight)
         at_least(0, path_weight=self.path_weight, init=self.init)
 
-    kind: ClassVar[Kind] = "relaxes"
+    kind: ClassVar[Kind] = "relaxed"
 
     def needs(self, space: Space) -> Needs:
         """Ask for DARTS' operations, 6 cells and a normalisation before the classifier."""
@@ -149,10 +149,10 @@ class PrDarts:
         )
 
     def alphas(self, space: Space) -> dict[str, Tensor]:
-        """Draw alphas (edges, ops) near zero for every group of choices."""
+        """Sample alphas (edges, ops) near zero for every group of choices."""
         return near_zero(space, self.init)
 
-    def mix(self, alphas: dict[str, Tensor], clock: Clock) -> Mix:
+    def relax(self, alphas: dict[str, Tensor], clock: Clock) -> ArchWeights:
         """Open k gates an edge, with the gradient of all of them; weigh the groups and the path."""
         tau = self.tau + (self.tau_end - self.tau) * clock.progress
         operations, chosen, groups, paths = {}, {}, [], []
@@ -169,10 +169,10 @@ class PrDarts:
         skip, convolution, pool = excess.unbind()
         penalty = self.skip_weight * skip + self.other_weight * (convolution + pool)
         penalty = penalty - self.path_weight * torch.stack(paths).mean()
-        return Mix(operations, chosen, penalty=penalty)
+        return ArchWeights(operations, chosen, penalty=penalty)
 
     def gates(self, a: Tensor, tau: float) -> Tensor:
-        """Draw the gates z (edges, ops) of alphas (edges, ops)."""
+        """Sample the gates z (edges, ops) of alphas (edges, ops)."""
         noise = torch.rand_like(a).logit()
         gates = ((a + noise) / tau).sigmoid()
         return (self.gate_low + (self.gate_high - self.gate_low) * gates).clamp(0, 1)
@@ -185,14 +185,14 @@ class PrDarts:
         ranks = scores[:, order].argsort(dim=-1, descending=True, stable=True)
         return order[ranks[:, : self.kept]]
 
-    def expected(self, alphas: dict[str, Tensor]) -> Mix:
-        """Return the softmax of the alphas, which is what operations are read off by."""
-        return Mix(softmax(alphas))
+    def expected(self, alphas: dict[str, Tensor]) -> ArchWeights:
+        """Return the softmax of the alphas, which is what operations are derived by."""
+        return ArchWeights(softmax(alphas))
 
     def derive(
         self, space: Space, alphas: dict[str, Tensor], allowed: Allowed | None = None
     ) -> Genotype:
-        """Read off every node's two most probable operations, by the softmax of their alphas."""
+        """Derive every node's two most probable operations, by the softmax of their alphas."""
         cells = {
             group: strongest(space.nodes, weights.tolist())
             for group, weights in self.expected(alphas).only(allowed).operations.items()

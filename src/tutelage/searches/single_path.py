@@ -6,7 +6,7 @@ arXiv:1904.00420.
     W* = argmin_W  E_{a ~ Γ(A)} [ L_train(N(a, W(a))) ]                            Eq. 6
     a* = argmax_{a ∈ A}  ACC_val(N(a, W*(a)))                                       Eq. 2
 
-The prior Γ is uniform over the architectures. The paper's code draws a range of FLOPs instead, of
+The prior Γ is uniform over the architectures. The paper's code samples a range of FLOPs instead, of
 several of equal width, and then an architecture within it: `bins`.
 """
 
@@ -22,12 +22,12 @@ from tutelage.checks import at_least
 from tutelage.searches.base import Diversity, Kind, Needs
 from tutelage.spaces.base import Space
 from tutelage.spaces.genotype import Genotype
-from tutelage.spaces.paths import Genes, drawn, genotype
+from tutelage.spaces.paths import Encoding, genotype, sample
 
 MILLION = 1e6
 TRIES = 10_000
-"""Architectures that are drawn to see that some are within a range of multiply-adds; for a path a
-hundred times as many, lest a range that few are in stop a search that has begun."""
+"""Architectures that are sampled to see that some are within a range of FLOPs; for a path a hundred
+times as many, so that a range of few architectures does not stop a search."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class SinglePath:
     """Train one sampled path a batch."""
 
     bins: int = field(default=0, metadata={"quick": 0})
-    """Ranges of multiply-adds, of equal width, of which one is drawn first; 0: the architecture is
-    drawn uniformly."""
+    """Ranges of FLOPs, of equal width, of which one is sampled first; 0: the architecture is
+    sampled uniformly."""
     bins_from: float = 0.0
-    """Least multiply-adds of the lowest range, in millions (the paper's code: 290)."""
+    """Least FLOPs of the lowest range, in millions (the paper's code: 290)."""
     bins_to: float = 0.0
-    """Most multiply-adds of the highest range, in millions (the paper's code: 360)."""
-    kind: ClassVar[Kind] = "samples"
+    """Most FLOPs of the highest range, in millions (the paper's code: 360)."""
+    kind: ClassVar[Kind] = "one-shot"
     measures: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ class SinglePath:
         if self.bins and self.bins_to <= self.bins_from:
             raise ValueError(
                 f"bins_to = {self.bins_to}: must be above bins_from = {self.bins_from}, both in "
-                "millions of multiply-adds"
+                "millions of FLOPs"
             )
 
     def needs(self, space: Space) -> Needs:
@@ -57,7 +57,7 @@ class SinglePath:
         return Needs()
 
     def check(self, space: Space, flops: Callable[[Genotype], float]) -> None:
-        """Refuse ranges of multiply-adds in which no architecture is found.
+        """Refuse ranges of FLOPs in which no architecture is found.
 
         Raises:
             ValueError: None was found in one of them.
@@ -67,29 +67,29 @@ class SinglePath:
 
     def paths(
         self, space: Space, count: int, diversity: Diversity, flops: Callable[[Genotype], float]
-    ) -> list[Genes]:
-        """Draw paths, each on its own.
+    ) -> list[Encoding]:
+        """Sample paths, each independently.
 
         Raises:
-            ValueError: No architecture was found within a range of multiply-adds.
+            ValueError: No architecture was found within a range of FLOPs.
         """
         if self.bins:
             places = torch.randint(self.bins, (count,)).tolist()
             return [self._within(place, space, flops, 100 * TRIES) for place in places]
-        return [drawn(space) for _ in range(count)]
+        return [sample(space) for _ in range(count)]
 
     def _within(
         self, place: int, space: Space, flops: Callable[[Genotype], float], tries: int
-    ) -> Genes:
-        """Draw an architecture within a range, both ends of which belong to it as in the code."""
+    ) -> Encoding:
+        """Sample an architecture within a range, both ends of which belong to it as in the code."""
         width = (self.bins_to - self.bins_from) / self.bins
         low = self.bins_from + width * place
         for _ in range(tries):
-            genes = drawn(space)
-            if low <= flops(genotype(space, genes)) / MILLION <= low + width:
-                return genes
+            encoding = sample(space)
+            if low <= flops(genotype(space, encoding)) / MILLION <= low + width:
+                return encoding
         raise ValueError(
-            f"bins of {self.bins_from:g} to {self.bins_to:g} million multiply-adds: of {tries:,} "
+            f"bins of {self.bins_from:g} to {self.bins_to:g} million FLOPs: of {tries:,} "
             f"architectures of {space.name} none has {low:g} to {low + width:g}; give a range "
             "that --dry-run shows"
         )

@@ -1,4 +1,4 @@
-"""What a space and a search agree on: the size of a network, a mix, and a space's protocol."""
+"""What a space and a search agree on: sizes, architecture weights, and a space's protocol."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from tutelage.renamed import keywords, old_name
 from tutelage.spaces.genotype import Genotype
 
-Form = Literal["cifar", "imagenet"]
+Stem = Literal["cifar", "imagenet"]
 
 
+@keywords(form="stem")
 @dataclass(frozen=True)
 class Size:
     """How large a network is, and for which images."""
@@ -26,7 +28,7 @@ class Size:
     """Number of classes."""
     image_channels: int = 3
     """Channels of an image: 1 for grey, 3 for colour."""
-    form: Form = "cifar"
+    stem: Stem = "cifar"
     """Stem and head: cifar keeps the image's resolution, imagenet divides it by 8."""
 
     def __post_init__(self) -> None:
@@ -34,8 +36,8 @@ class Size:
             value = getattr(self, name)
             if value < 1:
                 raise ValueError(f"{name} = {value}: must be at least 1")
-        if self.form not in ("cifar", "imagenet"):
-            raise ValueError(f"form = {self.form!r}: must be 'cifar' or 'imagenet'")
+        if self.stem not in ("cifar", "imagenet"):
+            raise ValueError(f"stem = {self.stem!r}: must be 'cifar' or 'imagenet'")
 
 
 SETTING = {"setting": True}
@@ -46,11 +48,11 @@ Edges = tuple[tuple[str, ...], ...]
 
 
 Allowed = Mapping[str, Tensor]
-"""For every group of choices, which operations may be read off, (edges, ops), bool."""
+"""For every group of choices, which operations may be derived, (edges, ops), bool."""
 
 
 @dataclass(frozen=True)
-class Mix:
+class ArchWeights:
     """A relaxed architecture: how much of every operation there is on every edge."""
 
     operations: Mapping[str, Tensor]
@@ -66,7 +68,7 @@ class Mix:
     penalty: Tensor | None = None
     """Added to the loss of the alphas, ()."""
 
-    def without_zeros(self) -> Mix:
+    def without_zeros(self) -> ArchWeights:
         """Skip the operations whose weight is exactly zero (reads the values: one device sync)."""
         chosen = {
             group: [
@@ -76,10 +78,10 @@ class Mix:
         }
         return replace(self, chosen=chosen)
 
-    def only(self, allowed: Allowed | None) -> Mix:
-        """Return the mix in which what is not allowed weighs less than all else: -1.
+    def only(self, allowed: Allowed | None) -> ArchWeights:
+        """Return weights of -1, less than all others, for operations that are not allowed.
 
-        It is read off only where nothing else can be. Other weights stay, so that no edge is
+        It is derived only where nothing else can be. Other weights stay, so that no edge is
         preferred for what it has lost. None: all is allowed.
         """
         if allowed is None:
@@ -150,7 +152,7 @@ class Slot(NamedTuple):
 
 
 class Space(Protocol):
-    """What can be built: a supernet that takes a mix, and the network that a genotype names."""
+    """What can be built: a supernet, and the network that a genotype names."""
 
     name: str
     operations: Mapping[str, Edges]
@@ -162,7 +164,7 @@ class Space(Protocol):
     sizes: Sizes
     """Sizes where the user gives none."""
     stages: int
-    """Stages of a supernet that can run one by one, forward (x, mix, stage); 0: it runs whole."""
+    """Stages of a supernet that can run one by one, forward (x, arch, stage); 0: it runs whole."""
 
     @property
     def choices(self) -> Mapping[str, tuple[int, int]]:
@@ -178,10 +180,10 @@ class Space(Protocol):
         """Yield every place of a stand-alone network where an operation is chosen."""
 
     def supernet(self, size: Size) -> nn.Module:
-        """Build the network whose forward (x, mix) gives logits (B, classes), features (B, D)."""
+        """Build the network whose forward (x, arch) gives logits (B, classes), features (B, D)."""
 
-    def genotype(self, mix: Mix) -> Genotype:
-        """Read off the architecture that a mix favours."""
+    def genotype(self, arch: ArchWeights) -> Genotype:
+        """Derive the architecture of the largest weights."""
 
     def inherited(
         self, weights: Mapping[str, Tensor], genotype: Genotype
@@ -197,6 +199,11 @@ class Space(Protocol):
         """Build the stand-alone network of a genotype."""
 
 
+def __getattr__(name: str) -> Any:
+    """Give the names that 0.1 had."""
+    return old_name(__name__, name, {"Mix": "ArchWeights", "Form": "Stem"})
+
+
 def nodes(genotype: Genotype) -> Iterator[tuple[str, range, list[tuple[int, str]]]]:
     """Yield group, entering edges and kept (edge, operation)s of every node of a genotype."""
     for group, cell in genotype.cells.items():
@@ -208,8 +215,8 @@ def nodes(genotype: Genotype) -> Iterator[tuple[str, range, list[tuple[int, str]
             start = rows.stop
 
 
-def one_hot(space: Space, genotype: Genotype, like: Tensor) -> Mix:
-    """Return the mix of a genotype: 1 for what it keeps, nothing else runs.
+def one_hot(space: Space, genotype: Genotype, like: Tensor) -> ArchWeights:
+    """Return the architecture weights of a genotype: 1 for what it keeps, nothing else runs.
 
     With a supernet's weights it gives the function of the genotype's network, whose pools and
     skips the supernet may normalise. Its weights have the type and the device of `like`.
@@ -220,12 +227,12 @@ def one_hot(space: Space, genotype: Genotype, like: Tensor) -> Mix:
         for edge, name in kept:
             operations[group][edge, space.operations[group][edge].index(name)] = 1
             edges[group][edge] = name != "none"  # channels that pass operations by end with it
-    return Mix(operations, edges=edges).without_zeros()
+    return ArchWeights(operations, edges=edges).without_zeros()
 
 
 def keeps_none(space: Space) -> bool:
     """Tell whether a network can keep `none`: where its nodes keep all edges that enter them."""
-    zeros = Mix({group: torch.zeros(shape) for group, shape in space.choices.items()})
+    zeros = ArchWeights({group: torch.zeros(shape) for group, shape in space.choices.items()})
     return all(len(kept) == len(edges) for _, edges, kept in nodes(space.genotype(zeros)))
 
 

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from tutelage.spaces.base import (
     PLAIN,
+    ArchWeights,
     Edges,
     Image,
-    Mix,
     Size,
     Sizes,
     Slot,
@@ -90,7 +90,7 @@ class CellSpace:
 
     def slots(self, size: Size, image: Image) -> Iterator[Slot]:
         """Yield every edge of every cell."""
-        if size.form == "imagenet":
+        if size.stem == "imagenet":
             image = halved(halved(halved(image)))
         for place in layout(size, dict.fromkeys(GROUPS, NODES)):
             inside = halved(image) if place.stride == 2 else image
@@ -102,12 +102,12 @@ class CellSpace:
             image = inside
 
     def supernet(self, size: Size) -> Supernet:
-        """Build the network whose forward (x, mix) gives logits (B, classes), features (B, D)."""
+        """Build the network whose forward (x, arch) gives logits (B, classes), features (B, D)."""
         return Supernet(self.operations, size, self.variant)
 
-    def genotype(self, mix: Mix) -> Genotype:
-        """Read off the architecture that a mix favours: operations times the edges' weights."""
-        weights = mix.products()
+    def genotype(self, arch: ArchWeights) -> Genotype:
+        """Derive the architecture: operations are compared by their weights times the edges'."""
+        weights = arch.products()
         cells = {
             group: derive(edges, weights[group].tolist())
             for group, edges in self.operations.items()

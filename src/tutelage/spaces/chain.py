@@ -7,7 +7,7 @@ class and differ in its settings, which a genotype carries as its layout.
     stem: convolution 3x3 · fixed first block (mbconv1_3x3) · stages of searched layers ·
     convolution 1x1 · global pooling · classifier
 
-The stem halves the image in the form `imagenet`, ResNet's twice, and keeps it in `cifar`. The first
+The stem halves the image in the stem `imagenet`, ResNet's twice, and keeps it in `cifar`. The first
 layer of a stage has the stage's stride and changes the width. Where a network has other channels
 than its space, all widths change with them.
 
@@ -26,12 +26,13 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from tutelage.checks import at_least, listed, nearest, one_of
+from tutelage.renamed import keywords
 from tutelage.spaces.base import (
     PLAIN,
     SETTING,
+    ArchWeights,
     Edges,
     Image,
-    Mix,
     Size,
     Sizes,
     Slot,
@@ -54,6 +55,7 @@ def shallow(chain: Chain) -> tuple[int, ...]:
     return (1,) * stages if sum(chain.depths) > LAYERS else chain.depths
 
 
+@keywords(stem="stem_channels")
 @dataclass(frozen=True)
 class Chain:
     """Layers one after the other, each a choice among blocks."""
@@ -68,12 +70,12 @@ class Chain:
     """Layers of every stage."""
     strides: tuple[int, ...] = field(metadata=SETTING)
     """Stride of every stage's first layer."""
-    stem: int = field(default=32, metadata=SETTING)
+    stem_channels: int = field(default=32, metadata=SETTING)
     """Channels of the stem."""
     first: int = field(default=0, metadata=SETTING)
     """Channels of a fixed first block, mbconv1_3x3; 0: there is none."""
     pooled_stem: bool = field(default=False, metadata=SETTING)
-    """Whether the stem of the form imagenet is ResNet's: 7x7, and a pooling that halves again."""
+    """Whether the `imagenet` stem is ResNet's: 7x7, and a pooling that halves again."""
     last: int = field(default=1280, metadata=SETTING)
     """Channels of the last 1x1 convolution; 0: there is none."""
     squeeze: float = field(default=0.0, metadata=SETTING)
@@ -100,7 +102,7 @@ class Chain:
         for name in self.candidates:
             if not is_block(name):
                 raise ValueError(f"candidates = {name}: {ALLOWED}")
-        at_least(1, stem=self.stem)
+        at_least(1, stem_channels=self.stem_channels)
         at_least(0, first=self.first, last=self.last, squeeze=self.squeeze)
         if any(width < 2 or width % 2 for width in self.widths):
             raise ValueError(f"widths = {listed(self.widths)}: each must be even, at least 2")
@@ -129,7 +131,9 @@ class Chain:
     def sizes(self) -> Sizes:
         """Cells are layers here, and channels the stem's."""
         layers = sum(self.depths)
-        return Sizes(self.stem, layers, self.stem, layers, auxiliary=0.0, fewest=layers)
+        return Sizes(
+            self.stem_channels, layers, self.stem_channels, layers, auxiliary=0.0, fewest=layers
+        )
 
     @property
     def choices(self) -> Mapping[str, tuple[int, int]]:
@@ -166,9 +170,9 @@ class Chain:
 
         It stays even, for the halves of ShuffleNetV2's blocks.
         """
-        if size.channels == self.stem:
+        if size.channels == self.stem_channels:
             return lambda width: width
-        return lambda width: max(2, 2 * round(width * size.channels / self.stem / 2))
+        return lambda width: max(2, 2 * round(width * size.channels / self.stem_channels / 2))
 
     def style(self, *, track: bool) -> Style:
         """Return what the blocks share; `track` is for stand-alone networks."""
@@ -208,7 +212,7 @@ class Chain:
     def slots(self, size: Size, image: Image) -> Iterator[Slot]:
         """Yield every layer."""
         style = self.style(track=True)
-        for _ in range(1 + self.pooled_stem if size.form == "imagenet" else 0):
+        for _ in range(1 + self.pooled_stem if size.stem == "imagenet" else 0):
             image = halved(image)
         for edge, layer in enumerate(self.layers(size)):
             arguments = (layer.inputs, layer.outputs, layer.stride, style)
@@ -216,13 +220,13 @@ class Chain:
             image = halved(image) if layer.stride == 2 else image
 
     def supernet(self, size: Size) -> Supernet:
-        """Build the network whose forward (x, mix) gives logits (B, classes), features (B, D)."""
+        """Build the network whose forward (x, arch) gives logits (B, classes), features (B, D)."""
         edges = self.operations[GROUP]
         return Supernet(self.outline(size), edges, size, self.style(track=False))
 
-    def genotype(self, mix: Mix) -> Genotype:
-        """Read off the strongest block of every layer."""
-        columns = mix.products()[GROUP].argmax(-1).tolist()
+    def genotype(self, arch: ArchWeights) -> Genotype:
+        """Derive the strongest block of every layer."""
+        columns = arch.products()[GROUP].argmax(-1).tolist()
         pairs = zip(self.operations[GROUP], columns, strict=True)
         return Genotype.of_chain(self.name, [names[c] for names, c in pairs], self.layout)
 
@@ -310,7 +314,7 @@ SHUFFLE = Chain(
     widths=(64, 160, 320, 640),
     depths=(4, 4, 8, 4),
     strides=(2, 2, 2, 2),
-    stem=16,
+    stem_channels=16,
     last=1024,
     affine=False,
 )
@@ -334,7 +338,7 @@ RESNET = Chain(
     widths=(64, 128, 256, 512),
     depths=(2, 2, 2, 2),
     strides=(1, 2, 2, 2),
-    stem=64,
+    stem_channels=64,
     pooled_stem=True,
     last=0,
 )

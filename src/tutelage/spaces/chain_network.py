@@ -1,4 +1,4 @@
-"""The networks of a chain: the supernet, which takes a mix, and the stand-alone one."""
+"""The networks of a chain: the supernet, and the stand-alone one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tutelage.spaces.base import Edges, Mix, Size
+from tutelage.spaces.base import ArchWeights, Edges, Size
 from tutelage.spaces.blocks import Style, block
 from tutelage.spaces.convolution import channels_last
 from tutelage.spaces.fused import stacked, weighted_sum
-from tutelage.spaces.mixed import Compared, dealt
+from tutelage.spaces.mixed import OperationOutput, dealt
 
 GROUP = "chain"
 """The one group of choices: a chain's layers."""
@@ -39,7 +39,7 @@ class Outline(NamedTuple):
     last: int
     """Channels of the 1x1 convolution behind them; 0: there is none."""
     pooled: bool
-    """Whether the stem of imagenet's form is ResNet's, with a pool."""
+    """Whether the `imagenet` stem is ResNet's, with a pool."""
 
 
 class Frame(nn.Module):
@@ -47,7 +47,7 @@ class Frame(nn.Module):
 
     def __init__(self, outline: Outline, size: Size, style: Style) -> None:
         super().__init__()
-        stem, large = size.channels, size.form == "imagenet"
+        stem, large = size.channels, size.stem == "imagenet"
         pooled = large and outline.pooled
         kernel, stride = 7 if pooled else 3, 2 if large else 1
         layers = [*style.dense(size.image_channels, stem, kernel, stride), style.act()]
@@ -100,14 +100,14 @@ class Supernet(nn.Module):
         pairs = zip(edges, outline.layers, strict=True)
         self.layers = nn.ModuleList(MixedLayer(names, layer, style) for names, layer in pairs)
 
-    def forward(self, x: Tensor, mix: Mix, stage: int | None = None) -> Any:
+    def forward(self, x: Tensor, arch: ArchWeights, stage: int | None = None) -> Any:
         """Map images (B, C, H, W) to logits (B, classes) and features (B, D).
 
         Of one stage alone, map what it reads, which is images for the first, to what it puts out.
         """
         if not stage:
             x = self.frame.stem(channels_last(x))
-        for own, (layer, weights, columns) in zip(self.stages, self.through(mix), strict=True):
+        for own, (layer, weights, columns) in zip(self.stages, self.through(arch), strict=True):
             if stage in (None, own):
                 x = layer(x, weights, columns)
         if stage is not None:
@@ -115,17 +115,17 @@ class Supernet(nn.Module):
         features = self.frame.pooled(x)
         return self.frame.classifier(features), features
 
-    def through(self, mix: Mix) -> Iterator[tuple[Any, Tensor, Sequence[int]]]:
-        """Yield the layers, and what a mix says of each."""
-        weights = mix.operations[GROUP]
+    def through(self, arch: ArchWeights) -> Iterator[tuple[Any, Tensor, Sequence[int]]]:
+        """Yield the layers, and what architecture weights say of each."""
+        weights = arch.operations[GROUP]
         everything = [range(len(row)) for row in weights]
-        chosen = everything if mix.chosen is None else mix.chosen[GROUP]
+        chosen = everything if arch.chosen is None else arch.chosen[GROUP]
         yield from zip(self.layers, weights, chosen, strict=True)
 
-    def compared(self, x: Tensor) -> Iterator[Compared]:
+    def outputs(self, x: Tensor) -> Iterator[OperationOutput]:
         """Yield what all blocks of every layer put out for images (B, C, H, W).
 
-        Every image goes on with one block, dealt out evenly and at random (EnNAS, section 3.3).
+        Every image continues with one block, dealt out evenly and at random (EnNAS, section 3.3).
         """
         x = self.frame.stem(channels_last(x))
         layer: Any

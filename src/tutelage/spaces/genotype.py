@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.checks import nearest
+from tutelage.renamed import SETTINGS, lifted
 from tutelage.spaces.notation import (
     read_darts,
     read_nasbench201,
@@ -148,7 +149,7 @@ class Genotype:
         if not (isinstance(space, str) and isinstance(cells, dict) and isinstance(layout, dict)):
             raise ValueError('a genotype needs "space", a name, and "cells", an object')
         made = {group: _read_cell(group, cell) for group, cell in cells.items()}
-        return cls(space, made, layout)
+        return cls(space, made, lifted(layout, SETTINGS["space",]))
 
     @classmethod
     def of_chain(cls, space: str, names: Sequence[str], layout: Mapping[str, Any]) -> Genotype:

@@ -7,12 +7,12 @@ does much twice. Here the work is laid out differently, with the same result:
   for all edges that leave it, and only when one of them asks.
 - A node runs one kind of separable convolution for all its edges at once: their inputs lie side
   by side as channels, so that a depthwise convolution is one call, and a 1x1 one grouped call.
-- The last 1x1 convolution of each, its normalisation, its weight in the mix and the sum over edges
-  are folded into one product (`fused.folded_sum`): no operation's output is ever written.
+- The last 1x1 convolution of each, its normalisation, its architecture weight and the sum over
+  edges are folded into one product (`fused.folded_sum`): no operation's output is ever written.
 - A convolution that reads all channels (NAS-Bench-201) is work enough on its own: it runs edge by
-  edge. Large maps have their weight in the mix as the scale of their normalisation; small ones are
-  normalised together.
-- `none` is nothing, and neither is an operation that the mix's `chosen` leaves out.
+  edge. Large maps have their architecture weight as the scale of their normalisation; small ones
+  are normalised together.
+- `none` is nothing, and neither is an operation that the architecture weights' `chosen` leaves out.
 - With partial channels the operations see a state's first channels; the others pass by, summed
   apart, and the shuffle that mixes the two comes once, after the sum.
 
@@ -235,16 +235,16 @@ class Dense(nn.Module):
         return convolve(active, select(self.weight, [self.edges.index(edge)], len(self.edges)))
 
 
-Compared = tuple[str, int, Tensor]
+OperationOutput = tuple[str, int, Tensor]
 """Group, edge and its operations' maps (ops, B, D) on the same inputs."""
 
 
-def compared(
+def operation_outputs(
     group: str, nodes: Iterable[Any], states: list[State], variant: Variant
-) -> Generator[Compared, None, list[State]]:
+) -> Generator[OperationOutput, None, list[State]]:
     """Run a cell's nodes, yielding what all operations of an edge put out.
 
-    Every image goes on with one operation of each edge, dealt out evenly and at random (EnNAS,
+    Every image continues with one operation of each edge, dealt out evenly and at random (EnNAS,
     section 3.3).
 
     Args:

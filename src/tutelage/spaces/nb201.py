@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.spaces.base import (
+    ArchWeights,
     Edges,
     Image,
-    Mix,
     Size,
     Sizes,
     Slot,
@@ -31,7 +31,7 @@ from tutelage.spaces.base import (
 from tutelage.spaces.convolution import Convolution, channels_last
 from tutelage.spaces.fused import BatchNorm
 from tutelage.spaces.genotype import NASBENCH201_OPERATIONS, Cell, Genotype
-from tutelage.spaces.mixed import Compared, MixedNode, State, compared
+from tutelage.spaces.mixed import MixedNode, OperationOutput, State, operation_outputs
 from tutelage.spaces.network import drop
 from tutelage.spaces.ops import ReluConvolution, operation
 from tutelage.spaces.plan import Weights, weights_of
@@ -106,9 +106,11 @@ class MixedCell(nn.Module):
             states.append(State(node(states, own), 1, self.variant))
         return states[-1].whole
 
-    def compared(self, x: Tensor) -> Generator[Compared, None, Tensor]:
+    def outputs(self, x: Tensor) -> Generator[OperationOutput, None, Tensor]:
         """Yield what all operations of every edge put out, and return the last node."""
-        states = yield from compared(GROUP, self.nodes, [State(x, 1, self.variant)], self.variant)
+        states = yield from operation_outputs(
+            GROUP, self.nodes, [State(x, 1, self.variant)], self.variant
+        )
         return states[-1].whole
 
 
@@ -122,8 +124,8 @@ class Skeleton(nn.Module):
             ValueError: The form is not cifar.
         """
         super().__init__()
-        if size.form != "cifar":
-            raise ValueError(f"form = {size.form!r}: networks of nasbench201 have only 'cifar'")
+        if size.stem != "cifar":
+            raise ValueError(f"stem = {size.stem!r}: networks of nasbench201 have only 'cifar'")
         channels = size.channels
         convolution = Convolution(size.image_channels, channels, 3)
         norm = BatchNorm(channels, track_running_stats=track)
@@ -198,19 +200,19 @@ class Supernet(nn.Module):
             lambda channels: MixedCell(edges, channels, variant), size, track=False
         )
 
-    def forward(self, x: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, arch: ArchWeights) -> tuple[Tensor, Tensor]:
         """Map images (B, C, H, W) to logits (B, classes) and features (B, D)."""
         nodes = range(1, 1 + NODES)
         features = self.skeleton.features(
-            channels_last(x), lambda: weights_of(mix, GROUP, self.edges, nodes)
+            channels_last(x), lambda: weights_of(arch, GROUP, self.edges, nodes)
         )
         return self.skeleton.classifier(features), features
 
-    def compared(self, x: Tensor) -> Iterator[Compared]:
+    def outputs(self, x: Tensor) -> Iterator[OperationOutput]:
         """Yield what all operations of every edge put out for images (B, C, H, W), cell by cell."""
         x = self.skeleton.stem(channels_last(x))
         for halve, cell in self.skeleton.steps():
-            x = yield from cell.compared(halve(x))
+            x = yield from cell.outputs(halve(x))
 
 
 @dataclass(frozen=True)
@@ -250,12 +252,12 @@ class NasBench201:
             image = halved(image)
 
     def supernet(self, size: Size) -> Supernet:
-        """Build the network whose forward (x, mix) gives logits (B, classes), features (B, D)."""
+        """Build the network whose forward (x, arch) gives logits (B, classes), features (B, D)."""
         return Supernet(self.operations[GROUP], size, self.variant)
 
-    def genotype(self, mix: Mix) -> Genotype:
-        """Read off the strongest operation of every edge, `none` among them."""
-        columns = mix.products()[GROUP].argmax(-1).tolist()
+    def genotype(self, arch: ArchWeights) -> Genotype:
+        """Derive the strongest operation of every edge, `none` among them."""
+        columns = arch.products()[GROUP].argmax(-1).tolist()
         names = iter(
             edge[column] for edge, column in zip(self.operations[GROUP], columns, strict=True)
         )

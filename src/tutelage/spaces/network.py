@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage.spaces.base import Form, Size
+from tutelage.spaces.base import Size, Stem
 from tutelage.spaces.genotype import Cell, Genotype, Node
 from tutelage.spaces.ops import (
     FactorizedReduce,
@@ -24,7 +24,7 @@ from tutelage.spaces.ops import (
     stem,
 )
 
-WINDOWS: dict[Form, tuple[int, int, int]] = {"cifar": (8, 5, 3), "imagenet": (7, 5, 2)}
+WINDOWS: dict[Stem, tuple[int, int, int]] = {"cifar": (8, 5, 3), "imagenet": (7, 5, 2)}
 """Side of the map that DARTS' auxiliary head expects; size and stride of its pool's window."""
 
 
@@ -87,10 +87,10 @@ class AuxiliaryHead(nn.Module):
     def __init__(self, channels: int, size: Size) -> None:
         """Build the head for maps of so many channels."""
         super().__init__()
-        self.side, self.window, self.stride = WINDOWS[size.form]
+        self.side, self.window, self.stride = WINDOWS[size.stem]
         self.first = nn.Sequential(nn.Conv2d(channels, 128, 1, bias=False), nn.BatchNorm2d(128))
         self.second = nn.Sequential(nn.Conv2d(128, 768, 2, bias=False))
-        if size.form == "cifar":
+        if size.stem == "cifar":
             # DARTS' ImageNet head has no BatchNorm here, and its published figures depend on it
             self.second.append(nn.BatchNorm2d(768))
         self.classifier = nn.Linear(768, size.classes)

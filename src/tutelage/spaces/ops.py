@@ -85,8 +85,8 @@ def layout(size: Size, widths: Mapping[str, int]) -> list[Place]:
     """
     places: list[Place] = []
     channels = size.channels
-    before = last = channels if size.form == "imagenet" else 3 * channels
-    reduced = size.form == "imagenet"
+    before = last = channels if size.stem == "imagenet" else 3 * channels
+    reduced = size.stem == "imagenet"
     for index in range(size.cells):
         reduction = index in (size.cells // 3, 2 * size.cells // 3)
         channels *= 2 if reduction else 1
@@ -109,7 +109,7 @@ def stem(size: Size, *, track: bool = True) -> nn.ModuleList:
         norm = BatchNorm(outputs, track_running_stats=track)
         return [Convolution(inputs, outputs, 3, stride), norm]
 
-    if size.form == "cifar":
+    if size.stem == "cifar":
         return nn.ModuleList([nn.Sequential(*convolution(image, 3 * channels, 1))])
     half = max(1, channels // 2)
     first = [*convolution(image, half, 2), nn.ReLU(), *convolution(half, channels, 2)]

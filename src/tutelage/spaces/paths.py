@@ -1,10 +1,10 @@
-"""Architectures as genes: what is sampled, crossed and mutated.
+"""Architectures as encodings: what is sampled, crossed and mutated.
 
 An architecture is a tuple of whole numbers, one for each choice, which are independent of one
-another: every tuple within the bounds is an architecture, and uniform genes are uniform
-architectures. Where a node keeps all edges that enter it, there is a gene for each edge, its
-operation. Where it keeps some (cells of DARTS' shape keep two), the first of the node's genes says
-which edges, and one for each kept edge its operation. Cells with such nodes never keep `none`.
+another: every tuple within the bounds is an architecture, and uniform encodings are uniform
+architectures. Where a node keeps all edges that enter it, there is a number for each edge, its
+operation. Where it keeps some (cells of DARTS' shape keep two), the first of the node's numbers
+says which edges, and one for each kept edge its operation. Cells with such nodes never keep `none`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from tutelage.spaces.base import Mix, Space, keeps_none, nodes, one_hot
+from tutelage.renamed import old_name
+from tutelage.spaces.base import ArchWeights, Space, keeps_none, nodes, one_hot
 from tutelage.spaces.genotype import Genotype
 
-Genes = tuple[int, ...]
+Encoding = tuple[int, ...]
 
 
 class Node(NamedTuple):
@@ -35,14 +36,19 @@ class Node(NamedTuple):
     """Of every entering edge, what it may keep."""
 
     @property
-    def bounds(self) -> Genes:
-        """How many values each of the node's genes has."""
+    def bounds(self) -> Encoding:
+        """How many values each of the node's numbers has."""
         fewest = min(len(names) for names in self.operations)
         operations = (fewest,) * len(self.subsets[0])
         return operations if len(self.subsets) == 1 else (len(self.subsets), *operations)
 
 
 _KNOWN: dict[Hashable, list[Node]] = {}
+
+
+def __getattr__(name: str) -> Any:
+    """Give the names that 0.1 had."""
+    return old_name(__name__, name, {"Genes": "Encoding", "genes": "encode", "drawn": "sample"})
 
 
 def choices(space: Space) -> list[Node]:
@@ -54,7 +60,7 @@ def choices(space: Space) -> list[Node]:
 
 
 def _choices(space: Space) -> list[Node]:
-    zeros = Mix({group: torch.zeros(shape) for group, shape in space.choices.items()})
+    zeros = ArchWeights({group: torch.zeros(shape) for group, shape in space.choices.items()})
     keeps = keeps_none(space)
 
     def able(group: str, edge: int) -> tuple[str, ...]:
@@ -71,8 +77,8 @@ def _choices(space: Space) -> list[Node]:
     ]
 
 
-def bounds(space: Space) -> Genes:
-    """How many values each gene of an architecture has.
+def bounds(space: Space) -> Encoding:
+    """How many values each number of an encoding has.
 
     >>> from tutelage.spaces.nb201 import NASBENCH201
     >>> bounds(NASBENCH201)
@@ -81,39 +87,39 @@ def bounds(space: Space) -> Genes:
     return tuple(bound for node in choices(space) for bound in node.bounds)
 
 
-def drawn(space: Space) -> Genes:
-    """Draw an architecture, uniformly, from torch's generator."""
+def sample(space: Space) -> Encoding:
+    """Sample an architecture, uniformly, from torch's generator."""
     return tuple(int(torch.randint(bound, ())) for bound in bounds(space))
 
 
-def kept(space: Space, genes: Sequence[int]) -> Iterator[tuple[str, int, str]]:
+def kept(space: Space, encoding: Sequence[int]) -> Iterator[tuple[str, int, str]]:
     """Yield group, edge and operation of everything that an architecture keeps."""
-    rest = iter(genes)
+    rest = iter(encoding)
     for node in choices(space):
         subset = node.subsets[next(rest) if len(node.subsets) > 1 else 0]
         for edge in subset:
             yield node.group, edge, node.operations[edge - node.edges.start][next(rest)]
 
 
-def genotype(space: Space, genes: Sequence[int]) -> Genotype:
-    """Return the architecture of genes."""
+def genotype(space: Space, encoding: Sequence[int]) -> Genotype:
+    """Return the architecture of an encoding."""
     weights = {group: torch.zeros(shape) for group, shape in space.choices.items()}
-    for group, edge, name in kept(space, genes):
+    for group, edge, name in kept(space, encoding):
         weights[group][edge, space.operations[group][edge].index(name)] = 1
-    return space.genotype(Mix(weights))
+    return space.genotype(ArchWeights(weights))
 
 
-def architecture(space: Space, path: Mix) -> Genotype:
-    """Return the architecture of a path: the inverse of `path`, less the genes."""
+def architecture(space: Space, path: ArchWeights) -> Genotype:
+    """Return the architecture of a path: the inverse of `path`, without the encoding."""
     # on the CPU, where reading values makes nothing wait
-    return space.genotype(Mix({group: x.cpu() for group, x in path.operations.items()}))
+    return space.genotype(ArchWeights({group: x.cpu() for group, x in path.operations.items()}))
 
 
-def genes(space: Space, genotype: Genotype) -> Genes:
-    """Return the genes of an architecture.
+def encode(space: Space, genotype: Genotype) -> Encoding:
+    """Return the encoding of an architecture.
 
     >>> from tutelage.spaces.nb201 import NASBENCH201
-    >>> genes(NASBENCH201, genotype(NASBENCH201, (4, 3, 2, 1, 0, 4)))
+    >>> encode(NASBENCH201, genotype(NASBENCH201, (4, 3, 2, 1, 0, 4)))
     (4, 3, 2, 1, 0, 4)
     """
     found: list[int] = []
@@ -124,12 +130,14 @@ def genes(space: Space, genotype: Genotype) -> Genes:
     return tuple(found)
 
 
-def path(space: Space, genes: Sequence[int], device: torch.device, dtype: torch.dtype) -> Mix:
-    """Return the mix that runs an architecture's operations, and only those."""
+def path(
+    space: Space, encoding: Sequence[int], device: torch.device, dtype: torch.dtype
+) -> ArchWeights:
+    """Return the architecture weights that run an architecture's operations, and only those."""
     # made on the CPU, since its values say what runs: reading them would make a device wait
-    mix = one_hot(space, genotype(space, genes), torch.zeros((), dtype=dtype))
+    arch = one_hot(space, genotype(space, encoding), torch.zeros((), dtype=dtype))
 
     def placed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {group: x.to(device, non_blocking=True) for group, x in tensors.items()}
 
-    return replace(mix, operations=placed(mix.operations), edges=placed(mix.edges or {}))
+    return replace(arch, operations=placed(arch.operations), edges=placed(arch.edges or {}))

@@ -1,4 +1,4 @@
-"""What of a mix runs at the nodes of a cell, and with which weights."""
+"""Which operations run at the nodes of a cell, and with which weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tutelage.spaces.base import Edges, Mix
+from tutelage.spaces.base import ArchWeights, Edges
 from tutelage.spaces.ops import CONVOLUTIONS, DENSE, POOLS
 
 
@@ -62,7 +62,7 @@ def _index(places: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 class Weights(NamedTuple):
-    """What a mix says of the edges that enter a node."""
+    """What architecture weights say of the edges that enter a node."""
 
     plan: Plan
     """What runs."""
@@ -78,20 +78,20 @@ class Weights(NamedTuple):
     """Share of an identity skip's values that are zeroed."""
 
 
-def weights_of(mix: Mix, group: str, edges: Edges, nodes: Sequence[int]) -> list[Weights]:
-    """Return what a mix says of the nodes of a cell, reading its weights once.
+def weights_of(arch: ArchWeights, group: str, edges: Edges, nodes: Sequence[int]) -> list[Weights]:
+    """Return what architecture weights say of the nodes of a cell, reading them once.
 
     Args:
-        mix: The mix.
+        arch: The architecture weights.
         group: The cell's.
         edges: The operations of every edge of the group.
         nodes: How many edges enter each node.
     """
-    operations = mix.operations[group]
-    of_edges = None if mix.edges is None else mix.edges[group]
+    operations = arch.operations[group]
+    of_edges = None if arch.edges is None else arch.edges[group]
     if of_edges is not None:
         operations = operations * of_edges.unsqueeze(1)
-    chosen = [range(len(names)) for names in edges] if mix.chosen is None else mix.chosen[group]
+    chosen = [range(len(names)) for names in edges] if arch.chosen is None else arch.chosen[group]
     plans, places, start = [], [], 0
     for count in nodes:
         rows = slice(start, start + count)
@@ -103,7 +103,7 @@ def weights_of(mix: Mix, group: str, edges: Edges, nodes: Sequence[int]) -> list
     each = operations.flatten().index_select(0, index).split(counts)
     shares = [None] * len(nodes) if of_edges is None else of_edges.split(list(nodes))
     return [
-        Weights(own, summed, folded, share, mix.auxiliary, mix.skip_dropout)
+        Weights(own, summed, folded, share, arch.auxiliary, arch.skip_dropout)
         for own, summed, folded, share in zip(plans, each[::2], each[1::2], shares, strict=True)
     ]
 

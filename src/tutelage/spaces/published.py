@@ -55,7 +55,7 @@ def _resnet(block: str, widths: Sequence[int], depths: Sequence[int]) -> Genotyp
         "widths": list(widths),
         "depths": list(depths),
         "strides": [1, 2, 2, 2],
-        "stem": 64,
+        "stem_channels": 64,
     }
     return Genotype.of_chain("resnet", [block] * sum(depths), layout)
 

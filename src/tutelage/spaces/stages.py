@@ -24,7 +24,7 @@ class Stage(NamedTuple):
     """Stride of the first of them."""
 
     @property
-    def remark(self) -> str:
+    def note(self) -> str:
         """Say how large its maps are, as far as is known."""
         parts = [f"{self.channels} channels"] if self.channels else []
         return ", ".join([*parts, f"stride {self.stride}"] if self.stride > 1 else parts)
@@ -66,9 +66,9 @@ def as_text(stages: Sequence[Stage]) -> str:
       8 channels             mbconv6_5x5 -
       16 channels, stride 2  -
     """
-    width = max(len(stage.remark) for stage in stages)
+    width = max(len(stage.note) for stage in stages)
     lines = []
     for stage in stages:
         blocks = " ".join("-" if name == "identity" else name for name in stage.blocks)
-        lines.append(f"  {stage.remark:{width}}  {blocks}" if width else f"  {blocks}")
+        lines.append(f"  {stage.note:{width}}  {blocks}" if width else f"  {blocks}")
     return "\n".join(["chain", *lines])

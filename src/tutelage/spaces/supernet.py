@@ -7,10 +7,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tutelage.spaces.base import PLAIN, Edges, Mix, Size, Variant, check_shares
+from tutelage.spaces.base import PLAIN, ArchWeights, Edges, Size, Variant, check_shares
 from tutelage.spaces.convolution import channels_last
 from tutelage.spaces.fused import BatchNorm, side_by_side
-from tutelage.spaces.mixed import Compared, MixedNode, Project, Reduce, State, compared, halves
+from tutelage.spaces.mixed import (
+    MixedNode,
+    OperationOutput,
+    Project,
+    Reduce,
+    State,
+    halves,
+    operation_outputs,
+)
 from tutelage.spaces.ops import NODES, Place, layout, stem
 from tutelage.spaces.plan import Weights, weights_of
 
@@ -46,12 +54,12 @@ class MixedCell(nn.Module):
         first = self.before(halves(before) if self.reduced else before)
         return [State(x, self.stride, self.variant) for x in (first, self.last(last))]
 
-    def compared(
+    def outputs(
         self, before: Tensor, last: Tensor, group: str
-    ) -> Generator[Compared, None, Tensor]:
+    ) -> Generator[OperationOutput, None, Tensor]:
         """Yield what all operations of every edge put out, and return the cell's output."""
         states = self._inputs(before, last)
-        states = yield from compared(group, self.nodes, states, self.variant)
+        states = yield from operation_outputs(group, self.nodes, states, self.variant)
         return side_by_side([state.whole for state in states[2:]])
 
 
@@ -78,7 +86,7 @@ class Supernet(nn.Module):
         self.classifier = nn.Linear(width, size.classes)
         self.final_norm = variant.final_norm
 
-    def forward(self, x: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, arch: ArchWeights) -> tuple[Tensor, Tensor]:
         """Map images (B, C, H, W) to logits (B, classes) and features (B, D)."""
         before = last = self.stem[0](channels_last(x)).relu()
         for part in self.stem[1:]:
@@ -86,17 +94,17 @@ class Supernet(nn.Module):
         output, nodes = last, range(2, 2 + NODES)
         for place, cell in zip(self.plan, self.cells, strict=True):
             edges = self.edges[place.group]
-            output = cell(before, last, weights_of(mix, place.group, edges, nodes))
+            output = cell(before, last, weights_of(arch, place.group, edges, nodes))
             before, last = last, output.relu()
         features = (self.norm(output).relu() if self.final_norm else output).mean((2, 3))
         return self.classifier(features), features
 
-    def compared(self, x: Tensor) -> Iterator[Compared]:
+    def outputs(self, x: Tensor) -> Iterator[OperationOutput]:
         """Yield what all operations of every edge put out for images (B, C, H, W), cell by cell."""
         before = last = self.stem[0](channels_last(x)).relu()
         for part in self.stem[1:]:
             last = part(before).relu()
         cell: Any
         for place, cell in zip(self.plan, self.cells, strict=True):
-            output = yield from cell.compared(before, last, place.group)
+            output = yield from cell.outputs(before, last, place.group)
             before, last = last, output.relu()

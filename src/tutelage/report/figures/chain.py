@@ -55,7 +55,7 @@ class Row:
     """Layers that stand side by side; None is an identity, the line alone."""
 
     name: str
-    remark: str
+    note: str
     blocks: tuple[Block | None, ...]
     channels: int | None = None
 
@@ -87,7 +87,7 @@ def block_of(name: str, *, alike: bool = True) -> Block | None:
 def rows_of(genotype: Genotype) -> Iterator[Row]:
     """Yield what stands before the searched layers, their stages, and what stands behind."""
     layout, before = genotype.layout, None
-    if stem := layout.get("stem"):
+    if stem := layout.get("stem_channels"):
         first = layout.get("first")
         fixed = [Block("convolution", "3×3", LIGHT["slate"])]
         if first:
@@ -102,7 +102,7 @@ def rows_of(genotype: Genotype) -> Iterator[Row]:
         ]
         for start in range(0, len(blocks), ABREAST):
             name = "layers" if len(genotype.stages) == 1 else f"stage {place + 1}"
-            named = ("", "") if start else (name, stage.remark)
+            named = ("", "") if start else (name, stage.note)
             yield Row(*named, tuple(blocks[start : start + ABREAST]), stage.channels)
         before = stage.channels
     if last := layout.get("last"):
@@ -127,7 +127,7 @@ def chain_figure(genotype: Genotype) -> Figure:
 def _draw_row(axes: Axes, row: Row, y: float, thick: float) -> None:
     """Draw a row around its middle."""
     axes.text(MARGIN, y - 5.5, row.name, va="center", size=9)
-    axes.text(MARGIN, y + 6.5, row.remark, va="center", size=7, color=LIGHT["muted"])
+    axes.text(MARGIN, y + 6.5, row.note, va="center", size=7, color=LIGHT["muted"])
     left = MARGIN + LABELS
     right = left + STEP * len(row.blocks)
     gaps = [left]

@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tutelage.records.rows import EndRow, LearnerScores, StepRow
 from tutelage.report.figures.theme import LIGHT, SERIES, Drawn, drawn, new_figure, styled
-from tutelage.report.runs.read import Stage, at, number
+from tutelage.report.runs.read import RunFiles, at, number
 
 LINE = 60
 """Letters of a legend's line, longer names have several."""
@@ -55,21 +55,21 @@ class Axis:
     marks: tuple[Mark, ...] = ()
 
 
-def by_epoch(stage: Stage) -> tuple[Axis, list[float], list[Any]]:
+def by_epoch(files: RunFiles) -> tuple[Axis, list[float], list[Any]]:
     """Give the axis of epochs, the places on it, and their rows of metrics.jsonl."""
-    rows = stage.of("epoch")
-    return Axis("epoch", events(stage)), [row.epoch for row in rows], rows
+    rows = files.of("epoch")
+    return Axis("epoch", events(files)), [row.epoch for row in rows], rows
 
 
-def timeline(stage: Stage) -> tuple[Axis, list[float], list[Any]]:
+def timeline(files: RunFiles) -> tuple[Axis, list[float], list[Any]]:
     """Choose what curves run over: epochs, or steps where fewer than two epochs have ended.
 
     Returns:
         The axis, the places on it, and the rows of metrics.jsonl at those places.
     """
-    epochs, steps = stage.of("epoch"), stage.of("step")
+    epochs, steps = files.of("epoch"), files.of("step")
     if len(epochs) > 1 or len(steps) < 2:
-        return by_epoch(stage)
+        return by_epoch(files)
     length = max(row.step for row in epochs + steps)
     return Axis("step"), [row.epoch * length + row.step for row in steps], steps
 
@@ -85,9 +85,9 @@ def learner(row: StepRow | EndRow, k: int) -> LearnerScores:
     return at(row.learners, k, LearnerScores())
 
 
-def learner_lines(stage: Stage, quantity: str, scale: float = 1.0) -> list[Line]:
+def learner_lines(files: RunFiles, quantity: str, scale: float = 1.0) -> list[Line]:
     """Make every learner's train and valid curve of a quantity: loss or accuracy."""
-    _, x, rows = timeline(stage)
+    _, x, rows = timeline(files)
     count = max((len(row.learners) for row in rows), default=0)
     lines = []
     for k in range(count):
@@ -99,9 +99,9 @@ def learner_lines(stage: Stage, quantity: str, scale: float = 1.0) -> list[Line]
     return [line for line in lines if np.isfinite(line.y).any()]
 
 
-def keyed_lines(stage: Stage, read: Callable[[StepRow], Mapping[str, float]]) -> list[Line]:
+def keyed_lines(files: RunFiles, read: Callable[[StepRow], Mapping[str, float]]) -> list[Line]:
     """Make one curve for every name of the numbers that the rows have."""
-    _, x, rows = timeline(stage)
+    _, x, rows = timeline(files)
     found = [read(row) for row in rows]
     names = dict.fromkeys(name for each in found for name in each)
     return [
@@ -110,16 +110,16 @@ def keyed_lines(stage: Stage, read: Callable[[StepRow], Mapping[str, float]]) ->
     ]
 
 
-def events(stage: Stage) -> tuple[Mark, ...]:
+def events(files: RunFiles) -> tuple[Mark, ...]:
     """Mark where phases begin, where a search stopped early, and whose architecture counts."""
-    epochs = stage.epochs
+    epochs = files.epochs
     marks = [
         Mark(row.epoch - 0.5, f"phase {row.phase + 1}", LIGHT["muted"])
         for before, row in pairwise(epochs)
         if row.phase != before.phase
     ]
-    if stage.stopped and stage.last:
-        last, kept = epochs[-1].epoch, stage.last.epoch
+    if files.stopped and files.last:
+        last, kept = epochs[-1].epoch, files.last.epoch
         texts = {last: "stopped"} | {kept: "kept" if kept < last else "stopped, kept"}
         marks += [Mark(epoch, text, LIGHT["ink"]) for epoch, text in texts.items()]
     return tuple(marks)

@@ -26,7 +26,8 @@ PALETTE = {
     "amber": ("#b58900", "#e3b93f"),
     "slate": ("#51627a", "#a5b4c8"),
 }
-"""Colour name to its light and its dark form; the hues are Okabe and Ito's, told apart by all."""
+"""Colour name to its light and its dark form; the hues are Okabe and Ito's, distinguished by
+all."""
 
 LIGHT = {name: light for name, (light, dark) in PALETTE.items()}
 SERIES = tuple(LIGHT[name] for name in ("blue", "vermilion", "green", "purple", "amber", "slate"))

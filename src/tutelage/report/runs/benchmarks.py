@@ -17,8 +17,8 @@ class Benchmark:
     """Architectures."""
     training: str
     """How they were trained."""
-    by_multiply_adds: float = 0.0
-    """Kendall's tau of all by their multiply-adds alone; 0: not known."""
+    by_flops: float = 0.0
+    """Kendall's tau of all by their FLOPs alone; 0: not known."""
 
     @property
     def ranked_by(self) -> str:

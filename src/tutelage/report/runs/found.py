@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tutelage.records.rows import EndRow, Probe
-from tutelage.report.runs.read import Record, Stage, number
+from tutelage.report.runs.read import Record, RunFiles, number
 
 
 def supernet_accuracy(record: Record) -> float | None:
@@ -13,7 +13,7 @@ def supernet_accuracy(record: Record) -> float | None:
 
 
 def params(record: Record) -> float | None:
-    """Give the weights of the final network: as it was trained, or as the evolution counts them."""
+    """Give the parameters of the final network: as trained, or as the evolution counts them."""
     trained, found = record.result, _end(record).evolution
     if trained and trained.params is not None:
         return trained.params
@@ -21,7 +21,7 @@ def params(record: Record) -> float | None:
 
 
 def flops(record: Record) -> float | None:
-    """Give the multiply-adds of the final network on one image, counted likewise."""
+    """Give the FLOPs of the final network on one image, counted likewise."""
     trained, found = record.result, _end(record).evolution
     if trained and trained.flops:
         return trained.flops
@@ -44,9 +44,9 @@ def students_accuracy(record: Record) -> float | None:
     return number(last_probe(record.search).students_accuracy) if record.search else None
 
 
-def last_probe(stage: Stage) -> Probe:
+def last_probe(files: RunFiles) -> Probe:
     """Give what the last epoch says of students and teacher; empty where it says nothing."""
-    return stage.epochs[-1].probe if stage.epochs else Probe()
+    return files.epochs[-1].probe if files.epochs else Probe()
 
 
 def _end(record: Record) -> EndRow:

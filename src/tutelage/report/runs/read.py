@@ -24,6 +24,7 @@ from tutelage.records.rows import (
     Stopped,
 )
 from tutelage.records.typed import parse, typed
+from tutelage.renamed import lifted_settings
 from tutelage.report.runs.benchmarks import BENCHMARKS, Benchmark
 from tutelage.spaces.genotype import Genotype
 
@@ -40,7 +41,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Stage:
+class RunFiles:
     """What one directory holds: a search, or a retraining."""
 
     path: Path
@@ -59,11 +60,11 @@ class Stage:
     """What ensemble.json says of the learners that are kept together; empty without any."""
     notes: tuple[str, ...]
     """One sentence for everything that is damaged."""
-    networks: tuple[Stage, ...] = ()
+    networks: tuple[RunFiles, ...] = ()
     """The retrainings of an ensemble's members, as far as there are any."""
-    ranking: Stage | None = None
+    ranking: RunFiles | None = None
     """How a supernet of sampled paths ranked architectures that a table knows; None before it."""
-    evolution: Stage | None = None
+    evolution: RunFiles | None = None
     """The evolution among its paths; None before it begins."""
 
     def of(self, event: str) -> list[Any]:
@@ -91,7 +92,7 @@ class Stage:
         return [each.learner for each in self.ensemble.members]
 
     @property
-    def trainings(self) -> tuple[Stage, ...]:
+    def trainings(self) -> tuple[RunFiles, ...]:
         """The retrainings of networks, of which an ensemble has several."""
         return self.networks or (self,)
 
@@ -115,7 +116,7 @@ class Stage:
     @property
     def sampled(self) -> bool:
         """Whether paths of a supernet were sampled, as far as an epoch has told."""
-        return self.evolution is not None or any(row.drawn for row in self.epochs)
+        return self.evolution is not None or any(row.sampled for row in self.epochs)
 
     @property
     def stopped(self) -> Stopped | None:
@@ -165,14 +166,14 @@ class Record:
     """One run: its search, its retraining, or both."""
 
     path: Path
-    search: Stage | None
-    retraining: Stage | None
+    search: RunFiles | None
+    retraining: RunFiles | None
 
     @property
-    def stages(self) -> list[tuple[str, Stage]]:
-        """What there is of search and retraining, by name."""
+    def run_files(self) -> list[tuple[str, RunFiles]]:
+        """The directories of the search and the retraining that exist, by name."""
         both = (("search", self.search), ("retraining", self.retraining))
-        return [(name, stage) for name, stage in both if stage is not None]
+        return [(name, files) for name, files in both if files is not None]
 
     @property
     def title(self) -> str:
@@ -180,13 +181,13 @@ class Record:
         if self.search:
             parts = [self.search.setting(table, "name") for table in AXES]
         else:
-            parts = ["retraining", *(stage.setting("data", "name") for _, stage in self.stages)]
+            parts = ["retraining", *(files.setting("data", "name") for _, files in self.run_files)]
         return " × ".join(str(part or "?") for part in parts)
 
     @property
     def genotype(self) -> Genotype | None:
         """The genotype found, or the one that was trained."""
-        return next((stage.genotype for _, stage in self.stages if stage.genotype), None)
+        return next((files.genotype for _, files in self.run_files if files.genotype), None)
 
     @property
     def seed(self) -> Any:
@@ -219,7 +220,7 @@ class Record:
 
         Then test error, weights and validation accuracy are the ensemble's.
         """
-        return self.stages[-1][1].members  # one network of it may have been trained alone
+        return self.run_files[-1][1].members  # one network of it may have been trained alone
 
     @property
     def ensemble(self) -> str:
@@ -264,12 +265,12 @@ def read_run(path: Path) -> Record:
         raise ValueError(f"{path}: no such directory; give the --out of a search or a retraining")
     if not any((path / name).is_file() for name in (*FILES, "retrain/run.toml")):
         raise ValueError(f"{path} is no run: it holds none of {', '.join(FILES)}")
-    stage = _stage(path)
-    if _trains(stage.settings, stage.result):
-        return Record(path, None, stage)
+    files = _run_files(path)
+    if _trains(files.settings, files.result):
+        return Record(path, None, files)
     inner = path / "retrain"
     retrained = any((inner / name).is_file() for name in FILES)
-    return Record(path, stage, _stage(inner, TRAINING) if retrained else None)
+    return Record(path, files, _run_files(inner, TRAINING) if retrained else None)
 
 
 def at(items: Sequence[T], place: int | None, otherwise: T) -> T:
@@ -295,15 +296,15 @@ def _trains(settings: Mapping[str, Any], result: Result | None) -> bool:
     return result is not None or ("retrain" in settings and "method" not in settings)
 
 
-def _stage(path: Path, types: Mapping[str, type[Row]] | None = None) -> Stage:
+def _run_files(path: Path, types: Mapping[str, type[Row]] | None = None) -> RunFiles:
     """Read what a directory holds; `types` are those of its rows, where its place tells them."""
     notes: list[str] = []
-    settings = _table(path / "run.toml", tomllib.loads, notes)
+    settings = lifted_settings(_table(path / "run.toml", tomllib.loads, notes))
     result = _file(path / "result.json", Result.read, notes)
     environment = _file(path / "environment.json", Environment.read, notes) or Environment()
-    networks = tuple(_stage(each, TRAINING) for each in sorted(path.glob("member-*")))
+    networks = tuple(_run_files(each, TRAINING) for each in sorted(path.glob("member-*")))
     ranking, evolution = (
-        _stage(path / name, CANDIDATES) if (path / name).is_dir() else None
+        _run_files(path / name, CANDIDATES) if (path / name).is_dir() else None
         for name in ("ranking", "evolution")
     )
     stored = _table(path / "genotype.json", parse, notes)
@@ -312,7 +313,7 @@ def _stage(path: Path, types: Mapping[str, type[Row]] | None = None) -> Stage:
     types = types or (TRAINING if _trains(settings, result) else SEARCH)
     rows = _rows(path / "metrics.jsonl", types, notes)
     inside = [each for each in (*networks, ranking, evolution) if each]
-    return Stage(
+    return RunFiles(
         path=path,
         settings=settings,
         sessions=[*environment.sessions, *(x for network in networks for x in network.sessions)],
@@ -367,8 +368,8 @@ def _rows(path: Path, types: Mapping[str, type[Row]], notes: list[str]) -> list[
         return []
     rows, damage = metrics.read(path.read_bytes(), types)
     if damage:
-        said = [f"line {line} ({reason})" for line, reason in damage[:SHOWN]]
-        said += [f"{len(damage) - SHOWN} more"] if len(damage) > SHOWN else []
+        described = [f"line {line} ({reason})" for line, reason in damage[:SHOWN]]
+        described += [f"{len(damage) - SHOWN} more"] if len(damage) > SHOWN else []
         count = f"{len(damage)} damaged row{'s' if len(damage) > 1 else ''}"
-        notes.append(f"{path}: {count} left out: {', '.join(said)}")
+        notes.append(f"{path}: {count} left out: {', '.join(described)}")
     return rows

@@ -103,7 +103,7 @@ class Row:
             "teacher’s gap (points)": self._mean(gap).text(scale=100),
             "valid accuracy %": self.valid_accuracy.text(scale=100),
             "weights (M)": _millions(self._mean(params)),
-            "multiply-adds (M)": _millions(self._mean(flops)),
+            "FLOPs (M)": _millions(self._mean(flops)),
             "search time": self.search_seconds.text(scale=1 / seconds, unit=f" {unit}"),
         }
 
@@ -200,8 +200,8 @@ def _statistic(values: Iterable[float | None]) -> Statistic:
 def _material(record: Record) -> tuple[dict[str, Any], dict[str, Any]]:
     """Give the settings of search and retraining that make an experiment another one."""
     found = []
-    for stage in (record.search, record.retraining):
-        settings = dict(dotted(stage.settings)) if stage else {}
+    for files in (record.search, record.retraining):
+        settings = dict(dotted(files.settings)) if files else {}
         if record.search:
             settings.pop("genotype", None)  # a retraining's: what its search found
         settings = {k: x for k, x in settings.items() if not k.startswith("quick.")}

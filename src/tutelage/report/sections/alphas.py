@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from tutelage.records.rows import EpochRow
 from tutelage.report.figures.layout import short_name
 from tutelage.report.figures.theme import LIGHT, canvas, styled
-from tutelage.report.runs.read import Stage, at
+from tutelage.report.runs.read import RunFiles, at
 from tutelage.spaces.genotype import OPERATIONS, Cell, Genotype
 
 LEFT, TOP, BOTTOM = 50.0, 36.0, 14.0
@@ -41,32 +41,32 @@ SHADES = LinearSegmentedColormap.from_list(
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """The mix of one cell after an epoch."""
+class Batch:
+    """The architecture weights of one cell after an epoch."""
 
     row: EpochRow
     weights: np.ndarray
-    """The mix, (edges, ops)."""
+    """The architecture weights, (edges, ops)."""
 
     @property
     def kind(self) -> tuple[int, tuple[int, ...]]:
-        """What the parts of a phase have in common: its number, and the shape of the mix."""
+        """What the parts of a phase have in common: its number, and the shape of the weights."""
         return self.row.phase, self.weights.shape
 
 
 @dataclass(frozen=True)
 class Course:
-    """How the mix of one cell moves over the epochs of a phase."""
+    """How the architecture weights of one cell moves over the epochs of a phase."""
 
     group: str
     phase: int
     epochs: tuple[int, ...]
     weights: np.ndarray
-    """The mix, (epochs, edges, ops)."""
+    """The architecture weights, (epochs, edges, ops)."""
     operations: tuple[tuple[str, ...], ...]
     """Their names, on every edge."""
     genotype: Genotype | None
-    """What is read off after the last of the epochs, or after `kept`."""
+    """What is derived after the last of the epochs, or after `kept`."""
     kept: int | None = None
     """The epoch whose architecture counts, where it is not the last."""
 
@@ -77,7 +77,7 @@ class Course:
 
     @property
     def cell(self) -> Cell | None:
-        """The cell of the genotype, where it has as many edges as the mix."""
+        """The cell of the genotype, where it has as many edges as the architecture weights."""
         cell = self.genotype.cells.get(self.group) if self.genotype else None
         edges = sum(cell.inputs + row for row in range(len(cell.nodes))) if cell else 0
         return cell if edges == self.weights.shape[1] else None
@@ -122,24 +122,24 @@ class Grid:
         return LEFT + panel.column * across, TOP + panel.row * down + GAPS[1] - 4
 
 
-def courses(stage: Stage) -> dict[tuple[int, str], list[Course]]:
-    """Gather the mix of every (learner, group), phase by phase.
+def courses(files: RunFiles) -> dict[tuple[int, str], list[Course]]:
+    """Gather the architecture weights of every (learner, group), phase by phase.
 
     Where operations were dropped on the way, a phase begins even if the rows do not say so.
     """
-    found: dict[tuple[int, str], list[list[Part]]] = {}
-    for row in stage.epochs:
+    found: dict[tuple[int, str], list[list[Batch]]] = {}
+    for row in files.epochs:
         for learner, groups in enumerate(row.arch_weights):
             for group, edges in groups.items():
                 if len({len(edge) for edge in edges}) != 1:
                     continue
-                part = Part(row, np.array(edges, dtype=float))
+                part = Batch(row, np.array(edges, dtype=float))
                 phases = found.setdefault((learner, group), [])
                 if not phases or phases[-1][-1].kind != part.kind:
                     phases.append([])
                 phases[-1].append(part)
     return {
-        key: [_course(*key, each, stage.last) for each in phases] for key, phases in found.items()
+        key: [_course(*key, each, files.last) for each in phases] for key, phases in found.items()
     }
 
 
@@ -151,7 +151,7 @@ def derived(row: EpochRow | None, learner: int) -> Genotype | None:
         return None
 
 
-def _course(learner: int, group: str, parts: Sequence[Part], counts: EpochRow | None) -> Course:
+def _course(learner: int, group: str, parts: Sequence[Batch], counts: EpochRow | None) -> Course:
     """Make a course of the parts of a phase; `counts` is the row whose architectures count."""
     last = parts[-1].row
     kept = next((part.row for part in parts if part.row is counts), None)
@@ -179,10 +179,10 @@ def _course(learner: int, group: str, parts: Sequence[Part], counts: EpochRow | 
 
 def heat_maps(course: Course) -> Figure:
     """Draw a panel for every edge: operations down, epochs right, weights as shades."""
-    mix = course.weights
-    grid, panels = Grid(mix.shape[2], course.alike), _panels(course)
-    low = float(np.nanmin(mix))
-    limits = low, max(float(np.nanmax(mix)), low + NARROWEST)
+    arch = course.weights
+    grid, panels = Grid(arch.shape[2], course.alike), _panels(course)
+    low = float(np.nanmin(arch))
+    limits = low, max(float(np.nanmax(arch)), low + NARROWEST)
     across, down = grid.step
     width = LEFT + across * max(panel.column + 1 for panel in panels)
     width = max(width, LEFT + WIDTH + GAPS[0])
@@ -190,14 +190,14 @@ def heat_maps(course: Course) -> Figure:
     with styled():
         figure, axes = canvas(width, height)
         _shade(axes, (LEFT, 16), np.linspace(*limits, 60)[None], limits, (WIDTH, 7))
-        axes.text(LEFT, 12, "weight in the mix", size=8)
+        axes.text(LEFT, 12, "architecture weight", size=8)
         for part, value in enumerate(np.linspace(*limits, 3)):
             x, text = LEFT + part * WIDTH / 2, f"{value:.3f}"
             axes.text(x, 25, text, size=7, ha="center", va="top")
-        for panel, weights in zip(panels, mix.transpose(1, 2, 0), strict=True):
+        for panel, weights in zip(panels, arch.transpose(1, 2, 0), strict=True):
             _draw_panel(axes, grid, panel, weights, limits)
             if course.kept in course.epochs:
-                _draw_kept(axes, grid, panel, (course.epochs.index(course.kept) + 1) / len(mix))
+                _draw_kept(axes, grid, panel, (course.epochs.index(course.kept) + 1) / len(arch))
             if panel.lowest:
                 _draw_epochs(axes, grid, panel, course.epochs)
     return figure

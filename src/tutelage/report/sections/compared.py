@@ -43,8 +43,8 @@ def compared(rows: Sequence[Row]) -> list[Drawn]:
                 y = values(epochs, answered(kept, benchmark.ranked_by))
                 x = x if epochs else []
                 tables[benchmark.title].append(Line(row.label, x, y, colour))
-            for stage in record.retraining.trainings if record.retraining else ():
-                _, x, found = timeline(stage)
+            for files in record.retraining.trainings if record.retraining else ():
+                _, x, found = timeline(files)
                 training.append(Line(row.label, x, values(found, attrgetter("train_loss")), colour))
     axis = Axis("epoch")
     return [

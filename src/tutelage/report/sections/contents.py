@@ -17,7 +17,7 @@ from tutelage.report.figures.plots import (
     values,
 )
 from tutelage.report.figures.theme import LIGHT, SERIES, Drawn
-from tutelage.report.runs.read import Record, Stage, at, number
+from tutelage.report.runs.read import Record, RunFiles, at, number
 from tutelage.report.runs.tables import dotted, duration
 from tutelage.report.sections.learners import cells, learners
 from tutelage.report.sections.monitor import (
@@ -34,8 +34,8 @@ from tutelage.report.sections.tiles import tiles
 from tutelage.spaces.genotype import Genotype
 
 COSTS = (
-    ("flops", "max_flops", "Multiply-adds"),
-    ("params", "max_params", "Weights"),
+    ("flops", "max_flops", "FLOPs"),
+    ("params", "max_params", "Parameters"),
 )
 """Fields of `Cost`, settings that limit them, and names."""
 
@@ -47,7 +47,7 @@ def summary(record: Record) -> dict[str, Any]:
         "name": record.path.name,
         "path": record.path,
         "status": status(record),
-        "notes": [*quick(record), *(note for _, stage in record.stages for note in stage.notes)],
+        "notes": [*quick(record), *(note for _, files in record.run_files for note in files.notes)],
         "tiles": list(tiles(record)),
         "cells": cells(record.genotype),
         "genotype": record.genotype,
@@ -60,7 +60,7 @@ def details(record: Record) -> dict[str, Any]:
     """Make what the page says more of a run that is alone on it; empty where it has nothing."""
     search, retraining = record.search, record.retraining
     return {
-        "stages": [name for name, _ in record.stages],
+        "run_files": [name for name, _ in record.run_files],
         "trained": search is not None and not search.trainless,
         "provenance": provenance(record),
         "learning": list(learning(search)) if search else [],
@@ -79,46 +79,46 @@ def details(record: Record) -> dict[str, Any]:
         "gradients": list(gradients(search)) if search else [],
         "sampled": sampled(search) if search and search.sampled else None,
         "retraining": list(retrained(retraining)) if retraining else [],
-        "settings": [(name, settings(stage)) for name, stage in record.stages],
-        "sessions": [(name, each) for name, stage in record.stages for each in sessions(stage)],
+        "settings": [(name, settings(files)) for name, files in record.run_files],
+        "sessions": [(name, each) for name, files in record.run_files for each in sessions(files)],
     }
 
 
-def learning(stage: Stage) -> Iterator[Drawn]:
+def learning(files: RunFiles) -> Iterator[Drawn]:
     """Plot losses and accuracies of all learners, and the losses of the levels."""
-    axis = timeline(stage)[0]
-    yield from plot("Loss of every learner", learner_lines(stage, "loss"), axis)
-    yield from plot("Accuracy of every learner (%)", learner_lines(stage, "accuracy", 100), axis)
-    yield from plot("Loss of every level", keyed_lines(stage, attrgetter("loss")), axis)
-    past = learner_lines(stage, "divergence")
+    axis = timeline(files)[0]
+    yield from plot("Loss of every learner", learner_lines(files, "loss"), axis)
+    yield from plot("Accuracy of every learner (%)", learner_lines(files, "accuracy", 100), axis)
+    yield from plot("Loss of every level", keyed_lines(files, attrgetter("loss")), axis)
+    past = learner_lines(files, "divergence")
     yield from plot("Divergence of every learner from its own past", past, axis)
     for cost, limit, name in COSTS:
         caption = f"{name} of the final network (millions)"
-        yield from plot(caption, cost_lines(stage, cost, limit), by_epoch(stage)[0])
+        yield from plot(caption, cost_lines(files, cost, limit), by_epoch(files)[0])
 
 
-def cost_lines(stage: Stage, cost: str, limit: str) -> list[Line]:
-    """Make every learner's cost of what is read off, and dashed what is expected; and the limit."""
-    _, x, rows = by_epoch(stage)
+def cost_lines(files: RunFiles, cost: str, limit: str) -> list[Line]:
+    """Make every learner's cost of what is derived, and dashed what is expected; and the limit."""
+    _, x, rows = by_epoch(files)
     count = max((len(row.cost) for row in rows), default=0)
     lines = []
     for k in range(count):
         costs = [at(row.cost, k, Costs()) for row in rows]
-        for kind, text in (("derived", "read off"), ("expected", "expected")):
+        for kind, text in (("derived", "derived"), ("expected", "expected")):
             y = [value / 1e6 for value in values(costs, attrgetter(f"{kind}.{cost}"))]
             label = f"{text}, learner {k}" if count > 1 else text
             lines.append(Line(label, x, y, SERIES[k % len(SERIES)], kind == "expected"))
-    allowed = number(stage.setting(limit))
+    allowed = number(files.setting(limit))
     if lines and allowed is not None:
         lines.append(Line("limit", x, [allowed] * len(x), LIGHT["muted"], dashed=True))
     return lines
 
 
-def gradients(stage: Stage) -> Iterator[Drawn]:
+def gradients(files: RunFiles) -> Iterator[Drawn]:
     """Plot the norms of the terms that the alphas' gradient is a sum of."""
-    for level in dict.fromkeys(level for row in stage.epochs for level in row.gradient):
-        lines = keyed_lines(stage, terms(level))
-        yield from plot(f"Norms of the terms, level {level}", lines, timeline(stage)[0], log=True)
+    for level in dict.fromkeys(level for row in files.epochs for level in row.gradient):
+        lines = keyed_lines(files, terms(level))
+        yield from plot(f"Norms of the terms, level {level}", lines, timeline(files)[0], log=True)
 
 
 def terms(level: str) -> Callable[[StepRow], Mapping[str, float]]:
@@ -126,13 +126,13 @@ def terms(level: str) -> Callable[[StepRow], Mapping[str, float]]:
     return lambda row: row.gradient.get(level, {})
 
 
-def retrained(stage: Stage) -> Iterator[Drawn]:
+def retrained(files: RunFiles) -> Iterator[Drawn]:
     """Plot a retraining, with a line for every network of an ensemble."""
     losses, accuracies = [], []
-    along = by_epoch if stage.networks else timeline
-    for place, network in enumerate(stage.trainings):
+    along = by_epoch if files.networks else timeline
+    for place, network in enumerate(files.trainings):
         axis, x, rows = along(network)
-        name = f"member {place}" if stage.networks else "train"
+        name = f"member {place}" if files.networks else "train"
         colour = SERIES[place % len(SERIES)]
         losses.append(Line(name, x, values(rows, attrgetter("train_loss")), colour))
         accuracy = [100 * value for value in values(rows, attrgetter("train_accuracy"))]
@@ -141,18 +141,18 @@ def retrained(stage: Stage) -> Iterator[Drawn]:
     yield from plot("Training accuracy (%)", accuracies, axis)
 
 
-def settings(stage: Stage) -> list[tuple[str, str]]:
+def settings(files: RunFiles) -> list[tuple[str, str]]:
     """List all settings by dotted name."""
     return [
         (name, str(value).lower() if isinstance(value, bool) else str(value))
-        for name, value in dotted(stage.settings)
+        for name, value in dotted(files.settings)
         if name != "genotype"
     ]
 
 
-def sessions(stage: Stage) -> Iterator[dict[str, str]]:
+def sessions(files: RunFiles) -> Iterator[dict[str, str]]:
     """Say of every session when, how long and on what it ran."""
-    for session in stage.sessions:
+    for session in files.sessions:
         started = (session.started or "–").replace("T", " ").replace("+00:00", " UTC")
         epoch, step = ("–" if x is None else x for x in (session.from_epoch, session.from_step))
         versions, hardware = session.versions.items(), session.hardware.items()

@@ -1,4 +1,4 @@
-"""The evolution among a supernet's paths: how it went on, and what it had to choose from."""
+"""The evolution among a supernet's paths: its course, and what it had to choose from."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 
 from tutelage.report.figures.scatter import Limit, Points, scatter
 from tutelage.report.figures.theme import LIGHT, Drawn, drawn
-from tutelage.report.runs.read import Stage, number
+from tutelage.report.runs.read import RunFiles, number
 from tutelage.report.runs.scores import quantity_of
 from tutelage.report.sections.tiles import quantity
 
 COSTS = (
-    ("flops", "max_flops", "accuracy-flops", "multiply-adds"),
-    ("params", "max_params", "accuracy-params", "weights"),
+    ("flops", "max_flops", "accuracy-flops", "FLOPs"),
+    ("params", "max_params", "accuracy-params", "parameters"),
 )
 """A candidate's costs, settings that limit them, objectives that ask for few, names."""
 
@@ -32,13 +32,13 @@ class Scored(NamedTuple):
     flops: int
     encoding: tuple[int, ...]
     given: bool = False
-    """Whether the method gave it to the first generation; else it was drawn or bred."""
+    """Whether the method gave it to the first generation; else it was sampled or bred."""
 
 
-def candidates(stage: Stage) -> list[Scored]:
+def candidates(files: RunFiles) -> list[Scored]:
     """List what was scored, in order; rows without all numbers are left out."""
-    found, quantity = [], quantity_of(stage.scored)
-    for row in stage.scored:
+    found, quantity = [], quantity_of(files.scored)
+    for row in files.scored:
         score, encoding = quantity.of(row), tuple(row.encoding)
         if not (score is None or row.epoch is None or row.params is None or row.flops is None):
             given = row.given is True
@@ -62,22 +62,22 @@ def front(found: Sequence[Scored], cost: str) -> list[Scored]:
     return members
 
 
-def traded(stage: Stage) -> str:
+def traded(files: RunFiles) -> str:
     """Name the cost that accuracy was traded against; nothing where it was the only objective."""
-    asked = stage.setting("evolution", "objectives")
+    asked = files.setting("evolution", "objectives")
     return next((key for key, _, objectives, _ in COSTS if objectives == asked), "")
 
 
-def evolved(stage: Stage) -> Iterator[Drawn]:
+def evolved(files: RunFiles) -> Iterator[Drawn]:
     """Plot candidates by generation, and by what they cost."""
-    found, against = candidates(stage), traded(stage)
+    found, against = candidates(files), traded(files)
     if not found:
         return
-    scored = quantity_of(stage.scored).caption
+    scored = quantity_of(files.scored).caption
     caption = f"By generation: {scored}"
     yield drawn(caption, by_generation(found), caption)
     for cost, limit, _, name in COSTS:
-        allowed = number(stage.setting(limit))
+        allowed = number(files.setting(limit))
         if cost == (against or "flops") or allowed:
             caption = f"By {name}: {scored}"
             members = front(found, cost) if cost == against else []
@@ -93,7 +93,7 @@ def by_generation(found: Sequence[Scored]) -> Figure:
     most = 1
     for generation, group in groupby(found, key=attrgetter("generation")):
         each = list(group)
-        most = max(most, len(each))  # one on its way is as large as those before it
+        most = max(most, len(each))  # one in progress is as large as those before it
         x += [generation - 0.4 + 0.8 * (place + 0.5) / most for place in range(len(each))]
         means.append((generation, sum(c.score for c in each) / len(each)))
     y = [each.score for each in found]
@@ -153,9 +153,9 @@ def by_cost(
     )  # fmt: skip
 
 
-def front_rows(stage: Stage) -> list[tuple[str, ...]]:
+def front_rows(files: RunFiles) -> list[tuple[str, ...]]:
     """Give the members of the Pareto front, the best first."""
-    against, scored = traded(stage), quantity_of(stage.scored)
+    against, scored = traded(files), quantity_of(files.scored)
     return [
         (
             scored.written(each.score),
@@ -164,28 +164,28 @@ def front_rows(stage: Stage) -> list[tuple[str, ...]]:
             str(each.generation),
             " ".join(map(str, each.encoding)),
         )
-        for each in reversed(front(candidates(stage), against) if against else [])
+        for each in reversed(front(candidates(files), against) if against else [])
     ]
 
 
-FRONT = ("score", "multiply-adds", "weights", "generation", "encoding")
+FRONT = ("score", "FLOPs", "weights", "generation", "encoding")
 """The columns of `front_rows`."""
 
 
-def progress(stage: Stage) -> str:
+def progress(files: RunFiles) -> str:
     """Say how far the evolution is."""
-    found, generations = candidates(stage), stage.setting("evolution", "generations")
-    done = stage.epochs_done
+    found, generations = candidates(files), files.setting("evolution", "generations")
+    done = files.epochs_done
     return f"{done} of {generations} generations, {len(found)} architectures scored"
 
 
-def said(stage: Stage) -> str:
+def described(files: RunFiles) -> str:
     """Say what was found, and when."""
-    found, scored = candidates(stage), quantity_of(stage.scored)
-    chosen = best(found, traded(stage))
+    found, scored = candidates(files), quantity_of(files.scored)
+    chosen = best(found, traded(files))
     if chosen is None:
         return "No architecture is scored yet."
-    text = f"{progress(stage)}. By {scored.name} the best has {scored.written(chosen.score)}"
+    text = f"{progress(files)}. By {scored.name} the best has {scored.written(chosen.score)}"
     first = [each for each in found if each.generation == 0]
     text += f" and is from generation {chosen.generation}"
     if chosen.generation == 0 or not first:

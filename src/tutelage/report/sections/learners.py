@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tutelage.report.figures.draw import cell_figure
 from tutelage.report.figures.layout import cell_name
 from tutelage.report.figures.theme import Drawn, drawn
-from tutelage.report.runs.read import Stage
+from tutelage.report.runs.read import RunFiles
 from tutelage.report.sections.alphas import Course, courses, derived, heat_maps
 from tutelage.spaces.genotype import Genotype
 
@@ -41,13 +41,13 @@ def cells(genotype: Genotype | None) -> list[Drawn]:
     return [drawn("", cell_figure(genotype, [group]), cell_name(group)) for group in genotype.cells]
 
 
-def learners(stage: Stage, kept: int | None) -> Iterator[Learner]:
+def learners(files: RunFiles, kept: int | None) -> Iterator[Learner]:
     """Give every learner's heat maps, and its cells unless they head the page, kept one first."""
-    history = courses(stage)
+    history = courses(files)
     found = sorted({learner for learner, _ in history}, key=lambda each: (each != kept, each))
     for learner in found:
-        on_top = stage.genotype is not None and (learner == kept or len(found) == 1)
-        genotype = stage.genotype if on_top else derived(stage.last, learner)
+        on_top = files.genotype is not None and (learner == kept or len(found) == 1)
+        genotype = files.genotype if on_top else derived(files.last, learner)
         mine = [phases for (each, _), phases in history.items() if each == learner]
         shown = [] if on_top else cells(genotype)
         title = f"Learner {learner}" + (", kept" if learner == kept else "")

@@ -1,4 +1,4 @@
-"""How often each operation was drawn: the sampler's marginals, over all epochs."""
+"""How often each operation was sampled: the sampler's marginals, over all epochs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from tutelage.records.rows import EpochRow
 from tutelage.report.figures.layout import cell_name, short_name
 from tutelage.report.figures.theme import LIGHT, canvas, styled
-from tutelage.report.runs.read import Stage, at
+from tutelage.report.runs.read import RunFiles, at
 
 LEFT, TOP, ROW, BOTTOM = 92.0, 24.0, 19.0, 16.0
 """Room for names and for the scale, height of an operation, and room for numbers, in points."""
@@ -32,20 +32,21 @@ EXACT = 1e-5
 
 @dataclass(frozen=True)
 class Marginals:
-    """What was drawn on the edges of a group."""
+    """What was sampled on the edges of a group."""
 
     group: str
     operations: tuple[str, ...]
     """Every operation that some edge has."""
     shares: np.ndarray
-    """Of the draws of an edge, (ops, edges); NaN where it cannot draw the operation, or drew none.
+    """Of the samples of an edge, (ops, edges); NaN where it cannot sample the operation, or drew
+    none.
     """
-    draws: np.ndarray
-    """How many draws those are, (edges,); 0 where nothing says so."""
+    samples: np.ndarray
+    """How many samples those are, (edges,); 0 where nothing says so."""
 
     @property
     def uniform(self) -> np.ndarray:
-        """The share of each operation were all drawn equally often, (edges,); NaN of no draws."""
+        """Each operation's share if all were sampled equally often, (edges,); NaN: no samples."""
         known = np.isfinite(self.shares)
         return 1 / np.where(known.any(0), known.sum(0), np.nan)
 
@@ -56,15 +57,15 @@ class Marginals:
 
     @property
     def chance(self) -> float | None:
-        """The mean deviation, either way, that independent uniform draws leave; None: unknown.
+        """The mean deviation, either way, that independent uniform samples leave; None: unknown.
 
-        A share of n draws has the variance p (1 - p) / n, and a normal variable deviates by
+        A share of n samples has the variance p (1 - p) / n, and a normal variable deviates by
         sqrt(2 / pi) standard deviations in the mean.
         """
-        if not self.draws.all():
+        if not self.samples.all():
             return None
         p, known = self.uniform, np.isfinite(self.shares)
-        spread = np.sqrt(2 / np.pi * p * (1 - p) / self.draws)
+        spread = np.sqrt(2 / np.pi * p * (1 - p) / self.samples)
         return float(np.broadcast_to(spread, known.shape)[known].mean())
 
     def edge(self, place: int) -> str:
@@ -73,11 +74,11 @@ class Marginals:
             return f"layer {place + 1}"
         return f"edge {place + 1} of the {cell_name(self.group)}"
 
-    def said(self) -> str:
-        """Say how far the draws are from uniform."""
+    def described(self) -> str:
+        """Say how far the samples are from uniform."""
         apart = np.abs(self.deviations)
         if np.nanmax(apart) < EXACT:
-            return "Every operation was drawn as often as every other, to the draw."
+            return "Every operation was sampled exactly as often as every other."
         operation, edge = np.unravel_index(np.nanargmax(apart), apart.shape)
         where = f"{short_name(self.operations[operation])} in {self.edge(int(edge))}"
         text = (
@@ -86,28 +87,28 @@ class Marginals:
         )
         if self.chance is None:
             return f"{text}."
-        few, many = int(self.draws.min()), int(self.draws.max())
+        few, many = int(self.samples.min()), int(self.samples.max())
         count = f"{few:,}" if few == many else f"{few:,} to {many:,}"
         kind = "a layer" if self.group == "chain" else "an edge"
-        return f"{text}; {count} independent draws {kind} would leave {100 * self.chance:.2f}."
+        return f"{text}; {count} independent samples {kind} would leave {100 * self.chance:.2f}."
 
 
-def marginals(stage: Stage) -> Iterator[Marginals]:
-    """Sum up what was drawn in all epochs, for every supernet and group."""
-    rows = [row for row in stage.epochs if row.drawn]
-    supernets = min((len(row.drawn) for row in rows), default=0)
+def marginals(files: RunFiles) -> Iterator[Marginals]:
+    """Sum up what was sampled in all epochs, for every supernet and group."""
+    rows = [row for row in files.epochs if row.sampled]
+    supernets = min((len(row.sampled) for row in rows), default=0)
     for k in range(supernets):
-        for group, last in rows[-1].drawn[k].items():
+        for group, last in rows[-1].sampled[k].items():
             shape = _shape(last)
-            parts = [row for row in rows if _shape(row.drawn[k].get(group, [])) == shape]
+            parts = [row for row in rows if _shape(row.sampled[k].get(group, [])) == shape]
             if shape is None:
                 continue
-            shares = np.array([row.drawn[k][group] for row in parts], dtype=float)
-            draws = np.array([_draws(row, k, group, len(last)) for row in parts])
-            weights = draws if draws.any() else shares.any(-1).astype(float)
+            shares = np.array([row.sampled[k][group] for row in parts], dtype=float)
+            samples = np.array([_samples(row, k, group, len(last)) for row in parts])
+            weights = samples if samples.any() else shares.any(-1).astype(float)
             total = (shares * weights[:, :, None]).sum(0)
             names = _names(rows[-1], k, group, shape)
-            yield _placed(group, names, total, draws.sum(0))
+            yield _placed(group, names, total, samples.sum(0))
 
 
 def _shape(shares: Sequence[Sequence[float]]) -> tuple[int, int] | None:
@@ -116,8 +117,8 @@ def _shape(shares: Sequence[Sequence[float]]) -> tuple[int, int] | None:
     return (len(shares), counts.pop()) if len(counts) == 1 else None
 
 
-def _draws(row: EpochRow, k: int, group: str, edges: int) -> list[float]:
-    found = at(row.draws, k, {}).get(group, [])  # none: a run of before rows said so
+def _samples(row: EpochRow, k: int, group: str, edges: int) -> list[float]:
+    found = at(row.samples, k, {}).get(group, [])  # none: an early 0.1 did not log it
     return found if len(found) == edges else [0.0] * edges
 
 
@@ -131,9 +132,9 @@ def _names(row: EpochRow, k: int, group: str, shape: tuple[int, int]) -> list[li
 
 
 def _placed(
-    group: str, names: Sequence[Sequence[str]], total: np.ndarray, draws: np.ndarray
+    group: str, names: Sequence[Sequence[str]], total: np.ndarray, samples: np.ndarray
 ) -> Marginals:
-    """Bring all edges under the same operations; leave out `none` where no draw can be it."""
+    """Bring all edges under the same operations; leave out `none` where no sample can be it."""
     operations = list(dict.fromkeys(name for each in names for name in each))
     pairs = [pair for edge in zip(names, total, strict=True) for pair in zip(*edge, strict=True)]
     if not any(count for name, count in pairs if name == "none"):
@@ -143,7 +144,7 @@ def _placed(
         for name, count in zip(each, counts, strict=True):
             if name in operations and counts.any():
                 shares[operations.index(name), edge] = count / counts.sum()
-    return Marginals(group, tuple(operations), shares, draws)
+    return Marginals(group, tuple(operations), shares, samples)
 
 
 def drawn_map(found: Marginals) -> Figure:
@@ -183,5 +184,5 @@ def _draw_scale(axes: Axes, most: float) -> None:
     for place, (part, text) in enumerate(((-1, "less"), (1, "more"))):
         x = LEFT + 120 * place
         _shade(axes, (x, 4), (12, 9), part)
-        said = f"{100 * most:.1f} points {text}"
-        axes.text(x + 17, 8.5, said, size=8, va="center", color=LIGHT["muted"])
+        described = f"{100 * most:.1f} points {text}"
+        axes.text(x + 17, 8.5, described, size=8, va="center", color=LIGHT["muted"])

@@ -1,4 +1,4 @@
-"""What a search was watched for: signs of collapse, and what a benchmark knows."""
+"""The diagnostics of a search, and what a benchmark knows of its architectures."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from tutelage.report.figures.layout import cell_name
 from tutelage.report.figures.plots import Line, by_epoch, plot, values
 from tutelage.report.figures.theme import SERIES, Drawn
 from tutelage.report.runs.benchmarks import Benchmark
-from tutelage.report.runs.read import Stage, at, number
+from tutelage.report.runs.read import RunFiles, at, number
 
 QUANTITIES = (
     ("skips", "Skip connections of every cell", (0.0, 3.0)),
-    ("entropy", "Entropy of the mix (1: undecided, 0: decided)", (0.0, 1.0)),
+    ("entropy", "Entropy of the architecture weights (1: undecided, 0: decided)", (0.0, 1.0)),
     ("alignment", "Layer alignment", (-0.1, 0.1)),
     ("eigenvalue", "Dominant eigenvalue of the validation loss in the alphas", (0.0, 0.0)),
     ("sharpness", "Sharpness: rise of the validation loss beside the alphas", (0.0, 0.0)),
-    ("gap", "Discretisation gap: accuracy of the mix less that of what is read off", (0.0, 0.0)),
+    (
+        "gap",
+        "Discretisation gap: accuracy of the supernet less that of the derived architecture",
+        (0.0, 0.0),
+    ),
 )
 """Entries of `collapse` in metrics.jsonl, captions, and heights that are always shown."""
 
@@ -26,22 +30,22 @@ COUNTED = ("one_hot_accuracy",)
 """Entries that have no plot of their own."""
 
 
-def collapse(stage: Stage) -> Iterator[Drawn]:
+def collapse(files: RunFiles) -> Iterator[Drawn]:
     """Plot whatever was measured of learners: a colour a learner, dashes for `reduce`.
 
     What has no caption here, since a user's monitor measured it, has its own name as one.
     """
-    axis, _, rows = by_epoch(stage)
+    axis, _, rows = by_epoch(files)
     known = {quantity for quantity, *_ in QUANTITIES} | set(COUNTED)
     others = dict.fromkeys(name for row in rows for each in row.collapse for name in each)
     more = [(name, name, (0.0, 0.0)) for name in others if name not in known]
     for quantity, caption, shown in (*QUANTITIES, *more):
-        yield from plot(caption, sign_lines(stage, quantity), axis, shown=shown)
+        yield from plot(caption, diagnostic_lines(files, quantity), axis, shown=shown)
 
 
-def sign_lines(stage: Stage, quantity: str) -> list[Line]:
+def diagnostic_lines(files: RunFiles, quantity: str) -> list[Line]:
     """Make a line for every learner, and for every cell where the quantity is of cells."""
-    _, x, rows = by_epoch(stage)
+    _, x, rows = by_epoch(files)
     count = max((len(row.collapse) for row in rows), default=0)
     lines = []
     for k in range(count):
@@ -59,13 +63,13 @@ def sign_lines(stage: Stage, quantity: str) -> list[Line]:
     return lines
 
 
-def warnings(stage: Stage) -> list[tuple[str, str]]:
+def warnings(files: RunFiles) -> list[tuple[str, str]]:
     """List the plain warnings and the epochs that they stand in, a sentence once a stretch."""
     found: list[tuple[str, list[float]]] = []
-    _, x, rows = by_epoch(stage)
+    _, x, rows = by_epoch(files)
     for epoch, row in zip(x, rows, strict=True):
         for sentence in row.warnings or ():
-            going = (each for said, each in found if said == sentence and each[-1] == epoch - 1)
+            going = (each for other, each in found if other == sentence and each[-1] == epoch - 1)
             epochs = next(going, None)
             if epochs:
                 epochs.append(epoch)
@@ -78,18 +82,18 @@ def _stretch(epochs: list[float]) -> str:
     return f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {epochs[0]} to {epochs[-1]}"
 
 
-def table_plots(stage: Stage) -> Iterator[Drawn]:
-    """Plot the true accuracy, and the rank, of what would be read off after every epoch."""
-    axis, count = by_epoch(stage)[0], stage.benchmark.count
-    for key, data in stage.benchmark.tests.items():
-        yield from plot(f"{data}: test accuracy (%)", table_lines(stage, key), axis)
+def table_plots(files: RunFiles) -> Iterator[Drawn]:
+    """Plot the true accuracy, and the rank, of what would be derived after every epoch."""
+    axis, count = by_epoch(files)[0], files.benchmark.count
+    for key, data in files.benchmark.tests.items():
+        yield from plot(f"{data}: test accuracy (%)", table_lines(files, key), axis)
     caption = f"Rank of {count:,} on CIFAR-10 (1: best)"
-    yield from plot(caption, table_lines(stage, "rank"), axis, log=True, shown=(1, count))
+    yield from plot(caption, table_lines(files, "rank"), axis, log=True, shown=(1, count))
 
 
-def table_lines(stage: Stage, key: str) -> list[Line]:
+def table_lines(files: RunFiles, key: str) -> list[Line]:
     """Make a line for every learner of what the table says."""
-    _, x, rows = by_epoch(stage)
+    _, x, rows = by_epoch(files)
     count = max((len(row.table) for row in rows), default=0)
     return [
         Line(_learner(k, count), x, values(rows, answered(k, key)), SERIES[k % len(SERIES)])
@@ -102,19 +106,19 @@ def answered(k: int, key: str) -> Callable[[EpochRow], float | None]:
     return lambda row: at(row.table, k, {}).get(key)
 
 
-def table_header(stage: Stage) -> tuple[str, ...]:
+def table_header(files: RunFiles) -> tuple[str, ...]:
     """Name the columns of `table_rows`."""
-    return ("architecture", *stage.benchmark.tests.values(), "rank by CIFAR-10")
+    return ("architecture", *files.benchmark.tests.values(), "rank by CIFAR-10")
 
 
-def table_rows(stage: Stage, kept: int | None) -> list[tuple[str, ...]]:
+def table_rows(files: RunFiles, kept: int | None) -> list[tuple[str, ...]]:
     """Give, for every learner, its name, accuracies and rank at the epoch that counts."""
     rows = []
-    for k, answer in enumerate(stage.answers):
+    for k, answer in enumerate(files.answers):
         name = f"learner {k}" + (", kept" if k == kept else "")
-        name = "found by evolution" if stage.sampled else name
-        figures = (figure(answer, key) for key in stage.benchmark.tests)
-        rows.append((name, *figures, rank(answer, stage.benchmark)))
+        name = "found by evolution" if files.sampled else name
+        figures = (figure(answer, key) for key in files.benchmark.tests)
+        rows.append((name, *figures, rank(answer, files.benchmark)))
     return rows
 
 

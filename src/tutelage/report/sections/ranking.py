@@ -9,16 +9,16 @@ from tutelage.records.rows import Candidate, RankingScores
 from tutelage.report.figures.scatter import Points, scatter
 from tutelage.report.figures.theme import LIGHT, Drawn, drawn
 from tutelage.report.runs.benchmarks import Benchmark
-from tutelage.report.runs.read import Stage, number
+from tutelage.report.runs.read import RunFiles, number
 from tutelage.report.runs.scores import quantity_of
 from tutelage.report.runs.tables import NOTHING
 
-HEADER = ("", "the supernet", "multiply-adds alone")
+HEADER = ("", "the supernet", "FLOPs alone")
 """What ranks: the columns of `figures`."""
 
 
 class Pair(NamedTuple):
-    """An architecture that was drawn at random."""
+    """An architecture that was sampled at random."""
 
     scored: float
     """Accuracy in the supernet in percent, or the method's own score."""
@@ -26,18 +26,18 @@ class Pair(NamedTuple):
     """The table's accuracy, percent."""
 
 
-def pairs(stage: Stage) -> list[Pair]:
+def pairs(files: RunFiles) -> list[Pair]:
     """List what is scored so far and known to the table."""
-    key = stage.benchmark.ranked_by
-    rows = stage.ranking.scored if stage.ranking else []
+    key = files.benchmark.ranked_by
+    rows = files.ranking.scored if files.ranking else []
     scored = quantity_of(rows)
     both = [(scored.of(row), number(row.table.get(key))) for row in rows]
     return [Pair(x, y) for x, y in both if x is not None and y is not None]
 
 
-def compared(stage: Stage) -> RankingScores | None:
+def agreement(files: RunFiles) -> RankingScores | None:
     """Give the figures of the ranking; None before the search has ended."""
-    found = [row.ranking for row in stage.ends if row.ranking]
+    found = [row.ranking for row in files.ends if row.ranking]
     return found[-1] if found else None
 
 
@@ -50,28 +50,28 @@ def apart(found: list[Pair], top: int) -> tuple[list[Pair], list[Pair]]:
     return order[:top], order[top:]
 
 
-def ranked(stage: Stage) -> Iterator[Drawn]:
+def ranked(files: RunFiles) -> Iterator[Drawn]:
     """Plot true accuracy against accuracy in the supernet."""
-    found, scores = pairs(stage), compared(stage)
+    found, scores = pairs(files), agreement(files)
     if not found:
         return
     top = (scores.top if scores else 0) or 0
     first, rest = apart(found, top)
     kinds = [
-        Points("drawn at random", *_columns(rest), LIGHT["slate"], 22.0, alpha=0.6),
+        Points("sampled at random", *_columns(rest), LIGHT["slate"], 22.0, alpha=0.6),
         Points(f"the supernet’s first {top}", *_columns(first), LIGHT["blue"], 22.0),
-        Points("found by evolution", *_columns(_found(stage)), LIGHT["vermilion"], 80.0, ring=True),
+        Points("found by evolution", *_columns(_found(files)), LIGHT["vermilion"], 80.0, ring=True),
     ]
-    data = stage.benchmark.tests[stage.benchmark.ranked_by]
-    scored = quantity_of(stage.ranking.scored if stage.ranking else []).caption
+    data = files.benchmark.tests[files.benchmark.ranked_by]
+    scored = quantity_of(files.ranking.scored if files.ranking else []).caption
     caption = f"True accuracy on {data} (%), by {scored}"
     shown = [each for each in kinds if len(each.x)]
     yield drawn(caption, scatter(shown, scored), caption)
 
 
-def figures(stage: Stage) -> list[tuple[str, ...]]:
-    """Give what ranking by the supernet is worth, and by multiply-adds alone."""
-    found = compared(stage)
+def figures(files: RunFiles) -> list[tuple[str, ...]]:
+    """Give what ranking by the supernet is worth, and by FLOPs alone."""
+    found = agreement(files)
     if not found:
         return []
     by_cost = found.by_flops or RankingScores()
@@ -92,21 +92,21 @@ def figures(stage: Stage) -> list[tuple[str, ...]]:
 
 
 def baseline(benchmark: Benchmark) -> str:
-    """Say how well multiply-adds alone rank all architectures of a benchmark."""
-    if not benchmark.by_multiply_adds:
+    """Say how well FLOPs alone rank all architectures of a benchmark."""
+    if not benchmark.by_flops:
         return ""
     return (
-        f"Over all {benchmark.count:,} architectures of {benchmark.title}, multiply-adds alone "
-        f"reach a tau of {benchmark.by_multiply_adds:.2f}: what a supernet reaches beyond that is "
+        f"Over all {benchmark.count:,} architectures of {benchmark.title}, FLOPs alone "
+        f"reach a tau of {benchmark.by_flops:.2f}: what a supernet reaches beyond that is "
         "its own."
     )
 
 
-def _found(stage: Stage) -> list[Pair]:
+def _found(files: RunFiles) -> list[Pair]:
     """Give the architecture that the evolution found, where the table knows it."""
-    found = [row.evolution or Candidate() for row in stage.ends]
+    found = [row.evolution or Candidate() for row in files.ends]
     scored = [quantity_of(found).of(row) for row in found]
-    true = [number(answer.get(stage.benchmark.ranked_by)) for answer in stage.answers]
+    true = [number(answer.get(files.benchmark.ranked_by)) for answer in files.answers]
     both = zip(scored[-1:], true[-1:], strict=False)
     return [Pair(x, y) for x, y in both if x is not None and y is not None]
 

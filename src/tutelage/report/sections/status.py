@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tutelage.report.runs.read import Record, Stage, number
+from tutelage.report.runs.read import Record, RunFiles, number
 from tutelage.report.sections.evolution import progress
 from tutelage.report.sections.tiles import percent
 
@@ -39,16 +39,16 @@ def status(record: Record) -> str:
     return sentence[0].upper() + sentence[1:]
 
 
-def _sampled(stage: Stage) -> Iterator[str]:
+def _sampled(files: RunFiles) -> Iterator[str]:
     """Say how far ranking and evolution are, where there are any."""
-    if stage.ranking and not stage.ranking.epochs_done:
-        scored, asked = len(stage.ranking.scored), stage.setting("ranked")
+    if files.ranking and not files.ranking.epochs_done:
+        scored, asked = len(files.ranking.scored), files.setting("ranked")
         yield f"ranking in progress, {scored} of {asked} architectures"
-    if stage.evolution:
-        yield ("evolution: " if stage.ends else "evolution in progress, ") + progress(
-            stage.evolution
+    if files.evolution:
+        yield ("evolution: " if files.ends else "evolution in progress, ") + progress(
+            files.evolution
         )
-    elif stage.sampled and not stage.ranking and stage.epochs_done == stage.setting("epochs"):
+    elif files.sampled and not files.ranking and files.epochs_done == files.setting("epochs"):
         yield "its paths are not ranked or evolved yet"
 
 
@@ -61,14 +61,14 @@ def quick(record: Record) -> Iterator[str]:
         )
 
 
-def stopped(stage: Stage) -> str:
+def stopped(files: RunFiles) -> str:
     """Say why a search stopped early and what it keeps; nothing where it did not."""
-    if not (stage.stopped and stage.last):
+    if not (files.stopped and files.last):
         return ""
-    last = f", not that of the last epoch, {stage.epochs[-1].epoch}"
-    rest = last if stage.kept_earlier else ", the last"
-    kept = f"The architecture of epoch {stage.last.epoch} is kept{rest}."
-    return f"Stopped early: {stage.stopped.reason}. {kept}"
+    last = f", not that of the last epoch, {files.epochs[-1].epoch}"
+    rest = last if files.kept_earlier else ", the last"
+    kept = f"The architecture of epoch {files.last.epoch} is kept{rest}."
+    return f"Stopped early: {files.stopped.reason}. {kept}"
 
 
 def provenance(record: Record) -> str:
@@ -86,8 +86,8 @@ def provenance(record: Record) -> str:
     loss, accuracy = number(about.valid_loss), number(about.valid_accuracy)
     if loss is None or accuracy is None:
         return origin
-    marks = f"validation loss {loss:.4f}, validation accuracy {percent(accuracy)}"
-    return f"{origin}, whose supernet ended with {marks}"
+    scores = f"validation loss {loss:.4f}, validation accuracy {percent(accuracy)}"
+    return f"{origin}, whose supernet ended with {scores}"
 
 
 def _of(done: int, total: Any) -> str:

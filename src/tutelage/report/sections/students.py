@@ -9,7 +9,7 @@ from operator import attrgetter
 from tutelage.records.rows import EpochRow
 from tutelage.report.figures.plots import Axis, Line, Mark, by_epoch, plot, values
 from tutelage.report.figures.theme import LIGHT, SERIES, Drawn
-from tutelage.report.runs.read import Stage, number
+from tutelage.report.runs.read import RunFiles, number
 from tutelage.report.runs.tables import NOTHING
 
 HALVES = (("probe", "validation images"), ("teaching", "training batches"))
@@ -18,12 +18,12 @@ HALVES = (("probe", "validation images"), ("teaching", "training batches"))
 HEADER = ("on", "students", "teacher", "gap in points", "distance of logits")
 
 
-def students(stage: Stage) -> Iterator[Drawn]:
+def students(files: RunFiles) -> Iterator[Drawn]:
     """Plot accuracies (EnNAS, Figure 1) with the gap shaded, and the distance of logits (2)."""
-    axis, x, _ = by_epoch(stage)
-    axis = Axis(axis.name, (*axis.marks, *taught_from(stage)))
+    axis, x, _ = by_epoch(files)
+    axis = Axis(axis.name, (*axis.marks, *taught_from(files)))
     accuracies = [
-        Line(whose, x, [100 * y for y in measured(stage.epochs, "probe", key)], colour)
+        Line(whose, x, [100 * y for y in measured(files.epochs, "probe", key)], colour)
         for whose, key, colour in (
             ("teacher", "teacher_accuracy", SERIES[1]),
             ("students, mean", "students_accuracy", SERIES[0]),
@@ -41,7 +41,7 @@ def students(stage: Stage) -> Iterator[Drawn]:
             Line(
                 where,
                 x,
-                [scale * y for y in measured(stage.epochs, half, key)],
+                [scale * y for y in measured(files.epochs, half, key)],
                 SERIES[0],
                 half != "probe",
             )
@@ -55,24 +55,24 @@ def measured(rows: Sequence[EpochRow], half: str, key: str) -> list[float]:
     return values(rows, attrgetter(f"{half}.{key}"))
 
 
-def taught_from(stage: Stage) -> Iterator[Mark]:
+def taught_from(files: RunFiles) -> Iterator[Mark]:
     """Mark where the method begins to teach, where it waits."""
-    share, epochs = number(stage.setting("method", "warmup")), number(stage.setting("epochs"))
+    share, epochs = number(files.setting("method", "warmup")), number(files.setting("epochs"))
     if share and epochs and share < 1:
         yield Mark(math.ceil(share * epochs) - 0.5, "teaching begins", LIGHT["muted"])
 
 
-def teacher(stage: Stage) -> str:
+def teacher(files: RunFiles) -> str:
     """Say who teaches the students, as the run has logged it; nothing where nobody does."""
-    return (stage.epochs[-1].taught_by if stage.epochs else None) or ""
+    return (files.epochs[-1].taught_by if files.epochs else None) or ""
 
 
-def at_the_end(stage: Stage) -> list[tuple[str, ...]]:
+def at_the_end(files: RunFiles) -> list[tuple[str, ...]]:
     """Give accuracies, gap and distance of the last epoch, on either half of the images.
 
     Nothing where no teacher was asked.
     """
-    last, rows = stage.epochs[-1:], []
+    last, rows = files.epochs[-1:], []
     for half, where in HALVES:
         taught, teacher, gap, distance = (
             measured(last, half, key)[0] if last else math.nan

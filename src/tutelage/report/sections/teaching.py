@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from tutelage.records.rows import EpochRow, Matrix
 from tutelage.report.figures.plots import Line, by_epoch, learner, plot, values
 from tutelage.report.figures.theme import LIGHT, SERIES, Drawn, canvas, drawn, styled
-from tutelage.report.runs.read import Stage, at
+from tutelage.report.runs.read import RunFiles, at
 from tutelage.report.runs.tables import NOTHING, Statistic
 
 PAIRS = (
@@ -21,7 +21,7 @@ PAIRS = (
     ("transfer", "Transfer loss", "", 1e-3),
     ("attention", "Attention", "", 1.0),
 )
-"""Matrices of `Teaching`, names, remarks, and what plots reach at least."""
+"""Matrices of `Teaching`, names, notes, and what plots reach at least."""
 
 LABELS = (
     ("label_accuracy", "Accuracy of the labels that every learner gives (%)", 100.0),
@@ -36,33 +36,33 @@ LEFT, TOP, WIDTH, HEIGHT = 62.0, 22.0, 400.0, 48.0
 """Room for names, width of a matrix, as of a plot, and height of its cells, in points."""
 
 
-def teaching(stage: Stage) -> Iterator[Drawn]:
+def teaching(files: RunFiles) -> Iterator[Drawn]:
     """Draw whatever was measured of what learners do to one another."""
-    axis, x, rows = by_epoch(stage)
-    for what, name, remark, high in PAIRS:
-        taught = pair_lines(stage, what)
+    axis, x, rows = by_epoch(files)
+    for what, name, note, high in PAIRS:
+        taught = pair_lines(files, what)
         lines = [line for each in taught for line in each]
         shown = 0.0, max([high, *(y for line in lines for y in line.y if math.isfinite(y))])
         if len(taught) <= TOGETHER:
-            yield from plot(f"{name} of every pair{remark}", lines, axis, shown=shown)
+            yield from plot(f"{name} of every pair{note}", lines, axis, shown=shown)
         else:
             for k, each in enumerate(taught):
-                yield from plot(f"{name} of learner {k}{remark}", each, axis, shown=shown)
-        mean = mean_matrix(stage, what)
+                yield from plot(f"{name} of learner {k}{note}", each, axis, shown=shown)
+        mean = mean_matrix(files, what)
         if np.isfinite(mean).any():
             caption = f"Mean {name.lower()} over all epochs"
             yield drawn(caption, matrix(mean), caption)
-    for mark, caption, scale in LABELS:
-        yield from plot(caption, label_lines(stage, mark, scale), axis)
+    for quantity, caption, scale in LABELS:
+        yield from plot(caption, label_lines(files, quantity, scale), axis)
     agreement = [100 * value for value in values(rows, attrgetter("teaching.agreement"))]
     yield from plot(
         "Images on which two learners agree (%)", [Line("", x, agreement, SERIES[0])], axis
     )
 
 
-def pair_lines(stage: Stage, what: str) -> list[list[Line]]:
+def pair_lines(files: RunFiles, what: str) -> list[list[Line]]:
     """Make for every learner a line for each of its peers, in the peer's colour."""
-    _, x, rows = by_epoch(stage)
+    _, x, rows = by_epoch(files)
     count = _count(rows, what)
     return [
         [
@@ -80,16 +80,16 @@ def pair_lines(stage: Stage, what: str) -> list[list[Line]]:
     ]
 
 
-def label_lines(stage: Stage, mark: str, scale: float) -> list[Line]:
+def label_lines(files: RunFiles, quantity: str, scale: float) -> list[Line]:
     """Make a line for every learner of what its labels are like."""
-    _, x, rows = by_epoch(stage)
+    _, x, rows = by_epoch(files)
     count = max((len(row.learners) for row in rows), default=0)
     scores = [[learner(row, k) for row in rows] for k in range(count)]
     return [
         Line(
             f"learner {k}",
             x,
-            [scale * value for value in values(each, attrgetter(mark))],
+            [scale * value for value in values(each, attrgetter(quantity))],
             SERIES[k % len(SERIES)],
         )
         for k, each in enumerate(scores)
@@ -101,9 +101,9 @@ def entries(rows: Sequence[EpochRow], what: str, k: int, j: int) -> list[float]:
     return values(rows, lambda row: at(at(_matrix(row, what), k, []), j, None))
 
 
-def mean_matrix(stage: Stage, what: str) -> np.ndarray:
+def mean_matrix(files: RunFiles, what: str) -> np.ndarray:
     """Average over the epochs that have it, (learners, peers); NaN: never, or only of oneself."""
-    rows = stage.epochs
+    rows = files.epochs
     count = _count(rows, what)
     mean = np.full((count, count), math.nan)
     for k, j in np.ndindex(mean.shape):
@@ -135,9 +135,9 @@ def matrix(mean: np.ndarray) -> Figure:
     return figure
 
 
-def first_stage(stage: Stage, kept: int | None) -> list[tuple[str, ...]]:
+def first_stage(files: RunFiles, kept: int | None) -> list[tuple[str, ...]]:
     """Give every learner's accuracy alone and taught; nothing where none has a first stage."""
-    ends = stage.ends
+    ends = files.ends
     count = max((len(row.learners) for row in ends), default=0)
     rows: list[tuple[str, ...]] = []
     for k in range(count):

@@ -24,7 +24,7 @@ class Tile:
 
     name: str
     value: str
-    remark: str
+    note: str
     result: bool = False
     """Whether it is what the run was for."""
 
@@ -38,25 +38,25 @@ def tiles(record: Record) -> Iterator[Tile]:
         answer, benchmark = record.answer, record.search.benchmark
         for key, data in benchmark.tests.items():
             ranked = key == benchmark.ranked_by
-            remark = f"rank {rank(answer, benchmark)}" if ranked else f"of {benchmark.title}"
-            yield Tile(f"{data} test", figure(answer, key), remark, result=ranked)
+            note = f"rank {rank(answer, benchmark)}" if ranked else f"of {benchmark.title}"
+            yield Tile(f"{data} test", figure(answer, key), note, result=ranked)
     if (correlation := tau(record)) is not None:
         yield Tile("Kendall’s tau", f"{correlation:.2f}".replace("-", "−"), "supernet and truth")
     yield from _costs(record)
     if (right := students_accuracy(record)) is not None:
         more = gap(record)
-        remark = "sampled paths, validation data"
+        note = "sampled paths, validation data"
         if more is not None:
-            remark += f"; gap to the teacher {100 * more:.2f} points".replace("-", "−")
-        yield Tile("students’ accuracy", percent(right), remark)
+            note += f"; gap to the teacher {100 * more:.2f} points".replace("-", "−")
+        yield Tile("students’ accuracy", percent(right), note)
     if record.valid_accuracy is not None:
         alone = "supernet, end of search" if record.kept is None else f"learner {record.kept}, kept"
         yield Tile("valid accuracy", percent(record.valid_accuracy), record.ensemble or alone)
-    for name, stage in record.stages:
-        if stage.seconds is not None:
-            count = len(stage.sessions)
-            remark = "in one session" if count == 1 else f"in {count} sessions"
-            yield Tile(f"{name} time", duration(stage.seconds), remark)
+    for name, files in record.run_files:
+        if files.seconds is not None:
+            count = len(files.sessions)
+            note = "in one session" if count == 1 else f"in {count} sessions"
+            yield Tile(f"{name} time", duration(files.seconds), note)
 
 
 def _tested(record: Record) -> Iterator[Tile]:
@@ -64,20 +64,20 @@ def _tested(record: Record) -> Iterator[Tile]:
     retraining, result = record.retraining, record.result
     if retraining and result and record.test_error is not None:
         epochs = retraining.epochs_done if result.epochs is None else result.epochs
-        remark = f"after {epochs} epochs of training"
+        note = f"after {epochs} epochs of training"
         if record.members:
             own = ", ".join(percent(each) for each in result.ensemble)
-            remark = f"of the ensemble, {remark} of each network; by themselves {own}"
-        yield Tile("test error", percent(record.test_error), remark, True)
+            note = f"of the ensemble, {note} of each network; by themselves {own}"
+        yield Tile("test error", percent(record.test_error), note, True)
 
 
 def _costs(record: Record) -> Iterator[Tile]:
-    """Give the weights and multiply-adds of the final network."""
+    """Give the parameters and FLOPs of the final network."""
     whose = "of all networks, " if record.members else ""
     if (count := params(record)) is not None:
-        yield Tile("weights", quantity(count), f"{whose}without auxiliary head")
+        yield Tile("parameters", quantity(count), f"{whose}without auxiliary head")
     if (count := flops(record)) is not None:
-        yield Tile("multiply-adds", quantity(count), f"{whose}one image")
+        yield Tile("FLOPs", quantity(count), f"{whose}one image")
 
 
 def percent(fraction: float) -> str:

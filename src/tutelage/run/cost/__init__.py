@@ -1,1 +1,1 @@
-"""What a network costs: weights and multiply-adds, choice by choice, and budgets of them."""
+"""What a network costs: parameters and FLOPs, choice by choice, and budgets of them."""

@@ -1,4 +1,4 @@
-"""A budget of the final network: a penalty during the search, a limit where it is read off."""
+"""A budget of the final network: a penalty during the search, a limit where it is derived."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from tutelage.config import Run
 from tutelage.records import rows
-from tutelage.run.cost.table import Cost, Prices, PriceTable, final_size, prices_of
+from tutelage.run.cost.table import Cost, Costs, CostTable, costs_of, final_size
 from tutelage.searches.base import Relaxing, Search
-from tutelage.spaces.base import Mix, Space, nodes
+from tutelage.spaces.base import ArchWeights, Space, nodes
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.narrowing import everything, strongest
 from tutelage.virtual import Tree
@@ -28,15 +28,15 @@ ADVICE = "raise the limit, or lower retrain.channels or retrain.cells"
 
 def in_millions(cost: Cost) -> str:
     """Write a cost in the unit of the limits."""
-    weights, multiply_adds = (paid / MILLION for paid in cost)
-    return f"{weights:.4g} million weights and {multiply_adds:.4g} million multiply-adds"
+    params, flops = (paid / MILLION for paid in cost)
+    return f"{params:.4g} million parameters and {flops:.4g} million FLOPs"
 
 
 class LeftOut(NamedTuple):
-    """Operations that are not to be read off."""
+    """Operations that are not to be derived."""
 
     loss: float
-    """Weight that is lost in the mix for the cost that is saved, in shares of the limits."""
+    """Architecture weight that is lost for the cost that is saved, in shares of the limits."""
     group: str
     places: list[tuple[int, int]]
     """Edges and columns."""
@@ -47,9 +47,9 @@ class Budget:
     """Limits to what the final network of a search may cost."""
 
     search: Relaxing
-    prices: Prices
+    costs: Costs
     limits: tuple[float, float]
-    """Largest cost: weights, multiply-adds; inf: no limit."""
+    """Largest cost: parameters, FLOPs; inf: no limit."""
     weight: float
     """Weight of the penalty on an expected cost above a limit."""
 
@@ -63,45 +63,50 @@ class Budget:
             learners: How many there are.
             device: Where their alphas are.
         """
-        tables = [self.prices.table(space, device) for space in spaces]
+        tables = [self.costs.table(space, device) for space in spaces]
         tables += tables[-1:] * (learners - len(tables))
         return [partial(self.penalty, table) for table in tables if self.weight]
 
-    def penalty(self, table: PriceTable, alphas: Tree) -> Tensor:
+    def penalty(self, table: CostTable, alphas: Tree) -> Tensor:
         """Return weight * sum relu(E[cost] / limit - 1), (), differentiable in the alphas.
 
-        The expectation is the cost of the search's expected mix, since costs are linear in a mix.
+        The expectation is the cost of the search's expected architecture weights, since costs are
+        linear in architecture weights.
         """
-        mix = self.search.expected(alphas)
-        expected = table.expected(mix)
+        arch = self.search.expected(alphas)
+        expected = table.expected(arch)
         excess = (expected / expected.new_tensor(self.limits) - 1).relu().sum()
-        return self.weight * excess.to(next(iter(mix.operations.values())).dtype)
+        return self.weight * excess.to(next(iter(arch.operations.values())).dtype)
 
-    def costs(self, space: Space, alphas: Tree) -> rows.Costs:
-        """Return what is expected of alphas, and what is read off them, for a row of metrics."""
+    def costs_at(self, space: Space, alphas: Tree) -> rows.Costs:
+        """Return the expected and the derived architecture's cost, for a row of metrics."""
         with torch.no_grad():
-            expected = self.prices.table(space).expected(self.search.expected(alphas))
-        read = self.prices.of(self.read(space, alphas))
-        return rows.Costs(expected=rows.Cost(*expected.tolist()), derived=rows.Cost(*read))
+            expected = self.costs.table(space).expected(self.search.expected(alphas))
+        derived = self.costs.of(self.derive(space, alphas))
+        return rows.Costs(expected=rows.Cost(*expected.tolist()), derived=rows.Cost(*derived))
 
     def within(self, cost: Cost) -> bool:
         """Tell whether a network may cost so much."""
         return all(paid <= limit for paid, limit in zip(cost, self.limits, strict=True))
 
-    def loads(self, space: Space, limits: Sequence[float]) -> dict[str, list[list[float]]]:
-        """Return each operation's price as a share of these limits, summed, (edges, ops)."""
+    def relative_costs(self, space: Space, limits: Sequence[float]) -> dict[str, list[list[float]]]:
+        """Return each operation's cost as a share of these limits, summed, (edges, ops)."""
         return {
             group: [
-                [sum(map(truediv, prices[name], limits)) for name in names]
-                for names, prices in zip(edges, self.prices.operations[group], strict=True)
+                [sum(map(truediv, costs[name], limits)) for name in names]
+                for names, costs in zip(edges, self.costs.operations[group], strict=True)
             ]
             for group, edges in space.operations.items()
         }
 
     def cheapest(self, space: Space, limits: Sequence[float] | None = None) -> Genotype:
         """Return the architecture with the lowest cost in shares of the limits, or of others."""
-        loads = self.loads(space, limits or self.limits)
-        return space.genotype(Mix({group: -torch.tensor(load) for group, load in loads.items()}))
+        relative_costs = self.relative_costs(space, limits or self.limits)
+        return space.genotype(
+            ArchWeights(
+                {group: -torch.tensor(relative) for group, relative in relative_costs.items()}
+            )
+        )
 
     def check(self, space: Space) -> None:
         """Refuse limits below what the space's cheapest architecture costs.
@@ -111,13 +116,13 @@ class Budget:
         """
         for place, name in enumerate(("params", "flops")):
             alone = [limit if each == place else inf for each, limit in enumerate(self.limits)]
-            least = self.prices.of(self.cheapest(space, alone))[place]
+            least = self.costs.of(self.cheapest(space, alone))[place]
             if least > alone[place]:
                 raise ValueError(
                     f"max_{name} = {alone[place] / MILLION:g}: the cheapest architecture of the "
                     f"space {space.name} has {least / MILLION:.4g} million; {ADVICE}"
                 )
-        cost = self.prices.of(self.cheapest(space))
+        cost = self.costs.of(self.cheapest(space))
         if not self.within(cost):
             params, flops = (limit / MILLION for limit in self.limits)
             raise ValueError(
@@ -125,10 +130,10 @@ class Budget:
                 f"space {space.name} that comes nearest to both has {in_millions(cost)}; {ADVICE}"
             )
 
-    def read(self, space: Space, alphas: Tree) -> Genotype:
-        """Read off an architecture within the limits, losing little of the mix's weight.
+    def derive(self, space: Space, alphas: Tree) -> Genotype:
+        """Derive an architecture within the limits that loses little weight.
 
-        While it costs too much, one operation is left out, and the architecture read off again:
+        While it costs too much, one operation is left out, and the architecture derived again:
         that whose replacement loses the least weight for the cost it saves. With it go all of its
         node that cost as much, but on the edges that the node keeps besides. Once the limits hold,
         what need not have gone comes back. Where a search has rules that never get below the
@@ -137,13 +142,13 @@ class Budget:
         weights = {g: w.tolist() for g, w in self.search.expected(alphas).products().items()}
         gone: list[LeftOut] = []
         found = self._derive(space, alphas, gone)
-        while not self.within(cost := self.prices.of(found)):
+        while not self.within(cost := self.costs.of(found)):
             exceeded = [
                 limit if paid > limit else inf
                 for paid, limit in zip(cost, self.limits, strict=True)
             ]
-            loads = self.loads(space, exceeded)
-            options = list(self._options(space, found, weights, loads, gone))
+            relative_costs = self.relative_costs(space, exceeded)
+            options = list(self._options(space, found, weights, relative_costs, gone))
             if not options:
                 return self.cheapest(space)
             gone.append(min(options, key=lambda option: option.loss))
@@ -151,12 +156,12 @@ class Budget:
         for each in list(gone):
             others = [other for other in gone if other is not each]
             more = self._derive(space, alphas, others)
-            if self.within(self.prices.of(more)):
+            if self.within(self.costs.of(more)):
                 found, gone = more, others
         return found
 
     def _derive(self, space: Space, alphas: Tree, gone: Sequence[LeftOut]) -> Genotype:
-        """Read off by the search's rule what is best without some operations."""
+        """Derive by the search's rule, without some operations."""
         allowed = {g: torch.ones(shape, dtype=torch.bool) for g, shape in space.choices.items()}
         for each in gone:
             allowed[each.group][tuple(zip(*each.places, strict=True))] = False
@@ -167,30 +172,30 @@ class Budget:
         space: Space,
         genotype: Genotype,
         weights: Mapping[str, list[list[float]]],
-        loads: Mapping[str, list[list[float]]],
+        relative_costs: Mapping[str, list[list[float]]],
         gone: Sequence[LeftOut],
     ) -> Iterator[LeftOut]:
         """Yield what may be left out next."""
         out = {(each.group, *place) for each in gone for place in each.places}
         for group, entering, named in nodes(genotype):
-            weight, load = weights[group], loads[group]
+            weight, relative = weights[group], relative_costs[group]
             kept = [(e, space.operations[group][e].index(name)) for e, name in named]
             staying = [
                 (edge, column)
                 for edge in entering
                 for column, name in enumerate(space.operations[group][edge])
-                if self.prices.can_stay(name) and (group, edge, column) not in out
+                if self.costs.can_stay(name) and (group, edge, column) not in out
             ]
             for edge, column in (choice for choice in kept if choice in staying):
                 others = {e for e, c in kept if (e, c) != (edge, column)}
-                price = load[edge][column]
+                own = relative[edge][column]
                 rivals = [(e, c) for e, c in staying if e not in others]
-                cheaper = [(e, c) for e, c in rivals if load[e][c] < price]
+                cheaper = [(e, c) for e, c in rivals if relative[e][c] < own]
                 if cheaper:
                     e, c = max(cheaper, key=lambda rival: weight[rival[0]][rival[1]])
                     lost = weight[edge][column] - weight[e][c]
-                    leave = [(e, c) for e, c in rivals if load[e][c] >= price]
-                    loss = lost / (price - load[e][c])
+                    leave = [(e, c) for e, c in rivals if relative[e][c] >= own]
+                    loss = lost / (own - relative[e][c])
                     yield LeftOut(loss, group, list(dict.fromkeys([*leave, (edge, column)])))
 
     def spared(self, space: Space, alphas: Tree, count: int) -> Tree:
@@ -200,13 +205,15 @@ class Budget:
         limits; else every edge's cheapest operation comes first.
         """
         columns = strongest(everything(space), alphas, count)[1]
-        if self.within(self.prices.of(self.cheapest(space.narrowed(columns)))):
+        if self.within(self.costs.of(self.cheapest(space.narrowed(columns)))):
             return alphas
         raised = {group: alphas[group].clone() for group in columns}
-        for group, edges in self.loads(space, self.limits).items():
-            for row, names, load in zip(raised[group], space.operations[group], edges, strict=True):
-                able = [c for c, name in enumerate(names) if self.prices.can_stay(name)]
-                row[min(able, key=load.__getitem__)] = inf
+        for group, edges in self.relative_costs(space, self.limits).items():
+            for row, names, relative in zip(
+                raised[group], space.operations[group], edges, strict=True
+            ):
+                able = [c for c, name in enumerate(names) if self.costs.can_stay(name)]
+                row[min(able, key=relative.__getitem__)] = inf
         return {**alphas, **raised}
 
 
@@ -228,9 +235,9 @@ def budget_of(
     limits = [limit and limit * MILLION for limit in (settings.max_params, settings.max_flops)]
     if limits == [None, None]:
         return None
-    prices = prices_of(space, final_size(settings, space, classes, shape[0]), shape[1:])
+    costs = costs_of(space, final_size(settings, space, classes, shape[0]), shape[1:])
     budget = Budget(
-        cast(Relaxing, search), prices, (limits[0] or inf, limits[1] or inf), settings.budget_weight
+        cast(Relaxing, search), costs, (limits[0] or inf, limits[1] or inf), settings.budget_weight
     )
     budget.check(space)
     return budget

@@ -1,4 +1,4 @@
-"""What a genotype's network costs: weights, multiply-adds and its cells as text."""
+"""What a genotype's network costs: parameters, FLOPs and its cells as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from tutelage.spaces.base import Size
 from tutelage.spaces.genotype import Genotype
 
 SIDES = {"cifar": 32, "imagenet": 224}
-"""Side of the images that papers count multiply-adds at, in pixels."""
+"""Side of the images that papers count FLOPs at, in pixels: one FLOP is a multiplication with its
+addition."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,12 @@ class Description:
     genotype: Genotype
     size: Size
     side: int
-    """Side of the images that multiply-adds are counted at, in pixels."""
-    weights: int
+    """Side of the images that FLOPs are counted at, in pixels."""
+    params: int
     """Trained numbers, without the auxiliary head."""
-    weights_with_auxiliary: int
+    params_with_auxiliary: int
     """Trained numbers, with the auxiliary head."""
-    multiply_adds: int
+    flops: int
     """Of convolutions and the classifier for one image, without the auxiliary head."""
 
     def as_dict(self) -> dict[str, Any]:
@@ -38,24 +39,24 @@ class Description:
             "genotype": self.genotype.to_dict(),
             "size": asdict(self.size),
             "side": self.side,
-            "weights": self.weights,
-            "weights_with_auxiliary": self.weights_with_auxiliary,
-            "multiply_adds": self.multiply_adds,
+            "params": self.params,
+            "params_with_auxiliary": self.params_with_auxiliary,
+            "flops": self.flops,
         }
 
     def as_text(self) -> str:
         """Return what `describe` prints."""
         size, side = self.size, self.side
         layers = "layers" if self.genotype.stages else "cells"
-        head = f"  with auxiliary{self.weights_with_auxiliary:>15,}"
-        has_head = self.weights_with_auxiliary > self.weights
+        head = f"  with auxiliary{self.params_with_auxiliary:>15,}"
+        has_head = self.params_with_auxiliary > self.params
         return "\n".join(
             [
-                f"{self.genotype.space}, {size.form} form: {size.channels} channels, "
+                f"{self.genotype.space}, {size.stem} stem: {size.channels} channels, "
                 f"{size.cells} {layers}, {size.classes} classes",
-                f"weights         {self.weights:>15,}",
+                f"parameters      {self.params:>15,}",
                 *([head] if has_head else []),
-                f"multiply-adds   {self.multiply_adds:>15,}  "
+                f"FLOPs           {self.flops:>15,}  "
                 f"on one {size.image_channels} x {side} x {side} image",
                 "",
                 self.genotype.as_text(),
@@ -64,17 +65,17 @@ class Description:
 
 
 def describe(genotype: Genotype, size: Size, side: int | None = None) -> Description:
-    """Count a network's weights and multiply-adds, allocating none of it.
+    """Count a network's parameters and FLOPs, allocating none of it.
 
     Args:
         genotype: the architecture.
         size: its channels, cells, classes and form.
-        side: side of the images in pixels; None: 32 for the cifar form, 224 for imagenet.
+        side: side of the images in pixels; None: 32 for the cifar stem, 224 for imagenet.
 
     Raises:
         ValueError: the side is below 1, or the genotype's space is unknown.
     """
-    side = SIDES[size.form] if side is None else side
+    side = SIDES[size.stem] if side is None else side
     if side < 1:
         raise ValueError(f"side = {side}: must be at least 1 pixel")
     with torch.device("meta"):
@@ -85,19 +86,19 @@ def describe(genotype: Genotype, size: Size, side: int | None = None) -> Descrip
         genotype=genotype,
         size=size,
         side=side,
-        weights=weights(network),
-        weights_with_auxiliary=weights(with_head),
-        multiply_adds=multiply_adds(network, (size.image_channels, side, side)),
+        params=params(network),
+        params_with_auxiliary=params(with_head),
+        flops=flops(network, (size.image_channels, side, side)),
     )
 
 
-def weights(network: nn.Module) -> int:
+def params(network: nn.Module) -> int:
     """Count the trained numbers of a network."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def multiply_adds(network: nn.Module, shape: tuple[int, int, int]) -> int:
-    """Count the multiply-adds of a network on the meta device for one image (C, H, W)."""
+def flops(network: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Count the FLOPs of a network on the meta device for one image (C, H, W)."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.empty(1, *shape, device="meta"))
-    return counter.get_total_flops() // 2  # it counts a multiply-add as two operations
+    return counter.get_total_flops() // 2  # it counts a multiplication and its addition as two

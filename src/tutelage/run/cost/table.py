@@ -1,16 +1,17 @@
 """What the final network costs, choice by choice.
 
 The final network is the one that `tutelage retrain` trains, without an auxiliary head. Its weights
-and its multiply-adds are sums: a fixed part (stem, the cells' preprocessing, classifier), and a
-price for each operation on each edge that it keeps.
+and its FLOPs are sums: a fixed one (stem, the cells' preprocessing, classifier), and one for each
+operation on each edge that it keeps.
 
-A relaxed architecture has an expected cost. With m the mix, c the prices, and n edges that enter a
-node of which k are kept (k = 2 in cells of DARTS' shape, k = n in nasbench201),
+A relaxed architecture has an expected cost. With m the architecture weights, c the costs, and n
+edges that enter a node of which k are kept (k = 2 in cells of DARTS' shape, k = n in nasbench201),
 
     E[cost] = fixed + sum_e k / n_e sum_o p_eo c_eo,   p_eo = m_eo / sum_o' m_eo',
 
-where o' runs over what can be kept: cells of DARTS' shape never keep `none`. Where a mix weighs
-edges too (PC-DARTS' w, which sum to 1 over a node), k w_e stands for k / n_e unless k = n.
+where o' runs over what can be kept: cells of DARTS' shape never keep `none`. Where architecture
+weights weighs edges too (PC-DARTS' w, which sum to 1 over a node), k w_e stands for k / n_e unless
+k = n.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.config import Run
-from tutelage.run.cost.count import multiply_adds, weights
-from tutelage.spaces.base import Image, Mix, Size, Space, keeps_none, nodes
+from tutelage.run.cost.count import flops, params
+from tutelage.spaces.base import ArchWeights, Image, Size, Space, keeps_none, nodes
 from tutelage.spaces.genotype import Genotype
 
 
 class Cost(NamedTuple):
-    """What a network, or a part of one, costs."""
+    """What a network, or an operation in one, costs."""
 
-    weights: int
+    params: int
     """Trained numbers."""
-    multiply_adds: int
+    flops: int
     """Of convolutions and the classifier for one image."""
 
 
@@ -44,7 +45,7 @@ def added(costs: Iterable[Cost]) -> Cost:
     return Cost(*(sum(parts) for parts in zip(*costs, strict=True)))
 
 
-# Prices -----------------------------------------------------------------------------------------
+# Costs ------------------------------------------------------------------------------------------
 
 
 def final_size(settings: Run, space: Space, classes: int, image_channels: int) -> Size:
@@ -54,12 +55,12 @@ def final_size(settings: Run, space: Space, classes: int, image_channels: int) -
         cells=settings.retrain.cells or space.sizes.final_cells,
         classes=classes,
         image_channels=image_channels,
-        form=settings.retrain.form,
+        stem=settings.retrain.stem,
     )
 
 
 @lru_cache(maxsize=4096)
-def price(
+def cost_of(
     make: Callable[..., nn.Module],
     name: str,
     arguments: tuple[Hashable, ...],
@@ -68,30 +69,30 @@ def price(
     """Count an operation at one place."""
     with torch.device("meta"):
         module = make(name, *arguments).eval()
-    return Cost(weights(module), multiply_adds(module, shape))
+    return Cost(params(module), flops(module, shape))
 
 
 @dataclass(frozen=True, eq=False)
-class PriceTable:
-    """Prices as tensors, for the operations of a space's mixes."""
+class CostTable:
+    """Costs as tensors, for the operations of a space's architecture weights."""
 
     fixed: Tensor
-    """What every network has, (2,): weights, multiply-adds."""
+    """What every network has, (2,): parameters, FLOPs."""
     operations: Mapping[str, Tensor]
-    """For every group, the prices (edges, ops, 2)."""
+    """For every group, the costs (edges, ops, 2)."""
     can_stay: Mapping[str, Tensor]
-    """For every group, 1 for what can be read off, 0 for what cannot, (edges, ops)."""
+    """For every group, 1 for what can be derived, 0 for what cannot, (edges, ops)."""
     nodes: Sequence[tuple[int, int]]
     """How many edges enter each node, and how many of them it keeps."""
 
-    def expected(self, mix: Mix) -> Tensor:
-        """Return the expected cost (2,) of a mix, differentiably."""
+    def expected(self, arch: ArchWeights) -> Tensor:
+        """Return the expected cost (2,) of architecture weights, differentiably."""
         total = self.fixed
-        for group, prices in self.operations.items():
-            stay = self.can_stay[group] * mix.operations[group]
+        for group, costs in self.operations.items():
+            stay = self.can_stay[group] * arch.operations[group]
             stay = stay / stay.sum(-1, keepdim=True).clamp(min=1e-30)  # softmax may underflow
-            shares = self._shares(None if mix.edges is None else mix.edges[group].to(prices))
-            total = total + torch.einsum("e,eo,eoc->c", shares, stay, prices)
+            shares = self._shares(None if arch.edges is None else arch.edges[group].to(costs))
+            total = total + torch.einsum("e,eo,eoc->c", shares, stay, costs)
         return total
 
     def _shares(self, edges: Tensor | None) -> Tensor:
@@ -108,17 +109,17 @@ class PriceTable:
 
 
 @dataclass(frozen=True)
-class Prices:
+class Costs:
     """What each choice of a space adds to the final network."""
 
     fixed: Cost
     """What every network has."""
     operations: Mapping[str, Sequence[Mapping[str, Cost]]]
-    """For every group and edge, operations and their prices."""
+    """For every group and edge, operations and their costs."""
     nodes: Sequence[tuple[int, int]]
     """How many edges enter each node, and how many operations it keeps."""
     keeps_none: bool
-    """Whether `none` can be read off."""
+    """Whether `none` can be derived."""
 
     def of(self, genotype: Genotype) -> Cost:
         """Add up what an architecture costs."""
@@ -132,22 +133,22 @@ class Prices:
         return added([self.fixed, *parts])
 
     def can_stay(self, name: str) -> bool:
-        """Tell whether an operation can be read off."""
+        """Tell whether an operation can be derived."""
         return name != "none" or self.keeps_none
 
-    def table(self, space: Space, device: torch.device | None = None) -> PriceTable:
-        """Lay the prices out as a space, which may be narrowed, has its operations."""
+    def table(self, space: Space, device: torch.device | None = None) -> CostTable:
+        """Lay the costs out as a space, which may be narrowed, has its operations."""
 
         def tensor(value: Any) -> Tensor:
             return torch.tensor(value, dtype=torch.float64, device=device)
 
-        return PriceTable(
+        return CostTable(
             fixed=tensor(self.fixed),
             operations={
                 group: tensor(
                     [
-                        [prices[name] for name in names]
-                        for names, prices in zip(edges, self.operations[group], strict=True)
+                        [costs[name] for name in names]
+                        for names, costs in zip(edges, self.operations[group], strict=True)
                     ]
                 )
                 for group, edges in space.operations.items()
@@ -160,7 +161,7 @@ class Prices:
         )
 
 
-def prices_of(space: Space, size: Size, image: Image) -> Prices:
+def costs_of(space: Space, size: Size, image: Image) -> Costs:
     """Count what each operation on each edge adds to a network of this size, allocating none of it.
 
     Args:
@@ -175,17 +176,19 @@ def prices_of(space: Space, size: Size, image: Image) -> Prices:
     for slot in space.slots(size, image):
         found = operations[slot.group][slot.edge]
         for name in found:
-            one = price(slot.make, name, slot.arguments, slot.shape)
+            one = cost_of(slot.make, name, slot.arguments, slot.shape)
             found[name] = added([found[name], one])
-    some = space.genotype(Mix({g: torch.zeros(shape) for g, shape in space.choices.items()}))
+    some = space.genotype(
+        ArchWeights({g: torch.zeros(shape) for g, shape in space.choices.items()})
+    )
     with torch.device("meta"):
         network = space.network(some, size).eval()
     cell = next(iter(some.cells.values()))
     kept = list(zip(space.nodes, map(len, cell.nodes), strict=True))
-    prices = Prices(Cost(0, 0), operations, kept, keeps_none(space))
-    chosen = prices.of(some)
+    costs = Costs(Cost(0, 0), operations, kept, keeps_none(space))
+    chosen = costs.of(some)
     fixed = Cost(
-        weights(network) - chosen.weights,
-        multiply_adds(network, (size.image_channels, *image)) - chosen.multiply_adds,
+        params(network) - chosen.params,
+        flops(network, (size.image_channels, *image)) - chosen.flops,
     )
-    return replace(prices, fixed=fixed)
+    return replace(costs, fixed=fixed)

@@ -36,7 +36,7 @@ def save(directory: Path, state: dict[str, Any]) -> None:
 
 
 def exists(directory: Path) -> bool:
-    """Say whether there is a checkpoint, so a run killed before its first can start anew."""
+    """Say whether there is a checkpoint, so a run killed before its first can start again."""
     return (directory / NEWEST).exists() or (directory / PREVIOUS).exists()
 
 
@@ -48,15 +48,15 @@ def load(directory: Path, map_location: torch.device | str = "cpu") -> dict[str,
     """
     newest, previous = directory / NEWEST, directory / PREVIOUS
     if not exists(directory):
-        raise ValueError(f"{directory} has no {NEWEST}: start it anew with another --out")
+        raise ValueError(f"{directory} has no {NEWEST}: start it again with another --out")
     try:
         return _read(newest, map_location)
     except _DamagedError as error:
         try:
             state = _read(previous, map_location)
         except _DamagedError:
-            raise ValueError(f"{error}, and there is no earlier one to go on from") from None
-        print(f"{error}: going on from {PREVIOUS}, which is one checkpoint older.", flush=True)
+            raise ValueError(f"{error}, and there is no earlier one to resume from") from None
+        print(f"{error}: resuming from {PREVIOUS}, which is one checkpoint older.", flush=True)
         return state
 
 
@@ -80,13 +80,13 @@ def _read(path: Path, map_location: torch.device | str) -> dict[str, Any]:
     if content["version"] > VERSION:
         raise ValueError(
             f"{path} has version {content['version']} and this release reads up to {VERSION}: "
-            "go on with the release that wrote it"
+            "resume with the release that wrote it"
         )
     return lift.checkpoint(content["state"], content["version"])
 
 
 class StoppedError(ValueError):
-    """A signal ended a run after it was saved; the sentence says how to go on."""
+    """A signal ended a run after it was saved; the sentence says how to resume."""
 
 
 class Interrupts:

@@ -29,6 +29,7 @@ from tutelage.records import metrics
 from tutelage.records.results import Environment, Session
 from tutelage.records.rows import Row
 from tutelage.records.typed import finite
+from tutelage.renamed import lifted_settings
 from tutelage.run.job.environment import session
 from tutelage.run.job.settings import changed_settings, plain_value
 
@@ -60,7 +61,7 @@ class RunDirectory:
         directory.lock()
         if (path / "run.toml").exists():
             directory.close()
-            raise ValueError(f"{path} holds a run: go on with --resume, or give another --out")
+            raise ValueError(f"{path} holds a run: resume with --resume, or give another --out")
         # What a killed creation left is not content.
         if any(entry.name != ".lock" and entry.suffix != ".partial" for entry in path.iterdir()):
             directory.close()
@@ -85,7 +86,7 @@ class RunDirectory:
 
     @classmethod
     def resume(cls, path: Path, settings: Mapping[str, Any]) -> RunDirectory:
-        """Open an existing run to go on with it, locked.
+        """Open an existing run to resume it, locked.
 
         Raises:
             ValueError: as `open`, or a setting that matters has changed; says which.
@@ -103,7 +104,7 @@ class RunDirectory:
         changed = changed_settings(self.settings(), settings)
         if changed:
             raise ValueError(
-                f"{self.path} was begun with other settings: {', '.join(changed)}; go on without "
+                f"{self.path} was begun with other settings: {', '.join(changed)}; resume without "
                 "them, or give another --out"
             )
 
@@ -143,7 +144,9 @@ class RunDirectory:
             ValueError: It is not TOML.
         """
         try:
-            return tomllib.loads((self.path / "run.toml").read_text(encoding="utf-8"))
+            return lifted_settings(
+                tomllib.loads((self.path / "run.toml").read_text(encoding="utf-8"))
+            )
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{self.path / 'run.toml'} is damaged: {error}") from error
 
@@ -225,7 +228,7 @@ class RunDirectory:
             if present < size:
                 raise ValueError(
                     f"{self.path / 'metrics.jsonl'} has {present:,} bytes where the checkpoint "
-                    f"counted {size:,}: rows were taken out, so the run cannot go on"
+                    f"counted {size:,}: rows were taken out, so the run cannot resume"
                 )
             file.truncate(size)
 
@@ -249,7 +252,7 @@ class RunDirectory:
     def begin_session(self, epoch: int, step: int, **hardware: Any) -> None:
         """Add a session to environment.json: it starts at an epoch and a step, now.
 
-        A damaged file, which nothing depends on, is put aside as environment.damaged.json.
+        A damaged file, which nothing depends on, is renamed to environment.damaged.json.
         """
         self._sessions = self._read_sessions()
         self._began = time.monotonic()
@@ -267,7 +270,7 @@ class RunDirectory:
             return []
 
     def save_session(self) -> None:
-        """Write how long this process has been at work; called at every checkpoint and the end."""
+        """Write how long this process has worked; called at every checkpoint and the end."""
         seconds = round(time.monotonic() - self._began, 1)
         self._sessions[-1] = replace(self._sessions[-1], seconds=seconds)
         self.write_json("environment.json", Environment(self._sessions))

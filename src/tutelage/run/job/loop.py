@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from tutelage.records.rows import Candidate, EpochRow, Row, TrainingRow
+from tutelage.renamed import lifted_settings
 from tutelage.run.job import checkpoint, threads
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.progress import Progress
@@ -16,7 +17,7 @@ SECONDS_BETWEEN_CHECKS: Final = 1.0  # each makes a GPU wait for the processor
 
 
 class Work(Protocol):
-    """What goes on from step to step, and all of which a checkpoint holds."""
+    """What passes from step to step; a checkpoint holds all of it."""
 
     epoch: int
     """Epochs done."""
@@ -53,7 +54,7 @@ class Work(Protocol):
         """Return what a checkpoint holds."""
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
 
 
 def run(
@@ -63,7 +64,7 @@ def run(
     log_every: int,
     save_every: float,
     title: str,
-    go_on: str,
+    resume_with: str,
     gpu: str | None = None,
 ) -> None:
     """Work to the last epoch, writing rows and checkpoints.
@@ -74,7 +75,8 @@ def run(
         log_every: Steps between two logged ones.
         save_every: Minutes between two checkpoints; every epoch ends with one.
         title: What progress calls the work.
-        go_on: How a user goes on after a signal, for the sentence that says so.
+        resume_with: The command that resumes the work after a signal, for the sentence that says
+            so.
         gpu: The GPU's name, for environment.json.
 
     Raises:
@@ -84,7 +86,7 @@ def run(
     size = 0
     if checkpoint.exists(directory.path):
         stored = checkpoint.load(directory.path)
-        if changed := changed_settings(stored["settings"], directory.settings()):
+        if changed := changed_settings(lifted_settings(stored["settings"]), directory.settings()):
             raise ValueError(
                 f"the checkpoint in {directory.path} is another run's: {', '.join(changed)}"
             )
@@ -132,5 +134,5 @@ def run(
             if signals.received:  # in the last step too: other work may follow
                 raise checkpoint.StoppedError(
                     f"{signals.received} came: saved at epoch {work.epoch}, step {work.step}; "
-                    f"go on with {go_on}"
+                    f"resume with {resume_with}"
                 )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 ELSEWHERE = ("device", "threads", "root", "download", "save_every", "table")
-"""Settings that may change when a run goes on: they say where things are, not what is done."""
+"""Settings that may change when a run resumes: they say where things are, not what is done."""
 
 
 def plain(settings: DataclassInstance) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def settle(elements: int | None, before: Path | None = None) -> None:
 
     Args:
         elements: Numbers in a batch's maps of the first cell; None: a GPU computes those.
-        before: The run directory of a run that goes on: its number makes it exact.
+        before: The run directory of a run that resumes: its number makes it exact.
     """
     if _present.get() is None:
         compute_with(chosen(elements, recorded(before) if before else None))
@@ -147,5 +147,5 @@ def elements(batch: int, size: Size, image: Sequence[int]) -> int:
         size: The network's.
         image: Channels, height and width of the images.
     """
-    stride = 8 if size.form == "imagenet" else 1
+    stride = 8 if size.stem == "imagenet" else 1
     return batch * size.channels * -(-image[1] // stride) * -(-image[2] // stride)

@@ -27,7 +27,7 @@ def available(device: torch.device) -> int:
 
 
 def reset_peak(device: torch.device) -> None:
-    """Begin to look for the peak afresh, where the system can."""
+    """Measure the peak from now on, where the system can."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif (PROCESS / "clear_refs").exists():

@@ -1,4 +1,4 @@
-"""A few steps of a search, measured: time, memory, weights, multiply-adds; and a score's time."""
+"""A few steps of a search, measured: time, memory, parameters, FLOPs; and a score's time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import NamedTuple, final
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tutelage.batch import Part
+from tutelage.batch import Batch
 from tutelage.problem import pick
 from tutelage.run.measure.memory import peak, reset_peak
 from tutelage.run.one_shot.conclusion import scorer_of
@@ -22,7 +22,7 @@ from tutelage.run.one_shot.ranking import counts
 from tutelage.run.one_shot.scorer import Scorer
 from tutelage.run.supernet.state import Searching
 from tutelage.run.supernet.view import View
-from tutelage.spaces.paths import drawn, genotype
+from tutelage.spaces.paths import genotype, sample
 from tutelage.virtual import Tree, leaves
 
 SECONDS = 20.0
@@ -37,16 +37,16 @@ class Section(NamedTuple):
     epochs: range
     levels: tuple[str, ...]
     """Names of the levels' losses."""
-    weights: int
+    params: int
     """Trained numbers of one learner's supernet."""
     trained: int
     """Trained numbers of all networks."""
-    multiply_adds: int
+    flops: int
     """Of one forward pass of a supernet, or of the sub-networks of a batch, for one image."""
     seconds: float
     """Time of a step."""
     paths: int = 0
-    """Sub-networks that are drawn for a batch; 0: the supernet runs as a mix."""
+    """Sub-networks that are sampled for a batch; 0: the whole supernet runs."""
 
 
 class Measured(NamedTuple):
@@ -91,7 +91,7 @@ def measure(work: Searching, steps: int) -> Measured:
                 bound.begin_epoch()
             seconds, view = time_of_step(work, steps), work.view()
             paths = paths_of_step(view)
-            counts = (*weights_of(view), forward_multiply_adds(view, paths))
+            counts = (*weights_of(view), forward_flops(view, paths))
             here = range(inside[0], inside[-1] + 1)
             sections.append(Section(here, names, *counts, seconds, paths))
     return Measured(work.setup.streams.train.batch_size, sections, peak(device))
@@ -134,24 +134,24 @@ def weights_of(view: View) -> tuple[int, int]:
 
 
 def paths_of_step(view: View) -> int:
-    """Count the sub-networks of the first learner that a step has drawn; 0: it draws none."""
+    """Count the sub-networks of the first learner that a step has sampled; 0: it samples none."""
     counts = view.bound[0].counts.values()
     return max((int(each.sum(1).max()) for each in counts), default=0) // view.step
 
 
 @torch.no_grad()
-def forward_multiply_adds(view: View, paths: int) -> int:
-    """Count the multiply-adds of a forward pass of the first learner's supernet, for one image.
+def forward_flops(view: View, paths: int) -> int:
+    """Count the FLOPs of a forward pass of the first learner's supernet, for one image.
 
     Where it samples, they are those of all the sub-networks of a batch.
     """
     learner = view.learners[0]
     weights, alphas = (pick(view.variables, path) for path in (learner.weights, learner.alphas))
     x = view.setup.streams.train.batch(0, 0).x[:2]  # batch normalisation takes two
-    mixes = learner.net.paths(paths) if paths else [learner.net.mix(alphas)]
+    archs = learner.net.paths(paths) if paths else [learner.net.relax(alphas)]
     with FlopCounterMode(display=False) as counter:
-        for mix in mixes:
-            learner.net.under(weights, mix, x)
+        for arch in archs:
+            learner.net.under(weights, arch, x)
     return counter.get_total_flops() // (2 * len(x))  # it counts a multiply-add as two operations
 
 
@@ -163,19 +163,19 @@ def forward_multiply_adds(view: View, paths: int) -> int:
 class Few:
     """The first few of some batches, and the time from asking for them to their last use."""
 
-    parts: Callable[[], Iterable[Part]]
+    batches: Callable[[], Iterable[Batch]]
     device: torch.device
     images: int = 0
     """Images given so far."""
     seconds: float = 0.0
     """What their use took."""
 
-    def __call__(self) -> Iterator[Part]:
+    def __call__(self) -> Iterator[Batch]:
         """Yield them."""
         start = time.perf_counter()
-        for part in islice(self.parts(), BATCHES):
-            self.images += len(part.y)
-            yield part
+        for batch in islice(self.batches(), BATCHES):
+            self.images += len(batch.y)
+            yield batch
         synchronise(self.device)
         self.seconds += time.perf_counter() - start
 
@@ -201,17 +201,17 @@ def measure_scoring(view: View, steps: int) -> Scoring:
 
 
 def timed_scores(view: View, whole: Scorer, count: int) -> tuple[float, Few, Few]:
-    """Score drawn architectures on a few batches, until there are so many or time is up.
+    """Score sampled architectures on a few batches, until there are so many or time is up.
 
     Returns:
         The time that one takes besides its batches, and the batches' own times.
     """
     device, space = view.setup.device, view.setup.space
-    fitted, judged = (Few(parts, device) for parts in (whole.fitted, whole.judged))
+    fitted, judged = (Few(batches, device) for batches in (whole.fitted, whole.judged))
     scorer, done = replace(whole, fitted=fitted, judged=judged), 0
     synchronise(device)
     start = now = time.perf_counter()
     while done < count and now - start < SECONDS:
-        scorer.score(genotype(space, drawn(space)))
+        scorer.score(genotype(space, sample(space)))
         done, now = done + 1, time.perf_counter()
     return (now - start - fitted.seconds - judged.seconds) / done, fitted, judged

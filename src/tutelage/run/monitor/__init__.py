@@ -1,1 +1,1 @@
-"""What a search is watched for: signs of collapse, early stopping, students and teacher."""
+"""Diagnostics of a search: collapse, early stopping, students and teacher."""

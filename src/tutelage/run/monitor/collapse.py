@@ -1,8 +1,8 @@
-"""Signs of collapse: what a search tells before its architecture is trained.
+"""Diagnostics of collapse: what a search shows before its architecture is trained.
 
 A search collapses when its validation loss keeps falling while its architectures get worse, mostly
-because skip connections crowd out everything else. These are pure functions; `signs` says in words
-when they point that way, and `early_stopping` has the rules that act on them.
+because skip connections crowd out everything else. These are pure functions; `warnings_of` says in
+words when they point that way, and `early_stopping` has the rules that act on them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.run.monitor.early_stopping import by_eigenvalue
-from tutelage.spaces.base import Mix
+from tutelage.spaces.base import ArchWeights
 from tutelage.spaces.genotype import Genotype
 from tutelage.virtual import gradient_at, leaves, rebuild
 
 MOST_SKIPS = 2
-"""Skip connections of a normal cell that are no sign of collapse: P-DARTS keeps as many."""
+"""Skip connections of a normal cell that give no warning: P-DARTS keeps as many."""
 
 
 def skips(genotype: Genotype) -> dict[str, int]:
@@ -47,7 +47,7 @@ def entropy(operations: Mapping[str, Tensor]) -> dict[str, float]:
     return values
 
 
-def signs(skips: Mapping[str, int], eigenvalues: Sequence[float | None]) -> list[str]:
+def warnings_of(skips: Mapping[str, int], eigenvalues: Sequence[float | None]) -> list[str]:
     """Say in plain sentences what points to collapse; an empty list where nothing does.
 
     More than two skip connections in a cell other than `reduce`: P-DARTS (arXiv:1904.12760) keeps
@@ -69,10 +69,10 @@ def signs(skips: Mapping[str, int], eigenvalues: Sequence[float | None]) -> list
 
 
 class PerCell(Mapping[str, Tensor]):
-    """Weights of a mix of which every access hands out a copy of its own.
+    """Architecture weights of which every access gives a copy of its own.
 
-    A supernet reads a group once for each of its cells, so in the place of a mix's operations this
-    gives every cell its own leaf of the graph.
+    A supernet reads a group once for each of its cells, so in the place of the operations' weights
+    this gives every cell its own leaf of the graph.
     """
 
     def __init__(self, operations: Mapping[str, Tensor]) -> None:
@@ -92,16 +92,18 @@ class PerCell(Mapping[str, Tensor]):
 
 
 @torch.enable_grad()
-def cell_gradients(loss: Callable[[Mix], Tensor], mix: Mix) -> dict[str, list[Tensor]]:
+def cell_gradients(
+    loss: Callable[[ArchWeights], Tensor], arch: ArchWeights
+) -> dict[str, list[Tensor]]:
     """Differentiate a loss () in the weights (edges, ops) that every single cell reads.
 
     Returns:
         For every group, one gradient a cell, in the order of the cells.
     """
-    cells = PerCell(mix.operations)
-    devices = {x.get_device() for x in mix.operations.values() if x.is_cuda}
+    cells = PerCell(arch.operations)
+    devices = {x.get_device() for x in arch.operations.values() if x.is_cuda}
     with torch.random.fork_rng(sorted(devices)):
-        value = loss(replace(mix, operations=cells))
+        value = loss(replace(arch, operations=cells))
     return rebuild(cells.copies, iter(gradient_at(value, leaves(cells.copies))))
 
 
@@ -111,7 +113,8 @@ def layer_alignment(gradients: Sequence[Tensor]) -> float:
     Movahedi et al., "Lambda-DARTS: mitigating performance collapse by harmonizing operation
     selection among cells", ICLR 2023, arXiv:2210.07998: the mean over pairs of cells of the cosine
     between their gradients of the validation loss. As in the release (dr-faustus/Lambda-DARTS) the
-    gradients are those in the mix, after the softmax, and normal cells are what is looked at.
+    gradients are those in the architecture weights, after the softmax, and normal cells are what is
+    looked at.
 
     Args:
         gradients: One (edges, ops) a cell. A zero one agrees with none: its cosines are 0.

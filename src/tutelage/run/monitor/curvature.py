@@ -30,7 +30,7 @@ def dominant_eigenvalue(
     Zela et al., ICLR 2020, arXiv:1909.09656, section 4: that of the validation loss, at fixed
     weights, rises with the test error of the architectures found. Lanczos' method needs only
     products of the Hessian with vectors. The loss is evaluated once: its gradient's graph is kept
-    for all products, so they see the same random draws; that takes about the memory of an `Exact`
+    for all products, so they see the same random numbers; that takes about the memory of an `Exact`
     step. The caller's generators are left as they were.
 
     Deviations: "dominant" is the algebraically largest, the paper's lambda_max, as in the release
@@ -95,8 +95,8 @@ def hessian(loss: Callable[[Tree], Tensor], at: Tree) -> Callable[[np.ndarray], 
     def product(vector: np.ndarray) -> np.ndarray:
         if not outputs:
             return np.zeros_like(vector)
-        parts = torch.from_numpy(vector.reshape(-1)).split([x.numel() for x in tensors])
-        v = [p.view(x.shape).to(x) for p, x, c in zip(parts, tensors, curved, strict=True) if c]
+        batches = torch.from_numpy(vector.reshape(-1)).split([x.numel() for x in tensors])
+        v = [p.view(x.shape).to(x) for p, x, c in zip(batches, tensors, curved, strict=True) if c]
         found = grad(outputs, tensors, v, retain_graph=True, materialize_grads=True)
         # torch 2.6: a zero that stands for a missing gradient requires a gradient of its own
         return torch.cat([x.detach().flatten() for x in found]).double().cpu().numpy()
@@ -109,8 +109,8 @@ def sharpness(loss: Callable[[Tree], Tensor], alphas: Tree, radius: float) -> fl
 
     L(A + e) - L(A) with e = radius ∇L / ‖∇L‖: the sharpness of SAM (Foret et al., ICLR 2021,
     arXiv:2010.01412) to first order in where the maximum lies, in the alphas, at fixed weights.
-    SD-DARTS' Eq. 3 (arXiv:2302.05629) is the same. Both evaluations see the same random draws, and
-    the caller's generators are left as they were.
+    SD-DARTS' Eq. 3 (arXiv:2302.05629) is the same. Both evaluations see the same random numbers,
+    and the caller's generators are left as they were.
 
     Args:
         loss: A scalar function () of the alphas.

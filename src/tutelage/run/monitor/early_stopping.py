@@ -1,7 +1,7 @@
 """Early stopping: rules on what a search has measured so far.
 
 A rule reads one number an epoch, `history[i]` for epoch i, and answers for the newest. It remembers
-nothing, so a search that goes on from a checkpoint stops where the uninterrupted one does.
+nothing, so a search that resumes from a checkpoint stops where the uninterrupted one does.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def by_eigenvalue(
         m(i - back) / m(i) < ratio
 
     and keep the architecture of i - back. A mean around i takes values from after i, so the rule
-    answers window // 2 values late; at the beginning the window is cut short.
+    answers window // 2 values late; at the start the window is cut short.
 
     Values that are None or not finite were not measured: window and back count measured values, as
     the release does, so one every n epochs looks n times as far back. Means that are not positive
@@ -75,7 +75,7 @@ def by_skips(history: Sequence[int], *, most: int = 1, start: int = 0) -> Stop |
     """Stop when the normal cell has more than `most` skip connections (DARTS+).
 
     Liang et al., "DARTS+: improved differentiable architecture search with early stopping",
-    arXiv:1909.06035, criterion 1: two or more in one normal cell. What is kept is read off when
+    arXiv:1909.06035, criterion 1: two or more in one normal cell. What is kept is derived when
     the search stops, so it has those skip connections.
 
     Args:

@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from tutelage.batch import Part
+from tutelage.batch import Batch
 from tutelage.config import Run
 from tutelage.problem import Learner, pick
 from tutelage.run.monitor.collapse import cell_gradients, entropy, layer_alignment, skips
 from tutelage.run.monitor.curvature import dominant_eigenvalue, sharpness
 from tutelage.run.supernet.view import View
 from tutelage.searches.base import Relaxing
-from tutelage.spaces.base import Mix, one_hot
+from tutelage.spaces.base import ArchWeights, one_hot
 from tutelage.spaces.genotype import Genotype
 from tutelage.virtual import Tree
 
@@ -29,14 +29,15 @@ from tutelage.virtual import Tree
 class Subject:
     """A learner after an epoch, as monitors see it: at fixed weights, on validation images.
 
-    Its network is looked at under the expected mix: noise of a sampled one would be measured too.
+    Its network is looked at under the expected architecture weights: noise of a sampled one would
+    be measured too.
     """
 
     view: View
     learner: Learner
     genotype: Genotype
-    """What is read off now."""
-    valid: Part
+    """What is derived now."""
+    valid: Batch
     """A batch."""
 
     @property
@@ -45,31 +46,31 @@ class Subject:
         return pick(self.view.variables, self.learner.alphas)
 
     @cached_property
-    def mix(self) -> Mix:
-        """The expected mix."""
+    def arch(self) -> ArchWeights:
+        """The expected architecture weights."""
         return self.expected(self.alphas)
 
     @cached_property
     def _auxiliary(self) -> float:
         """The present weight of the skip beside all operations, of DARTS-."""
-        return cast(float, self.learner.net.mix(self.alphas).auxiliary)
+        return cast(float, self.learner.net.relax(self.alphas).auxiliary)
 
-    def expected(self, alphas: Tree) -> Mix:
-        """Return the expected mix of alphas."""
+    def expected(self, alphas: Tree) -> ArchWeights:
+        """Return the expected architecture weights of alphas."""
         search = cast(Relaxing, self.view.setup.search)
         return replace(search.expected(alphas), auxiliary=self._auxiliary)
 
-    def logits(self, mix: Mix, x: Tensor) -> Tensor:
-        """Return logits (B, C) of images under a mix."""
+    def logits(self, arch: ArchWeights, x: Tensor) -> Tensor:
+        """Return logits (B, C) of images under architecture weights."""
         module, weights = self.learner.net.module, self.view.weights(self.learner)
-        return cast(Tensor, functional_call(module, weights, (x, mix))[0])
+        return cast(Tensor, functional_call(module, weights, (x, arch))[0])
 
-    def loss(self, mix: Mix) -> Tensor:
-        """Return the loss () of the batch under a mix."""
-        return F.cross_entropy(self.logits(mix, self.valid.x), self.valid.y)
+    def loss(self, arch: ArchWeights) -> Tensor:
+        """Return the loss () of the batch under architecture weights."""
+        return F.cross_entropy(self.logits(arch, self.valid.x), self.valid.y)
 
     def loss_at(self, alphas: Tree) -> Tensor:
-        """Return the loss () of the batch under the expected mix of alphas."""
+        """Return the loss () of the batch under the expected architecture weights of alphas."""
         return self.loss(self.expected(alphas))
 
 
@@ -89,15 +90,15 @@ class Monitor(NamedTuple):
 
 def alignment(subject: Subject) -> dict[str, float]:
     """Measure for every group how far the gradients of its cells agree."""
-    gradients = cell_gradients(subject.loss, subject.mix)
+    gradients = cell_gradients(subject.loss, subject.arch)
     return {group: layer_alignment(g) for group, g in gradients.items() if g}
 
 
 def discretised(subject: Subject) -> dict[str, float]:
     """Measure what discretisation loses on all validation images."""
-    like = next(iter(subject.mix.operations.values()))
+    like = next(iter(subject.arch.operations.values()))
     chosen = one_hot(subject.view.space_of(subject.learner), subject.genotype, like)
-    mixed, discrete = (partial(subject.logits, mix) for mix in (subject.mix, chosen))
+    mixed, discrete = (partial(subject.logits, arch) for arch in (subject.arch, chosen))
     return gap(mixed, discrete, subject.view.validation)
 
 
@@ -109,7 +110,7 @@ def sharpness_of(subject: Subject) -> float:
 
 MONITORS = (
     Monitor(("skips",), lambda s: {"skips": skips(s.genotype)}),
-    Monitor(("entropy",), lambda s: {"entropy": entropy(s.mix.operations)}),
+    Monitor(("entropy",), lambda s: {"entropy": entropy(s.arch.operations)}),
     Monitor(("alignment",), lambda s: {"alignment": alignment(s)}),
     Monitor(
         ("eigenvalue",),
@@ -149,19 +150,19 @@ def _known(value: Value | None) -> Value | None:
 def gap(
     mixed: Callable[[Tensor], Tensor],
     discrete: Callable[[Tensor], Tensor],
-    held_out: Callable[[], Iterable[Part]],
+    held_out: Callable[[], Iterable[Batch]],
 ) -> dict[str, float]:
-    """Measure what discretisation loses: the accuracy of a mix less that of its architecture.
+    """Measure what discretisation loses: accuracy of the supernet less that of its architecture.
 
     Both are a supernet with the same weights, as functions of images (B, C, H, W).
     """
-    with torch.random.fork_rng():  # some spaces draw noise
+    with torch.random.fork_rng():  # some spaces add random noise
         before, after = (accuracy(logits, held_out()) for logits in (mixed, discrete))
     return {"gap": before - after, "one_hot_accuracy": after}
 
 
 @torch.no_grad()
-def accuracy(logits: Callable[[Tensor], Tensor], parts: Iterable[Part]) -> float:
+def accuracy(logits: Callable[[Tensor], Tensor], batches: Iterable[Batch]) -> float:
     """Return the share of images whose label is the class with the largest logit."""
-    right = [(logits(part.x).argmax(1) == part.y) for part in parts]
+    right = [(logits(batch.x).argmax(1) == batch.y) for batch in batches]
     return float(torch.cat(right).double().mean())

@@ -1,4 +1,4 @@
-"""Watching over a search: what is measured after every epoch, and whether that stops it."""
+"""The diagnostics of a search: what is measured after every epoch, and whether it stops."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from tutelage.benchmark.table import looked_up, open_table
 from tutelage.config import Run
 from tutelage.records.rows import StageAccuracies, Stopped
-from tutelage.run.monitor.collapse import signs
+from tutelage.run.monitor.collapse import warnings_of
 from tutelage.run.monitor.early_stopping import column, stop_now
 from tutelage.run.monitor.measured import Subject, measured
 from tutelage.run.monitor.teaching import two_stages
 from tutelage.run.supernet.view import View
-from tutelage.spaces.base import Mix, Space
+from tutelage.spaces.base import ArchWeights, Space
 from tutelage.spaces.genotype import Genotype
 
 PARTS = 8
@@ -27,17 +27,20 @@ def uniform(space: Space) -> Iterable[Genotype]:
     shapes = space.choices
     for place in range(max(operations for _, operations in shapes.values())):
         yield space.genotype(
-            Mix({g: torch.eye(n)[place % n].expand(edges, n) for g, (edges, n) in shapes.items()})
+            ArchWeights(
+                {g: torch.eye(n)[place % n].expand(edges, n) for g, (edges, n) in shapes.items()}
+            )
         )
 
 
 @final
-class Watching:
+class Diagnostics:
     """What was measured after every epoch so far.
 
     Attributes:
         history: For every epoch and every learner what was measured, and its `genotype`.
-        stopped: Why the search stops and which epoch's architecture it keeps; None: it goes on.
+        stopped: Why the search stops and which epoch's architecture it keeps; None: it does not
+            stop.
     """
 
     def __init__(self, settings: Run, space: Space) -> None:
@@ -81,10 +84,15 @@ class Watching:
         )
         row: dict[str, Any] = {"collapse": found, "warnings": list(self._warnings())}
         if any(learner.drafts and learner.weights[0] in view.training for learner in view.learners):
-            parts = [first, *(make(view.epoch, step) for step in range(1, min(PARTS, view.steps)))]
-            stages = [two_stages(x, view.variables, parts) for x in view.learners]
+            batches = [
+                first,
+                *(make(view.epoch, step) for step in range(1, min(PARTS, view.steps))),
+            ]
+            stages = [two_stages(x, view.variables, batches) for x in view.learners]
             row["stages"] = [StageAccuracies(**each.accuracies) for each in stages]
-            row["warnings"] += [f"learner {k}: {x.sign}" for k, x in enumerate(stages) if x.sign]
+            row["warnings"] += [
+                f"learner {k}: {x.warning}" for k, x in enumerate(stages) if x.warning
+            ]
         if self.table:
             row["table"] = self.looked_up(genotypes)
         stop = stop_now(self.history, self.settings.stop, self.settings.stop_from)
@@ -97,8 +105,8 @@ class Watching:
         """Say what of the last epoch points to collapse."""
         last = self.history[-1]
         for k, each in enumerate(last):
-            for sign in signs(each["skips"], column(self.history, k, "eigenvalue")):
-                yield f"learner {k}: {sign}" if len(last) > 1 else sign
+            for warning in warnings_of(each["skips"], column(self.history, k, "eigenvalue")):
+                yield f"learner {k}: {warning}" if len(last) > 1 else warning
 
     def looked_up(self, genotypes: Sequence[Genotype]) -> list[dict[str, Any]]:
         """Return what the table says of architectures; nothing without one."""
@@ -109,5 +117,5 @@ class Watching:
         return {"history": self.history, "stopped": self.stopped}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         self.history, self.stopped = state["history"], state["stopped"]

@@ -1,4 +1,4 @@
-"""What a search of sampled paths is watched for, epoch by epoch."""
+"""The diagnostics of a search of sampled paths, measured after every epoch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tutelage.batch import Part
-from tutelage.data.draws import draws
-from tutelage.extras import Probe, Score, Taught
+from tutelage.batch import Batch
+from tutelage.data.seeding import generator
+from tutelage.extras import Answers, Probe, Score
 from tutelage.problem import Net, Problem, pick
 from tutelage.records import rows as records
 from tutelage.run.supernet.view import View
@@ -24,7 +24,7 @@ from tutelage.virtual import Tree
 PROBES: Final = 4
 """Batches of each half on which students, teachers and operations are compared."""
 PATHS: Final = 2
-"""Sub-networks that are drawn for each where the method has no number of its own."""
+"""Sub-networks that are sampled for each where the method has no number of its own."""
 
 
 def after(view: View) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def after(view: View) -> dict[str, Any]:
     Returns:
         The epoch's entries in metrics.jsonl: `probe`, and `taught_by` where there is a teacher.
     """
-    seed = draws(view.setup.settings.seed, "search/probe", view.epoch).integers(2**63)
+    seed = generator(view.setup.settings.seed, "search/probe", view.epoch).integers(2**63)
     torch.manual_seed(int(seed))
     train, valid = (parts_of(view, half) for half in ("train", "valid"))
     row: dict[str, Any] = {
@@ -47,10 +47,10 @@ def after(view: View) -> dict[str, Any]:
 def diversities(view: View) -> list[dict[str, list[Tensor]]]:
     """Measure how much the operations of every learner's supernet differ, after `after`."""
     train = parts_of(view, "train")
-    return [compared(each.net, view.weights(each), train) for each in view.learners]
+    return [operation_diversity(each.net, view.weights(each), train) for each in view.learners]
 
 
-def parts_of(view: View, half: Literal["train", "valid"]) -> list[Callable[[], Part]]:
+def parts_of(view: View, half: Literal["train", "valid"]) -> list[Callable[[], Batch]]:
     """Return what make the first batches of the epoch, of one half of the images."""
     stream = getattr(view.setup.streams, half)
     return [partial(stream.batch, view.epoch, step) for step in range(PROBES)]
@@ -60,8 +60,8 @@ def parts_of(view: View, half: Literal["train", "valid"]) -> list[Callable[[], P
 def probed(
     problem: Problem,
     variables: dict[str, Tree],
-    train: Sequence[Callable[[], Part]],
-    valid: Sequence[Callable[[], Part]],
+    train: Sequence[Callable[[], Batch]],
+    valid: Sequence[Callable[[], Batch]],
 ) -> dict[str, float]:
     """Compare sampled students with their teacher on validation images (EnNAS, Figures 1 and 2).
 
@@ -78,41 +78,41 @@ def probed(
     """
     sums: dict[str, float] = {}
     for fitted, judged in zip(train, valid, strict=True):
-        part = judged()
+        batch = judged()
         if score := problem.extra(Score):
             (path,) = problem.learners[0].net.paths(1)
-            found = {"score": float(score.ask(variables, path, part))}
+            found = {"score": float(score.ask(variables, path, batch))}
         elif probe := problem.extra(Probe):
-            found = marks(probe.ask(variables, fitted(), part), part.y)
+            found = scores(probe.ask(variables, fitted(), batch), batch.y)
         else:
-            found = marks(untaught(problem, variables, part), part.y)
+            found = scores(answers_of(problem, variables, batch), batch.y)
         for name, value in found.items():
             sums[name] = sums.get(name, 0.0) + value / len(valid)
     return sums
 
 
-def untaught(problem: Problem, variables: Mapping[str, Tree], part: Part) -> Taught:
+def answers_of(problem: Problem, variables: Mapping[str, Tree], batch: Batch) -> Answers:
     """Let sampled sub-networks of the first learner say what they think."""
     learner = problem.learners[0]
     weights = pick(variables, learner.weights)
-    logits = [learner.net.under(weights, path, part.x)[0] for path in learner.net.paths(PATHS)]
-    return Taught(torch.stack(logits), None)
+    logits = [learner.net.under(weights, path, batch.x)[0] for path in learner.net.paths(PATHS)]
+    return Answers(torch.stack(logits), None)
 
 
-def marks(taught: Taught, y: Tensor) -> dict[str, float]:
+def scores(answers: Answers, y: Tensor) -> dict[str, float]:
     """Judge students and teacher by the labels y (B,)."""
-    students = float((taught.students.argmax(2) == y).double().mean())
+    students = float((answers.students.argmax(2) == y).double().mean())
     found = {
         "students_accuracy": students,
-        "logit_distance": float(logit_distance(taught.students)),
+        "logit_distance": float(logit_distance(answers.students)),
     }
-    if taught.teacher is not None:
-        teacher = float((taught.teacher.argmax(1) == y).double().mean())
+    if answers.teacher is not None:
+        teacher = float((answers.teacher.argmax(1) == y).double().mean())
         found |= {"teacher_accuracy": teacher, "gap": teacher - students}
     return found
 
 
-class Compared(nn.Module):
+class OperationOutputs(nn.Module):
     """A supernet whose operations are compared on the same inputs."""
 
     def __init__(self, supernet: Any) -> None:
@@ -121,29 +121,29 @@ class Compared(nn.Module):
 
     def forward(self, x: Tensor) -> list[tuple[str, int, Tensor]]:
         """Return group, edge and diversity (ops, ops) of every choice."""
-        found = self.supernet.compared(x)
+        found = self.supernet.outputs(x)
         return [(group, edge, diversity(maps)) for group, edge, maps in found]
 
 
 @torch.no_grad()
-def compared(
-    net: Net, weights: Tree, parts: Sequence[Callable[[], Part]]
+def operation_diversity(
+    net: Net, weights: Tree, batches: Sequence[Callable[[], Batch]]
 ) -> dict[str, list[Tensor]]:
     """Measure how much the operations of every edge differ (EnNAS, Eq. 4).
 
     Args:
         net: A supernet whose module can run all operations of an edge on the same inputs.
         weights: Its weights.
-        parts: What make the images.
+        batches: What make the images.
 
     Returns:
         For every group and edge the diversity of its operations (ops, ops), the mean over images
         and over the cells that share a choice.
     """
     measured: dict[tuple[str, int], list[Tensor]] = {}
-    for make in parts:
+    for make in batches:
         named = {f"supernet.{name}": x for name, x in weights.items()}
-        for group, edge, zeta in functional_call(Compared(net.module), named, (make().x,)):
+        for group, edge, zeta in functional_call(OperationOutputs(net.module), named, (make().x,)):
             measured.setdefault((group, edge), []).append(zeta.cpu())
     found: dict[str, list[Tensor]] = {}
     for (group, _), each in sorted(measured.items()):
@@ -151,13 +151,13 @@ def compared(
     return found
 
 
-def draws_of(counts: Mapping[str, Tensor]) -> dict[str, list[int]]:
-    """Return how many operations were drawn in all, for each edge."""
+def samples_of(counts: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    """Return how many operations were sampled in all, for each edge."""
     return {group: c.sum(1).long().tolist() for group, c in counts.items()}
 
 
 def shares(counts: Mapping[str, Tensor]) -> dict[str, list[list[float]]]:
-    """Return how often each operation was drawn, as shares of its edge's draws (edges, ops)."""
+    """Return how often each operation was sampled, as shares of its edge's samples (edges, ops)."""
     return {
         group: [[round(x, 6) for x in row] for row in F.normalize(c.double(), p=1, dim=1).tolist()]
         for group, c in counts.items()

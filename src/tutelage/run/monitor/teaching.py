@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from tutelage.batch import Part
+from tutelage.batch import Batch
 from tutelage.problem import Learner, pick
 from tutelage.virtual import Tree
 
@@ -29,7 +29,7 @@ class Stages(NamedTuple):
         return {"first": self.first / self.images, "taught": self.taught / self.images}
 
     @property
-    def sign(self) -> str:
+    def warning(self) -> str:
         """Say that teaching has spoilt the learner; nothing where that may be chance.
 
         Of the images that changed, a half would be lost by chance, give or take twice the standard
@@ -45,15 +45,15 @@ class Stages(NamedTuple):
 
 
 @torch.no_grad()
-def two_stages(learner: Learner, variables: Mapping[str, Tree], parts: Sequence[Part]) -> Stages:
+def two_stages(learner: Learner, variables: Mapping[str, Tree], batches: Sequence[Batch]) -> Stages:
     """Compare a learner that was taught with itself before: PAMKD's Figure 1, as it happens."""
     net, alphas = learner.net, pick(variables, learner.alphas)
     counts = torch.zeros(3, dtype=torch.int64)
-    for x, y, _ in parts:
+    for x, y, _ in batches:
         before, after = (
             (net(pick(variables, path), alphas, x).argmax(1) == y).cpu()
             for path in (learner.drafts[0], learner.weights)
         )
         counts += torch.stack([before.sum(), after.sum(), (before != after).sum()])
     first, taught, changed = counts.tolist()
-    return Stages(first, taught, changed, images=sum(len(part.y) for part in parts))
+    return Stages(first, taught, changed, images=sum(len(batch.y) for batch in batches))

@@ -50,7 +50,7 @@ def forward_selection(probabilities: Tensor, y: Tensor, members: int) -> list[in
     return chosen
 
 
-def marks(probabilities: Tensor, y: Tensor) -> dict[str, float]:
+def scores(probabilities: Tensor, y: Tensor) -> dict[str, float]:
     """Return loss and accuracy of an ensemble on validation data.
 
     Args:
@@ -74,19 +74,19 @@ class Ensemble:
     """Which they are, in the order of their selection: the first is the best by itself."""
     genotypes: tuple[Genotype, ...]
     """The architecture of each."""
-    marks: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
     """The ensemble's `valid_loss` and `valid_accuracy`; empty where nothing was trained."""
 
     def to_row(self) -> dict[str, Any]:
         """Give what the last row of metrics.jsonl says of it."""
-        return {"members": list(self.learners), **self.marks}
+        return {"members": list(self.learners), **self.scores}
 
     def to_json(self) -> str:
         """Write versioned JSON."""
         pairs = zip(self.learners, self.genotypes, strict=True)
         members = [{"learner": k, "genotype": genotype.to_dict()} for k, genotype in pairs]
         head = {"format": FORMAT, "version": VERSION}
-        return json.dumps({**head, "members": members, **self.marks}, indent=2) + "\n"
+        return json.dumps({**head, "members": members, **self.scores}, indent=2) + "\n"
 
     @classmethod
     def read(cls, path: Path) -> Ensemble:
@@ -122,9 +122,9 @@ class Ensemble:
     def as_text(self) -> str:
         """Say in one sentence who is in it and how it does."""
         who = f"ensemble of learners {', '.join(map(str, self.learners))}"
-        if not self.marks:
+        if not self.scores:
             return f"{who}, the first: nothing was trained, so there is nothing to select by"
         return (
-            f"{who}: validation loss {self.marks['valid_loss']:.4f}, "
-            f"accuracy {100 * self.marks['valid_accuracy']:.2f} %"
+            f"{who}: validation loss {self.scores['valid_loss']:.4f}, "
+            f"accuracy {100 * self.scores['valid_accuracy']:.2f} %"
         )

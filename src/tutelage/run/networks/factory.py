@@ -15,7 +15,7 @@ from tutelage.problem import UNTRAINED, Net
 from tutelage.run.networks.fixed import fixed_network
 from tutelage.run.networks.relaxation import Bound
 from tutelage.run.networks.teacher import Pictures, Teacher, trained, untrained
-from tutelage.spaces.base import Mix, Size, Space
+from tutelage.spaces.base import ArchWeights, Size, Space
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.paths import architecture
 
@@ -36,7 +36,7 @@ class Maker:
     images: Mapping[str, int] = field(default_factory=dict)
     """How many images each half has: what a method that remembers them asks for."""
     flops: Callable[[Genotype], float] = lambda genotype: nan
-    """Counts the multiply-adds of an architecture."""
+    """Counts the FLOPs of an architecture."""
     pictures: Pictures = field(default_factory=Pictures)
     """The images, for a teacher that was trained already."""
     bound: list[Bound] = field(default_factory=list)
@@ -81,9 +81,9 @@ class Maker:
             return untrained(self.spaces[0], self.size, self.device, self.amp)
         return trained(name, self.pictures, self.device, self.amp)
 
-    def multiply_adds(self, mix: Mix) -> float:
-        """Count the multiply-adds of the architecture that a sampled mix runs."""
-        return self.flops(architecture(self.spaces[0], mix))
+    def flops_of(self, arch: ArchWeights) -> float:
+        """Count the FLOPs of the architecture that a path runs."""
+        return self.flops(architecture(self.spaces[0], arch))
 
     def _placed(self, module: nn.Module) -> nn.Module:
         placed: Any = module  # nn.Module.to is not typed for memory formats

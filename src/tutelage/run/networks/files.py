@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tutelage.checks import nearest
 from tutelage.files import write_bytes
 from tutelage.parts import make_part
+from tutelage.renamed import SETTINGS, lifted
 from tutelage.run.networks import ensemble
 from tutelage.spaces import SPACES
 from tutelage.spaces.base import Size, Space
@@ -202,7 +203,7 @@ def _from_json(values: Mapping[str, Any]) -> About:
     channels, height, width = values["shape"]
     return About(
         genotype=Genotype.from_dict(values["genotype"]),
-        size=Size(**values["size"]),
+        size=Size(**lifted(values["size"], SETTINGS[()])),
         classes=tuple(values["classes"]),
         mean=tuple(values["mean"]),
         std=tuple(values["std"]),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from tutelage.renamed import warn
 from tutelage.run.networks.ensemble import Ensemble
 from tutelage.run.networks.files import build
 from tutelage.spaces.base import Size
@@ -23,7 +24,7 @@ class Found:
     """The run directory."""
     learner: int
     """Which learner was kept."""
-    marks: list[dict[str, float]]
+    scores: list[dict[str, float]]
     """Loss and accuracy of every learner on the whole validation half."""
     size: Size
     """Size of the supernet that searched; `network` takes another."""
@@ -33,6 +34,12 @@ class Found:
 
     evolved: str = ""
     """What the found path scores in the supernet, and costs; nothing where none evolved."""
+
+    @property
+    def marks(self) -> list[dict[str, float]]:
+        """The scores, by their name until 0.1."""
+        warn("Found.marks", "scores")
+        return self.scores
 
     def network(self, size: Size | None = None, *, auxiliary: bool = False) -> nn.Module:
         """Build the found network, untrained, at the size of the supernet or another."""

@@ -1,4 +1,4 @@
-"""A search bound to one supernet: how its alphas make a mix, or how its paths are drawn."""
+"""A search bound to one supernet: how its alphas are relaxed, or how its paths are sampled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from tutelage.clock import Clock
 from tutelage.problem import Relaxation
 from tutelage.searches.base import Relaxing, Sampling
-from tutelage.spaces.base import Mix, Space
+from tutelage.spaces.base import ArchWeights, Space
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.paths import kept, path
 from tutelage.virtual import Tree, tree_map
@@ -23,7 +23,7 @@ class Bound(Relaxation, Protocol):
 
     @property
     def counts(self) -> Mapping[str, Tensor]:
-        """How often each operation was drawn in this epoch, (edges, ops) for every group."""
+        """How often each operation was sampled in this epoch, (edges, ops) for every group."""
 
     def begin_epoch(self) -> None:
         """Count from 0."""
@@ -32,7 +32,7 @@ class Bound(Relaxation, Protocol):
         """Return what a checkpoint holds; nothing where nothing is remembered."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -45,23 +45,23 @@ class BoundAlphas:
 
     @property
     def counts(self) -> Mapping[str, Tensor]:
-        """Count nothing: no operation is drawn apart from the others."""
+        """Count nothing: no operation is sampled apart from the others."""
         return {}
 
     def alphas(self) -> Tree:
-        """Draw initial alphas; on the CPU, so that a seed means the same everywhere."""
+        """Sample initial alphas; on the CPU, so that a seed means the same everywhere."""
 
         def placed(x: Tensor) -> Tensor:
             return x.to(self.device)
 
         return tree_map(placed, self.search.alphas(self.space))
 
-    def mix(self, alphas: Tree, clock: Clock) -> Mix:
-        """Turn alphas into a mix."""
-        return self.search.mix(alphas, clock)
+    def relax(self, alphas: Tree, clock: Clock) -> ArchWeights:
+        """Turn alphas into architecture weights."""
+        return self.search.relax(alphas, clock)
 
-    def paths(self, count: int) -> list[Mix]:
-        """Refuse to draw any.
+    def paths(self, count: int) -> list[ArchWeights]:
+        """Refuse to sample any.
 
         Raises:
             ValueError: Always.
@@ -90,34 +90,34 @@ class BoundPaths:
     space: Space
     device: torch.device
     flops: Callable[[Genotype], float]
-    """Counts the multiply-adds of an architecture."""
+    """Counts the FLOPs of an architecture."""
     dtype: torch.dtype = field(default_factory=torch.get_default_dtype)
-    """That of the weights, which are drawn now."""
+    """The type of the weights, and of the sampled paths."""
     diversity: dict[str, list[Tensor]] = field(default_factory=dict)
     """How much operations differ, as it was measured last; empty before."""
     counts: dict[str, Tensor] = field(default_factory=dict)
-    """How often each operation was drawn in this epoch, (edges, ops) for every group."""
+    """How often each operation was sampled in this epoch, (edges, ops) for every group."""
 
     def alphas(self) -> Tree:
         """Have none: nothing but weights descends."""
         return {}
 
-    def mix(self, alphas: Tree, clock: Clock) -> Mix:
+    def relax(self, alphas: Tree, clock: Clock) -> ArchWeights:
         """Draw one path."""
         return self.paths(1)[0]
 
-    def paths(self, count: int) -> list[Mix]:
-        """Draw the paths of one batch."""
-        drawn = self.search.paths(self.space, count, self.diversity, self.flops)
-        for genes in drawn:
-            for group, edge, name in kept(self.space, genes):
+    def paths(self, count: int) -> list[ArchWeights]:
+        """Sample the paths of one batch."""
+        sampled = self.search.paths(self.space, count, self.diversity, self.flops)
+        for encoding in sampled:
+            for group, edge, name in kept(self.space, encoding):
                 shape = self.space.choices[group]
                 counts = self.counts.setdefault(group, torch.zeros(shape, dtype=torch.int64))
                 counts[edge, self.space.operations[group][edge].index(name)] += 1
-        return [path(self.space, genes, self.device, self.dtype) for genes in drawn]
+        return [path(self.space, encoding, self.device, self.dtype) for encoding in sampled]
 
     def begin_epoch(self) -> None:
-        """Count the draws from 0."""
+        """Count from 0."""
         self.counts = {}
 
     def state(self) -> dict[str, Any]:
@@ -125,5 +125,5 @@ class BoundPaths:
         return {"diversity": self.diversity, "counts": self.counts}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         self.diversity, self.counts = dict(state["diversity"]), dict(state["counts"])

@@ -14,7 +14,7 @@ from tutelage.problem import UNTRAINED
 from tutelage.run.networks.files import about, load
 from tutelage.run.networks.fixed import Fixed
 from tutelage.spaces.base import Size, Space
-from tutelage.spaces.paths import drawn, genotype
+from tutelage.spaces.paths import genotype, sample
 
 TIMM: Final = "timm:"
 
@@ -106,7 +106,7 @@ def untrained(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = space.network(genotype(space, drawn(space)), size)
+        network = space.network(genotype(space, sample(space)), size)
     fixed = Fixed(network).requires_grad_(False).to(device)
     one = torch.ones(size.image_channels, 1, 1, device=device)
     return Teacher(fixed.network.maps, one, torch.zeros_like(one), amp)

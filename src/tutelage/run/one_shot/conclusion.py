@@ -7,7 +7,7 @@ from math import inf
 from pathlib import Path
 
 from tutelage.config import Run
-from tutelage.data.draws import draws
+from tutelage.data.seeding import generator
 from tutelage.extras import Score, Seeds
 from tutelage.problem import Learner
 from tutelage.run.cost.budget import MILLION, in_millions
@@ -35,7 +35,7 @@ def scorer_of(view: View, learner: Learner) -> Scorer:
         fitted=partial(setup.streams.train.in_order, evolution.images),
         judged=partial(setup.streams.valid.in_order, evolution.judged),
         own=partial(own.ask, view.variables) if own else None,
-        seed=int(draws(setup.settings.seed, "search/scores").integers(2**63)),
+        seed=int(generator(setup.settings.seed, "search/scores").integers(2**63)),
     )
 
 
@@ -53,28 +53,28 @@ def evolve_of(view: View, scorer: Scorer) -> Evolve:
     def within(cost: Cost) -> bool:
         return all(paid <= limit for paid, limit in zip(cost, limits, strict=True))
 
-    seed = int(draws(settings.seed, "search/evolution").integers(2**63))
+    seed = int(generator(settings.seed, "search/evolution").integers(2**63))
     known = seeds.ask(view.variables) if seeds else ()
-    first = [architecture(setup.space, mix) for mix in known]
-    return Evolve(setup.space, scorer, setup.prices, within, settings.evolution, seed, first)
+    first = [architecture(setup.space, arch) for arch in known]
+    return Evolve(setup.space, scorer, setup.costs, within, settings.evolution, seed, first)
 
 
 def check(view: View) -> None:
     """Refuse limits within which evolution finds nothing, before anything is trained for it.
 
     Raises:
-        ValueError: No architecture that was drawn keeps within them.
+        ValueError: No architecture that was sampled keeps within them.
     """
     if budget := view.setup.budget:
         try:
             evolve_of(view, scorer_of(view, view.learners[0]))
         except ValueError as error:
-            least = budget.prices.of(budget.cheapest(view.setup.space))
+            least = budget.costs.of(budget.cheapest(view.setup.space))
             raise ValueError(f"{error}; the cheapest has {in_millions(least)}") from error
 
 
 def work_in(path: Path, work: loop.Work, settings: Run) -> None:
-    """Do the work in a folder of a run's directory, or go on with it.
+    """Do the work in a folder of a run's directory, or resume it.
 
     Raises:
         StoppedError: A signal came; everything is saved.
@@ -87,6 +87,6 @@ def work_in(path: Path, work: loop.Work, settings: Run) -> None:
             log_every=1,
             save_every=settings.save_every,
             title=f"{path.name} {path.parent}",
-            go_on=f"tutelage search --resume {path.parent}",
+            resume_with=f"tutelage search --resume {path.parent}",
         )
         directory.save_session()

@@ -7,18 +7,18 @@ from dataclasses import replace
 from typing import Any, final
 
 from tutelage.records.rows import Candidate
-from tutelage.run.cost.table import Cost, Prices
+from tutelage.run.cost.table import Cost, Costs
 from tutelage.run.one_shot.scorer import Scorer
 from tutelage.searches.evolution import Evolution
 from tutelage.searches.evolving import Evolving, Scored
 from tutelage.spaces.base import Space
 from tutelage.spaces.genotype import Genotype
-from tutelage.spaces.paths import Genes, bounds, genes, genotype, kept
+from tutelage.spaces.paths import Encoding, bounds, encode, genotype, kept
 
 
 @final
 class Evolve:
-    """An evolution on its way; an epoch is a generation, a step a candidate.
+    """An evolution in progress; an epoch is a generation, a step a candidate.
 
     Attributes:
         epoch: Generations done.
@@ -31,7 +31,7 @@ class Evolve:
         self,
         space: Space,
         scorer: Scorer,
-        prices: Prices,
+        costs: Costs,
         within: Callable[[Cost], bool],
         settings: Evolution,
         seed: int,
@@ -42,21 +42,21 @@ class Evolve:
         Args:
             space: What can be built.
             scorer: Says what an architecture scores.
-            prices: What it costs.
+            costs: What it costs.
             within: Whether it may cost so much.
             settings: Those of the evolution.
-            seed: Seed of every draw.
+            seed: Seed of all random numbers.
             first: What the first generation holds besides, where the limits allow it.
 
         Raises:
             ValueError: No architecture is found within the limits.
         """
-        self.space, self.scorer, self.prices, self.settings = space, scorer, prices, settings
+        self.space, self.scorer, self.costs, self.settings = space, scorer, costs, settings
 
-        def allowed(candidate: Genes) -> bool:
-            return within(prices.total(kept(space, candidate)))
+        def allowed(candidate: Encoding) -> bool:
+            return within(costs.total(kept(space, candidate)))
 
-        self.given = [genes(space, architecture) for architecture in first]
+        self.given = [encode(space, architecture) for architecture in first]
         self.evolving = Evolving(bounds(space), settings, allowed, seed, self.given)
         self.epochs = settings.generations
         self._follow()
@@ -75,11 +75,11 @@ class Evolve:
     def advance(self) -> None:
         """Score one candidate."""
         found = genotype(self.space, self.evolving.ask())
-        score, cost = self.scorer.score(found), self.prices.of(found)
+        score, cost = self.scorer.score(found), self.costs.of(found)
         second = {
             "accuracy": (),
-            "accuracy-flops": (-cost.multiply_adds,),
-            "accuracy-params": (-cost.weights,),
+            "accuracy-flops": (-cost.flops,),
+            "accuracy-params": (-cost.params,),
         }
         self.evolving.tell((score, *second[self.settings.objectives]))
         self.step += 1
@@ -94,7 +94,7 @@ class Evolve:
         """Return a row of metrics.jsonl: the last candidate, or the best so far."""
         history = self.evolving.history
         scored = history[-1] if event == "step" else self.evolving.best
-        given = event == "step" and scored.generation == 0 and scored.genes in self.given
+        given = event == "step" and scored.generation == 0 and scored.encoding in self.given
         traded = event == "epoch" and self.settings.objectives != "accuracy"
         return replace(
             self.described(scored),
@@ -107,24 +107,23 @@ class Evolve:
 
     def described(self, scored: Scored) -> Candidate:
         """Say what an architecture is, scores and costs."""
-        cost = self.prices.of(self.genotype(scored))
+        cost = self.costs.of(self.genotype(scored))
         score: dict[str, Any] = {self.scorer.quantity: scored.scores[0]}
         return Candidate(
-            encoding=list(scored.genes), params=cost.weights, flops=cost.multiply_adds, **score
+            encoding=list(scored.encoding), params=cost.params, flops=cost.flops, **score
         )
 
-    def said(self, scored: Scored) -> str:
+    def in_words(self, scored: Scored) -> str:
         """Say in words what an architecture scores and costs."""
-        cost = self.prices.of(self.genotype(scored))
+        cost = self.costs.of(self.genotype(scored))
         score = f"{self.scorer.quantity} {self.scorer.written(scored.scores[0])}"
         return (
-            f"{score} with the supernet's weights, {cost.weights:,} weights, "
-            f"{cost.multiply_adds:,} multiply-adds"
+            f"{score} with the supernet's weights, {cost.params:,} parameters, {cost.flops:,} FLOPs"
         )
 
     def genotype(self, scored: Scored) -> Genotype:
         """Return a candidate's architecture."""
-        return genotype(self.space, scored.genes)
+        return genotype(self.space, scored.encoding)
 
     def fields(self) -> Mapping[str, str]:
         """Return what progress shows."""
@@ -147,6 +146,6 @@ class Evolve:
         return self.evolving.state()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         self.evolving.restore(state)
         self._follow()

@@ -11,28 +11,28 @@ import torch
 
 from tutelage.benchmark.ranking import compare
 from tutelage.benchmark.table import Table, looked_up
-from tutelage.data.draws import draws
+from tutelage.data.seeding import generator
 from tutelage.records.rows import Candidate, RankingScores
 from tutelage.run.one_shot.scorer import Scorer
 from tutelage.run.supernet.setup import Setup
 from tutelage.run.supernet.view import View
 from tutelage.spaces.base import Space
 from tutelage.spaces.genotype import Genotype
-from tutelage.spaces.paths import Genes, bounds, drawn, genotype
+from tutelage.spaces.paths import Encoding, bounds, genotype, sample
 
 
 class Known(NamedTuple):
     """What is known of an architecture without its score."""
 
     flops: int
-    """Multiply-adds for one image."""
+    """FLOPs for one image."""
     table: dict[str, float]
     """What the table says of it."""
 
 
 @final
 class Ranking:
-    """Architectures drawn uniformly, and what each scores in the supernet.
+    """Architectures sampled uniformly, and what each scores in the supernet.
 
     Attributes:
         epoch: 1 when all are scored.
@@ -45,13 +45,13 @@ class Ranking:
         self,
         space: Space,
         scorer: Scorer,
-        drawn: Sequence[Genes],
+        encodings: Sequence[Encoding],
         known: Callable[[Genotype], Known],
     ) -> None:
         """Score nothing yet; `known` says what else of an architecture goes into its row."""
-        self.space, self.scorer, self.drawn, self.known = space, scorer, list(drawn), known
+        self.space, self.scorer, self.encodings, self.known = space, scorer, list(encodings), known
         self.scores: list[float] = []
-        self.epoch, self.step, self.steps, self.epochs = 0, 0, len(self.drawn), 1
+        self.epoch, self.step, self.steps, self.epochs = 0, 0, len(self.encodings), 1
 
     @property
     def done(self) -> int:
@@ -60,7 +60,7 @@ class Ranking:
 
     def advance(self) -> None:
         """Score one architecture."""
-        self.scores.append(self.scorer.score(genotype(self.space, self.drawn[self.step])))
+        self.scores.append(self.scorer.score(genotype(self.space, self.encodings[self.step])))
         self.step += 1
 
     def check(self) -> None:
@@ -71,14 +71,14 @@ class Ranking:
 
     def row(self, event: str) -> Candidate:
         """Return a row of metrics.jsonl: the last architecture."""
-        genes = self.drawn[self.done - 1]
+        encoding = self.encodings[self.done - 1]
         score: dict[str, Any] = {self.scorer.quantity: self.scores[-1]}
-        flops, table = self.known(genotype(self.space, genes))
+        flops, table = self.known(genotype(self.space, encoding))
         return Candidate(
             event=event,
             epoch=self.epoch,
             step=self.step,
-            encoding=list(genes),
+            encoding=list(encoding),
             flops=flops,
             table=table,
             **score,
@@ -98,28 +98,28 @@ class Ranking:
         return {"scores": self.scores}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         self.scores = list(state["scores"])
         self.epoch, self.step = divmod(len(self.scores), self.steps)
 
 
 TOP = 10
-"""Architectures that score best, of which is said how good they truly are."""
+"""How many of the best-scored architectures are compared by their true accuracy."""
 
 
 def ranking_of(view: View, scorer: Scorer, table: Table) -> Ranking:
     """Draw the architectures that are to be ranked, uniformly, none of them twice."""
     setup = view.setup
-    torch.manual_seed(int(draws(setup.settings.seed, "search/ranked").integers(2**63)))
+    torch.manual_seed(int(generator(setup.settings.seed, "search/ranked").integers(2**63)))
     count = counts(setup)[0]
-    genes: set[Genes] = set()
-    while len(genes) < count:
-        genes.add(drawn(setup.space))
+    encoding: set[Encoding] = set()
+    while len(encoding) < count:
+        encoding.add(sample(setup.space))
 
     def known(found: Genotype) -> Known:
-        return Known(setup.prices.of(found).multiply_adds, looked_up(table, found))
+        return Known(setup.costs.of(found).flops, looked_up(table, found))
 
-    return Ranking(setup.space, scorer, sorted(genes), known)
+    return Ranking(setup.space, scorer, sorted(encoding), known)
 
 
 def ranked(ranking: Ranking, table: Table) -> RankingScores:
@@ -127,9 +127,9 @@ def ranked(ranking: Ranking, table: Table) -> RankingScores:
 
     Returns:
         The figures of the comparison, and as `by_flops` those of ranking the same architectures
-        by their multiply-adds, for which nothing need be trained.
+        by their FLOPs, for which nothing need be trained.
     """
-    known = [ranking.known(genotype(ranking.space, genes)) for genes in ranking.drawn]
+    known = [ranking.known(genotype(ranking.space, encoding)) for encoding in ranking.encodings]
     true = [each.table[table.ranked_by] for each in known]
     top = min(TOP, len(true))
     untrained = compare([each.flops for each in known], true, top)

@@ -9,9 +9,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from tutelage.batch import Part
+from tutelage.batch import Batch
 from tutelage.problem import Net
-from tutelage.spaces.base import Mix, Size, Space, one_hot
+from tutelage.spaces.base import ArchWeights, Size, Space, one_hot
 from tutelage.spaces.genotype import Genotype
 
 
@@ -21,7 +21,7 @@ class Scorer:
     """Scores architectures with a supernet's weights.
 
     A chain's architecture becomes a stand-alone network with those weights, whose BatchNorm
-    statistics are measured anew: in the supernet they would be those of all that was sampled.
+    statistics are measured again: in the supernet they would be those of all that was sampled.
     Cells of supernets compute several operations in one, so they are scored where they are, with
     the statistics of the batch; so is all that a method scores by a rule of its own.
     """
@@ -30,14 +30,14 @@ class Scorer:
     weights: dict[str, Tensor]
     space: Space
     size: Size
-    fitted: Callable[[], Iterable[Part]]
+    fitted: Callable[[], Iterable[Batch]]
     """Gives the images that set BatchNorm statistics."""
-    judged: Callable[[], Iterable[Part]]
+    judged: Callable[[], Iterable[Batch]]
     """Gives the images that accuracy is measured on."""
-    own: Callable[[Mix, Part], Tensor] | None = None
+    own: Callable[[ArchWeights, Batch], Tensor] | None = None
     """The method's own score () of a path on some images; None: accuracy."""
     seed: int = 0
-    """Of what operations draw: noise, the same for every architecture, and in a resumed run."""
+    """Seed of the operations' noise: the same for every architecture, and in a resumed run."""
 
     @property
     def quantity(self) -> str:
@@ -55,8 +55,8 @@ class Scorer:
         if not self.own:
             return self.accuracy(genotype)
         path = one_hot(self.space, genotype, next(iter(self.weights.values())))
-        parts = [(self.own(path, part), len(part.y)) for part in self.judged()]
-        return float(sum(x * n for x, n in parts)) / sum(n for _, n in parts)
+        batches = [(self.own(path, batch), len(batch.y)) for batch in self.judged()]
+        return float(sum(x * n for x, n in batches)) / sum(n for _, n in batches)
 
     @torch.no_grad()
     def accuracy(self, genotype: Genotype) -> float:
@@ -70,8 +70,8 @@ class Scorer:
         inherited = self.space.inherited(self.weights, genotype)
         if inherited is None:
             like = next(iter(self.weights.values()))
-            mix = one_hot(self.space, genotype, like)
-            return lambda x: self.net.under(self.weights, mix, x)[0]
+            arch = one_hot(self.space, genotype, like)
+            return lambda x: self.net.under(self.weights, arch, x)[0]
         network: Any = self.space.network(genotype, self.size)  # not typed for memory formats
         network.load_state_dict(network.state_dict() | inherited)
         device = next(iter(inherited.values())).device
@@ -81,12 +81,12 @@ class Scorer:
 
 
 @torch.no_grad()
-def recalibrate(network: nn.Module, parts: Iterable[Part]) -> None:
+def recalibrate(network: nn.Module, batches: Iterable[Batch]) -> None:
     """Set the BatchNorm statistics of a network to the mean over batches of images."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
             module.momentum = None  # a plain mean
     network.train()
-    for x, _, _ in parts:
+    for x, _, _ in batches:
         network(x)

@@ -28,9 +28,9 @@ from tutelage.searches.needs import fit, size_of
 from tutelage.spaces.base import Size, Space
 
 STRATEGIES: Mapping[Kind, type[Relaxed] | type[OneShot] | type[Random]] = {
-    "relaxes": Relaxed,
-    "samples": OneShot,
-    "draws": Random,
+    "relaxed": Relaxed,
+    "one-shot": OneShot,
+    "random": Random,
 }
 """How each kind of search is carried out."""
 
@@ -103,6 +103,6 @@ def joined(settings: Run) -> Joined:
         cells=settings.cells or cells,
         classes=len(train.classes),
         image_channels=train.images.shape[0],
-        form=settings.form,
+        stem=settings.stem,
     )
     return Joined(settings, method, search, space, size, train, device, strategy)

@@ -39,28 +39,28 @@ def keep(
         validated: How learners do; None: nothing was trained, so the first one is kept.
         table: What the table of the settings says, where no epoch has said it.
     """
-    marks = validated.marks if validated else [{} for _ in genotypes]
-    kept = best(marks)
+    scores = validated.scores if validated else [{} for _ in genotypes]
+    kept = best(scores)
     together = select(view, validated, genotypes)
     if together:
         kept = together.learners[0]
         directory.write_text(ensemble.FILE, together.to_json())
         print(together.as_text())
     end = EndRow(
-        learners=[LearnerScores(**each) for each in marks],
+        learners=[LearnerScores(**each) for each in scores],
         kept=kept,
         ensemble=EnsembleScores(**together.to_row()) if together else None,
         table=table,
     )
     append_once(directory, end)
-    about = Origin(learner=kept, epoch=epoch, **marks[kept])
+    about = Origin(learner=kept, epoch=epoch, **scores[kept])
     directory.write_text("genotype.json", genotypes[kept].to_json(finite(about)))
-    return Found(genotypes[kept], directory.path, kept, marks, view.setup.size, together)
+    return Found(genotypes[kept], directory.path, kept, scores, view.setup.size, together)
 
 
-def best(marks: Sequence[Mapping[str, float]]) -> int:
+def best(scores: Sequence[Mapping[str, float]]) -> int:
     """Return the learner with the lowest validation loss; the first where there is none."""
-    return min(range(len(marks)), key=lambda k: marks[k].get("valid_loss", 0.0))
+    return min(range(len(scores)), key=lambda k: scores[k].get("valid_loss", 0.0))
 
 
 def append_once(directory: RunDirectory, end: EndRow) -> None:
@@ -80,9 +80,9 @@ def select(
     if not members:
         return None
     chosen = list(range(members.count))
-    marks: dict[str, float] = {}
+    scores: dict[str, float] = {}
     if validated:
         probabilities = torch.cat(validated.probabilities, 1)
         chosen = forward_selection(probabilities, validated.y, members.count)
-        marks = ensemble.marks(probabilities[chosen], validated.y)
-    return Ensemble(tuple(chosen), tuple(genotypes[k] for k in chosen), marks)
+        scores = ensemble.scores(probabilities[chosen], validated.y)
+    return Ensemble(tuple(chosen), tuple(genotypes[k] for k in chosen), scores)

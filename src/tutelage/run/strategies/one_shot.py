@@ -12,7 +12,7 @@ from tutelage.records.rows import EndRow, LearnerScores
 from tutelage.records.typed import finite
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.monitor import sampled
-from tutelage.run.monitor.relaxed import Watching
+from tutelage.run.monitor.relaxed import Diagnostics
 from tutelage.run.networks.found import Found
 from tutelage.run.networks.relaxation import BoundPaths
 from tutelage.run.one_shot import conclusion
@@ -26,7 +26,7 @@ from tutelage.searches.base import Sampling
 from tutelage.spaces.base import Space
 
 OF_ALPHAS = ("eigenvalue_every", "sharpness_every", "gap_every", "stop")
-"""Settings that watch alphas."""
+"""Settings of the diagnostics of alphas."""
 
 
 @final
@@ -41,7 +41,7 @@ class OneShot:
         """
         self.setup, self.epochs = setup, setup.settings.epochs
         self.search = cast(Sampling, setup.search)
-        self.watching = Watching(setup.settings, setup.space)
+        self.diagnostics = Diagnostics(setup.settings, setup.space)
 
     @staticmethod
     def refuse(settings: Run) -> None:
@@ -61,7 +61,7 @@ class OneShot:
         """Refuse limits within which evolution finds nothing.
 
         Raises:
-            ValueError: No architecture that was drawn keeps within them.
+            ValueError: No architecture that was sampled keeps within them.
         """
         conclusion.check(view)
 
@@ -69,7 +69,7 @@ class OneShot:
         """Bind the search to the space of one supernet.
 
         Raises:
-            ValueError: The search can draw no path in it.
+            ValueError: The search can sample no path in it.
         """
         self.search.check(space, self.setup.flops)
         return BoundPaths(self.search, space, self.setup.device, self.setup.flops)
@@ -79,11 +79,11 @@ class OneShot:
         return without_alphas(problem)
 
     def observe(self, view: View) -> dict[str, Any]:
-        """Say how often each operation was drawn, and what students and teacher say."""
+        """Say how often each operation was sampled, and what students and teacher say."""
         counts = [each.counts for each in view.bound]
         row: dict[str, Any] = {
-            "drawn": list(map(sampled.shares, counts)),
-            "draws": list(map(sampled.draws_of, counts)),
+            "sampled": list(map(sampled.shares, counts)),
+            "samples": list(map(sampled.samples_of, counts)),
         }
         row |= sampled.after(view)
         differ = sampled.diversities(view) if self.search.measures else []
@@ -97,10 +97,10 @@ class OneShot:
 
     def conclude(self, view: View, directory: RunDirectory) -> Found:
         """Evolve among the paths of the best learner's supernet, in a folder of its own."""
-        settings, table, learners = self.setup.settings, self.watching.table, view.learners
-        scored = view.problem.extra(Score)
-        marks = [{} for _ in learners] if scored else validate(view).marks
-        kept = best(marks)
+        settings, table, learners = self.setup.settings, self.diagnostics.table, view.learners
+        own = view.problem.extra(Score)
+        scores = [{} for _ in learners] if own else validate(view).scores
+        kept = best(scores)
         scorer = conclusion.scorer_of(view, learners[kept])
         order = None
         if settings.ranked and table:
@@ -109,18 +109,22 @@ class OneShot:
             order = ranked(ranking, table)
         evolving = conclusion.evolve_of(view, scorer)
         conclusion.work_in(directory.path / conclusion.EVOLUTION, evolving, settings)
-        favourite = evolving.evolving.best
-        found, described = evolving.genotype(favourite), evolving.described(favourite)
+        best_path = evolving.evolving.best
+        found, candidate = evolving.genotype(best_path), evolving.described(best_path)
         end = EndRow(
-            learners=[LearnerScores(**each) for each in marks],
+            learners=[LearnerScores(**each) for each in scores],
             kept=kept,
             ranking=order,
-            evolution=described,
-            table=self.watching.looked_up([found]),
+            evolution=candidate,
+            table=self.diagnostics.looked_up([found]),
         )
         append_once(directory, end)
-        scores = {"supernet_accuracy": described.accuracy, "supernet_score": described.score}
-        about = Origin(kept, view.epoch, **scores)
+        about = Origin(
+            learner=kept,
+            epoch=view.epoch,
+            supernet_accuracy=candidate.accuracy,
+            supernet_score=candidate.score,
+        )
         directory.write_text("genotype.json", found.to_json(finite(about)))
-        path, size, said = directory.path, self.setup.size, evolving.said(favourite)
-        return Found(found, path, kept, marks, size, evolved=said)
+        evolved = evolving.in_words(best_path)
+        return Found(found, directory.path, kept, scores, self.setup.size, evolved=evolved)

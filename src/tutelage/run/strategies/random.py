@@ -1,4 +1,4 @@
-"""Random search: architectures are drawn when the search begins, and nothing is trained."""
+"""Random search: architectures are sampled when the search begins, and nothing is trained."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, cast, final
 
 from tutelage.problem import Problem
 from tutelage.run.job.directory import RunDirectory
-from tutelage.run.monitor.relaxed import Watching
+from tutelage.run.monitor.relaxed import Diagnostics
 from tutelage.run.networks.found import Found
 from tutelage.run.networks.relaxation import BoundAlphas
 from tutelage.run.strategies.keep import keep
@@ -19,7 +19,7 @@ from tutelage.spaces.base import Space
 
 @final
 class Random:
-    """Every learner's architecture is drawn, and the first one is kept, or an ensemble."""
+    """Every learner's architecture is sampled, and the first one is kept, or an ensemble."""
 
     epochs = 0
     refuse = staticmethod(Relaxed.refuse)
@@ -31,7 +31,7 @@ class Random:
             ValueError: It is none, or not of this space.
         """
         self.setup = setup
-        self.watching = Watching(setup.settings, setup.space)
+        self.diagnostics = Diagnostics(setup.settings, setup.space)
 
     def check(self, view: View) -> None:
         """Refuse nothing."""
@@ -55,5 +55,5 @@ class Random:
     def conclude(self, view: View, directory: RunDirectory) -> Found:
         """Keep the first learner's architecture, or those of an ensemble; say what they are."""
         genotypes = [view.genotype(learner) for learner in view.learners]
-        table = self.watching.looked_up(genotypes)  # no epoch has said it
+        table = self.diagnostics.looked_up(genotypes)  # no epoch has said it
         return keep(view, directory, genotypes, view.epoch, None, table)

@@ -1,4 +1,4 @@
-"""A search by alphas: operations are mixed, the alphas descend, an architecture is read off."""
+"""A search by alphas: operations are mixed, the alphas descend, an architecture is derived."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, cast, final
 from tutelage.config import Run
 from tutelage.problem import Problem
 from tutelage.run.job.directory import RunDirectory
-from tutelage.run.monitor.relaxed import Watching
+from tutelage.run.monitor.relaxed import Diagnostics
 from tutelage.run.networks.found import Found
 from tutelage.run.networks.relaxation import BoundAlphas
 from tutelage.run.strategies.keep import keep
@@ -36,7 +36,7 @@ class Relaxed:
             ValueError: The table of the settings is none, or not of this space.
         """
         self.setup, self.epochs = setup, setup.settings.epochs
-        self.watching = Watching(setup.settings, setup.space)
+        self.diagnostics = Diagnostics(setup.settings, setup.space)
 
     @staticmethod
     def refuse(settings: Run) -> None:
@@ -65,8 +65,8 @@ class Relaxed:
         return with_penalty(problem, limits)
 
     def observe(self, view: View) -> dict[str, Any]:
-        """Say what the mixes are, and what an epoch's architectures tell of collapse."""
-        return mixes(view) | self.watching.after(view)
+        """Report the architecture weights, and diagnose the architectures of the epoch."""
+        return archs(view) | self.diagnostics.after(view)
 
     def shown(self, view: View) -> dict[str, str]:
         """Return the cells of the first learner's architecture, in short."""
@@ -84,19 +84,19 @@ class Relaxed:
 
     def _genotypes(self, view: View) -> list[Genotype]:
         """Read every learner's architecture off: of the end, or the epoch that a stop keeps."""
-        if stopped := self.watching.stopped:
-            before = self.watching.history[stopped["epoch"]]
+        if stopped := self.diagnostics.stopped:
+            before = self.diagnostics.history[stopped["epoch"]]
             return [Genotype.from_dict(learner["genotype"]) for learner in before]
         return [view.genotype(learner) for learner in view.learners]
 
     def _epoch(self, view: View) -> int:
         """Count the epochs that led to what is kept."""
-        stopped = self.watching.stopped
+        stopped = self.diagnostics.stopped
         return stopped["epoch"] + 1 if stopped else view.epoch
 
 
-def mixes(view: View) -> dict[str, Any]:
-    """Say how much of every operation there is, what is read off, and what that costs."""
+def archs(view: View) -> dict[str, Any]:
+    """Say how much of every operation there is, what is derived, and what that costs."""
     search, budget = cast(Relaxing, view.setup.search), view.setup.budget
     alphas = [view.alphas(learner) for learner in view.learners]
     found: dict[str, Any] = {
@@ -105,7 +105,7 @@ def mixes(view: View) -> dict[str, Any]:
     found["genotype"] = [view.genotype(learner).to_dict() for learner in view.learners]
     if budget:
         spaces = map(view.space_of, view.learners)
-        found["cost"] = [budget.costs(*pair) for pair in zip(spaces, alphas, strict=True)]
+        found["cost"] = [budget.costs_at(*pair) for pair in zip(spaces, alphas, strict=True)]
     return found
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tutelage.data.draws import draws
+from tutelage.data.seeding import generator
 from tutelage.extras import Members
 from tutelage.problem import pick
 from tutelage.run.supernet.view import View
@@ -18,7 +18,7 @@ from tutelage.run.supernet.view import View
 class Validated(NamedTuple):
     """How learners do on the whole validation half; all tensors are on the CPU."""
 
-    marks: list[dict[str, float]]
+    scores: list[dict[str, float]]
     """Loss and accuracy of every learner; theirs in a first stage are `first_loss`, ..."""
     probabilities: list[Tensor]
     """Of every batch, (K, B, C); none where no ensemble is to be selected."""
@@ -42,10 +42,10 @@ def validate(view: View) -> Validated:
             each = [own.double().softmax(1).cpu() for own, *_ in logits]
             probabilities.append(torch.stack(each))
     y = torch.cat(labels)
-    marks: list[dict[str, float]] = [{} for _ in view.learners]
+    scores: list[dict[str, float]] = [{} for _ in view.learners]
     for (k, mark), value in sums.items():
-        marks[k][mark] = value / len(y)
-    return Validated(marks, probabilities, y)
+        scores[k][mark] = value / len(y)
+    return Validated(scores, probabilities, y)
 
 
 def _answers(view: View) -> Iterator[tuple[list[list[Tensor]], Tensor]]:
@@ -53,7 +53,7 @@ def _answers(view: View) -> Iterator[tuple[list[list[Tensor]], Tensor]]:
 
     Where a learner has weights of a first stage, their logits (B, C) follow its own.
     """
-    seed = draws(view.setup.settings.seed, "search/validate").integers(2**63)
+    seed = generator(view.setup.settings.seed, "search/validate").integers(2**63)
     torch.manual_seed(int(seed))
     for x, y, _ in view.validation():
         logits = []

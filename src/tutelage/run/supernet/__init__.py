@@ -1,1 +1,1 @@
-"""A search on its way: what is joined, its phases, batches, optimisers, metrics and state."""
+"""A search in progress: what is joined, its phases, batches, optimisers, metrics and state."""

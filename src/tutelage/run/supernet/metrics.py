@@ -19,7 +19,7 @@ Place = tuple[str | int, ...]
 """Where a value stands among all that is measured.
 
     ("loss", level)                       a level's loss
-    ("gradient", exam, part)              the norm of a part of the gradient that alphas moved by
+    ("gradient", top, part)               the norm of a part of the gradient that alphas moved by
     ("learners", learner, score)          a field of `LearnerScores`
     ("teaching", what)                    a field of `Teaching` that is a number
     ("matrices", what, learner, peer)     an entry of one that is a matrix
@@ -31,7 +31,7 @@ STILL: Final = 20
 
 @final
 class Meter:
-    """Losses, marks of learners and gradients' norms, of the last step and of the epoch so far."""
+    """Losses, scores of learners and gradients' norms, of the last step and of the epoch so far."""
 
     def __init__(self) -> None:
         self.last: dict[Place, float] = {}
@@ -44,8 +44,8 @@ class Meter:
         """Take what one step reports; the device may still be at it."""
         values: dict[Place, Tensor] = {("loss", name): x for name, x in report.losses.items()}
         values |= {
-            ("gradient", exam, part): value
-            for exam, terms in report.terms.items()
+            ("gradient", top, part): value
+            for top, terms in report.terms.items()
             for part, value in terms.items()
         }
         values |= _marks(report.notes, batch)
@@ -100,7 +100,7 @@ class Meter:
         return {"sums": dict(self._sums), "counts": dict(self._counts)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         self._sums.update(state["sums"])
         self._counts.update(state["counts"])
 
@@ -200,8 +200,8 @@ def _marks(notes: Sequence[Notes], batch: Any) -> dict[Place, Tensor]:
             for k, x in enumerate(noted.get(f"{half}_divergence", ())):
                 values["learners", k, f"{half}_divergence"] = x
         if len(noted.get("valid", ())) > 1:
-            said = torch.stack([logits.argmax(1) for logits in noted["valid"]])
-            values["teaching", "agreement"] = _agreement(said)
+            classes = torch.stack([logits.argmax(1) for logits in noted["valid"]])
+            values["teaching", "agreement"] = _agreement(classes)
         answers, truth = noted.get("labels", ((), None))
         for k, logits in enumerate(answers):
             log_p = logits.log_softmax(1)
@@ -218,7 +218,7 @@ def _marks(notes: Sequence[Notes], batch: Any) -> dict[Place, Tensor]:
 
 
 def _sampled(students: Tensor, teacher: Tensor | None, y: Tensor) -> dict[Place, Tensor]:
-    """Mark sampled sub-networks (m, B, C), as one learner, and their teacher (B, C)."""
+    """Score sampled sub-networks (m, B, C), as one learner, and their teacher (B, C)."""
     right = _share(students.argmax(2) == y)
     loss = F.cross_entropy(students.flatten(0, 1), y.repeat(len(students)))
     values: dict[Place, Tensor] = {
@@ -237,8 +237,8 @@ def _share(hits: Tensor) -> Tensor:
     return hits.double().mean()
 
 
-def _agreement(said: Tensor) -> Tensor:
+def _agreement(classes: Tensor) -> Tensor:
     """Share () of images on which two learners name one class, from classes (K, B)."""
-    count = len(said)
-    same = _share(said.unsqueeze(0) == said.unsqueeze(1))  # with itself each agrees
+    count = len(classes)
+    same = _share(classes.unsqueeze(0) == classes.unsqueeze(1))  # with itself each agrees
     return (same * count - 1) / (count - 1)

@@ -16,7 +16,7 @@ from tutelage.virtual import Tree, leaves
 
 
 def with_penalty(problem: Problem, budgets: Sequence[Callable[[Tree], Tensor]] = ()) -> Problem:
-    """Add penalties to the last loss of the alphas: those that mixes ask for, and budgets'.
+    """Add penalties to the last loss of the alphas: those of the search, and the budget's.
 
     `budgets` maps every learner's alphas to its penalty, ().
     """
@@ -24,8 +24,8 @@ def with_penalty(problem: Problem, budgets: Sequence[Callable[[Tree], Tensor]] =
 
     def penalty(variables: Mapping[str, Tree]) -> list[Tensor]:
         alphas = [pick(variables, learner.alphas) for learner in learners]
-        mixes = [x.net.mix(each) for x, each in zip(learners, alphas, strict=True)]
-        asked = [mix.penalty for mix in mixes if mix.penalty is not None]
+        archs = [x.net.relax(each) for x, each in zip(learners, alphas, strict=True)]
+        asked = [arch.penalty for arch in archs if arch.penalty is not None]
         return asked + [budget(each) for budget, each in zip(budgets, alphas, strict=False)]
 
     def loss(s: SimpleNamespace, batch: Any) -> tuple[Tensor, Notes]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tutelage.clock import Clock
 from tutelage.config import Weights
-from tutelage.data.draws import draws
+from tutelage.data.seeding import generator
 from tutelage.multilevel import Level
 from tutelage.problem import Learner, Problem, pick
 from tutelage.run.networks.factory import Maker
@@ -28,7 +28,7 @@ from tutelage.virtual import Rate, Tree, leaves, rebuild, tree_map
 
 @dataclass(eq=False)
 class PhaseState:
-    """A problem on its way: its variables, their momentum, and what moves them."""
+    """A problem in progress: its variables, their momentum, and what moves them."""
 
     stretch: Stretch
     """The phase among the epochs."""
@@ -46,7 +46,7 @@ class PhaseState:
 
     def levels(self, epoch: int) -> list[Level]:
         """List the levels that train in an epoch of the search, inner first."""
-        own, thawed = epoch - self.stretch.drawn, epoch >= self.stretch.thaw
+        own, thawed = epoch - self.stretch.initialised, epoch >= self.stretch.thaw
         return [
             level
             for level in self.problem.levels
@@ -62,7 +62,7 @@ class PhaseState:
             epoch: The present epoch of the search.
             gone: What share of it is gone.
         """
-        own = float(epoch - self.stretch.drawn) + (gone if weights.anneal == "step" else 0)
+        own = float(epoch - self.stretch.initialised) + (gone if weights.anneal == "step" else 0)
         return optimizers.rate(weights, level, own, self.stretch.span)
 
     def move(self, name: str, gradient: Tree, clip: float) -> None:
@@ -94,7 +94,7 @@ class PhaseState:
         }
 
     def restore(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Go on from a checkpoint of the same phase."""
+        """Resume from a checkpoint of the same phase."""
         for each, stored in zip(self.bound, state["sampled"], strict=False):
             each.restore(stored)
 
@@ -116,7 +116,7 @@ class PhaseState:
 def begin(
     setup: Setup, strategy: Strategy, clock: Clock, index: int, kept: list[Kept]
 ) -> PhaseState:
-    """Begin a phase: make its problem, the variables drawn afresh, and optimisers for it."""
+    """Begin a phase: make its problem, the variables initialised again, and optimisers for it."""
     clock.phase, stretch = index, setup.phases[index]
     partial = stretch.phase.partial or setup.space.variant.partial
     varied = setup.space.varied(partial=partial)
@@ -135,7 +135,7 @@ def begin(
     )
     problem = setup.method(maker)
     for each in maker.bound:
-        each.begin_epoch()  # what a method draws to see that it can is no sub-network's step
+        each.begin_epoch()  # paths that a method samples as a check are not counted
     problem = strategy.train(problem, spaces)
     variables = dict(problem.variables)
     optimisers = optimizers.adams(setup.settings.alphas, problem.levels, variables)
@@ -145,7 +145,7 @@ def begin(
 def follow(setup: Setup, strategy: Strategy, clock: Clock, before: PhaseState) -> PhaseState:
     """Begin the next phase, with the operations that the alphas of the one before favour."""
     index = clock.phase + 1
-    seed = draws(setup.settings.seed, "search/phase", index).integers(2**63)
+    seed = generator(setup.settings.seed, "search/phase", index).integers(2**63)
     torch.manual_seed(int(seed))  # for the new weights
     to = setup.phases[index].phase
     kept = before.kept

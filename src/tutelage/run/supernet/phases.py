@@ -16,8 +16,8 @@ class Stretch(NamedTuple):
     """Its first epoch."""
     epochs: int
     """How many it has."""
-    drawn: int
-    """The epoch in which the weights were drawn: its own first one, or that of a phase before."""
+    initialised: int
+    """The epoch in which the weights were initialised: its own first, or that of a phase before."""
     span: int
     """For how many epochs those weights train."""
 
@@ -41,8 +41,8 @@ def stretches(phases: Sequence[Phase], epochs: int) -> list[Stretch]:
     fresh = [s for s, phase in zip(starts, phases, strict=False) if not phase.carries] + [epochs]
     found = []
     for index, phase in enumerate(phases):
-        drawn = max(s for s in fresh if s <= starts[index])
-        span = min(s for s in fresh if s > starts[index]) - drawn
+        initialised = max(s for s in fresh if s <= starts[index])
+        span = min(s for s in fresh if s > starts[index]) - initialised
         length = starts[index + 1] - starts[index]
-        found.append(Stretch(phase, starts[index], length, drawn, span))
+        found.append(Stretch(phase, starts[index], length, initialised, span))
     return found

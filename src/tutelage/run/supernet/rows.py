@@ -48,6 +48,6 @@ def fields(view: View) -> dict[str, str]:
             )
             if loss is not None and accuracy is not None
         )
-    if said := teaching_line(teaching(view.means)):
-        shown["teaching"] = said
+    if described := teaching_line(teaching(view.means)):
+        shown["teaching"] = described
     return shown

@@ -11,7 +11,7 @@ from tutelage.config import Run
 from tutelage.data.streams import Streams
 from tutelage.problem import Method
 from tutelage.run.cost.budget import Budget
-from tutelage.run.cost.table import Prices, final_size, prices_of
+from tutelage.run.cost.table import Costs, costs_of, final_size
 from tutelage.run.networks.teacher import Pictures
 from tutelage.run.supernet.phases import Stretch, stretches
 from tutelage.searches.base import Search
@@ -63,13 +63,13 @@ class Setup:
         return stretches(self.search.needs(self.space).phases, self.settings.epochs)
 
     @cached_property
-    def prices(self) -> Prices:
+    def costs(self) -> Costs:
         """What each choice adds to the final network."""
         if self.budget:
-            return self.budget.prices
+            return self.budget.costs
         final = final_size(self.settings, self.space, self.size.classes, self.shape[0])
-        return prices_of(self.space, final, self.shape[1:])
+        return costs_of(self.space, final, self.shape[1:])
 
     def flops(self, genotype: Genotype) -> float:
-        """Count the multiply-adds of an architecture."""
-        return self.prices.of(genotype).multiply_adds
+        """Count the FLOPs of an architecture."""
+        return self.costs.of(genotype).flops

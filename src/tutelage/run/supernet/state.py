@@ -1,6 +1,6 @@
-"""A search on its way: what one step, one epoch and one checkpoint are.
+"""A search in progress: what one step, one epoch and one checkpoint are.
 
-Batches and random draws are functions of (seed, epoch, step), so a search that goes on from a
+Batches and random numbers are functions of (seed, epoch, step), so a search that resumes from a
 checkpoint is the uninterrupted one, to the bit.
 """
 
@@ -13,8 +13,8 @@ from typing import Any, final
 import torch
 
 from tutelage.clock import Clock
-from tutelage.data.draws import draws
-from tutelage.data.streams import LazyBatch
+from tutelage.data.seeding import generator
+from tutelage.data.streams import LazyBatches
 from tutelage.extras import AfterStep, Share
 from tutelage.multilevel import search_step, summands
 from tutelage.records.rows import EpochRow, StepRow
@@ -92,9 +92,9 @@ class Searching:
         """Take one step; the device may still be at it when this returns."""
         settings, phase, problem = self.setup.settings, self.phase, self.phase.problem
         self.set_clock()
-        seed = draws(settings.seed, "search/draws", self.epoch, self.step).integers(2**63)
-        torch.manual_seed(int(seed))  # for draws inside the losses
-        batch = LazyBatch(self.setup.streams, self.epoch, self.step)
+        seed = generator(settings.seed, "search/draws", self.epoch, self.step).integers(2**63)
+        torch.manual_seed(int(seed))  # for random numbers inside the losses
+        batch = LazyBatches(self.setup.streams, self.epoch, self.step)
         levels, rates = phase.levels(self.epoch), self.rates()
         plain = {name: Rate(rate.lr) for name, rate in rates.items()}
         virtual = rates if settings.virtual == "sgd" else plain
@@ -122,7 +122,7 @@ class Searching:
     def set_clock(self) -> None:
         """Let the clock show the present epoch and step."""
         stretch = self.phase.stretch
-        self.clock.epoch, self.clock.epochs = self.epoch - stretch.drawn, stretch.span
+        self.clock.epoch, self.clock.epochs = self.epoch - stretch.initialised, stretch.span
         self.clock.progress = self.done / (self.steps * self.setup.settings.epochs)
 
     def next_phase(self) -> None:
@@ -158,7 +158,7 @@ class Searching:
         self.meter.clear()
         self.apart = {}
         stretch = self.phase.stretch
-        if self.strategy.watching.stopped:
+        if self.strategy.diagnostics.stopped:
             self.epochs = self.epoch
         elif self.epoch < self.epochs and self.epoch == stretch.start + stretch.epochs:
             self.next_phase()
@@ -171,18 +171,18 @@ class Searching:
             "step": self.step,
             "meter": self.meter.state(),
             "apart": self.apart,
-            "watching": self.strategy.watching.state(),
+            "watching": self.strategy.diagnostics.state(),
             "phase": self.clock.phase,
             **self.phase.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         self.epoch, self.step = state["epoch"], state["step"]
         self.meter.restore(state["meter"])
         self.apart = state["apart"]
-        self.strategy.watching.restore(state["watching"])
-        if self.strategy.watching.stopped:
+        self.strategy.diagnostics.restore(state["watching"])
+        if self.strategy.diagnostics.stopped:
             self.epochs = self.epoch
         if state["phase"]:
             kept = state["kept"]

@@ -17,13 +17,13 @@ class Observed(Protocol):
     """What a strategy has observed so far: part of every checkpoint."""
 
     stopped: dict[str, Any] | None
-    """Why the search stops early, and the epoch that counts; None: it goes on."""
+    """Why the search stops early, and the epoch that counts; None: it continues."""
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
 
 
 class Strategy(Protocol):
@@ -33,7 +33,7 @@ class Strategy(Protocol):
     """How many epochs there are."""
 
     @property
-    def watching(self) -> Observed:
+    def diagnostics(self) -> Observed:
         """What was observed of this search."""
 
     def check(self, view: View) -> None:

@@ -40,8 +40,8 @@ def carried(
 ) -> tuple[dict[str, Tree], dict[str, Tree]]:
     """Bring variables and momentum over to the problem of the next phase.
 
-    Learners' weights grow and their alphas lose columns; what is no learner's goes on as it is, or
-    starts afresh where the next phase has it in other shapes.
+    Learners' weights grow and their alphas lose columns; what is no learner's continues as it is,
+    or starts again where the next phase has it in other shapes.
 
     Args:
         before: The problem of the phase that ends.

@@ -8,7 +8,7 @@ from typing import cast
 
 from torch import Tensor
 
-from tutelage.batch import Part
+from tutelage.batch import Batch
 from tutelage.problem import Learner, Problem, pick
 from tutelage.run.networks.relaxation import Bound
 from tutelage.run.supernet.metrics import Place
@@ -68,12 +68,12 @@ class View:
         return self.spaces[min(self.learners.index(learner), len(self.spaces) - 1)]
 
     def genotype(self, learner: Learner) -> Genotype:
-        """Read a learner's architecture off."""
+        """Derive a learner's architecture."""
         space, alphas, budget = self.space_of(learner), self.alphas(learner), self.setup.budget
         derive = cast(Relaxing, self.setup.search).derive
-        return (budget.read if budget else derive)(space, alphas)
+        return (budget.derive if budget else derive)(space, alphas)
 
-    def validation(self) -> Iterator[Part]:
+    def validation(self) -> Iterator[Batch]:
         """Yield the validation half once, not augmented; of it as many batches as an epoch has.
 
         Batches are those of the search, since a supernet normalises by the batch.

@@ -41,7 +41,7 @@ def parameter_groups(network: nn.Module, norm_decay: bool) -> list[dict[str, Any
 def rate(settings: Retrain, epoch: float) -> float:
     """Return the learning rate after so many epochs, which may be a fraction.
 
-    The schedule counts from the beginning: the warm-up hides its first epochs, as in the code of
+    The schedule counts from the start: the warm-up hides its first epochs, as in the code of
     Cream and EfficientNet's reimplementations.
     """
     if epoch < settings.warm_up:

@@ -1,7 +1,7 @@
-"""The training of one network, as a state that goes on from step to step.
+"""The training of one network, as a state that passes from step to step.
 
 The order of the images, their augmentation and what is dropped are functions of (seed, epoch,
-step), so a training that goes on from a checkpoint is the uninterrupted one.
+step), so a training that resumes from a checkpoint is the uninterrupted one.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from tutelage.config import Retrain
 from tutelage.data.batches import Stream
-from tutelage.data.draws import draws
+from tutelage.data.seeding import generator
 from tutelage.records.results import Result
 from tutelage.records.rows import TrainingRow
-from tutelage.run.cost.count import multiply_adds, weights
+from tutelage.run.cost.count import flops, params
 from tutelage.run.networks.files import About, build
 from tutelage.run.training.optimizer import Average, optimiser, rate
 from tutelage.spaces.base import Size
@@ -32,7 +32,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 @final
 class Training:
-    """A network on its way, and everything that a checkpoint holds.
+    """A network in training, and everything that a checkpoint holds.
 
     Attributes:
         epoch: Epochs done.
@@ -49,7 +49,7 @@ class Training:
             cells=cast(int, settings.cells),
             classes=len(stream.data.classes),
             image_channels=stream.data.images.shape[0],
-            form=settings.form,
+            stem=settings.stem,
         )
         torch.manual_seed(settings.seed)
         network: Any = build(genotype, self.size, auxiliary=self.auxiliary > 0)
@@ -89,8 +89,8 @@ class Training:
         """Take one step of the optimiser; the device may still be at it when this returns."""
         settings = self.settings
         x, y, _ = self.stream.batch(self.epoch, self.step)
-        # What is dropped: seeded anew for every step, so that nothing has to be carried along.
-        seed = draws(settings.seed, "retrain/drop path", self.epoch, self.step).integers(2**63)
+        # What is dropped: seeded again for every step, so that nothing has to be carried along.
+        seed = generator(settings.seed, "retrain/drop path", self.epoch, self.step).integers(2**63)
         torch.manual_seed(int(seed))
         self.network.train()
         self.network.drop_path = self.drop_path()
@@ -179,7 +179,7 @@ class Training:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         self.epoch, self.step = state["epoch"], state["step"]
         self._sums = state["sums"].to(self.stream.device)
         self.network.load_state_dict(state["network"])
@@ -200,7 +200,7 @@ class Training:
             data=self.stream.data.name,
             epochs=self.settings.epochs,
             seed=self.settings.seed,
-            params=weights(network),
-            flops=multiply_adds(network, self.stream.data.images.shape),
+            params=params(network),
+            flops=flops(network, self.stream.data.images.shape),
             genotype=self.genotype.to_dict(),
         )

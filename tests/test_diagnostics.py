@@ -92,7 +92,7 @@ def test_a_monitor_is_a_function_and_a_line(tmp_path, monkeypatch):
     """What a new monitor measures is logged for every learner, and plotted under its name."""
 
     def strongest(subject):
-        operations = subject.mix.operations
+        operations = subject.arch.operations
         return {"strongest": {group: float(w.max()) for group, w in operations.items()}}
 
     added = (*monitors.MONITORS, monitors.Monitor(("strongest",), strongest))

@@ -1,4 +1,4 @@
-"""The report's signs of collapse, early stops, and figures of NAS-Bench-201."""
+"""The report's diagnostics of collapse, early stops, and figures of NAS-Bench-201."""
 
 import math
 import re
@@ -12,7 +12,7 @@ from tutelage.report.runs.tables import as_text, comparison
 from tutelage.report.sections.contents import status, stopped
 from tutelage.report.sections.monitor import (
     collapse,
-    sign_lines,
+    diagnostic_lines,
     table_lines,
     table_plots,
     warnings,
@@ -28,7 +28,7 @@ def stage_of(path):
 
 def test_every_sign_has_its_curve_per_learner_and_cell(tmp_path):
     stage = stage_of(write_search(tmp_path / "run", epochs=25))
-    lines = sign_lines(stage, "skips")
+    lines = diagnostic_lines(stage, "skips")
     assert [(line.label, line.dashed) for line in lines] == [
         ("normal cell, learner 0", False),
         ("reduce cell, learner 0", True),
@@ -39,15 +39,15 @@ def test_every_sign_has_its_curve_per_learner_and_cell(tmp_path):
     assert lines[2].x == list(range(25))
     assert lines[2].y == [0] * 10 + [1] * 10 + [2] * 5
     assert lines[3].y == [1] * 10 + [2] * 10 + [3] * 5
-    (entropy, *_) = sign_lines(stage, "entropy")
+    (entropy, *_) = diagnostic_lines(stage, "entropy")
     assert entropy.y == [1 - epoch / 100 for epoch in range(25)]
-    alignment = sign_lines(stage, "alignment")[2]
+    alignment = diagnostic_lines(stage, "alignment")[2]
     assert alignment.y == [0.2 * math.cos(epoch + 1) for epoch in range(25)]
 
 
 def test_the_eigenvalue_is_a_curve_through_what_was_measured(tmp_path):
     run = write_search(tmp_path / "run", epochs=6, learners=1)
-    (line,) = sign_lines(stage_of(run), "eigenvalue")
+    (line,) = diagnostic_lines(stage_of(run), "eigenvalue")
     assert line.x == [1, 3, 5]
     assert line.y == pytest.approx([0.101, 0.109, 0.125])
     captions = [each.caption for each in collapse(stage_of(run))]
@@ -90,8 +90,10 @@ def test_an_early_stop_is_marked_and_said(tmp_path):
     assert [(mark.x, mark.text) for mark in events(stage)] == [(19, "stopped"), (11, "kept")]
     assert status(read_run(run)).startswith("Search stopped early after 20 of 50 epochs; not retr")
     page = report(tmp_path, run)
-    said = "the dominant eigenvalue grew from 0.2 to 0.5. The architecture of epoch 11 is kept, not"
-    assert f"Stopped early: {said} that of the last epoch, 19." in page.text
+    message = (
+        "the dominant eigenvalue grew from 0.2 to 0.5. The architecture of epoch 11 is kept, not"
+    )
+    assert f"Stopped early: {message} that of the last epoch, 19." in page.text
     assert "Found by learner 1 after epoch 11, whose supernet ended" in page.text
     plotted = len(re.findall(r"<figcaption>", page.html)) - 4  # less two learners' two heat maps
     assert page.html.count(">stopped<") == page.html.count(">kept<") == plotted
@@ -238,7 +240,7 @@ def test_a_search_without_epochs_takes_its_figures_from_its_end(tmp_path):
     assert "CIFAR-10 test 90.00 % rank 5,000 of 15,625" in text
     assert "learner 0, kept 90.00 % 70.00 % 40.00 % 5,000 of 15,625" in text
     assert not any(
-        word in text for word in ("Alphas", "Signs of collapse", "No epoch", "No losses")
+        word in text for word in ("Alphas", "Diagnostics of collapse", "No epoch", "No losses")
     )
 
 
@@ -254,6 +256,6 @@ def test_runs_of_before_still_have_their_page(tmp_path):
     for space in ("darts", "nasbench201"):
         run = as_before(write_search(tmp_path / space, space=space, epochs=4))
         text = report(tmp_path, run).text
-        assert "Signs of collapse Not measured in this run." in text
+        assert "Diagnostics of collapse Not measured in this run." in text
         assert "Search finished, 4 of 50 epochs" in text
         assert "CIFAR-10" not in text and "Learner 1, kept" in text

@@ -1,11 +1,11 @@
-"""Random draws as a function of a seed, a name and a counter."""
+"""Random numbers as a function of a seed, a name and a counter."""
 
 import hashlib
 
 import numpy as np
 
 
-def draws(seed: int, name: str, *counter: int) -> np.random.Generator:
+def generator(seed: int, name: str, *counter: int) -> np.random.Generator:
     """Return the generator that belongs to a seed, a name and up to three counting words.
 
     Philox turns a key and a counter into numbers without any state in between (Salmon et al.,
@@ -13,7 +13,7 @@ def draws(seed: int, name: str, *counter: int) -> np.random.Generator:
     without those of the steps before it, alike on every platform. Its lowest counter word counts
     the numbers drawn; the caller's words stand above it, so no two generators overlap.
 
-    >>> draws(0, "train", 3, 1).random() == draws(0, "train", 3, 1).random()
+    >>> generator(0, "train", 3, 1).random() == generator(0, "train", 3, 1).random()
     True
     """
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()

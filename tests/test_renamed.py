@@ -1,0 +1,158 @@
+"""Names of 0.1: each still works for one release, and says what it is called now."""
+
+import json
+import sys
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+import tutelage
+from tutelage.parts import make_part
+from tutelage.recipes import read_recipe
+from tutelage.renamed import FLAGS, SETTINGS, lifted_flags, lifted_settings
+from tutelage.run.job.directory import RunDirectory
+from tutelage.searches.darts import Darts
+from tutelage.spaces.base import ArchWeights, Size
+from tutelage.spaces.chain import NASBENCH_MACRO
+from tutelage.spaces.genotype import Genotype
+
+OLD = """
+form = "imagenet"
+epochs = 3
+
+[retrain]
+form = "imagenet"
+
+[space]
+name = "nasbench-macro"
+stem = 8
+
+[method]
+name = "lbt"
+teacher_exam = false
+"""
+NEW = {
+    "stem": "imagenet",
+    "epochs": 3,
+    "retrain": {"stem": "imagenet"},
+    "space": {"name": "nasbench-macro", "stem_channels": 8},
+    "method": {"name": "lbt", "validate_teacher": False},
+}
+
+
+def test_a_run_of_0_1_is_read_in_silence(tmp_path, capsys):
+    (tmp_path / "run.toml").write_text(OLD)
+    assert RunDirectory.open(tmp_path).settings() == NEW
+    assert capsys.readouterr() == ("", "")
+    assert lifted_settings(NEW) == NEW
+
+
+def test_a_recipe_of_0_1_is_read_with_a_warning(tmp_path, capsys):
+    (tmp_path / "own.toml").write_text(OLD)
+    assert read_recipe(str(tmp_path / "own.toml"))[0] == NEW
+    told = capsys.readouterr().err
+    for names in ("form is now stem", "retrain.form is now retrain.stem"):
+        assert f"warning: {names}; " in told
+    assert "space.stem is now space.stem_channels" in told
+    assert "method.teacher_exam is now method.validate_teacher" in told
+
+
+def test_settings_of_a_users_own_part_stay():
+    own = {"space": {"name": "mine:Space", "stem": 3}, "method": {"name": "a:B", "teacher_exam": 1}}
+    assert lifted_settings(own) == own
+
+
+@pytest.mark.parametrize("before", FLAGS)
+def test_an_old_flag_is_taken_and_named(before, capsys):
+    now = FLAGS[before]
+    assert lifted_flags(["search", f"--{before}", "1"]) == ["search", f"--{now}", "1"]
+    assert lifted_flags([f"--{before}=1", "--seed", "2"]) == [f"--{now}=1", "--seed", "2"]
+    assert capsys.readouterr().err.count(f"warning: --{before} is now --{now}; ") == 2
+    assert lifted_flags([]) == []
+    own = ["search", "--method", "mine:Method", f"--{before}", "1"]
+    assert lifted_flags(own) == own and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("tokens", [["--stem", "8"], ["--stem=8"]])
+def test_channels_of_a_stem_have_a_flag_of_their_own(tokens):
+    with pytest.raises(ValueError, match="--stem 8: a chain's stem is now --stem-channels"):
+        lifted_flags(["search", *tokens])
+    assert lifted_flags(["--stem", "cifar"]) == ["--stem", "cifar"]
+
+
+def test_the_command_line_takes_an_old_flag(tutelage):
+    code, out, err = tutelage("describe DARTS_V2 --form imagenet --channels 4 --cells 3")
+    assert code == 0 and "darts, imagenet stem" in out
+    assert "--form is now --stem" in err
+
+
+def test_old_names_in_python_work_and_warn():
+    with pytest.warns(DeprecationWarning, match=r"Size\(form=\.\.\.\) is now stem"):
+        assert Size(form="imagenet") == Size(stem="imagenet")
+    with pytest.warns(DeprecationWarning, match=r"Chain\(stem=\.\.\.\) is now stem_channels"):
+        assert replace(NASBENCH_MACRO, stem=4).stem_channels == 4
+    with pytest.warns(DeprecationWarning, match=r"LBT\(teacher_exam=\.\.\.\)"):
+        assert not tutelage.LBT(teacher_exam=False).validate_teacher
+    for module, before, now in (
+        (tutelage.spaces.base, "Mix", "ArchWeights"),
+        (tutelage.spaces.paths, "genes", "encode"),
+        (tutelage.problem, "Part", "tutelage.batch.Batch"),
+        (tutelage.problem, "Taught", "tutelage.extras.Answers"),
+    ):
+        home, _, own = now.rpartition(".")
+        with pytest.warns(DeprecationWarning, match=f"{before} is now {now}"):
+            assert getattr(module, before) is getattr(sys.modules.get(home, module), own)
+    with pytest.raises(AttributeError, match="has no attribute 'Mixture'"):
+        tutelage.spaces.base.Mixture  # noqa: B018
+
+
+def test_scores_of_a_result_by_their_old_name(tmp_path):
+    from tutelage.run.search import Found
+
+    found = Found(None, tmp_path, 0, [{"valid_loss": 1.0}], Size())
+    with pytest.warns(DeprecationWarning, match=r"Found\.marks is now scores"):
+        assert found.marks is found.scores
+
+
+@dataclass(frozen=True)
+class Old:
+    """A search as a user wrote it for 0.1."""
+
+    kind = "relaxes"
+    needs, alphas = Darts.needs, Darts.alphas
+    expected, derive = Darts.expected, Darts.derive
+
+    def mix(self, alphas, clock):
+        return ArchWeights({name: a.softmax(-1) for name, a in alphas.items()})
+
+
+def test_a_users_search_of_0_1_works_and_warns():
+    with pytest.warns(DeprecationWarning) as told:
+        search = make_part("search", {"name": f"{__name__}:Old"})
+    said = [str(each.message).partition(";")[0] for each in told]
+    assert said == ["Old.mix is now relax", "kind = 'relaxes' of Old is now 'relaxed'"]
+    assert search.kind == "relaxed"
+    found = search.relax({"cell": torch.zeros(6, 5)}, None)
+    assert found.operations["cell"].allclose(torch.tensor(0.2))
+    make_part("search", {"name": f"{__name__}:Old"})  # once is enough: warnings are errors here
+
+
+def test_a_genotype_of_0_1_keeps_its_layout():
+    now = Genotype.of_chain("nasbench-macro", ["identity"] * 8, NASBENCH_MACRO.layout)
+    data = now.to_dict()
+    layout = dict(data["layout"])
+    names = {"stem_channels": "stem"}
+    before = {**data, "layout": {names.get(name, name): x for name, x in layout.items()}}
+    assert Genotype.from_dict(before) == now
+    texts = [json.dumps(each) for each in (before, data)]
+    assert lifted_settings({"genotype": texts[0]}) == {"genotype": texts[1]}
+    assert lifted_settings({"genotype": texts[:1]}) == {"genotype": texts[1:]}
+
+
+def test_every_new_name_is_a_setting():
+    from tutelage.parts import init_fields
+
+    known = {f.name for each in (tutelage.LBT, tutelage.EnNAS) for f in init_fields(each)}
+    assert set(SETTINGS["method",].values()) <= known
+    assert set(SETTINGS["space",].values()) <= {f.name for f in init_fields(NASBENCH_MACRO)}
