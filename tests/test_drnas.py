@@ -52,6 +52,24 @@ def test_concentrations_are_elu_plus_one():
     torch.testing.assert_close(concentrations({"normal": ALPHAS})["normal"], BETA)
 
 
+def test_strongly_negative_alphas_have_concentrations_means_and_samples():
+    """In float32, where ELU(alpha) + 1 is 0 below -17 and so its samples are no numbers."""
+    alphas = torch.tensor([[-20.0, -17.5, 0.5, -30.0]], requires_grad=True)
+    (beta,) = concentrations({"cell": alphas}).values()
+    (wide,) = concentrations({"cell": alphas.double()}).values()
+    assert beta.min() > 0
+    torch.testing.assert_close(beta.double(), wide, rtol=1e-6, atol=0)
+    search = DrNas()
+    mean = search.expected({"cell": alphas}).operations["cell"]
+    torch.testing.assert_close(mean.double(), wide / wide.sum(), rtol=1e-6, atol=0)
+    for _ in range(20):
+        sample = search.relax({"cell": alphas}, Clock()).operations["cell"]
+        (gradient,) = torch.autograd.grad((sample * torch.arange(4.0)).sum(), alphas)
+        assert sample.isfinite().all() and gradient.isfinite().all()
+    lowest = {"cell": torch.full((1, 3), -200.0)}  # whose concentrations are 0 in float32
+    assert search.expected(lowest).operations["cell"].tolist() == [[pytest.approx(1 / 3)] * 3]
+
+
 def test_every_pass_draws_afresh_and_the_seed_repeats_it():
     alphas = {"normal": ALPHAS.repeat(14, 1), "reduce": ALPHAS.repeat(14, 1)}
     first, second = (DrNas().relax(alphas, Clock()).operations for _ in range(2))

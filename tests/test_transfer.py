@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ import torch
 from tutelage.transfer import (
     KNOWLEDGE,
     Answer,
+    Distance,
     cosines,
+    distances,
     divergence,
     group_similarity,
     knowledge,
@@ -162,9 +165,36 @@ def test_groups_divide_a_batch_and_shrink_with_it():
     assert groups.shape == (12, 5)
     assert len(set(groups.flatten().tolist())) == 60
     assert partition(7, 5).shape == (2, 3)
-    assert partition(2, 5).shape == (2, 1)
+    assert partition(4, 5).shape == (2, 2)
+    assert [partition(images, 5).shape for images in (1, 2, 3)] == [(0, 2)] * 3
     lonely = Answer(torch.zeros(2, 3), torch.randn(2, 3), {})
     assert float(knowledge("groups", 2)(lonely, lonely)) == 0.0
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize(("form", "least"), [("groups", 4), ("triples", 3)])
+def test_a_batch_too_small_to_compare_has_a_loss_and_a_gradient_of_zero(form, least, reduction):
+    for images in range(1, least + 1):
+        torch.manual_seed(images)
+        features = [torch.randn(images, 6, requires_grad=True) for _ in range(2)]
+        student, teacher = (Answer(x, x, {}) for x in features)
+        loss = knowledge(form, images, margin=4.0, reduction=reduction)(student, teacher)
+        (gradient,) = torch.autograd.grad(loss, features[:1])
+        if images < least:
+            assert loss == 0 and not gradient.any()
+        else:  # the largest hinge there is exceeds every difference of cosines
+            assert loss > 0 and gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("form", get_args(Distance))
+def test_distances_in_half_precision_are_numbers(form):
+    """A teacher that is sure of itself: its other probabilities are 0 in float16."""
+    teacher = torch.tensor([[1.0, 0.0, 0.0], [0.25, 0.25, 0.5]])
+    student = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, -1.0]])
+    expected = distances(form, student, teacher)
+    for kind in (torch.float16, torch.bfloat16):
+        found = distances(form, student.to(kind), teacher.to(kind))
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_every_form_of_knowledge_has_a_loss(answers):

@@ -15,10 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def wide(x: Tensor) -> Tensor:
+    """Give numbers of half precision that of float32, and leave others as they are."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def cross_entropy(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy () of logits (B, C) with labels (B,), a share of them spread over all C."""
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    return F.cross_entropy(wide, y, label_smoothing=smoothing)
+    return F.cross_entropy(wide(logits), y, label_smoothing=smoothing)
 
 
 def pseudo_label(student: Tensor, teacher: Tensor, *, hard: bool = False) -> Tensor:
@@ -63,9 +67,12 @@ def partition(images: int, size: int) -> Tensor:
 
     Args:
         images: Images of the batch, B.
-        size: Images of a group, R; fewer where the batch has no two groups of that size.
+        size: Images of a group, R, at least 2; fewer where the batch has no two groups of that
+            size. A batch of less than 4 images has no two groups of 2, and so none at all.
     """
-    size = max(1, min(size, images // 2))
+    size = min(size, images // 2)
+    if size < 2:
+        return torch.empty(0, 2, dtype=torch.int64)
     return torch.randperm(images)[: images // size * size].view(-1, size)
 
 
@@ -125,6 +132,9 @@ def knowledge(
 ) -> Transfer:
     """Return the loss of a form of knowledge on a batch; groups are sampled here, once.
 
+    A batch too small for what a form compares, as an epoch's last one may be, has a loss of 0:
+    less than 4 images for groups, less than 3 for triples.
+
     - groups: which of two groups of images is more alike inside (PAMKD, Eq. 7);
     - labels: the teacher's probabilities as labels;
     - divergence: the same less the labels' entropy, as in mutual learning;
@@ -144,7 +154,7 @@ def knowledge(
     groups = partition(images, group_size) if form == "groups" else torch.empty(0, 0)
 
     def reduced(hinges: Tensor, ordered: int) -> Tensor:
-        return hinges.sum() / (ordered if reduction == "mean" else 1)
+        return hinges.sum() / (max(1, ordered) if reduction == "mean" else 1)
 
     def relate_groups(student: Answer, teacher: Answer) -> Tensor:
         s, t = (group_similarity(cosines(each.features), groups) for each in (student, teacher))
@@ -223,6 +233,7 @@ def distances(form: Distance, student: Tensor, teacher: Tensor) -> Tensor:
         student: Logits (B, C).
         teacher: Probabilities (B, C).
     """
+    student, teacher = wide(student), wide(teacher)  # EPSILON is 0 in float16
     log_s = student.log_softmax(1)
     s, log_t = log_s.exp(), teacher.clamp_min(EPSILON).log()
     if form == "kl":

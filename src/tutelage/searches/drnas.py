@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Dirichlet, kl_divergence
 
@@ -71,7 +70,8 @@ def may_be_none(space: Space) -> bool:
 
 def concentrations(alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the parameters of every edge's distribution, ELU(alpha) + 1, (edges, ops)."""
-    return {group: F.elu(a) + 1 for group, a in alphas.items()}
+    # below 0 that is exp(alpha), which elu(alpha) + 1 rounds to 0
+    return {group: torch.where(a > 0, a + 1, a.clamp(max=0).exp()) for group, a in alphas.items()}
 
 
 def divergence(concentration: Tensor) -> Tensor:
@@ -167,8 +167,9 @@ class DrNas:
         """Return the means of the distributions, beta / sum(beta), or what the score is."""
         if self.score == "softmax":
             return ArchWeights(softmax(alphas))
-        beta = concentrations(alphas)
-        return ArchWeights({group: b / b.sum(-1, keepdim=True) for group, b in beta.items()})
+        # beta / sum(beta), which no concentration near 0 makes 0 / 0
+        logarithms = {g: torch.where(a > 0, a.clamp(min=0).log1p(), a) for g, a in alphas.items()}
+        return ArchWeights(softmax(logarithms))
 
     def derive(
         self, space: Space, alphas: dict[str, Tensor], allowed: Allowed | None = None
