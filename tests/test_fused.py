@@ -80,6 +80,36 @@ def test_folded_sum_equals_normalised_products():
         torch.testing.assert_close(folded_sum(maps, p, w), expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("ratio", [1, 100, 10_000])
+@pytest.mark.parametrize("side", [4, 24])
+def test_folding_keeps_its_digits_where_means_are_large(ratio, side):
+    """In float32, of maps whose mean is so many deviations: no worse than torch's own pieces.
+
+    Either way a digit is lost for each power of ten, since the map itself is stored with its mean.
+    """
+    torch.manual_seed(0)
+    means = ratio * torch.randn(1, 12, 1, 1, dtype=torch.float64).sign()
+    z = (torch.randn(8, 12, side, side, dtype=torch.float64) + means).float()
+    p, w, g = torch.randn(12, 4, 1, 1) / 2, torch.rand(3), torch.randn(8, 4, side, side)
+
+    def results(sum_of, kind):
+        inputs = [x.to(kind).requires_grad_() for x in (z, p, w)]
+        y = sum_of(*inputs)
+        return [y.detach(), *torch.autograd.grad((y * g.to(kind)).sum(), inputs)]
+
+    def pieces(z, p, w):
+        terms = zip(z.split(4, 1), p.split(4, 0), w, strict=True)
+        return sum(a * F.batch_norm(F.conv2d(x, q), None, None, training=True) for x, q, a in terms)
+
+    def errors(sum_of):
+        pairs = zip(results(sum_of, torch.float32), exact, strict=True)
+        return [float((x.double() - y).norm() / y.norm()) for x, y in pairs]
+
+    exact = results(pieces, torch.float64)
+    ours, theirs = errors(lambda z, p, w: folded_sum([z], p, w)), errors(pieces)
+    assert all(x <= max(3e-6, 5 * y, 4e-7 * ratio) for x, y in zip(ours, theirs, strict=True))
+
+
 def test_folded_sum_of_a_constant_map_is_finite():
     z = torch.full((2, 2, 4, 4), 3.0, requires_grad=True)
     y = folded_sum([z], torch.ones(2, 2, 1, 1), torch.ones(1))

@@ -6,7 +6,7 @@ functions take their context as an argument: with `setup_context` torch reads a 
 call, which on small maps takes longer than the mathematics.
 
 Normalising y = P z without scale and shift needs only the mean and variance of y, and those are
-P mean(z) and diag(P cov(z) P^T): `moments` reads z once, y is never written.
+P mean(z) and diag(P cov(z) P^T): `moments` reads z alone, y is never written.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 def moments(z: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Mean (groups, C) and second moment (groups, C, C) of z (B, groups * C, H, W)."""
+    """Mean (groups, C) and covariance (groups, C, C) of z (B, groups * C, H, W)."""
     return _Moments.apply(z, groups)
 
 
@@ -68,17 +68,15 @@ def folded_sum(maps: Sequence[Tensor], pointwise: Tensor, weights: Tensor) -> Te
 
     The z[i] (B, C, H, W) are the channels of all `maps` (B, n * C, H, W) in their order, pointwise
     (terms * C, C, 1, 1) holds their 1x1 convolutions and weights is (terms,). The sum is one 1x1
-    convolution of all maps, kernel and bias from their moments. That small algebra is done in
-    float64: a variance is a difference of second moments.
+    convolution of all maps, kernel and bias from their moments.
     """
     channels = pointwise.shape[1]
     maps = [side_by_side(maps)] if joins(maps[0]) else maps
-    each = zip(*(moments(z, z.shape[1] // channels) for z in maps), strict=True)
-    mean, second = (torch.cat(moment).double() for moment in each)
-    P = pointwise.view(len(weights), -1, channels).double()
-    covariance = torch.baddbmm(second, mean.unsqueeze(2), mean.unsqueeze(1), alpha=-1)
+    each = [moments(z, z.shape[1] // channels) for z in maps]
+    mean, covariance = each[0] if len(each) == 1 else map(torch.cat, zip(*each, strict=True))
+    P = pointwise.view(len(weights), -1, channels)
     variance = ((P @ covariance) * P).sum(2).clamp(min=0)
-    scaled = P * (weights.double().unsqueeze(1) * (variance + EPSILON).rsqrt()).unsqueeze(2)
+    scaled = P * (weights.unsqueeze(1) * (variance + EPSILON).rsqrt()).unsqueeze(2)
     kernel = scaled.transpose(0, 1).flatten(1)
     bias = kernel.mv(mean.flatten()).neg()
     kernel, bias = kernel[..., None, None].to(pointwise.dtype), bias.to(pointwise.dtype)
@@ -293,26 +291,33 @@ def _widest(*kinds: torch.dtype) -> torch.dtype:
 
 
 class _Moments(Function):
-    """First and second moments over batch and space; one product forward, one backward."""
+    """Mean and covariance over batch and space; one product forward, one backward.
+
+    The maps are centred first: a difference of second moments would lose digits where a mean is
+    large against its deviation.
+    """
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(z)
-        ctx.groups = groups
-        wide = _widest(z.dtype, torch.float32)
-        rows = z.permute(0, 2, 3, 1).flatten(0, 2).unflatten(1, (groups, -1)).to(wide)
+        rows = z.permute(0, 2, 3, 1).flatten(0, 2).to(_widest(z.dtype, torch.float32))
+        mean = rows.mean(0)
+        centred = (rows - mean).unflatten(1, (groups, -1))
         with torch.autocast(z.device.type, enabled=False) if autocasts(z) else nullcontext():
-            second = torch.bmm(rows.permute(1, 2, 0), rows.transpose(0, 1))
-        return rows.mean(0), second.div_(len(rows))
+            covariance = torch.bmm(centred.permute(1, 2, 0), centred.transpose(0, 1))
+        mean = mean.view(groups, -1)
+        ctx.save_for_backward(z, mean)
+        return mean, covariance.div_(len(rows))
 
     @staticmethod
-    def backward(ctx: Any, mean: Tensor, second: Tensor) -> tuple[Tensor, None]:
-        (z,) = ctx.saved_tensors
+    def backward(ctx: Any, g_mean: Tensor, g_covariance: Tensor) -> tuple[Tensor, None]:
+        z, mean = ctx.saved_tensors
         count = z.numel() // z.shape[1]
-        # d/dz of <second, z^T z> is z (second + second^T): a 1x1 convolution; the mean gives a bias
-        kernel = (second + second.transpose(1, 2)).flatten(0, 1)[..., None, None] / count
-        bias = mean.flatten() / count
-        return F.conv2d(z, kernel.to(z.dtype), bias.to(z.dtype), groups=ctx.groups), None
+        # d/dz of <S, cov(z)> is (z - mean) (S + S^T): a 1x1 convolution; the mean gives a bias
+        kernel = (g_covariance + g_covariance.transpose(1, 2)) / count
+        centred = z - mean.view(-1, 1, 1).to(z.dtype)
+        kernel = kernel.flatten(0, 1)[..., None, None].to(z.dtype)
+        bias = (g_mean / count).flatten().to(z.dtype)
+        return F.conv2d(centred, kernel, bias, groups=len(mean)), None
 
 
 class _WeightedSum(Function):
