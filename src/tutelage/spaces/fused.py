@@ -139,8 +139,10 @@ class _SideBySide(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, ...]:
-        parts = g.split(ctx.sizes, dim=1)
-        return tuple(x.to(kind) for x, kind in zip(parts, ctx.types, strict=True))
+        # what convolved these maps needs them whole, channels innermost: one call copies all
+        parts = torch.split_with_sizes_copy(g.permute(0, 2, 3, 1), ctx.sizes, dim=3)
+        maps = (x.permute(0, 3, 1, 2) for x in parts)
+        return tuple(x.to(kind) for x, kind in zip(maps, ctx.types, strict=True))
 
 
 class _Stacked(Function):

@@ -230,9 +230,10 @@ class Dense(nn.Module):
         width = len(edges) * channels
         self.weight = uniform(channels * size**2, width, channels, size, size)
 
-    def forward(self, active: Tensor, edge: int) -> Tensor:
-        """Convolve the activated map of one edge."""
-        return convolve(active, select(self.weight, [self.edges.index(edge)], len(self.edges)))
+    def forward(self, inputs: Sequence[tuple[Tensor, int]]) -> list[Tensor]:
+        """Convolve activated maps, each with the kernel of its edge."""
+        kernels = self.weight.unflatten(0, (len(self.edges), -1)).unbind()
+        return [convolve(active, kernels[self.edges.index(edge)]) for active, edge in inputs]
 
 
 OperationOutput = tuple[str, int, Tensor]
@@ -338,8 +339,12 @@ class MixedNode(nn.Module):
 
     def _dense(self, states: Sequence[State], weights: Weights) -> list[Tensor]:
         """Convolve with what reads all channels, edge by edge."""
-        runs = [(self.stacks[name], edge) for edge, name in weights.plan.dense]
-        return [kind(states[edge].active, edge) for kind, edge in runs]
+        found: dict[tuple[int, str], Tensor] = {}
+        for name in dict.fromkeys(name for _, name in weights.plan.dense):
+            edges = [edge for edge, other in weights.plan.dense if other == name]
+            maps = self.stacks[name]([(states[edge].active, edge) for edge in edges])
+            found |= {(edge, name): x for edge, x in zip(edges, maps, strict=True)}
+        return [found[run] for run in weights.plan.dense]
 
     def _map(self, edge: int, state: State, name: str, dropout: float) -> Tensor:
         """Return a pool, noise or a skip, whose values are in part zeroed where it is identity."""
