@@ -140,7 +140,7 @@ class _SideBySide(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, ...]:
         # what convolved these maps needs them whole, channels innermost: one call copies all
-        parts = torch.split_with_sizes_copy(g.permute(0, 2, 3, 1), ctx.sizes, dim=3)
+        parts = torch.ops.aten.split_with_sizes_copy(g.permute(0, 2, 3, 1), ctx.sizes, 3)
         maps = (x.permute(0, 3, 1, 2) for x in parts)
         return tuple(x.to(kind) for x, kind in zip(maps, ctx.types, strict=True))
 
