@@ -34,10 +34,9 @@ class Evolution:
     or parameters."""
     images: int = 25_600
     """Training images that set an architecture's BatchNorm statistics before it is scored; at most
-    all that there are."""
-
+    all of them."""
     judged: int = 8_000
-    """Validation images that an architecture is scored on; at most all that there are."""
+    """Validation images that an architecture is scored on; at most all of them."""
 
     def __post_init__(self) -> None:
         at_least(1, population=self.population, generations=self.generations)

@@ -55,9 +55,7 @@ def made(needs: Needs, space: Space) -> Space:
         space = space.varied(**needs.variant)
     for phase in needs.phases:
         if phase.partial:
-            space.varied(
-                partial=phase.partial
-            )  # each phase makes it again; here it is refused early
+            space.varied(partial=phase.partial)  # only to refuse it early: each phase makes it
     return space
 
 
