@@ -1,7 +1,7 @@
-"""A dry run: the weights, time and memory of a search, from a few of its steps.
+"""A dry run: the parameters, time and memory of a search, from a few of its steps.
 
-Steps are measured at small batches first, and at the batch that is asked for where memory, taken as
-linear in the batch, will do. Nothing is written.
+Steps are measured at small batch sizes first. They are measured at the requested batch size if
+memory suffices, predicted as linear in the batch size. Nothing is written.
 """
 
 from __future__ import annotations
@@ -24,49 +24,49 @@ from tutelage.run.supernet.state import Searching
 from tutelage.spaces.base import ArchWeights, Size, Space
 
 STEPS = 4
-"""Steps that are timed, after a first one that is not."""
+"""Steps that are timed, after a first one that is not timed."""
 FILLED = 0.9
-"""Share of the memory that is counted on."""
+"""Share of the memory that a search may use."""
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Dry:
-    """What a search will cost."""
+    """The parameters, time and memory of a search."""
 
     final: Size
     """Size of the final network."""
     image: tuple[int, int, int]
     """Channels, height and width of the images."""
     costs: tuple[Cost, Cost, Cost]
-    """Of the final network: lowest, expected of equal architecture weights, highest."""
+    """Costs of the final network: lowest, expected with equal architecture weights, highest."""
     batch: int = 0
-    """The batch size that is asked for, or all images."""
+    """The requested batch size, or the number of images where it is lower."""
     images: int = 0
     """Images that train weights: no batch is larger."""
     steps: int = 0
     """Steps of an epoch."""
     measured: tuple[Measured, ...] = ()
-    """By batch size; nothing for a search that trains nothing."""
+    """Measurements by batch size; empty for a search that trains nothing."""
     memory: int = 0
     """Bytes that the search may take."""
     notice: str = ""
-    """What the method says of its own memory."""
+    """The method's notice, such as how much memory it takes."""
     unit: str = "cells"
     """What the final network's size counts: cells, or a chain's layers."""
     scoring: Scoring | None = None
     """What follows the epochs of a search that samples paths."""
     threads: Threads | None = None
-    """What computed."""
+    """The device that computed."""
 
     @property
     def fits(self) -> bool:
-        """Tell whether the batch that is asked for was measured."""
+        """Tell whether the requested batch size was measured."""
         return any(each.batch == self.batch for each in self.measured)
 
     @property
     def sections(self) -> list[Section]:
-        """The sections with the time of a step at the batch that is asked for."""
+        """The sections, with the time of a step at the requested batch size."""
         if self.fits:
             return next(each.sections for each in self.measured if each.batch == self.batch)
         low, high = self.measured
@@ -79,7 +79,7 @@ class Dry:
 
     @property
     def peak(self) -> int:
-        """Most memory in use at the batch that is asked for, in bytes."""
+        """Most memory in use at the requested batch size, in bytes."""
         return next(
             (each.peak for each in self.measured if each.batch == self.batch),
             predicted(self.measured, self.batch),
@@ -92,7 +92,7 @@ class Dry:
 
     @property
     def largest(self) -> int:
-        """The largest multiple of 8 whose batch would fit; all images where even those would."""
+        """The largest batch size that fits, a multiple of 8; all images if even those fit."""
         low, high = self.measured[-2:]
         most = self.images if self.fits else self.batch - 1
         slope = (high.peak - low.peak) / (high.batch - low.batch)
@@ -143,7 +143,7 @@ class Dry:
         ]
 
     def _scored(self) -> list[str]:
-        """Say what follows the epochs of a search that samples paths."""
+        """Describe what follows the epochs of a search that samples paths."""
         if not self.scoring:
             return []
         fitted, judged, seconds, ranked, evolved = self.scoring
@@ -197,13 +197,13 @@ def duration(seconds: float) -> str:
 
 
 def line(low: tuple[float, float], high: tuple[float, float], at: float) -> float:
-    """Follow the straight line through two points; 0 where it would be negative."""
+    """Evaluate the straight line through two points; 0 where it would be negative."""
     slope = (high[1] - low[1]) / (high[0] - low[0])
     return max(0.0, high[1] + slope * (at - high[0]))
 
 
 def predicted(measured: Sequence[Measured], batch: int) -> int:
-    """Return the memory of a batch, linear in it, from the last two that were measured."""
+    """Predict the memory of a batch size, linearly from the last two that were measured."""
     low, high = measured[-2:]
     return int(line((low.batch, low.peak), (high.batch, high.peak), batch))
 
@@ -243,13 +243,13 @@ def _measured(settings: Run) -> Dry:
         first.strategy.check(first.view())
         notice = first.phase.problem.extra(Notice)
         steps, trains = first.steps, first.epochs > 0
-        del first  # what it remembers is memory too
+        del first  # it holds memory
         for batch in batches(asked) if trains else ():
             if len(measured) > 1 and predicted(measured, batch) > FILLED * memory:
                 break
             try:
                 measured.append(measure(searching(batch), STEPS if batch == asked else 1))
-            except RuntimeError as error:  # what torch raises on every device when memory is out
+            except RuntimeError as error:  # torch raises this on every device: out of memory
                 if len(measured) < 2 or "memory" not in str(error):
                     raise
                 break
@@ -273,7 +273,7 @@ def _measured(settings: Run) -> Dry:
 
 
 def batches(asked: int) -> list[int]:
-    """List the batches to measure: an eighth and a quarter of the asked one, and this."""
+    """List the batch sizes to measure: an eighth and a quarter of the requested one, and it."""
     return sorted({max(2, asked // 8), max(3, asked // 4), asked})
 
 

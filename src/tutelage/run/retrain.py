@@ -1,6 +1,6 @@
 """Train a genotype's network from scratch and measure it on the test set, once, at the end.
 
-An ensemble's networks are trained each by itself, and their mean probabilities are measured once.
+The networks of an ensemble are trained separately, and their mean probabilities are measured once.
 
 The recipe is by default that of DARTS' evaluation (Liu, Simonyan & Yang, ICLR 2019, section 3.2):
 SGD with momentum, a cosine to 0 over the epochs, cutout, an auxiliary head, and paths that are
@@ -46,16 +46,16 @@ def retrain(
 
     Args:
         genotype: the architecture.
-        data: the images; its training part is used whole, its cutout is the settings'.
+        data: the images; all training images are used, and the cutout comes from `settings`.
         settings: the recipe.
         out: the directory to write.
         resume: continue in `out` where an earlier call was stopped.
 
     Returns:
-        What result.json holds; errors and accuracies are fractions of the test set.
+        The content of result.json; errors and accuracies are fractions of the test set.
 
     Raises:
-        ValueError: a changed setting, unusable data, or a loss that is no number.
+        ValueError: a changed setting, unusable data, or a loss that is not finite.
         StoppedError: SIGINT or SIGTERM came; everything is saved.
     """
     with threads.restored(settings.threads):
@@ -106,18 +106,18 @@ def _retrained(
 def retrain_ensemble(
     together: Ensemble, data: Data, settings: Retrain, out: Path, resume: bool = False
 ) -> dict[str, Any]:
-    """Train every member by itself, in a folder of its own, and test their mean probabilities once.
+    """Train every member separately, in its own folder, and test their mean probabilities once.
 
     Args:
         together: the ensemble.
         data: as in `retrain`.
-        settings: the recipe of every member; its seed is the first's, the next one's is one higher.
+        settings: the recipe of every member; its seed is for the first, each next seed is 1 higher.
         out: the directory to write; the members' are `member-0`, `member-1`, ... in it.
         resume: continue in `out` where an earlier call was stopped.
 
     Returns:
-        What result.json holds: `test_error` and the like are the ensemble's, `params` and `flops`
-        are sums, `ensemble` are the members' own test errors.
+        The content of result.json: `test_error` and similar are the ensemble's, `params` and
+        `flops` are sums, `ensemble` lists the members' own test errors.
 
     Raises:
         ValueError: as `retrain`.
@@ -161,7 +161,7 @@ def _together(
     out: Path,
     device: torch.device,
 ) -> Result:
-    """Test the networks in `out` together; return what result.json says of the ensemble."""
+    """Test the networks in `out` together; return the ensemble's entries of result.json."""
     details = about(out / member(0))
     with threads.restored(settings.threads):
         tested = test_images(data, details)
@@ -177,7 +177,7 @@ def _together(
 
 
 def _sized(settings: Retrain, genotype: Genotype) -> Retrain:
-    """Fill in the size that is not set: the space's own."""
+    """Set a missing size to the space's default."""
     sizes = space_of(genotype).sizes
     return replace(
         settings,
@@ -188,13 +188,13 @@ def _sized(settings: Retrain, genotype: Genotype) -> Retrain:
 
 
 def _cut(data: Data, settings: Retrain, default: int) -> tuple[Data, Retrain]:
-    """Fill in the cutout where it is not set; the data's is the settings'."""
+    """Set a missing cutout to the default, and use the settings' cutout in the data."""
     cutout = default if settings.cutout is None else settings.cutout
     return replace(data, cutout=cutout), replace(settings, cutout=cutout)
 
 
 def _varied(own: Augmentation, settings: Retrain) -> Augmentation:
-    """Add what only a retraining varies."""
+    """Add the augmentation that only a retraining has."""
     operations = RandAugment(
         operations=settings.randaugment,
         magnitude=settings.randaugment_magnitude,
@@ -205,12 +205,12 @@ def _varied(own: Augmentation, settings: Retrain) -> Augmentation:
 
 
 def default_cutout(data: Labelled) -> int:
-    """Return DARTS' 16 pixels, which are half of CIFAR's side; half the side of smaller images."""
+    """Return DARTS' 16 pixels, half of CIFAR's side; for smaller images half their side."""
     return min(16, *(side // 2 for side in data.images.shape[1:]))
 
 
 def _given(genotype: str | list[str], data: Data, settings: Retrain) -> dict[str, Any]:
-    """Make what run.toml says; an ensemble has the genotypes of its members."""
+    """Make the content of run.toml; for an ensemble with the genotypes of its members."""
     return {"genotype": genotype, "data": plain(data), "retrain": plain(settings)}
 
 
@@ -243,7 +243,7 @@ def test(training: Training, data: Data, out: Path) -> dict[str, Any]:
 
 
 def test_images(data: Data, details: About) -> Labelled:
-    """Read the test set, normalised as the images that a network was trained on.
+    """Read the test set, normalised like the images that a network was trained on.
 
     Raises:
         ValueError: its classes or shape are not those of the training set.
@@ -262,7 +262,7 @@ def test_images(data: Data, details: About) -> Labelled:
 def measured(
     network: nn.Module, tested: Labelled, batch_size: int, device: torch.device
 ) -> dict[str, Any]:
-    """Return what result.json says of a network on the test set, in fp32."""
+    """Return a network's entries of result.json for the test set, in fp32."""
     network.eval()
     loss, correct = 0.0, 0
     every = torch.arange(len(tested.images))
@@ -280,6 +280,6 @@ def measured(
 
 
 def described(result: Mapping[str, Any]) -> str:
-    """Say how a network or an ensemble did on the test set."""
+    """Describe the test error of a network or an ensemble."""
     of = f" of the ensemble of {len(result['ensemble'])} networks" if "ensemble" in result else ""
     return f"test error{of} {100 * result['test_error']:.2f} % on {result['test_images']:,} images"

@@ -42,17 +42,17 @@ def search(
     """Search an architecture, as `tutelage search` does.
 
     Args:
-        method: Who teaches whom: a name or an instance.
+        method: Which models teach which: a name or an instance.
         search: How choices are relaxed: a name or an instance.
         space: What can be built: a name or an instance.
         data: Which images: a name, a folder, or `Data` for all its settings.
         out: The run directory.
         resume: Resume in `out` where an earlier call was stopped.
-        quick: Make small what is left at its default, so that the search ends within a minute.
+        quick: Make settings small that are left at their defaults: the search ends in a minute.
         **settings: Further fields of `tutelage.config.Run`.
 
     Raises:
-        ValueError: A setting, the data or the run directory cannot be used, or a loss is no number.
+        ValueError: A setting, the data or the run directory is unusable, or a loss is not finite.
         StoppedError: SIGINT or SIGTERM came; everything is saved.
     """
 
@@ -80,7 +80,7 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
         resume: Resume in `out` where an earlier call was stopped.
 
     Raises:
-        ValueError: A setting, the data or the run directory cannot be used, or a loss is no number.
+        ValueError: A setting, the data or the run directory is unusable, or a loss is not finite.
         StoppedError: SIGINT or SIGTERM came; everything is saved.
     """
     with threads.restored(settings.threads):
@@ -94,7 +94,7 @@ def _searched(settings: Run, out: Path, resume: bool) -> Found:
     opened = RunDirectory.resume if resume else RunDirectory.create
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
-        # All before there is a directory, so that a mistake leaves none behind.
+        # All checks come before the directory is made, so that a mistake leaves none behind.
         stored = resume and (out / SPLIT).exists()
         images = parts.train
         halves = (
@@ -121,5 +121,5 @@ def _searched(settings: Run, out: Path, resume: bool) -> Found:
             try:
                 work.set_clock()
                 return strategy.conclude(work.view(), directory)
-            finally:  # a ranking or an evolution that is stopped took its time too
+            finally:  # the time of a stopped ranking or evolution counts too
                 directory.save_session()

@@ -1,4 +1,4 @@
-"""How choices are relaxed and derived: one paper a file."""
+"""How choices are relaxed and architectures derived: one file for each paper."""
 
 SEARCHES = {
     "darts": "tutelage.searches.darts:Darts",
@@ -12,4 +12,4 @@ SEARCHES = {
     "diverse-paths": "tutelage.searches.diverse_paths:DiversePaths",
     "random": "tutelage.searches.random:Random",
 }
-"""Every search's name on the command line, and its class; a line here makes a search usable."""
+"""Every search's name on the command line, and its class; a new line here adds a search."""

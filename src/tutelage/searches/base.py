@@ -1,4 +1,4 @@
-"""What a search is: how the choices of a space are relaxed, and how they are derived."""
+"""The protocol of searches: how choices are relaxed, and how architectures are derived."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from tutelage.spaces.paths import Encoding
 
 @dataclass(frozen=True)
 class Phase:
-    """Some epochs of a search, with supernets of their own; all phases have equally many epochs."""
+    """Some epochs of a search, with their own supernets; all phases have equally many epochs."""
 
     frozen: float = 0.0
-    """Share of the phase's epochs, from its first, in which the alphas do not move."""
+    """Share of the phase's epochs, from its first, in which the alphas do not train."""
     cells: int = 0
-    """Cells of the supernet beyond those of the run."""
+    """Cells of the supernet, in addition to those of the run."""
     operations: int | None = None
-    """The strongest operations that every edge keeps of the phase before; None: all."""
+    """The number of strongest operations that every edge keeps from the last phase; None: all."""
     partial: int | None = None
-    """Operations see one in so many of the channels; None: as the space has it."""
+    """Operations see one in so many of the channels; None: as in the space."""
     carries: bool = False
-    """Whether weights, alphas and their schedules resume from the phase before, or start again."""
+    """Whether weights, alphas and their schedules continue from the last phase, or start again."""
 
     def __post_init__(self) -> None:
         within(0, 1, frozen=self.frozen)
@@ -41,24 +41,24 @@ NORMAL_AND_REDUCTION: Final = frozenset({"normal", "reduce"})
 
 @dataclass(frozen=True)
 class Needs:
-    """What a search needs of a space, and which supernets it searches with: `needs` meets it."""
+    """What a search needs of a space, and which supernets it uses; `searches.needs` applies it."""
 
     groups: frozenset[str] | None = None
-    """The groups of choices that the space must have, and no other; None: any."""
+    """The groups of choices that the space must have, and no others; None: any."""
     least: int = 1
-    """Fewest operations of an edge, those that are left out not counted."""
+    """Fewest operations of an edge, without those that are left out."""
     operations: Mapping[str, Edges] | None = None
-    """What every edge of every group must offer, in this order; None: anything."""
+    """The operations that every edge of every group must have, in this order; None: any."""
     why: str = ""
-    """Why all of this: a part of the sentence that refuses another space."""
+    """The reason for these needs, a part of the message that refuses another space."""
     left_out: frozenset[str] = frozenset()
-    """Operations that no edge offers in the search, though the space has them."""
+    """Operations of the space that no edge has in the search."""
     variant: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of the space's `Variant` in which supernets differ from its plain ones."""
+    """Fields of the space's `Variant` in which supernets differ from its default ones."""
     channels: int | None = None
-    """Channels of the supernet where the user gives none; None: the space's own."""
+    """Channels of the supernet if the user gives none; None: the space's default."""
     cells: int | None = None
-    """Cells of the supernet where the user gives none; None: the space's own."""
+    """Cells of the supernet if the user gives none; None: the space's default."""
     phases: Sequence[Phase] = (Phase(),)
     """The parts of the search, one or several."""
 
@@ -69,8 +69,8 @@ Diversity = Mapping[str, Sequence[Tensor]]
 Kind = Literal["relaxed", "one-shot", "random"]
 """How a search finds an architecture.
 
-- relaxed: it weighs the operations by alphas that descend, and derives the architecture from them;
-- one-shot: it trains sampled paths of the supernet, among which evolution searches;
+- relaxed: it weighs operations by trained alphas, and derives the architecture from them;
+- one-shot: it trains sampled paths of the supernet, and evolution searches among them;
 - random: it samples an architecture and trains nothing.
 """
 
@@ -81,10 +81,10 @@ class Search(Protocol):
     kind: ClassVar[Kind]
 
     def needs(self, space: Space) -> Needs:
-        """Say what this search needs of a space, by its settings and the space's facts.
+        """Return what this search needs of a space, by its settings and the space's properties.
 
         Raises:
-            ValueError: Its settings cannot be met in this space, whatever the space has.
+            ValueError: Its settings are impossible in this space.
         """
 
 
@@ -95,25 +95,25 @@ class Relaxing(Search, Protocol):
         """Sample initial alphas: for every group of choices (edges, ops)."""
 
     def relax(self, alphas: dict[str, Tensor], clock: Clock) -> ArchWeights:
-        """Turn alphas into the weights of the operations, differentiably."""
+        """Make the operations' weights of alphas; they are differentiable."""
 
     def expected(self, alphas: dict[str, Tensor]) -> ArchWeights:
-        """Return the architecture weights without noise: what is shown, and what is derived."""
+        """Return the architecture weights without noise, for display and derivation."""
 
     def derive(
         self, space: Space, alphas: dict[str, Tensor], allowed: Allowed | None = None
     ) -> Genotype:
-        """Derive the architecture, of operations that are allowed where there are such."""
+        """Derive the architecture, from allowed operations if there are any."""
 
 
 class Sampling(Search, Protocol):
     """A search that trains sampled paths."""
 
     measures: ClassVar[bool]
-    """Whether it samples by how much operations differ, measured after every epoch."""
+    """Whether it samples by the diversity of operations, measured after every epoch."""
 
     def check(self, space: Space, flops: Callable[[Genotype], float]) -> None:
-        """Refuse what could not be sampled.
+        """Refuse a space or limits in which no path can be sampled.
 
         Args:
             space: What can be built.
@@ -131,7 +131,7 @@ class Sampling(Search, Protocol):
         Args:
             space: What can be built.
             count: How many paths.
-            diversity: What was measured last; empty before the first measurement.
+            diversity: The last measured diversity; empty before the first measurement.
             flops: Counts the FLOPs of an architecture.
 
         Raises:
@@ -154,6 +154,6 @@ def softmax(alphas: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fewest(space: Space, left_out: Container[str] = ()) -> int:
-    """Count the operations of the edge that has fewest, but for those that are left out."""
+    """Count the operations of the edge that has fewest, without those that are left out."""
     edges = (names for edges in space.operations.values() for names in edges)
     return min(sum(name not in left_out for name in names) for names in edges)

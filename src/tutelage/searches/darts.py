@@ -2,8 +2,8 @@
 
 Liu, Simonyan, Yang. ICLR 2019, arXiv:1806.09055.
 
-The choice among the operations of an edge is relaxed to a softmax over them (Eq. 2); what is kept
-is, for every node, the two incoming edges with the strongest operation other than none.
+The choice among the operations of an edge is relaxed to a softmax over them (Eq. 2). Every node
+keeps the two incoming edges with the strongest operation other than none.
 """
 
 from __future__ import annotations

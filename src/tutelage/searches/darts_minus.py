@@ -3,9 +3,9 @@
 Chu, Wang, Zhang, Lu, Wei, Yan: DARTS-: robustly stepping out of performance collapse without
 indicators. ICLR 2021, arXiv:2009.01027.
 
-A skip connection helps a supernet train, whatever it is worth as an operation, and so wins. Every
-edge gets a second skip outside the softmax that takes over that part. Its weight beta falls
-linearly to zero, and it is left out when the architecture is derived.
+A skip connection helps a supernet train, even where it is a poor operation, and so it is chosen too
+often. Every edge gets a second skip outside the softmax, which helps training instead. Its weight
+beta falls linearly to zero, and it is left out when the architecture is derived.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tutelage.spaces.genotype import Genotype
 
 @dataclass(frozen=True)
 class DartsMinus:
-    """Relax as DARTS does, beside a skip that fades."""
+    """Relax as DARTS does, with an auxiliary skip whose weight falls to 0."""
 
     factor: float = 1.0
     """Initial weight of the auxiliary skip, beta; 0 is DARTS."""
@@ -37,7 +37,7 @@ class DartsMinus:
     kind: ClassVar[Kind] = "relaxed"
 
     def needs(self, space: Space) -> Needs:
-        """Ask for the auxiliary skip."""
+        """Require the auxiliary skip."""
         return Needs(variant={"auxiliary_skip": self.factor > 0})
 
     def alphas(self, space: Space) -> dict[str, Tensor]:
@@ -45,7 +45,7 @@ class DartsMinus:
         return near_zero(space, self.init)
 
     def relax(self, alphas: dict[str, Tensor], clock: Clock) -> ArchWeights:
-        """Weigh operations by softmax, the auxiliary skip by beta (1 - epoch / epochs)."""
+        """Weigh operations by a softmax, and the auxiliary skip by beta (1 - epoch / epochs)."""
         beta = self.factor * (1 - clock.epoch / clock.epochs)
         return ArchWeights(softmax(alphas), auxiliary=beta)
 

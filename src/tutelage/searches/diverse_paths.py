@@ -1,19 +1,19 @@
 """Diversity-based sampling of sub-networks: EnNAS, section 3.3 (OpenReview G9M4FU8Ggo).
 
-The m sub-networks of a batch take different operations in every layer. They are sampled one after
+The m sub-networks of a batch use different operations in every layer. They are sampled one after
 the other: the first uniformly, the next by how much each operation differs from those already
-sampled, ζ (Eq. 4 and 5). How the conditional probabilities are scaled is `rule`:
+sampled, ζ (Eq. 4 and 5). `rule` is how the conditional probabilities are scaled:
 
-- exact: alternately, over the sets' true probabilities, until every operation is as likely as any
-  other at every pick, which the paper states as the sampler's property;
-- printed: as Eq. 5 prints it, made a distribution; that property holds within some per cent;
-- direct: ζ alone, made a distribution; operations that differ more are trained more.
+- exact: alternately, over the sets' true probabilities, until all operations are equally likely at
+  every pick, which the paper states as the sampler's property;
+- printed: as printed in Eq. 5, normalised; that property holds within some per cent;
+- direct: ζ alone, normalised; operations that differ more are trained more.
 
-ζ is measured after every epoch; before the first time operations are sampled uniformly, without
-repetition.
+ζ is measured after every epoch. Before the first measurement operations are sampled uniformly,
+without repetition.
 
-Deviations: the paper has no word on operations that put out nothing but zeros, whose cosine does
-not exist: they count as different from all others.
+Deviations: the paper does not mention operations whose output is zero everywhere. Their cosine does
+not exist, so they count as different from all others.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class DiversePaths:
     """Train sub-networks that differ in every layer."""
 
     rule: Rule = "exact"
-    """How Eq. 5 is made a distribution: exact, printed or direct."""
+    """How Eq. 5 is normalised to a distribution: exact, printed or direct."""
     kind: ClassVar[Kind] = "one-shot"
     measures: ClassVar[bool] = True
 
@@ -50,7 +50,7 @@ class DiversePaths:
         return Needs()
 
     def check(self, space: Space, flops: Callable[[Genotype], float]) -> None:
-        """Refuse nothing: how many operations there must be depends on how many paths."""
+        """Refuse nothing: the required number of operations depends on the number of paths."""
 
     def paths(
         self, space: Space, count: int, diversity: Diversity, flops: Callable[[Genotype], float]
@@ -58,13 +58,13 @@ class DiversePaths:
         """Sample paths that have no operation of a layer in common.
 
         Raises:
-            ValueError: A layer has fewer operations than paths are asked for.
+            ValueError: A layer has fewer operations than `count`.
         """
         fewest = min(len(names) for node in choices(space) for names in node.operations)
         if count > fewest:
             raise ValueError(
-                f"{count} sub-networks in a layer of {fewest} operations, of which no two take the "
-                f"same: give --students {fewest} or fewer, or a space with more operations"
+                f"{count} sub-networks in a layer of {fewest} operations: all must take different "
+                f"ones, so give --students {fewest} or fewer, or a space with more operations"
             )
         columns: list[list[int]] = []
         for node in choices(space):
@@ -87,7 +87,7 @@ class DiversePaths:
         count: int,
         diversity: Diversity,
     ) -> list[int]:
-        """Draw different operations of one edge, of those named, for so many paths."""
+        """Sample `count` different operations of one edge, among those named."""
         if group not in diversity:
             return uniform(len(names), count).draw()[0].tolist()
         columns = [space.operations[group][edge].index(name) for name in names]
@@ -97,7 +97,7 @@ class DiversePaths:
 
 @lru_cache(maxsize=4096)
 def conditionals(zeta: bytes, count: int, rule: Rule) -> Sequential:
-    """Make an edge's probabilities once for all steps between two measurements."""
+    """Make an edge's probabilities, once for all steps between two measurements."""
     values = torch.frombuffer(bytearray(zeta), dtype=torch.float64)
     side = round(len(values) ** 0.5)
     return sequential(values.view(side, side), count, rule)

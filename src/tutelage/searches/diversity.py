@@ -1,4 +1,4 @@
-"""EnNAS' sampler: operators that differ, each of them equally often.
+"""EnNAS' sampler: operators that differ, each sampled equally often.
 
 One-shot NAS with ensemble distillation, under review at ICLR 2022 (OpenReview G9M4FU8Ggo), section
 3.3. In a layer of T operators, m sub-networks take one operator each. The first is sampled
@@ -12,21 +12,22 @@ before:
 The paper wants every operator sampled with probability 1/T at every pick, so that all train
 equally.
 
-Deviations: Eq. 5 is no distribution over o. Made one ("printed"), marginals miss 1/T, by up to a
-quarter for random diversities (T = 10, m = 4) and more where operators come in kinds. By default
+Deviations: Eq. 5 is not a distribution over o. If it is normalised ("printed"), marginals differ
+from 1/T, by up to a quarter for random diversities (T = 10, m = 4) and more where operators form
+groups of similar ones. By default
 ("exact") every pick has T offsets v, such that
 
     p(o | A) = softmax_o(log g(o, A) + v_o),        sum_A P(A) p(o | A) = 1/T
 
-where P(A) is the true probability of A: what Sinkhorn's scaling of P(A) g(o, A) to these sums ends
-in. It exists, and is unique: the sums are those of uniform sampling outside of A (by induction o is
-in A with probability |A| / T), which is positive wherever g is. From the third pick on zeta(o, o) =
-0 does not keep Eq. 5 from drawing an operator again; here what is in A has probability 0, under
-every rule. What other operators have is positive: zeta has a floor.
+where P(A) is the true probability of A. This is the limit of Sinkhorn's scaling of P(A) g(o, A) to
+these sums. It exists and is unique: the sums are those of uniform sampling outside of A (by
+induction o is in A with probability |A| / T), which is positive wherever g is. From the third pick
+on, zeta(o, o) = 0 does not prevent Eq. 5 from sampling an operator again. Here operators in A have
+probability 0 under every rule. Other operators have positive probabilities: zeta has a floor.
 
-Uniform marginals leave nothing to choose where m >= T - 1: every operator is then left out equally
-often, so sets of operators are as likely as in uniform sampling. That is every m in layers of
-three.
+For m >= T - 1, uniform marginals determine the sampler: every operator is left out equally often,
+so sets of operators are as likely as in uniform sampling. In layers of three operators this is the
+case for m = 2 and m = 3.
 """
 
 from __future__ import annotations
@@ -63,24 +64,24 @@ def diversity(maps: Tensor) -> Tensor:
     """
     precise = maps.to(torch.promote_types(maps.dtype, torch.float32))
     images = F.normalize(precise, dim=2).transpose(0, 1)
-    with torch.autocast(maps.device.type, enabled=False):  # half precision knows no cosine near 1
+    with torch.autocast(maps.device.type, enabled=False):  # half precision has no cosines near 1
         cosines = images @ images.mT
     zeta = (1 - cosines.double().mean(0)).clamp_min(0)
     return ((zeta + zeta.T) / 2).fill_diagonal_(0)
 
 
 def sequential(zeta: Tensor, m: int, rule: Rule = "exact") -> Sequential:
-    """Make the sampler of one layer's operators; on the CPU, wherever their diversity is.
+    """Make the sampler of one layer's operators; it is on the CPU, wherever `zeta` is.
 
     There is a row for every set of fewer than m operators: 470 for m = 4 of T = 14.
 
     Args:
-        zeta: Diversity of the operators (T, T), symmetric; what is below the floor is raised to it.
+        zeta: Diversity of the operators (T, T), symmetric; values below the floor are raised to it.
         m: Operators to sample.
         rule: How diversity becomes probability.
 
     Raises:
-        ValueError: When m is not 1 to T, a diversity is not a finite number, or the rule unknown.
+        ValueError: m is not 1 to T, a diversity is not finite, or the rule is unknown.
     """
     operators = len(zeta)
     if not 1 <= m <= operators:
@@ -106,10 +107,10 @@ def sequential(zeta: Tensor, m: int, rule: Rule = "exact") -> Sequential:
 
 @cache
 def uniform(operators: int, m: int) -> Sequential:
-    """Make, once, the sampler of m distinct operators without diversity: all orders are as likely.
+    """Make the sampler, cached, of m distinct operators with all orders equally likely.
 
     Raises:
-        ValueError: When m is not 1 to the number of operators.
+        ValueError: m is not 1 to the number of operators.
     """
     return sequential(torch.ones(operators, operators), m)
 
@@ -118,8 +119,8 @@ def _raised(zeta: Tensor) -> Tensor:
     """Raise diversities (T, T) to the floor, in units of their mean; all equal if that is 0."""
     if not zeta.isfinite().all():
         raise ValueError(
-            "the diversity of two operators is not a finite number, since outputs of the supernet "
-            "are not: use a smaller learning rate"
+            "the diversity of two operators is not a finite number, because outputs of the "
+            "supernet are not finite: use a smaller learning rate"
         )
     pairs = zeta.clamp_min(0).fill_diagonal_(0)
     mean = pairs.sum() / max(1, len(zeta) * (len(zeta) - 1))
@@ -127,7 +128,7 @@ def _raised(zeta: Tensor) -> Tensor:
 
 
 def _given(g: Tensor, probability: Tensor, rule: Rule) -> Tensor:
-    """Turn g (sets, T), zero inside of a set, into p(o | A) (sets, T)."""
+    """Make p(o | A) (sets, T) of g (sets, T), which is zero for operators in the set."""
     if rule == "exact":
         return (g.log() + _offsets(g.log(), probability)).softmax(1)
     if rule == "printed":
@@ -139,12 +140,12 @@ def _offsets(scores: Tensor, probability: Tensor) -> Tensor:
     """Find v (T,) such that softmax(scores + v), (sets, T), has uniform marginals.
 
     v minimises the convex sum_A P(A) logsumexp(scores + v) - mean(v), whose gradient is the
-    marginals less 1/T. Newton's step is shortened by the rule for functions whose third derivative
-    is at most the range of a direction times the second (Sun, Tran-Dinh, 2019), so none ascends.
+    marginals minus 1/T. Newton's step is shortened by the rule for functions whose third derivative
+    is at most the range of a direction times the second (Sun, Tran-Dinh, 2019), so no step ascends.
     """
     operators = scores.shape[1]
     v = scores.new_zeros(operators)
-    if scores[0].isfinite().sum() == 1:  # all but one are sampled: nothing is left to choose
+    if scores[0].isfinite().sum() == 1:  # all but one are sampled: there is no choice
         return v
     for _ in range(STEPS):
         conditional = (scores + v).softmax(1)
@@ -152,7 +153,7 @@ def _offsets(scores: Tensor, probability: Tensor) -> Tensor:
         if (marginal - 1 / operators).abs().max() <= PRECISION:
             break
         curvature = marginal.diag() - (probability.unsqueeze(1) * conditional).T @ conditional
-        # v is free but for a constant: the 1 makes the matrix regular and the step's mean 0
+        # v is defined up to a constant: the 1 makes the matrix regular and the step's mean 0
         step = torch.linalg.solve(curvature + 1, 1 / operators - marginal)
         reach = step.max() - step.min()
         v = v + reach.log1p() / reach * step
@@ -160,7 +161,7 @@ def _offsets(scores: Tensor, probability: Tensor) -> Tensor:
 
 
 class Pick(NamedTuple):
-    """One of the m picks: probabilities by what was sampled before."""
+    """One of the m picks: probabilities given the operators sampled before."""
 
     sets: Tensor
     """The sets A that may have been sampled, int64 (sets,), ascending; bit o stands for o."""
@@ -190,7 +191,7 @@ class Sequential:
         return torch.stack(operators, 1)
 
     def probability(self, orders: Tensor) -> Tensor:
-        """Probability, float64 (count,), of drawing operators (count, m) in that order."""
+        """Probability, float64 (count,), of sampling operators (count, m) in that order."""
         sampled = torch.zeros(len(orders), dtype=torch.int64)
         probability = torch.ones(len(orders), dtype=torch.float64)
         for pick, operator in zip(self.picks, orders.T, strict=True):

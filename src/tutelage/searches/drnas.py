@@ -2,22 +2,24 @@
 
 Chen, Wang, Cheng, Tang, Hsieh. ICLR 2021, arXiv:2006.10355.
 
-The weights of an edge's operations are random, and their distribution is what is searched:
+The weights of an edge's operations are random, and the search optimises their distribution:
 
     min_alpha  E_theta[L_val(w*, theta)] + lambda d(beta, 1)
     theta ~ Dirichlet(beta),   beta = ELU(alpha) + 1
 
-Every forward pass samples again, once for all cells of a group; its gradient passes the sample
-(pathwise derivatives). The distance d from the uniform Dirichlet(1) is the squared norm of the
-alphas, which is Adam's weight decay, or a Kullback-Leibler divergence.
+Every forward pass samples again, once for all cells of a group. Its gradient passes through the
+sample (pathwise derivatives). The distance d from the uniform Dirichlet(1) is the squared norm of
+the alphas, which is Adam's weight decay, or a Kullback-Leibler divergence.
 
-A search of large networks is progressive: in a first phase operations see few of the channels, in a
-second one they see more, of the strongest operations only (`spaces.grow` widens their weights).
-What is left of a Dirichlet sample without some of its entries, rescaled, is a Dirichlet sample of
-the other concentrations, so dropping operations leaves the distribution of the others as it was.
+A search of large networks is progressive. In a first phase operations see few of the channels. In a
+second phase only the strongest operations remain, and they see more channels (`spaces.grow` widens
+their weights). If some entries of a Dirichlet sample are removed and the others rescaled, the
+result is a Dirichlet sample of the other concentrations. So removing operations does not change the
+distribution of the others.
 
 Deviations: the architecture is derived from the means of the distributions, as the authors describe
-it; their code ranks edges by softmax(alpha), which is `score = "softmax"`. On one edge both agree.
+it; their code ranks edges by softmax(alpha), which is `score = "softmax"`. On a single edge both
+agree.
 """
 
 from __future__ import annotations
@@ -46,10 +48,10 @@ from tutelage.spaces.genotype import Genotype
 
 
 class Progress(NamedTuple):
-    """A progressive search, as its paper has it in one space."""
+    """The settings of a progressive search in the paper, for one space."""
 
     partial: tuple[int, int]
-    """In either phase, operations see one in so many channels."""
+    """In each of the two phases, operations see one in so many channels."""
     operations: int
     """Operations of an edge in the second phase."""
     frozen: float
@@ -57,13 +59,13 @@ class Progress(NamedTuple):
 
 
 CELLS = Progress(partial=(6, 4), operations=4, frozen=0.4)
-"""For cells of DARTS' shape: alphas wait for 10 of 25 epochs."""
+"""For cells of DARTS' shape: alphas are frozen for 10 of 25 epochs."""
 KEEPING_NONE = Progress(partial=(4, 2), operations=3, frozen=0.2)
-"""Where `none` is a choice, as in NAS-Bench-201's cell: alphas wait for 10 of 50 epochs."""
+"""If `none` is a choice, as in NAS-Bench-201's cell: alphas are frozen for 10 of 50 epochs."""
 
 
 def may_be_none(space: Space) -> bool:
-    """Tell whether `none` is a choice like others: it is offered, and networks keep it."""
+    """Tell whether `none` is a choice like others: edges have it, and networks keep it."""
     offered = {name for edges in space.operations.values() for names in edges for name in names}
     return "none" in offered and keeps_none(space)
 
@@ -82,10 +84,10 @@ def divergence(concentration: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class DrNas:
-    """Draw the weights of operations from Dirichlet distributions."""
+    """Sample the weights of operations from Dirichlet distributions."""
 
     progressive: bool | None = None
-    """Whether a second phase has more channels, fewer operations; not set: where normal and
+    """Whether a second phase has more channels, fewer operations; not set: yes if normal and
     reduction cells have more than 4 operations besides none on every edge, as in darts."""
     partial: int | None = None
     """Operations see one in so many channels at first, K; not set: 6, or 4 where
@@ -100,9 +102,9 @@ class DrNas:
     """Share of a phase's epochs in which only weights train; not set: 0.4 in two phases (0.2 where
     none is a choice), 0 in one."""
     regulariser: Literal["decay", "kl"] = "decay"
-    """What keeps concentrations near 1: decay, the alphas' own, or kl (then give a decay of 0)."""
+    """What keeps concentrations near 1: decay, that of the alphas, or kl (then set decay to 0)."""
     kl_weight: float = 1e-3
-    """Weight of the divergence from the uniform distribution, lambda; read only with kl."""
+    """Weight of the divergence from the uniform distribution, lambda; used only with kl."""
     score: Literal["mean", "softmax"] = "mean"
     """What ranks edges: the mean of their distribution, or the softmax of alphas (the release)."""
     init: float = 1e-3
@@ -120,12 +122,12 @@ class DrNas:
     kind: ClassVar[Kind] = "relaxed"
 
     def needs(self, space: Space) -> Needs:
-        """Drop `none` where networks never keep it; search in one phase, or in two.
+        """Leave `none` out if networks never keep it; search in one phase, or in two.
 
         The second has more channels and fewer operations.
 
         Raises:
-            ValueError: The settings are of a second phase, and there is none; or it has fewer
+            ValueError: The settings are for a second phase and there is none, or it has fewer
                 channels than the first.
         """
         left_out = frozenset() if may_be_none(space) else frozenset({"none"})
@@ -154,9 +156,9 @@ class DrNas:
         return near_zero(space, self.init)
 
     def relax(self, alphas: dict[str, Tensor], clock: Clock) -> ArchWeights:
-        """Draw the weights of every edge's operations, differentiably."""
+        """Sample the weights of every edge's operations; they are differentiable."""
         beta = concentrations(alphas)
-        # unchecked: alphas are checked with a step's losses, here every pass would await the device
+        # Unchecked: a check here would wait for the device; alphas are checked with the losses.
         sampled = {g: Dirichlet(b, validate_args=False).rsample() for g, b in beta.items()}
         if self.regulariser == "decay":
             return ArchWeights(sampled)
@@ -164,7 +166,7 @@ class DrNas:
         return ArchWeights(sampled, penalty=self.kl_weight * torch.stack(divergences).sum())
 
     def expected(self, alphas: dict[str, Tensor]) -> ArchWeights:
-        """Return the means of the distributions, beta / sum(beta), or what the score is."""
+        """Return the means of the distributions, beta / sum(beta), or the softmax by `score`."""
         if self.score == "softmax":
             return ArchWeights(softmax(alphas))
         # beta / sum(beta), which no concentration near 0 makes 0 / 0
@@ -180,7 +182,7 @@ class DrNas:
     def _check_alone(self, space: Space) -> None:
         if self.operations or self.partial_end:
             raise ValueError(
-                "operations and partial_end are of a second phase, which the space "
+                "operations and partial_end are for a second phase, which the space "
                 f"{space.name} does not have by default: give progressive too"
             )
 

@@ -1,6 +1,6 @@
 """Settings of the evolutionary search among a trained supernet's paths; `evolving` does the work.
 
-Nothing here imports torch or numpy, so that help and checking are instant.
+Nothing here imports torch or numpy, so that help and checks are fast.
 """
 
 from __future__ import annotations
@@ -15,29 +15,28 @@ Objectives = Literal["accuracy", "accuracy-flops", "accuracy-params"]
 
 @dataclass(frozen=True)
 class Evolution:
-    """How paths of the trained supernet evolve; SPOS' settings by default."""
+    """Evolve paths of the trained supernet; SPOS' settings by default."""
 
     population: int = 50
-    """Architectures of a generation."""
+    """Architectures in a generation."""
     generations: int = 20
-    """Generations, among them the first, of random architectures (with cream also its board's)."""
+    """Generations, including the first of random architectures (with cream also its board's)."""
     parents: int = 10
     """Best architectures so far that have children; with two objectives the whole population does.
     """
     crossover: float = 0.5
-    """Share of a generation that takes every choice from one of two parents; the rest are mutated
-    copies of one."""
+    """Share of a generation that takes every choice from one of two parents; the others are
+    mutated copies of one parent."""
     mutation: float = 0.1
     """Probability that a choice of a mutated copy is sampled again."""
     objectives: Objectives = "accuracy"
-    """What is selected for: accuracy alone, or a Pareto front of accuracy and of few FLOPs
-    or weights."""
+    """Objectives of the selection: accuracy alone, or a Pareto front of accuracy and of few FLOPs
+    or parameters."""
     images: int = 25_600
     """Training images that set an architecture's BatchNorm statistics before it is scored; at most
-    all that there are."""
-
+    all of them."""
     judged: int = 8_000
-    """Validation images that an architecture is scored on; at most all that there are."""
+    """Validation images that an architecture is scored on; at most all of them."""
 
     def __post_init__(self) -> None:
         at_least(1, population=self.population, generations=self.generations)

@@ -1,18 +1,18 @@
 """Evolution among the architectures of a space, one candidate at a time.
 
 Guo et al.: Single path one-shot neural architecture search with uniform sampling. ECCV 2020,
-arXiv:1904.00420, algorithm 1: the best architectures so far are parents; a generation is made of
-their crossovers and mutations; none is scored twice, and none that breaks the limits.
+arXiv:1904.00420, algorithm 1: the best architectures so far are parents, and a generation consists
+of their crossovers and mutations. No architecture is scored twice, or if it exceeds the limits.
 
-With two objectives the parents are NSGA-II's (`pareto`): the survivors of population and children,
-of whom binary tournaments choose.
+With two objectives the parents are selected as in NSGA-II (`pareto`): the best of population and
+children survive, and binary tournaments choose parents among them.
 
 Deviations:
     NSGA-II's children are crossed and then mutated; here they are one or the other, as in SPOS.
     SPOS may cross a parent with itself; here the two differ.
-    SPOS samples random architectures until a generation is full, so it never ends where the limits
-    leave too few. Here a generation is as large as what is found, and where that is none the search
-    is done.
+    SPOS samples random architectures until a generation is full, so it never ends if the limits
+    leave too few. Here a generation holds the architectures that are found, and the search ends if
+    none is found.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ completely."""
 
 
 class Scored(NamedTuple):
-    """An architecture, what it scored, and in which generation."""
+    """An architecture, its scores, and its generation."""
 
     encoding: Encoding
     scores: Scores
@@ -45,12 +45,12 @@ class Scored(NamedTuple):
 
 @final
 class Evolving:
-    """The state of an evolution: ask for a candidate, score it, tell, until done.
+    """The state of an evolution: `ask` for a candidate, `tell` its scores, until done.
 
     Attributes:
         generation: The present generation, counted from 0.
         candidate: The present candidate's place in it.
-        history: Everything that was scored, in order.
+        history: All scored candidates, in order.
     """
 
     def __init__(
@@ -61,15 +61,15 @@ class Evolving:
         seed: int,
         first: Iterable[Encoding] = (),
     ) -> None:
-        """Draw the first generation, uniformly.
+        """Sample the first generation, uniformly.
 
         Args:
-            choices: How many operations there are to choose from at each place.
+            choices: Number of choices at each place.
             settings: Sizes, rates and objectives.
-            allowed: Whether an architecture keeps within the limits; asked up to `RANDOM_TRIES`
+            allowed: Whether an architecture is within the limits; called up to `RANDOM_TRIES`
                 times a generation, so it should be quick.
             seed: Seed of all random numbers.
-            first: What the first generation holds besides, where the limits allow it.
+            first: Further members of the first generation, if the limits allow them.
 
         Raises:
             ValueError: The limits allow no architecture that was tried.
@@ -93,7 +93,7 @@ class Evolving:
 
     @property
     def done(self) -> bool:
-        """Whether every generation is scored, or no new architecture can be found."""
+        """Whether all generations are scored, or no new architecture can be found."""
         return not self._candidates
 
     @property
@@ -103,12 +103,12 @@ class Evolving:
 
     @property
     def best(self) -> Scored:
-        """The highest in the first objective so far, then in the second, then the earliest."""
+        """The best so far: highest in the first objective, then in the second, then earliest."""
         return max(self.history, key=lambda scored: scored.scores)
 
     @property
     def front(self) -> list[Scored]:
-        """What nothing so far dominates, the best in the second objective first: the cheapest."""
+        """All that no other dominates so far, the best in the second objective (cost) first."""
         places = front([scored.scores for scored in self.history])
         members = [self.history[place] for place in places]
         return sorted(members, key=lambda scored: scored.scores[-1], reverse=True)
@@ -121,10 +121,10 @@ class Evolving:
         """Score the present candidate and continue to the next.
 
         Args:
-            scores: One number an objective, all to be maximised: a cost comes negated.
+            scores: One number for each objective, to be maximised: costs are negated.
 
         Raises:
-            ValueError: There are more or fewer, or one is not finite.
+            ValueError: There is another number of scores, or one is not finite.
         """
         if len(scores) != self._objectives or not all(map(isfinite, scores)):
             raise ValueError(f"scores = {scores}: must be finite, and {self._objectives} of them")
@@ -148,7 +148,7 @@ class Evolving:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state of an evolution with the same arguments, as if never interrupted."""
+        """Continue from a state of an evolution with the same arguments."""
         self._random.bit_generator.state = state["generator"]
         self.generation, self.candidate = state["generation"], state["candidate"]
         self._candidates, self._parents = list(state["candidates"]), list(state["parents"])
@@ -158,7 +158,7 @@ class Evolving:
     # A generation ----------------------------------------------------------------------------
 
     def _select(self) -> None:
-        """Keep the best of the parents and of the generation that was scored."""
+        """Keep the best of the parents and of the scored generation."""
         most = self._settings.parents if self._objectives == 1 else self._settings.population
         born = len(self.history) - len(self._candidates)
         pool = self._parents + list(range(born, len(self.history)))
@@ -166,37 +166,35 @@ class Evolving:
         self._parents = [pool[place] for place in order[:most]]
 
     def _breed(self) -> None:
-        """Draw a generation: by crossover, by mutation, and at random for what is missing."""
+        """Make a generation by crossover, by mutation, and by random sampling for the rest."""
         population, tries = self._settings.population, range(TRIES * self._settings.population)
         if len(self._parents) > 1:
             crossed = round(self._settings.crossover * population)
             self._fill(crossed, (self._crossed() for _ in tries))
         if self._parents:
             self._fill(population, (self._mutated() for _ in tries))
-        self._fill(population, self._drawn())
+        self._fill(population, self._sampled())
 
-    def _fill(self, size: int, draws: Iterable[Encoding]) -> None:
-        """Take what is new and allowed until the generation has so many candidates."""
-        new = (
-            encoding for encoding in draws if encoding not in self._seen and self._allowed(encoding)
-        )
+    def _fill(self, size: int, samples: Iterable[Encoding]) -> None:
+        """Add new allowed samples until the generation has `size` candidates."""
+        new = (each for each in samples if each not in self._seen and self._allowed(each))
         for encoding in islice(new, size - len(self._candidates)):
             self._candidates.append(encoding)
             self._seen.add(encoding)
 
     def _crossed(self) -> Encoding:
-        """Take each gene from one of two different parents."""
+        """Take each number of the encoding from one of two different parents."""
         ours, theirs = self._chosen(2)
         return _encoding(np.where(self._random.random(len(ours)) < 0.5, ours, theirs))
 
     def _mutated(self) -> Encoding:
         """Copy a parent; sample each number again with the probability of a mutation."""
         (ours,) = self._chosen(1)
-        anew = self._random.random(len(ours)) < self._settings.mutation
-        return _encoding(np.where(anew, self._random.integers(self._choices), ours))
+        mutated = self._random.random(len(ours)) < self._settings.mutation
+        return _encoding(np.where(mutated, self._random.integers(self._choices), ours))
 
-    def _drawn(self) -> Iterator[Encoding]:
-        """Draw uniformly; in a small space without replacement, until it is exhausted."""
+    def _sampled(self) -> Iterator[Encoding]:
+        """Sample uniformly; in a small space without replacement, until it is exhausted."""
         if prod(self._choices) <= RANDOM_TRIES:
             every = list(product(*map(range, self._choices)))
             yield from (every[place] for place in self._random.permutation(len(every)))
@@ -205,7 +203,7 @@ class Evolving:
                 yield _encoding(self._random.integers(self._choices))
 
     def _chosen(self, count: int) -> list[Encoding]:
-        """Choose different parents: uniformly, with two objectives by binary tournaments."""
+        """Choose different parents: uniformly, or by binary tournaments with two objectives."""
         pool = list(self._parents)
         winners = [
             pool.pop(self._random.integers(len(pool), size=self._objectives).min())

@@ -2,12 +2,13 @@
 
 Dong, Yang. CVPR 2019, arXiv:1910.04465.
 
-Every forward pass samples one operation an edge, by Gumbel noise on the logits, and only that one
-runs (Eq. 3 and 4):
+Every forward pass samples one operation for each edge, by Gumbel noise on the logits, and only that
+operation runs (Eq. 3 and 4):
 
     h = onehot(argmax_k (log p_k + g_k)),   h~ = softmax((log p + g) / tau)
 
-Backward the gradient is that of h~ (straight through). The temperature tau falls linearly.
+In the backward pass the gradient is that of h~ (straight through). The temperature tau falls
+linearly.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tutelage.spaces.genotype import Genotype
 
 @dataclass(frozen=True)
 class Gdas:
-    """Sample one operation an edge; run only those."""
+    """Sample one operation for each edge; run only those."""
 
     tau: float = 10.0
     """Temperature of the Gumbel softmax at the start."""
@@ -65,7 +66,7 @@ class Gdas:
         return ArchWeights(operations, chosen)
 
     def expected(self, alphas: dict[str, Tensor]) -> ArchWeights:
-        """Return the probabilities that are sampled from."""
+        """Return the probabilities of the samples."""
         return ArchWeights(softmax(alphas))
 
     def derive(

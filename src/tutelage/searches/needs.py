@@ -1,4 +1,4 @@
-"""A search joined with a space: is what it needs there, and what is made of the space for it?"""
+"""A search and a space: checks what the search needs, and adapts the space to it."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from tutelage.spaces.ready import ready
 
 
 def fit(search: Search, space: Space) -> Space:
-    """Return the space with what a search needs of it.
+    """Return the space, adapted to what a search needs.
 
     Raises:
-        ValueError: It lacks something, or the search's settings cannot be met in it. The sentence
-            says which ready spaces fit.
+        ValueError: It lacks something, or the search's settings are impossible in it. The message
+            names the ready spaces that fit.
     """
     needs = search.needs(space)
     if lacking := lacks(needs, space):
-        described = (f"space {space.name!r} {lacking}", needs.why, advice(search))
-        raise ValueError(": ".join(filter(None, described)))
+        sentence = (f"space {space.name!r} {lacking}", needs.why, advice(search))
+        raise ValueError(": ".join(filter(None, sentence)))
     return made(needs, space)
 
 
 def size_of(search: Search, space: Space) -> tuple[int, int]:
-    """Return the channels and cells of a search's supernets where the user gives none."""
+    """Return the channels and cells of a search's supernets if the user gives none."""
     needs, own = search.needs(space), space.sizes
     return needs.channels or own.channels, needs.cells or own.cells
 
 
 def lacks(needs: Needs, space: Space) -> str:
-    """Say what of a space is not as it must be; nothing where all is."""
+    """Describe what a space lacks; empty if it lacks nothing."""
     if needs.groups and set(space.operations) != needs.groups:
         there, wanted = (" and ".join(sorted(each)) for each in (space.operations, needs.groups))
         return f"has choices in {there}, not in {wanted}"
@@ -40,10 +40,10 @@ def lacks(needs: Needs, space: Space) -> str:
 
 
 def made(needs: Needs, space: Space) -> Space:
-    """Return a space without what is left out, in the variant that a search's supernets have.
+    """Return a space without the operations that are left out, in the variant of the search.
 
     Raises:
-        ValueError: The space has no such variant, or not that of a phase.
+        ValueError: The space does not have this variant, or that of a phase.
     """
     if needs.left_out:
         columns = {
@@ -55,7 +55,7 @@ def made(needs: Needs, space: Space) -> Space:
         space = space.varied(**needs.variant)
     for phase in needs.phases:
         if phase.partial:
-            space.varied(partial=phase.partial)  # made again in each phase, but refused before
+            space.varied(partial=phase.partial)  # only to refuse it early: each phase makes it
     return space
 
 
@@ -70,6 +70,6 @@ def fits(search: Search, space: Space) -> bool:
 
 
 def advice(search: Search) -> str:
-    """Name the ready spaces that a search can use instead; nothing where there are none."""
+    """Name the ready spaces that a search can use instead; empty if there are none."""
     names = [space.name for space in ready() if fits(search, space)]
     return f"use the space {' or '.join(names)}" if names else ""

@@ -1,4 +1,4 @@
-"""Better in several objectives at once: NSGA-II's order. Every objective is to be maximised.
+"""NSGA-II's order by several objectives, all of them to be maximised.
 
 Deb, Pratap, Agarwal, Meyarivan: A fast and elitist multiobjective genetic algorithm: NSGA-II.
 IEEE Transactions on Evolutionary Computation 6(2), 2002.
@@ -13,7 +13,7 @@ Scores = tuple[float, ...]
 
 
 def dominates(ours: Scores, theirs: Scores) -> bool:
-    """Say whether ours are nowhere worse, and somewhere better.
+    """Tell whether ours are worse in no objective, and better in at least one.
 
     >>> dominates((2, 1), (1, 1)), dominates((2, 0), (1, 1)), dominates((1, 1), (1, 1))
     (True, False, False)
@@ -22,21 +22,21 @@ def dominates(ours: Scores, theirs: Scores) -> bool:
 
 
 def front(scores: Sequence[Scores]) -> list[int]:
-    """List the places of what nothing dominates, in descending order.
+    """List the places of the scores that no other dominates, in descending order of scores.
 
     >>> front([(1, 1), (3, 0), (2, 2), (0, 3), (1, 0)])
     [1, 2, 3]
     """
     found: list[int] = []
     for place in sorted(range(len(scores)), key=scores.__getitem__, reverse=True):
-        # what dominates it comes before it in this order, or is dominated by what does
+        # in this order, a score that dominates it, or one that dominates that one, comes first
         if not any(dominates(scores[other], scores[place]) for other in found):
             found.append(place)
     return found
 
 
 def fronts(scores: Sequence[Scores]) -> list[list[int]]:
-    """Sort places into fronts: each dominated by nothing but members of those before it.
+    """Sort places into fronts: members are dominated only by members of earlier fronts.
 
     >>> fronts([(1, 1), (3, 0), (2, 2), (0, 3), (1, 0)])
     [[1, 2, 3], [0], [4]]
@@ -49,9 +49,9 @@ def fronts(scores: Sequence[Scores]) -> list[list[int]]:
 
 
 def crowding(scores: Sequence[Scores]) -> list[float]:
-    """Measure how far apart the neighbours of each member of one front are; inf at both ends.
+    """Measure the distance between the neighbours of each member of a front; inf at both ends.
 
-    The distance is summed over objectives, each as a share of its range.
+    The distance is a sum over objectives, each as a share of its range.
 
     >>> crowding([(0, 4), (1, 3), (4, 0)])
     [inf, 2.0, inf]
@@ -67,7 +67,7 @@ def crowding(scores: Sequence[Scores]) -> list[float]:
 
 
 def ranked(scores: Sequence[Scores]) -> list[int]:
-    """Order places from best to worst: by front, within a front the least crowded first.
+    """Order places from best to worst: by front, then the least crowded first.
 
     >>> ranked([(1,), (3,), (2,)])
     [1, 2, 0]

@@ -3,10 +3,10 @@
 Xu, Xie, Zhang, Chen, Qi, Tian, Xiong: PC-DARTS: partial channel connections for memory-efficient
 architecture search. ICLR 2020, arXiv:1907.05737.
 
-Only one in K of an edge's channels passes its operations, the others pass by; channels are shuffled
-so that each has its turn. Which channels are seen changes from batch to batch and makes the alphas
-restless, so every edge (i, j) has a weight of its own, a softmax of betas over the edges that enter
-node j:
+Only one in K of an edge's channels passes through its operations; the others bypass them. Channels
+are then shuffled, so that over the layers each passes through operations. The sampled channels make
+the alphas fluctuate, so every edge (i, j) also has a weight, a softmax of betas over the edges that
+enter node j:
 
     x_j = sum_{i < j}  softmax_i(beta_ij) f_ij(x_i; K)
 
@@ -27,12 +27,12 @@ from tutelage.spaces.base import Allowed, ArchWeights, Space
 from tutelage.spaces.genotype import Genotype
 
 BETAS = "{} betas"
-"""Under which name the betas of a group stand beside its alphas."""
+"""The name of a group's betas, beside its alphas."""
 
 
 @dataclass(frozen=True)
 class PcDarts:
-    """Relax a sample of the channels; weigh edges apart from operations."""
+    """Relax on a share of the channels; weigh edges separately from operations."""
 
     partial: int = 4
     """Operations see one in so many channels, K."""
@@ -49,7 +49,7 @@ class PcDarts:
     kind: ClassVar[Kind] = "relaxed"
 
     def needs(self, space: Space) -> Needs:
-        """Search in one continue a share of the channels, weights alone at first."""
+        """Search in one phase on a share of the channels; at first only weights train."""
         return Needs(phases=(Phase(frozen=self.frozen, partial=self.partial),))
 
     def alphas(self, space: Space) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class PcDarts:
         return near_zero(space, self.init) | betas
 
     def relax(self, alphas: dict[str, Any], clock: Clock) -> ArchWeights:
-        """Weigh operations by softmax over an edge, edges by softmax over a node."""
+        """Weigh operations by a softmax over an edge, and edges by a softmax over a node."""
         return self.expected(alphas)
 
     def expected(self, alphas: dict[str, Any]) -> ArchWeights:

@@ -3,10 +3,11 @@
 Chen, Xie, Wu, Tian: Progressive differentiable architecture search: bridging the depth gap between
 search and evaluation. ICCV 2019, arXiv:1904.12760.
 
-A cell is searched in shallow networks and used in deep ones. Here the supernet grows over three
-phases, from 5 to 11 and 17 cells, while every edge keeps its strongest 5 and 3 of 8 operations;
-weights and alphas start again each time. Skip connections, which shallow networks favour, are held
-back twice: dropout on them that fades over a phase, and a limit on those in the normal cell.
+Other searches search a cell in shallow networks and use it in deep ones. Here the supernet grows
+over three phases, from 5 to 11 and 17 cells, while every edge keeps its strongest 5 and 3 of 8
+operations. Weights and alphas start again in each phase. Shallow networks favour skip connections,
+which are limited in two ways: dropout on them whose rate falls over a phase, and a maximum number
+in the normal cell.
 """
 
 from __future__ import annotations
@@ -49,12 +50,12 @@ def skips(space: Space, cell: Cell) -> list[tuple[int, int]]:
 def limit(
     space: Space, weights: dict[str, Tensor], most: int, allowed: Allowed | None = None
 ) -> Genotype:
-    """Derive an architecture with at most so many skips in its normal cell.
+    """Derive an architecture with at most `most` skips in its normal cell.
 
     While there are more, the weakest of them (of equals, that on the lower edge) loses its weight,
-    and the architecture is derived again: the edge then stands for its next best operation, and
-    its node may prefer another edge. No skip loses its weight twice, which ends the loop; one on an
-    edge that has nothing else to offer may stay, though the spaces that P-DARTS takes have none.
+    and the architecture is derived again. Then the edge's next best operation counts, and its node
+    may prefer another edge. No skip loses its weight twice, so the loop ends. A skip on an edge
+    without other operations may stay, but the spaces that P-DARTS accepts have no such edge.
     """
     normal = weights["normal"].detach().clone()
     while True:
@@ -64,12 +65,12 @@ def limit(
         if len(kept) <= most or not weighed:
             return genotype
         weakest = min(weighed, key=lambda place: float(normal[place]))
-        normal[weakest] = -1.0  # below the others even where these are zero
+        normal[weakest] = -1.0  # below the others even if they are zero
 
 
 @dataclass(frozen=True)
 class PDarts:
-    """Relax as DARTS does, in deeper and deeper supernets of fewer and fewer operations."""
+    """Relax as DARTS does, in supernets that get deeper and have fewer operations each phase."""
 
     frozen: float = 0.4
     """Share of each phase's epochs in which only weights train: 10 of 25."""
@@ -78,7 +79,7 @@ class PDarts:
     max_skips: int = 2
     """Largest number of skip connections in the normal cell, M; 8: no limit."""
     deeper: tuple[int, int] = field(default=(6, 12), metadata={"quick": (1, 2)})
-    """Cells that the second and the third phase have beyond the first."""
+    """Cells that the second and the third phase have in addition to the first."""
     init: float = 1e-3
     """Standard deviation of the initial alphas."""
 
@@ -90,7 +91,7 @@ class PDarts:
         within(0, 1, frozen=self.frozen)
         if len(self.skip_dropout) != 3:
             raise ValueError(
-                f"skip_dropout = {self.skip_dropout}: must be three rates, one a phase"
+                f"skip_dropout = {self.skip_dropout}: must be three rates, one for each phase"
             )
         for rate in self.skip_dropout:
             within(0, 1, skip_dropout=rate)
@@ -99,9 +100,9 @@ class PDarts:
     kind: ClassVar[Kind] = "relaxed"
 
     def needs(self, space: Space) -> Needs:
-        """Take normal and reduction cells with operations to spare; search in three depths.
+        """Require normal and reduction cells with enough operations; search in three depths.
 
-        In each of them weights train alone at first.
+        In each of them, at first only weights train.
         """
         return Needs(
             groups=NORMAL_AND_REDUCTION,
@@ -121,11 +122,11 @@ class PDarts:
         return near_zero(space, self.init)
 
     def relax(self, alphas: dict[str, Tensor], clock: Clock) -> ArchWeights:
-        """Weigh operations by softmax; drop values of skips."""
+        """Weigh operations by a softmax; apply dropout to skips."""
         return ArchWeights(softmax(alphas), skip_dropout=self.dropout(clock))
 
     def dropout(self, clock: Clock) -> float:
-        """Return the rate of skips: falling linearly while alphas are frozen, then as exp(-t/5)."""
+        """Return the skips' dropout rate: linear while alphas are frozen, then as exp(-t/5)."""
         rate, thaw = self.skip_dropout[clock.phase], round(self.frozen * clock.epochs)
         if clock.epoch < thaw:
             return rate * (clock.epochs - clock.epoch - 1) / clock.epochs
@@ -138,5 +139,5 @@ class PDarts:
     def derive(
         self, space: Space, alphas: dict[str, Tensor], allowed: Allowed | None = None
     ) -> Genotype:
-        """Derive by the space's rule, with a limit to the normal cell's skips."""
+        """Derive by the space's rule, with a limit on the normal cell's skips."""
         return limit(space, softmax(alphas), self.max_skips, allowed)

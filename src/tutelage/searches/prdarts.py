@@ -3,26 +3,27 @@
 Zhou, Xiong, Socher, Hoi: Theory-inspired path-regularized differential network architecture search.
 NeurIPS 2020, arXiv:2006.16537.
 
-Skips make a supernet converge faster, whatever the network is worth that they leave, and so win.
-Here operations do not compete in a softmax: every one has a stochastic gate of its own, a logistic
-variable g stretched to (a, b) and clamped, so that it is often exactly 0 or 1:
+Skips make a supernet converge faster, even where the network with them is poor, and so they are
+chosen too often. Here operations do not compete in a softmax. Every operation has its own
+stochastic gate, a logistic variable g stretched to (a, b) and clamped, so that it is often exactly
+0 or 1:
 
     z = clamp(a + (b - a) sigmoid((alpha + g) / tau), 0, 1)
 
-Every edge keeps the k operations with the largest gates, after a share of all gates was set back by
-1 to give others their turn. They run with weight 1, and backward the gradient is that of z. The
-chance that a gate is open at all,
+Every edge runs the k operations with the largest gates, after a share of all gates was reduced by 1
+so that others run too. They run with weight 1, and in the backward pass the gradient is that of z.
+The probability that a gate is open,
 
     Theta = P(z > 0) = sigmoid(alpha - tau ln(-a / b)),
 
-is held down among skips (group 1), and among convolutions and pools (group 2), and is held up along
-the deepest path, through the edges that join each node to the state just before it:
+is penalised among skips (group 1), and among convolutions and pools (group 2), and is rewarded on
+the deepest path, which has the edges that join each node to the state directly before it:
 
     lambda_1 L_skip + lambda_2 (L_convolution + L_pool) - lambda_3 L_path
 
-Deviations: the paper descends the weights before the alphas, by a cosine over steps and with
-Nesterov's momentum; here those are settings of the run, and the recipes give them. L_path is the
-mean over the two cells, as the other terms are.
+Deviations: the paper updates the weights before the alphas, with a cosine over steps and Nesterov's
+momentum. Here those are settings of the run, and the recipes set them. L_path is the mean over the
+two cells, like the other terms.
 """
 
 from __future__ import annotations
@@ -45,20 +46,20 @@ from tutelage.spaces.genotype import DARTS_OPERATIONS, Cell, Genotype
 NODES = (2, 3, 4, 5)
 """Edges that enter the nodes of DARTS' cell."""
 EDGES = (DARTS_OPERATIONS,) * sum(NODES)
-"""What every edge must offer, since columns stand for operations here."""
+"""The operations that every edge must have, since columns are fixed operations here."""
 CHAIN = [edge - 1 for edge in accumulate(NODES)]
-"""The last edge into every node: it comes from the state just before."""
+"""The last edge into every node: it comes from the state directly before it."""
 
 
 def columns(*kinds: str) -> list[int]:
-    """List the columns of the operations whose names begin so."""
+    """List the columns of the operations whose names begin with one of these words."""
     return [column for column, name in enumerate(DARTS_OPERATIONS) if name.startswith(kinds)]
 
 
 SKIPS, POOLS = columns("skip"), columns("max_pool", "avg_pool")
 CONVOLUTIONS = columns("sep_conv", "dil_conv")
 GROUPS = (SKIPS, [*columns("none"), *CONVOLUTIONS], POOLS)
-"""Whose openness is held down, each on its own; `none` counts among the convolutions."""
+"""The groups with a penalty on open gates, each by itself; `none` counts as a convolution."""
 
 
 def mean_of_kept(theta: Tensor, kept: Tensor) -> Tensor:
@@ -67,23 +68,23 @@ def mean_of_kept(theta: Tensor, kept: Tensor) -> Tensor:
 
 
 def group_terms(theta: Tensor, kept: Tensor) -> Tensor:
-    """Average theta (edges, ops) over what is kept of skips, convolutions and pools: (3,)."""
+    """Average theta (edges, ops) over the kept skips, convolutions and pools: (3,)."""
     return torch.stack(
         [mean_of_kept(theta[:, group].flatten(), kept[:, group].flatten()) for group in GROUPS]
     )
 
 
 def path_term(theta: Tensor, kept: Tensor) -> Tensor:
-    """Multiply, over the chain's edges that keep a convolution, the mean theta of theirs: ()."""
+    """Multiply the mean theta of kept convolutions over the chain's edges that keep one: ()."""
     theta, kept = theta[CHAIN][:, CONVOLUTIONS], kept[CHAIN][:, CONVOLUTIONS]
     means = mean_of_kept(theta, kept)
     return torch.where(kept.any(-1), means, torch.ones_like(means)).prod()
 
 
 def strongest(nodes: Sequence[int], weights: Sequence[Sequence[float]]) -> Cell:
-    """Read a cell off weights (edges, ops): every node keeps its two best operations but `none`.
+    """Derive a cell from weights (edges, ops): a node keeps its two best operations except `none`.
 
-    Both may lie on one edge. Ties go to the lower predecessor, then to the lower column.
+    Both may be on one edge. Ties go to the lower predecessor, then to the lower column.
     """
     kept, rows = [], iter(weights)
     for count in nodes:
@@ -100,7 +101,7 @@ def strongest(nodes: Sequence[int], weights: Sequence[Sequence[float]]) -> Cell:
 
 @dataclass(frozen=True)
 class PrDarts:
-    """Give every operation a gate; keep the most open ones; reward depth."""
+    """Give every operation a gate; run the most open ones; reward depth."""
 
     tau: float = 1.0
     """Temperature of the gates at the start."""
@@ -109,7 +110,7 @@ class PrDarts:
     kept: int = 2
     """Operations that run on every edge, k."""
     gate_dropout: float = 0.4
-    """Share of the gates that are set back when the most open ones are chosen."""
+    """Share of the gates that are reduced by 1 when the most open ones are chosen."""
     gate_low: float = -0.1
     """Lower end of the stretched gates, a: below 0."""
     gate_high: float = 1.1
@@ -121,7 +122,7 @@ class PrDarts:
     path_weight: float = 0.005
     """Weight of the term that opens convolutions on the deepest path, lambda_3."""
     threshold: float = 0.2
-    """Openness of a group up to which it costs nothing."""
+    """Probability of open gates up to which a group has no penalty."""
     init: float = 1e-3
     """Standard deviation of the initial alphas."""
 
@@ -140,7 +141,7 @@ class PrDarts:
     kind: ClassVar[Kind] = "relaxed"
 
     def needs(self, space: Space) -> Needs:
-        """Ask for DARTS' operations, 6 cells and a normalisation before the classifier."""
+        """Require DARTS' operations, 6 cells and a normalisation before the classifier."""
         return Needs(
             operations=dict.fromkeys(NORMAL_AND_REDUCTION, EDGES),
             why="PR-DARTS weighs groups of DARTS' eight operations, which every edge must have",
@@ -153,7 +154,7 @@ class PrDarts:
         return near_zero(space, self.init)
 
     def relax(self, alphas: dict[str, Tensor], clock: Clock) -> ArchWeights:
-        """Open k gates an edge, with the gradient of all of them; weigh the groups and the path."""
+        """Open k gates on each edge, with the gradient of all gates; add the penalties."""
         tau = self.tau + (self.tau_end - self.tau) * clock.progress
         operations, chosen, groups, paths = {}, {}, [], []
         for name, a in alphas.items():
@@ -178,15 +179,15 @@ class PrDarts:
         return (self.gate_low + (self.gate_high - self.gate_low) * gates).clamp(0, 1)
 
     def choose(self, gates: Tensor) -> Tensor:
-        """Return the columns (edges, k) of the most open gates, of which a share was set back."""
+        """Return the columns (edges, k) of the most open gates, after some were reduced by 1."""
         scores = gates - torch.empty_like(gates).bernoulli_(self.gate_dropout)
-        # gates of exactly 0 or 1 tie often: a random order of the operations decides
+        # gates of exactly 0 or 1 are often equal: a random order of the operations decides
         order = torch.randperm(gates.shape[-1], device=gates.device)
         ranks = scores[:, order].argsort(dim=-1, descending=True, stable=True)
         return order[ranks[:, : self.kept]]
 
     def expected(self, alphas: dict[str, Tensor]) -> ArchWeights:
-        """Return the softmax of the alphas, which is what operations are derived by."""
+        """Return the softmax of the alphas, by which operations are derived."""
         return ArchWeights(softmax(alphas))
 
     def derive(

@@ -1,4 +1,4 @@
-"""Random search: the baseline that every comparison needs.
+"""Random search, the baseline of comparisons.
 
 Li, Talwalkar: Random search and reproducibility for neural architecture search. UAI 2019,
 arXiv:1902.07638. Without weight sharing: one architecture is sampled, uniformly, and nothing
@@ -38,7 +38,7 @@ class Random:
         return self.expected(alphas)
 
     def expected(self, alphas: dict[str, Tensor]) -> ArchWeights:
-        """Return the scores, which nothing changes."""
+        """Return the scores as they are."""
         return ArchWeights(alphas)
 
     def derive(

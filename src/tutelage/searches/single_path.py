@@ -1,4 +1,4 @@
-"""Single path one-shot: train one sampled path a batch, then evolve.
+"""Single path one-shot: train one sampled path for each batch, then evolve.
 
 Guo et al.: Single path one-shot neural architecture search with uniform sampling. ECCV 2020,
 arXiv:1904.00420.
@@ -6,8 +6,8 @@ arXiv:1904.00420.
     W* = argmin_W  E_{a ~ Γ(A)} [ L_train(N(a, W(a))) ]                            Eq. 6
     a* = argmax_{a ∈ A}  ACC_val(N(a, W*(a)))                                       Eq. 2
 
-The prior Γ is uniform over the architectures. The paper's code samples a range of FLOPs instead, of
-several of equal width, and then an architecture within it: `bins`.
+The prior Γ is uniform over the architectures. The paper's code instead samples one of several
+ranges of FLOPs of equal width, and then an architecture within it: `bins`.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from tutelage.spaces.paths import Encoding, genotype, sample
 
 MILLION = 1e6
 TRIES = 10_000
-"""Architectures that are sampled to see that some are within a range of FLOPs; for a path a hundred
-times as many, so that a range of few architectures does not stop a search."""
+"""Architectures that are sampled to check that some are within a range of FLOPs. For a path, up to
+a hundred times as many are sampled, so that a range of few architectures does not stop a search."""
 
 
 @dataclass(frozen=True)
 class SinglePath:
-    """Train one sampled path a batch."""
+    """Train one sampled path for each batch."""
 
     bins: int = field(default=0, metadata={"quick": 0})
-    """Ranges of FLOPs, of equal width, of which one is sampled first; 0: the architecture is
-    sampled uniformly."""
+    """Ranges of FLOPs of equal width; one is sampled first, then an architecture in it; 0: the
+    architecture is sampled uniformly."""
     bins_from: float = 0.0
     """Least FLOPs of the lowest range, in millions (the paper's code: 290)."""
     bins_to: float = 0.0
@@ -57,7 +57,7 @@ class SinglePath:
         return Needs()
 
     def check(self, space: Space, flops: Callable[[Genotype], float]) -> None:
-        """Refuse ranges of FLOPs in which no architecture is found.
+        """Refuse ranges of FLOPs without a sampled architecture.
 
         Raises:
             ValueError: None was found in one of them.
@@ -81,7 +81,7 @@ class SinglePath:
     def _within(
         self, place: int, space: Space, flops: Callable[[Genotype], float], tries: int
     ) -> Encoding:
-        """Sample an architecture within a range, both ends of which belong to it as in the code."""
+        """Sample an architecture within a range, which includes both ends as in the code."""
         width = (self.bins_to - self.bins_from) / self.bins
         low = self.bins_from + width * place
         for _ in range(tries):

@@ -1,4 +1,4 @@
-"""What can be built."""
+"""Search spaces: the networks that can be built."""
 
 SPACES = {
     "darts": "tutelage.spaces.cells:DARTS",
@@ -16,4 +16,4 @@ SPACES = {
     "dna": "tutelage.spaces.chain:DNA",
     "resnet": "tutelage.spaces.chain:RESNET",
 }
-"""Every space's name on the command line, and where it stands; a line here makes it usable."""
+"""Every space's name on the command line, and its module; a new line here adds a space."""

@@ -1,4 +1,4 @@
-"""What a space and a search agree on: sizes, architecture weights, and a space's protocol."""
+"""The interface of spaces and searches: sizes, architecture weights, and a space's protocol."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Stem = Literal["cifar", "imagenet"]
 @keywords(form="stem")
 @dataclass(frozen=True)
 class Size:
-    """How large a network is, and for which images."""
+    """The size of a network, its classes and its image channels."""
 
     channels: int = 16
     """Channels of the first cell, C."""
@@ -53,7 +53,7 @@ Allowed = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class ArchWeights:
-    """A relaxed architecture: how much of every operation there is on every edge."""
+    """A relaxed architecture: the weight of every operation on every edge."""
 
     operations: Mapping[str, Tensor]
     """For every group of choices (normal, reduce), weights (edges, ops)."""
@@ -66,7 +66,7 @@ class ArchWeights:
     skip_dropout: float = 0.0
     """Share of the values of identity skips that dropout zeroes (P-DARTS)."""
     penalty: Tensor | None = None
-    """Added to the loss of the alphas, ()."""
+    """A term that is added to the loss of the alphas, ()."""
 
     def without_zeros(self) -> ArchWeights:
         """Skip the operations whose weight is exactly zero (reads the values: one device sync)."""
@@ -81,8 +81,8 @@ class ArchWeights:
     def only(self, allowed: Allowed | None) -> ArchWeights:
         """Return weights of -1, less than all others, for operations that are not allowed.
 
-        It is derived only where nothing else can be. Other weights stay, so that no edge is
-        preferred for what it has lost. None: all is allowed.
+        Such an operation is derived only if there is no other. The other weights do not change, so
+        the comparison of edges stays the same. None: all operations are allowed.
         """
         if allowed is None:
             return self
@@ -98,7 +98,7 @@ class ArchWeights:
 
 @dataclass(frozen=True)
 class Variant:
-    """How a supernet departs from the space's plain one, at a search's wish."""
+    """How a supernet differs from the space's default one, as a search needs it."""
 
     partial: int = 1
     """Operations see the first of so many shares of the channels (PC-DARTS' K)."""
@@ -121,11 +121,11 @@ class Sizes(NamedTuple):
     cells: int
     """Cells of the supernet."""
     final_channels: int
-    """Channels of the first cell of the network that is trained in the end."""
+    """Channels of the first cell of the final network."""
     final_cells: int
-    """Its cells."""
+    """Cells of the final network."""
     auxiliary: float
-    """Weight of its auxiliary head's loss; 0: it has none."""
+    """Weight of the loss of the final network's auxiliary head; 0: it has none."""
     fewest: int = 1
     """Fewest cells in which every choice of the space has a place."""
 
@@ -148,11 +148,11 @@ class Slot(NamedTuple):
     """Builds an operation from its name and the arguments."""
     arguments: tuple[Hashable, ...]
     shape: tuple[int, int, int]
-    """Channels, height and width of what the operation reads."""
+    """Channels, height and width of the operation's input."""
 
 
 class Space(Protocol):
-    """What can be built: a supernet, and the network that a genotype names."""
+    """A search space: builds supernets, and the networks of genotypes."""
 
     name: str
     operations: Mapping[str, Edges]
@@ -160,11 +160,11 @@ class Space(Protocol):
     nodes: tuple[int, ...]
     """How many edges enter each node of a cell; edges are ordered by node."""
     variant: Variant
-    """What a search has asked for."""
+    """How supernets differ from the default, as the search needs it."""
     sizes: Sizes
-    """Sizes where the user gives none."""
+    """Default sizes."""
     stages: int
-    """Stages of a supernet that can run one by one, forward (x, arch, stage); 0: it runs whole."""
+    """Stages of a supernet that can run separately, forward (x, arch, stage); 0: none."""
 
     @property
     def choices(self) -> Mapping[str, tuple[int, int]]:
@@ -188,9 +188,9 @@ class Space(Protocol):
     def inherited(
         self, weights: Mapping[str, Tensor], genotype: Genotype
     ) -> dict[str, Tensor] | None:
-        """Return what a genotype's network has of a supernet's weights, under its own names.
+        """Return the weights of a genotype's network from a supernet's, under the network's names.
 
-        None: the supernet computes operations together, so its weights go by other names.
+        None: the supernet computes operations together, so its weights have other names.
         """
 
     def network(
@@ -216,7 +216,7 @@ def nodes(genotype: Genotype) -> Iterator[tuple[str, range, list[tuple[int, str]
 
 
 def one_hot(space: Space, genotype: Genotype, like: Tensor) -> ArchWeights:
-    """Return the architecture weights of a genotype: 1 for what it keeps, nothing else runs.
+    """Return the architecture weights of a genotype: 1 for kept operations; no others run.
 
     With a supernet's weights it gives the function of the genotype's network, whose pools and
     skips the supernet may normalise. Its weights have the type and the device of `like`.
@@ -226,12 +226,12 @@ def one_hot(space: Space, genotype: Genotype, like: Tensor) -> ArchWeights:
     for group, _, kept in nodes(genotype):
         for edge, name in kept:
             operations[group][edge, space.operations[group][edge].index(name)] = 1
-            edges[group][edge] = name != "none"  # channels that pass operations by end with it
+            edges[group][edge] = name != "none"  # `none` zeroes bypassed channels too
     return ArchWeights(operations, edges=edges).without_zeros()
 
 
 def keeps_none(space: Space) -> bool:
-    """Tell whether a network can keep `none`: where its nodes keep all edges that enter them."""
+    """Tell whether a network can keep `none`: its nodes keep all edges that enter them."""
     zeros = ArchWeights({group: torch.zeros(shape) for group, shape in space.choices.items()})
     return all(len(kept) == len(edges) for _, edges, kept in nodes(space.genotype(zeros)))
 
@@ -251,7 +251,7 @@ def check_space(genotype: Genotype, name: str) -> None:
     """Refuse a genotype of another space.
 
     Raises:
-        ValueError: It is.
+        ValueError: It is of another space.
     """
     if genotype.space != name:
         raise ValueError(
@@ -260,10 +260,10 @@ def check_space(genotype: Genotype, name: str) -> None:
 
 
 def check_shares(size: Size, variant: Variant) -> None:
-    """Refuse channels that do not divide into the shares that a variant asks for.
+    """Refuse channels that do not divide into the shares of a variant.
 
     Raises:
-        ValueError: They do not.
+        ValueError: They do not divide.
     """
     if size.channels % variant.partial:
         raise ValueError(

@@ -2,13 +2,13 @@
 
 MBConv: Sandler et al., MobileNetV2, CVPR 2018, with the squeeze-and-excitation of EfficientNet
 (Tan, Le, ICML 2019), whose inner width is a share of the block's input. Shuffle: Ma et al., ECCV
-2018, as Single Path One-Shot has it (Guo et al., ECCV 2020): a block that keeps the size works on
-every second channel and passes the others by; one that changes it works on all in two branches.
-Basic and bottleneck: He et al., CVPR 2016, with the stride on the bottleneck's KxK convolution, as
-every current release has it.
+2018, as in Single Path One-Shot (Guo et al., ECCV 2020): a block that keeps the size computes on
+every second channel, and the others bypass it. A block that changes the size computes on all
+channels in two branches. Basic and bottleneck: He et al., CVPR 2016, with the stride on the
+bottleneck's KxK convolution, as in all current releases.
 
-A name says all that a block chooses for itself: `mbconv6_5x5` expands its input six times and
-has a 5x5 kernel. What all blocks of a network share is a `Style`.
+A name gives all properties of a single block: `mbconv6_5x5` expands its input six times and has a
+5x5 kernel. `Style` has the properties that all blocks of a network share.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from tutelage.spaces.network import drop
 
 Activation = Literal["relu", "swish"]
 ODD = r"((?:[1-9]\d*)?[13579])"
-"""Sides of a kernel: an even one has no middle, so a map would grow by a pixel."""
+"""Sides of a kernel. They are odd: with an even one, a padded map would grow by a pixel."""
 MBCONV = re.compile(rf"mbconv([1-9]\d*)_{ODD}x\2")
 SHUFFLE = re.compile(rf"shuffle_{ODD}x\1")
 RESIDUAL = re.compile(rf"(basic|bottleneck)_{ODD}x\2")
 
 
 class Style(NamedTuple):
-    """What the blocks of a network share."""
+    """The properties that the blocks of a network share."""
 
     squeeze: float = 0.0
     """Width of the squeeze-and-excitation as a share of a block's input; 0: none."""
@@ -40,7 +40,7 @@ class Style(NamedTuple):
     affine: bool = True
     """Whether BatchNorms scale and shift."""
     track: bool = True
-    """Whether BatchNorms keep running statistics: those of supernets use their batch's."""
+    """Whether BatchNorms keep running statistics; those of supernets use the batch's."""
 
     def norm(self, channels: int) -> nn.BatchNorm2d:
         """Build a BatchNorm."""
@@ -51,7 +51,7 @@ class Style(NamedTuple):
         return nn.ReLU() if self.activation == "relu" else nn.SiLU()
 
     def pointwise(self, inputs: int, outputs: int, *, act: bool = True) -> list[nn.Module]:
-        """Build a 1x1 convolution, its BatchNorm and, where wanted, the activation."""
+        """Build a 1x1 convolution, its BatchNorm and, with `act`, the activation."""
         layers = [Convolution(inputs, outputs, 1), self.norm(outputs)]
         return [*layers, self.act()] if act else layers
 
@@ -65,7 +65,7 @@ class Style(NamedTuple):
 
 
 class SqueezeExcitation(nn.Module):
-    """Channels weighed by what all of them hold on average."""
+    """Scales channels by a function of the means of all channels."""
 
     def __init__(self, channels: int, inner: int, style: Style) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Shuffle(nn.Module):
         super().__init__()
         self.halves = stride == 1 and inputs == outputs
         seen = inputs // 2 if self.halves else inputs
-        # what passes by keeps its channels, where the output has more of them
+        # bypassed channels stay the same if the output has more channels
         passed = seen if seen < outputs else outputs // 2
         middle, made = outputs // 2, outputs - passed
         if kernel is None:
@@ -134,7 +134,7 @@ class Shuffle(nn.Module):
 
 
 class Identity(nn.Module):
-    """Nothing; where sizes differ a 1x1 convolution and its BatchNorm (NAS-Bench-Macro's)."""
+    """Identity; if sizes differ, a 1x1 convolution and its BatchNorm (NAS-Bench-Macro's)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, style: Style) -> None:
         super().__init__()
@@ -182,10 +182,10 @@ def is_block(name: str) -> bool:
 
 
 def block(name: str, inputs: int, outputs: int, stride: int, style: Style) -> nn.Module:
-    """Build the block of this name, for maps of so many channels.
+    """Build the block of this name, for maps of `inputs` channels.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no such block.
     """
     if name == "identity":
         return Identity(inputs, outputs, stride, style)
@@ -204,4 +204,4 @@ ALLOWED = (
     "must be identity, mbconvE_KxK, shuffle_KxK, shuffle_xception, basic_KxK or bottleneck_KxK, "
     "K odd, such as shuffle_5x5, or mbconv6_3x3 for an expansion of 6"
 )
-"""What names there are, for error messages."""
+"""The possible names, for error messages."""

@@ -1,11 +1,11 @@
 """Spaces of DARTS' cells: DARTS' own, and S1 to S4.
 
 Liu, Simonyan, Yang: DARTS: differentiable architecture search. ICLR 2019, arXiv:1806.09055. A cell
-reads the two cells before it and has four nodes; every node reads all states before it, through one
-operation each. Normal and reduction cells are searched apart: two groups of 14 edges.
+reads the two cells before it and has four nodes. Every node reads all states before it, each
+through one operation. Normal and reduction cells are searched separately: two groups of 14 edges.
 
 Zela et al.: Understanding and robustifying differentiable architecture search. ICLR 2020,
-arXiv:1909.09656: S1 to S4 leave few operations on every edge, where DARTS fails most plainly.
+arXiv:1909.09656: S1 to S4 have few operations on every edge, and DARTS clearly fails in them.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ def strongest(names: Sequence[str], weights: Sequence[float]) -> tuple[float, st
 
 
 def derive(edges: Sequence[Sequence[str]], weights: Sequence[Sequence[float]]) -> Cell:
-    """Read a cell off the weights (edges, ops) by DARTS' rule (their section 2.4).
+    """Derive a cell from weights (edges, ops) by DARTS' rule (section 2.4 of the paper).
 
-    Every edge stands for its best operation other than `none`, every node keeps its two best edges.
-    As in DARTS' code, a node's pairs are listed by decreasing weight, ties by lower predecessor
-    (an operation's by lower column).
+    Every edge is rated by its best operation other than `none`, and every node keeps its two best
+    edges. As in DARTS' code, a node's pairs are listed by decreasing weight. Ties go to the lower
+    predecessor, and for operations to the lower column.
     """
     nodes: list[Node] = []
     start = 0
@@ -70,7 +70,7 @@ class CellSpace:
     operations: Mapping[str, Edges]
     """For each group, the operations of its 14 edges: by node, then by predecessor."""
     variant: Variant = PLAIN
-    """What a search has asked of the supernet."""
+    """How supernets differ from the default, as the search needs it."""
     sizes: ClassVar[Sizes] = Sizes(16, 8, 36, 20, auxiliary=0.4, fewest=3)
     stages: ClassVar[int] = 0
     nodes: ClassVar[tuple[int, ...]] = tuple(range(2, 2 + NODES))
@@ -106,7 +106,7 @@ class CellSpace:
         return Supernet(self.operations, size, self.variant)
 
     def genotype(self, arch: ArchWeights) -> Genotype:
-        """Derive the architecture: operations are compared by their weights times the edges'."""
+        """Derive the architecture, by operations' weights times their edges' weights."""
         weights = arch.products()
         cells = {
             group: derive(edges, weights[group].tolist())
@@ -115,7 +115,7 @@ class CellSpace:
         return Genotype(self.name, cells)
 
     def inherited(self, weights: Mapping[str, Tensor], genotype: Genotype) -> None:
-        """Say that the supernet computes operations together."""
+        """Return None: the supernet computes operations together."""
 
     def network(
         self, genotype: Genotype, size: Size, *, auxiliary: bool = False, drop_path: float = 0.0
@@ -130,7 +130,7 @@ class CellSpace:
 
 
 def everywhere(*names: str) -> Mapping[str, Edges]:
-    """Put the same operations on all edges of both cells."""
+    """Return the same operations for all edges of both cells."""
     return dict.fromkeys(GROUPS, (names,) * EDGES)
 
 
@@ -177,13 +177,13 @@ S1 = CellSpace(
         ),
     },
 )
-"""RobustDARTS' S1: on every edge the two operations that DARTS itself kept longest."""
+"""RobustDARTS' S1: on every edge the two operations that DARTS kept longest."""
 
 S2 = CellSpace("s2", everywhere(SKIP, SEP3))
 """RobustDARTS' S2: a skip or a convolution on every edge."""
 
 S3 = CellSpace("s3", everywhere("none", SKIP, SEP3))
-"""RobustDARTS' S3: nothing, a skip or a convolution on every edge."""
+"""RobustDARTS' S3: none, a skip or a convolution on every edge."""
 
 S4 = CellSpace("s4", everywhere("noise", SEP3))
 """RobustDARTS' S4: noise or a convolution on every edge."""

@@ -1,20 +1,20 @@
 """Chains: layers one after the other, each a choice among blocks.
 
-The spaces of one-shot search: EnNAS' (MBConv, with identity for depth, with ShuffleNetV2's
-blocks), Single Path One-Shot's, Cream's, DNA's and NAS-Bench-Macro's; and ResNets. All are one
-class and differ in its settings, which a genotype carries as its layout.
+These are the spaces of one-shot search: EnNAS' (MBConv, with identity for depth, with
+ShuffleNetV2's blocks), Single Path One-Shot's, Cream's, DNA's and NAS-Bench-Macro's; and ResNets.
+All are one class with different settings, which a genotype stores as its layout.
 
     stem: convolution 3x3 · fixed first block (mbconv1_3x3) · stages of searched layers ·
     convolution 1x1 · global pooling · classifier
 
-The stem halves the image in the stem `imagenet`, ResNet's twice, and keeps it in `cifar`. The first
-layer of a stage has the stage's stride and changes the width. Where a network has other channels
-than its space, all widths change with them.
+The stem `imagenet` halves the image, ResNet's twice; the stem `cifar` keeps its size. The first
+layer of a stage has the stage's stride and changes the width. If a network's channels differ from
+its space's, all widths change in proportion.
 
-Deviations: EnNAS prints neither depths, widths, activation nor squeeze-and-excitation; s1 has
-Cream's, without the latter. Cream picks depths by a lookup from a target of FLOPs; here identity
-does. DNA doubles the width at the end of a stage to meet its teacher's; here all of a stage has
-one width, and the method fits features to the teacher's.
+Deviations: EnNAS does not print depths, widths, activation or squeeze-and-excitation; s1 has
+Cream's, without squeeze-and-excitation. Cream chooses depths by a table from a target of FLOPs;
+here identity blocks do. DNA doubles the width at the end of a stage to match its teacher's; here
+all layers of a stage have one width, and the method maps features to the teacher's width.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ from tutelage.spaces.chain_network import GROUP, Layer, Network, Outline, Supern
 from tutelage.spaces.genotype import Genotype
 
 LAYERS = 8
-"""Layers that a quick look leaves as they are: a benchmark's table knows no other depths."""
+"""Layers that a quick look does not change: a benchmark's table has no other depths."""
 
 
 def shallow(chain: Chain) -> tuple[int, ...]:
-    """Return the depths that a quick look has: one layer a stage where the chain is long."""
+    """Return the depths of a quick look: one layer for each stage if the chain is long."""
     stages = len(chain.depths)
     return (1,) * stages if sum(chain.depths) > LAYERS else chain.depths
 
@@ -81,13 +81,13 @@ class Chain:
     squeeze: float = field(default=0.0, metadata=SETTING)
     """Width of the squeeze-and-excitation in MBConv, as a share of a block's input; 0: none."""
     activation: Activation = field(default="relu", metadata=SETTING)
-    """What follows a BatchNorm: relu or swish."""
+    """Activation after a BatchNorm: relu or swish."""
     affine: bool = field(default=True, metadata=SETTING)
     """Whether the supernet's BatchNorms scale and shift; those of networks always do."""
     variant: Variant = PLAIN
-    """What a search has asked for: nothing that a chain has."""
+    """Always the default: chains have no variants."""
     left: Edges | None = None
-    """The blocks that every layer is left with; None: the candidates."""
+    """The blocks of every layer after narrowing; None: the candidates."""
     group: ClassVar[str] = GROUP
 
     def __post_init__(self) -> None:
@@ -124,12 +124,12 @@ class Chain:
 
     @property
     def stages(self) -> int:
-        """Count the stages, which run one by one."""
+        """Count the stages, which can run separately."""
         return len(self.depths)
 
     @property
     def sizes(self) -> Sizes:
-        """Cells are layers here, and channels the stem's."""
+        """Default sizes: cells are layers here, and channels are the stem's."""
         layers = sum(self.depths)
         return Sizes(
             self.stem_channels, layers, self.stem_channels, layers, auxiliary=0.0, fewest=layers
@@ -151,13 +151,13 @@ class Chain:
         """Return the space with fields of its variant changed.
 
         Raises:
-            ValueError: They are something that only cells have.
+            ValueError: Only cells have such fields.
         """
         variant = replace(self.variant, **changes)
         if variant.partial > 1 or variant.auxiliary_skip or variant.final_norm:
             raise ValueError(
                 f"space {self.name!r}: a chain has neither partial channels nor auxiliary skips "
-                "nor a last BatchNorm: use a space of cells, or a search that asks for none of them"
+                "nor a last BatchNorm: use a space of cells, or a search that needs none of them"
             )
         return replace(self, variant=variant)
 
@@ -166,20 +166,20 @@ class Chain:
         return replace(self, left=narrow(self.operations, kept)[GROUP])
 
     def scaled(self, size: Size) -> Callable[[int], int]:
-        """Return how a width of the space becomes one of a network whose stem has other channels.
+        """Return a function that scales the space's widths to a network with other channels.
 
-        It stays even, for the halves of ShuffleNetV2's blocks.
+        Scaled widths are even, for the halves of ShuffleNetV2's blocks.
         """
         if size.channels == self.stem_channels:
             return lambda width: width
         return lambda width: max(2, 2 * round(width * size.channels / self.stem_channels / 2))
 
     def style(self, *, track: bool) -> Style:
-        """Return what the blocks share; `track` is for stand-alone networks."""
+        """Return the blocks' style; `track` is for stand-alone networks."""
         return Style(self.squeeze, self.activation, self.affine or track, track)
 
     def layers(self, size: Size) -> list[Layer]:
-        """Say where every searched block stands.
+        """List the places of all searched blocks.
 
         Raises:
             ValueError: The size has another number of layers.
@@ -236,13 +236,13 @@ class Chain:
         """Build the stand-alone network of a genotype.
 
         Raises:
-            ValueError: The genotype is of another space, laid out otherwise or of other blocks,
-                or an auxiliary head is asked for.
+            ValueError: The genotype has another space, layout or other blocks, or an auxiliary
+                head is requested.
         """
         check_space(genotype, self.name)
         if any(self.layout.get(name) != value for name, value in genotype.layout.items()):
             raise ValueError(
-                f"a genotype of {self.name} that is laid out otherwise: build it by its own layout"
+                f"a genotype of {self.name} with another layout: build it by its own layout"
             )
         if auxiliary:
             raise ValueError("networks of chains have no auxiliary head: give --auxiliary 0")
@@ -260,7 +260,7 @@ class Chain:
         return Network(self.outline(size), names, size, self.style(track=True), drop_path)
 
     def inherited(self, weights: Mapping[str, Tensor], genotype: Genotype) -> dict[str, Tensor]:
-        """Return what a genotype's network has of a supernet's weights, under its own names."""
+        """Return the weights of a genotype's network from a supernet's, under its names."""
         found = {name: x for name, x in weights.items() if name.startswith("frame.")}
         for layer, name in enumerate(genotype.names):
             theirs = f"layers.{layer}.blocks.{name}."
@@ -271,7 +271,7 @@ class Chain:
 
 
 def mbconvs(expansions: Sequence[int]) -> tuple[str, ...]:
-    """Name MBConv of kernels 3, 5 and 7 at these expansions."""
+    """Return the names of MBConv with kernels 3, 5 and 7 at these expansions."""
     return tuple(f"mbconv{e}_{k}x{k}" for e in expansions for k in (3, 5, 7))
 
 
@@ -344,6 +344,6 @@ RESNET = Chain(
 )
 """ResNets: basic and bottleneck blocks, at the widths of ResNet-18.
 
-He, Zhang, Ren, Sun: Deep residual learning for image recognition. CVPR 2016. Where a genotype is
-asked for, resnet18 and resnet50 are two of this space, the latter laid out wider and deeper.
+He, Zhang, Ren, Sun: Deep residual learning for image recognition. CVPR 2016. The named genotypes
+resnet18 and resnet50 are of this space; the layout of the latter is wider and deeper.
 """

@@ -15,16 +15,16 @@ from tutelage.spaces.fused import stacked, weighted_sum
 from tutelage.spaces.mixed import OperationOutput, dealt
 
 GROUP = "chain"
-"""The one group of choices: a chain's layers."""
+"""The only group of choices: a chain's layers."""
 
 
 class Layer(NamedTuple):
-    """Where a searched block stands."""
+    """The place of a searched block."""
 
     inputs: int
-    """Channels that it reads."""
+    """Channels of its input."""
     outputs: int
-    """Channels that it gives."""
+    """Channels of its output."""
     stride: int
     stage: int
 
@@ -33,17 +33,17 @@ class Outline(NamedTuple):
     """A chain at a size: its channels, layer by layer."""
 
     layers: Sequence[Layer]
-    """The searched ones."""
+    """The searched layers."""
     first: int
-    """Channels of the fixed block before them; 0: there is none."""
+    """Channels of the fixed block before the layers; 0: there is none."""
     last: int
-    """Channels of the 1x1 convolution behind them; 0: there is none."""
+    """Channels of the 1x1 convolution after the layers; 0: there is none."""
     pooled: bool
     """Whether the `imagenet` stem is ResNet's, with a pool."""
 
 
 class Frame(nn.Module):
-    """What surrounds the searched layers."""
+    """The fixed parts around the searched layers."""
 
     def __init__(self, outline: Outline, size: Size, style: Style) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Frame(nn.Module):
         self.classifier = nn.Linear(self.features, size.classes)
 
     def pooled(self, x: Tensor) -> Tensor:
-        """Map the last layer's output to what the classifier reads (B, D)."""
+        """Map the last layer's output to the classifier's input (B, D)."""
         return self.end(x).mean((2, 3))
 
 
@@ -78,7 +78,7 @@ class MixedLayer(nn.Module):
         )
 
     def forward(self, x: Tensor, weights: Tensor, columns: Sequence[int]) -> Tensor:
-        """Sum weights (ops,) times blocks over some columns of them; of none it is zero."""
+        """Sum weights (ops,) times blocks over some columns; the sum over no column is zero."""
         terms = [self.blocks[self.names[column]](x) for column in columns]
         if not terms:
             return 0 * self.blocks[self.names[0]](x)
@@ -103,7 +103,7 @@ class Supernet(nn.Module):
     def forward(self, x: Tensor, arch: ArchWeights, stage: int | None = None) -> Any:
         """Map images (B, C, H, W) to logits (B, classes) and features (B, D).
 
-        Of one stage alone, map what it reads, which is images for the first, to what it puts out.
+        With `stage`, map the input of that stage (for the first: images) to its output.
         """
         if not stage:
             x = self.frame.stem(channels_last(x))
@@ -116,16 +116,16 @@ class Supernet(nn.Module):
         return self.frame.classifier(features), features
 
     def through(self, arch: ArchWeights) -> Iterator[tuple[Any, Tensor, Sequence[int]]]:
-        """Yield the layers, and what architecture weights say of each."""
+        """Yield the layers, each with its weights and the columns that run."""
         weights = arch.operations[GROUP]
         everything = [range(len(row)) for row in weights]
         chosen = everything if arch.chosen is None else arch.chosen[GROUP]
         yield from zip(self.layers, weights, chosen, strict=True)
 
     def outputs(self, x: Tensor) -> Iterator[OperationOutput]:
-        """Yield what all blocks of every layer put out for images (B, C, H, W).
+        """Yield the outputs of all blocks of every layer for images (B, C, H, W).
 
-        Every image continues with one block, dealt out evenly and at random (EnNAS, section 3.3).
+        Every image continues with one block, assigned evenly and at random (EnNAS, section 3.3).
         """
         x = self.frame.stem(channels_last(x))
         layer: Any
@@ -157,11 +157,11 @@ class Network(nn.Module):
 
     @property
     def classifier(self) -> nn.Linear:
-        """What maps features to logits."""
+        """The linear map from features to logits."""
         return self.frame.classifier
 
     def features(self, x: Tensor) -> Tensor:
-        """Map images (B, C, H, W) to what the classifier reads (B, D)."""
+        """Map images (B, C, H, W) to the classifier's input (B, D)."""
         x = self.frame.stem(x)
         drop_path = self.drop_path if self.training else 0.0
         for layer in self.layers:

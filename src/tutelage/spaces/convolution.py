@@ -1,17 +1,17 @@
-"""Convolutions: torch's own functions, with derivatives that a search can differentiate again.
+"""Convolutions by torch's functions, with derivatives that can be differentiated again.
 
-A convolution and its two gradients are one trilinear form seen from three sides, so three functions
-close under differentiation, any number of times, at one kernel call each:
+A convolution and its two gradients belong to one trilinear form, so three functions are closed
+under differentiation, any number of times, at one kernel call each:
 
     convolve(x, k)[p]  = sum_t k[t] x[p + t]    d/dx: transpose(g, k)   d/dk: correlate(x, g)
     transpose(g, k)    = d<convolve(x, k), g>/dx   d/dg: convolve(v, k)    d/dk: correlate(v, g)
     correlate(x, g)    = d<convolve(x, k), g>/dk   d/dx: transpose(g, v)   d/dg: convolve(x, v)
 
-Torch's own second derivative of a convolution takes about twenty calls, and with groups some for
-every group.
+Torch's second derivative of a convolution takes about twenty calls, and some calls for each group
+of a grouped convolution.
 
-On a CPU a depthwise kernel's gradient has the forms of `_depthwise_correlate`, each the fastest at
-some sizes (`benchmarks/depthwise.py`).
+On a CPU `_depthwise_correlate` computes a depthwise kernel's gradient in one of several forms, each
+the fastest at some sizes (`benchmarks/depthwise.py`).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 SMALL = 8
-"""Side of a map, in pixels, up to which images serve as channels in a kernel's gradient."""
+"""Side of a map, in pixels, up to which a kernel's gradient uses images as channels."""
 
 
 class Convolution(nn.Conv2d):
-    """A padded convolution without a bias; a strided 1x1 one reads its pixels first.
+    """A padded convolution without a bias; with stride and a 1x1 kernel, it subsamples first.
 
-    The mathematics is the same. Torch's own kernel for the weight gradient of a strided 1x1
-    convolution (oneDNN on processors without AVX-512) writes past the end of its buffer.
+    The result is the same. Torch's kernel for the weight gradient of a strided 1x1 convolution
+    (oneDNN on processors without AVX-512) writes past the end of its buffer.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class Convolution(nn.Conv2d):
             x, stride = subsample(x, stride), 1
         if self.training:
             return convolve(x, self.weight, stride, self.dilation[0], self.groups)
-        # nothing of our own here: an export reads torch's operations
+        # only torch's operations here, for exports
         padding = (self.dilation[0] * (self.kernel_size[0] // 2),) * 2
         return F.conv2d(x, self.weight, None, stride, padding, self.dilation, self.groups)
 
 
 class Depthwise(Convolution):
-    """A depthwise convolution, which trains by `depthwise`."""
+    """A depthwise convolution, computed by `depthwise` in training."""
 
     def __init__(self, channels: int, kernel: int, stride: int, dilation: int = 1) -> None:
         super().__init__(channels, channels, kernel, stride, dilation, groups=channels)
@@ -76,19 +76,19 @@ class Depthwise(Convolution):
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Lay x (B, C, H, W) out with its channels innermost."""
+    """Return x (B, C, H, W) in memory with its channels innermost."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def subsample(x: Tensor, stride: int) -> Tensor:
     """Read every `stride`-th row and column of x (B, C, H, W): (B, C, H / stride, W / stride)."""
-    # a mean over windows of one pixel: one kernel forward and one backward, where two slices have
-    # two maps of zeros to fill
+    # a mean over windows of one pixel takes one kernel forward and one backward; the backward pass
+    # of two slices fills two maps of zeros
     return x if stride == 1 else F.avg_pool2d(x, 1, stride)
 
 
 def autocasts(x: Tensor) -> bool:
-    """Tell whether torch chooses the type of the operations on x; meta tensors cannot be asked."""
+    """Tell whether autocast chooses the type of operations on x; never for meta tensors."""
     kind = x.device.type
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
@@ -99,7 +99,7 @@ def convolve(
     """Convolve x (B, C, H, W) with a kernel (O, C / groups, k, k), k odd, padded."""
     size = (kernel.shape[2], kernel.shape[3])
     form = Form(stride, (dilation * (size[0] // 2), dilation * (size[1] // 2)), dilation, groups)
-    if autocasts(x):  # torch's own casts what it needs
+    if autocasts(x):  # torch's convolution casts its arguments
         return F.conv2d(x, kernel, None, stride, form.padding, dilation, groups)
     return _Convolve.apply(x, kernel, form)
 
@@ -107,7 +107,7 @@ def convolve(
 def depthwise(x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
     """Convolve each channel of x (B, C, H, W) with its own kernel (C, 1, k, k), k odd, padded."""
     if stride == dilation == 2:
-        # every tap then falls on an even pixel: an ordinary convolution of a quarter of the image
+        # every tap is on an even pixel: an ordinary convolution of a quarter of the image
         x, stride, dilation = subsample(x, 2), 1, 1
     kernel = _reached(kernel, x, dilation)
     if kernel.shape[2:] == (1, 1):
@@ -116,7 +116,7 @@ def depthwise(x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1) -> 
 
 
 def _reached(kernel: Tensor, x: Tensor, dilation: int) -> Tensor:
-    """Leave out the taps that lie in the padding wherever the kernel (C, 1, k, k) stands on x.
+    """Leave out the taps that are in the padding at every position of the kernel (C, 1, k, k).
 
     Torch's fast kernels do not take a kernel that is larger than the padded map.
     """
@@ -125,11 +125,11 @@ def _reached(kernel: Tensor, x: Tensor, dilation: int) -> Tensor:
     return F.pad(kernel, (across, across, down, down)) if down or across else kernel
 
 
-# Three functions that close under differentiation ------------------------------------------------
+# Three functions that are closed under differentiation -------------------------------------------
 
 
 class Form(NamedTuple):
-    """How a convolution goes over its map."""
+    """Stride, padding, dilation and groups of a convolution."""
 
     stride: int
     padding: tuple[int, int]
@@ -137,7 +137,7 @@ class Form(NamedTuple):
     groups: int
 
     def own(self, x: Tensor) -> bool:
-        """Tell whether a depthwise kernel's gradient is taken by a form of ours."""
+        """Tell whether a depthwise kernel's gradient is computed by a form of this file."""
         plain = self.stride == 1 and self.dilation <= 2 and x.device.type == "cpu"
         return plain and self.groups == x.shape[1]
 
@@ -155,7 +155,7 @@ class _Convolve(Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, kernel = ctx.saved_tensors
         g, wanted = channels_last(g), ctx.needs_input_grad
-        if not (torch.is_grad_enabled() or ctx.form.own(x)):  # nobody differentiates this: one call
+        if not (torch.is_grad_enabled() or ctx.form.own(x)):  # not differentiated again: one call
             both = _torchs(x, kernel, g, ctx.form, (wanted[0], wanted[1], False))
             return both[0] if wanted[0] else None, both[1] if wanted[1] else None, None
         dx = _Transpose.apply(g, kernel, x.shape[2:], ctx.form) if wanted[0] else None
@@ -173,7 +173,7 @@ class _Transpose(Function):
         if form.stride == 1:
             return F.conv2d(g, _turned(kernel, form.groups), None, *form)
         shape = (len(g), form.groups * kernel.shape[1], *sides)
-        x = torch.empty(  # read for its shape alone
+        x = torch.empty(  # only its shape is used
             shape, dtype=g.dtype, device=g.device, memory_format=torch.channels_last
         )
         return _torchs(x, kernel, g, form, (True, False, False))[0]
@@ -220,7 +220,7 @@ def _torchs(
 
 
 def _turned(kernel: Tensor, groups: int) -> Tensor:
-    """Turn a kernel (O, I, k, k) about its middle and exchange inputs and outputs in each group."""
+    """Rotate a kernel (O, I, k, k) by 180 degrees; exchange inputs and outputs in each group."""
     if kernel.shape[1] > 1 or len(kernel) > groups:
         kernel = kernel.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
     return kernel if kernel.shape[2:] == (1, 1) else kernel.flip(2, 3)
@@ -232,12 +232,12 @@ def _turned(kernel: Tensor, groups: int) -> Tensor:
 def _depthwise_correlate(x: Tensor, g: Tensor, size: tuple[int, int], form: Form) -> Tensor:
     """Gradient in a kernel (C, 1, *size) of a padded depthwise convolution of stride 1.
 
-    Torch's own is fast for kernels at most three columns wide that are not dilated. A wider one is
-    taken in windows of three columns, and a dilated one on the even and odd phases of the image,
-    where its taps are neighbours. On small maps all images of a batch are channels of one forward
-    convolution, whose kernel is the gradient.
+    Torch's function is fast for kernels of at most three columns without dilation. A wider kernel
+    is computed in windows of three columns. A dilated one is computed on the even and odd phases of
+    the image, where its taps are neighbours. On small maps all images of a batch are channels of
+    one forward convolution, whose kernel is the output's gradient.
     """
-    narrow = max(size) <= 3 and form.dilation == 1  # torch's own, from maps of 3 x 3 on
+    narrow = max(size) <= 3 and form.dilation == 1  # torch's function, from maps of 3 x 3 on
     largest = max(x.shape[2:])
     if largest <= SMALL and not (narrow and largest > 2):
         return images_as_channels(x, g, size, form.padding, form.dilation)

@@ -1,12 +1,12 @@
-"""Pieces of a fast supernet: the same functions as torch's own, with fewer operations.
+"""Parts of a fast supernet: the same functions as torch's, with fewer operations.
 
 Everything here is differentiable any number of times, because hypergradients differentiate
-gradients: every backward pass is written in operations that have derivatives themselves. The
-functions take their context as an argument: with `setup_context` torch reads a signature at every
-call, which on small maps takes longer than the mathematics.
+gradients. Every backward pass consists of operations that have derivatives. The functions take
+their context as an argument: with `setup_context` torch inspects a signature at every call, which
+on small maps takes longer than the computation.
 
-Normalising y = P z without scale and shift needs only the mean and variance of y, and those are
-P mean(z) and diag(P cov(z) P^T): `moments` reads z alone, y is never written.
+Normalising y = P z without scale and shift needs only the mean and variance of y, which are
+P mean(z) and diag(P cov(z) P^T). `moments` reads z alone, and y is never written to memory.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from tutelage.spaces.convolution import autocasts
 
 EPSILON = 1e-5
 JOINED = 1 << 16
-"""Numbers of a map on a CPU up to which maps are joined, so that one call serves all of them; of
-larger ones the copy costs more than the calls."""
+"""Elements of a map on a CPU up to which maps are joined, so that one call computes all of them.
+For larger maps the copy takes more time than the calls."""
 DIMENSIONS = (0, 2, 3)
-"""Those of a map (B, C, H, W) that a channel's mean is taken over."""
+"""Dimensions of a map (B, C, H, W) over which a channel's mean is taken."""
 
 
 def normalise(x: Tensor) -> Tensor:
-    """Normalise each channel of x (B, C, H, W) by its own batch: no memory, no scale, no shift."""
+    """Normalise each channel of x (B, C, H, W) by its batch, without running statistics."""
     return _Normalise.apply(x)
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation; of a supernet's, which keeps no statistics, by `normalise`."""
+    """Batch normalisation; without running statistics, as in a supernet, by `normalise`."""
 
     def __init__(
         self, channels: int, *, affine: bool = True, track_running_stats: bool = True
@@ -59,16 +59,16 @@ def moments(z: Tensor, groups: int) -> tuple[Tensor, Tensor]:
 
 
 def joins(x: Tensor) -> bool:
-    """Tell whether maps of this size are joined; on a GPU all are, whose calls cost the most."""
+    """Tell whether maps of this size are joined; on a GPU all are, since calls dominate there."""
     return x.device.type != "cpu" or x.numel() <= JOINED
 
 
 def folded_sum(maps: Sequence[Tensor], pointwise: Tensor, weights: Tensor) -> Tensor:
-    """Sum weights[i] * normalise(pointwise[i] z[i]), with no term of the sum ever written.
+    """Sum weights[i] * normalise(pointwise[i] z[i]), without writing any term to memory.
 
     The z[i] (B, C, H, W) are the channels of all `maps` (B, n * C, H, W) in their order, pointwise
     (terms * C, C, 1, 1) holds their 1x1 convolutions and weights is (terms,). The sum is one 1x1
-    convolution of all maps, kernel and bias from their moments.
+    convolution of all maps, with kernel and bias from their moments.
     """
     channels = pointwise.shape[1]
     maps = [side_by_side(maps)] if joins(maps[0]) else maps
@@ -88,12 +88,12 @@ def folded_sum(maps: Sequence[Tensor], pointwise: Tensor, weights: Tensor) -> Te
 
 
 def side_by_side(maps: Sequence[Tensor]) -> Tensor:
-    """Concatenate channels of maps (B, n, H, W), without a copy of a single map."""
+    """Concatenate channels of maps (B, n, H, W); a single map is not copied."""
     return maps[0] if len(maps) == 1 else _SideBySide.apply(*maps)
 
 
 def stacked(terms: Sequence[Tensor]) -> list[Tensor]:
-    """Lay maps (B, C, H, W) one after the other: (terms, B, H, W, C); large ones each by itself."""
+    """Stack maps (B, C, H, W) as (terms, B, H, W, C); large ones are separate stacks."""
     maps = [term.permute(0, 2, 3, 1) for term in terms]
     if len(maps) > 1 and joins(maps[0]):
         return [_Stacked.apply(*maps)]
@@ -101,7 +101,7 @@ def stacked(terms: Sequence[Tensor]) -> list[Tensor]:
 
 
 def normalised(terms: Sequence[Tensor]) -> Tensor:
-    """Normalise small maps (B, C, H, W), one after the other: (terms, B, H, W, C)."""
+    """Normalise small maps (B, C, H, W) and stack them: (terms, B, H, W, C)."""
     y = normalise(side_by_side(terms)).permute(0, 2, 3, 1).unflatten(3, (len(terms), -1))
     return y.permute(3, 0, 1, 2, 4).contiguous()
 
@@ -117,7 +117,7 @@ def weighted_sum(weights: Tensor, stacks: Sequence[Tensor]) -> Tensor:
 
     Args:
         weights: One for every term (terms,).
-        stacks: What `stacked` has laid together, (n, B, H, W, C) each.
+        stacks: Stacks as from `stacked`, (n, B, H, W, C) each.
 
     Returns:
         A map (B, C, H, W), channels innermost.
@@ -126,9 +126,9 @@ def weighted_sum(weights: Tensor, stacks: Sequence[Tensor]) -> Tensor:
 
 
 class _SideBySide(Function):
-    """torch.cat, whose gradient's gradient is one concatenation: of torch's it is a sum of slices.
+    """torch.cat with one concatenation as second derivative, where torch's is a sum of slices.
 
-    Maps of several types get the widest of them, as torch.cat gives.
+    Maps of several types get the widest of them, as with torch.cat.
     """
 
     @staticmethod
@@ -146,7 +146,7 @@ class _SideBySide(Function):
 
 
 class _Stacked(Function):
-    """torch.stack, whose gradient's gradient is one stack."""
+    """torch.stack with one stack as second derivative."""
 
     @staticmethod
     def forward(ctx: Any, *maps: Tensor) -> Tensor:
@@ -200,8 +200,8 @@ class _NormaliseGradient(Function):
     def backward(ctx: Any, v: Tensor | None, a: Tensor | None) -> tuple[Tensor | None, ...]:
         g, x, mean, scale, found, along = ctx.saved_tensors
         v = torch.zeros_like(x) if v is None else v
-        if torch.is_grad_enabled():  # a third derivative, which torch's own formula gets wrong
-            # leaves, or views: g may come of x, and that path is not this function's
+        if torch.is_grad_enabled():  # a third derivative: torch's formula is wrong there
+            # leaves, or views: g may depend on x, and that path is not this function's
             g, x = (
                 t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in (g, x)
             )
@@ -224,7 +224,7 @@ class _NormaliseGradient(Function):
 
 
 def _plain(x: Tensor) -> Tensor:
-    """Normalise as it is written down: differentiable as often as one likes, and slow."""
+    """Normalise by the plain formula: differentiable any number of times, and slow."""
     centred = x - x.mean(DIMENSIONS, keepdim=True)
     return centred * (centred.square().mean(DIMENSIONS, keepdim=True) + EPSILON).rsqrt()
 
@@ -282,13 +282,13 @@ class _NormalisedSum(Function):
 
 
 def _wide(scales: Tensor, x: Tensor) -> Tensor:
-    """Give scales the type that the statistics of x have."""
+    """Convert scales to the type of the statistics of x."""
     return scales.to(_widest(x.dtype, torch.float32)).contiguous()
 
 
 @cache
 def _widest(*kinds: torch.dtype) -> torch.dtype:
-    """Return the type that holds them all."""
+    """Return the widest of the types."""
     return reduce(torch.promote_types, kinds)
 
 
@@ -323,7 +323,7 @@ class _Moments(Function):
 
 
 class _WeightedSum(Function):
-    """Sum of scaled maps; a product of a matrix and a vector for every stack.
+    """Sum of scaled maps, by a matrix-vector product for every stack.
 
     Stacks of several types get the widest of them.
     """

@@ -1,7 +1,7 @@
-"""Genotypes: what a search finds, as a value that is checked, stored, read and printed.
+"""Genotypes: the architectures that a search finds, as checked values to store, read and print.
 
-A genotype travels as versioned JSON, as the tuple text of DARTS' repositories or as the string of
-NAS-Bench-201. Nothing in this file imports torch.
+A genotype is written as versioned JSON, as the tuple text of DARTS' repositories or as the string
+of NAS-Bench-201. Nothing in this file imports torch.
 """
 
 from __future__ import annotations
@@ -50,25 +50,25 @@ DARTS_SHAPED: Mapping[str, tuple[str, ...]] = {
     "s3": ("none", "skip_connect", "sep_conv_3x3"),
     "s4": ("noise", "sep_conv_3x3"),
 }
-"""Spaces whose cells have the shape of DARTS' cells, and the operations that they may name."""
+"""Spaces whose cells have the shape of DARTS' cells, and their operations."""
 
 OPERATIONS: Mapping[str, tuple[str, ...]] = {
     **DARTS_SHAPED,
     "nasbench201": NASBENCH201_OPERATIONS,
 }
-"""Operation names of every space whose genotypes are checked for them."""
+"""Operation names of every space whose genotypes are checked by them."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: `inputs` states come in, every node sums (operation, predecessor) pairs."""
+    """One cell: it has `inputs` input states, and every node sums operations on earlier states."""
 
     nodes: tuple[Node, ...]
     """For every node, its (operation name, state it reads) pairs; states count inputs first."""
     concat: tuple[int, ...]
     """States whose channels are concatenated to the cell's output."""
     inputs: int = 2
-    """How many states come from outside."""
+    """Number of input states."""
 
     def __post_init__(self) -> None:
         if type(self.inputs) is not int or self.inputs < 1:
@@ -88,7 +88,7 @@ class Cell:
 
     @property
     def chained(self) -> bool:
-        """Whether every node does one thing, with the state before it."""
+        """Whether every node has one operation, on the state before it."""
         return self.inputs == 1 and all(
             [read for _, read in node] == [state] for state, node in enumerate(self.nodes)
         )
@@ -99,7 +99,7 @@ class Cell:
         return self.inputs + len(self.nodes)
 
     def state_name(self, state: int) -> str:
-        """Name a state as the papers do: c_{k-2} and c_{k-1} come in, nodes are numbers."""
+        """Name a state as the papers do: inputs are c_{k-2} and c_{k-1}, nodes are numbers."""
         return f"c_{{k-{self.inputs - state}}}" if state < self.inputs else str(state)
 
 
@@ -112,7 +112,7 @@ class Genotype:
     cells: Mapping[str, Cell]
     """Group name (normal and reduce, cell, or chain) to cell."""
     layout: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of the space that say how a chain is laid out; other spaces have none."""
+    """Settings of the space for the layout of a chain; other spaces have none."""
 
     def __post_init__(self) -> None:
         if not self.cells:
@@ -135,7 +135,7 @@ class Genotype:
 
     @classmethod
     def from_dict(cls, data: Any) -> Genotype:
-        """Read a genotype from decoded JSON; raise ValueError where it is anything else."""
+        """Read a genotype from decoded JSON; raise ValueError if it is anything else."""
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f'not a genotype: the JSON\'s "format" must be "{FORMAT}"')
         version = data.get("version")
@@ -153,24 +153,24 @@ class Genotype:
 
     @classmethod
     def of_chain(cls, space: str, names: Sequence[str], layout: Mapping[str, Any]) -> Genotype:
-        """Make the genotype of a chain from its blocks' names, one a layer."""
+        """Make the genotype of a chain from its blocks' names, one for each layer."""
         nodes = tuple(((name, layer),) for layer, name in enumerate(names))
         return cls(space, {"chain": Cell(nodes, concat=(len(nodes),), inputs=1)}, layout)
 
     @property
     def names(self) -> list[str]:
-        """The operations of all nodes, in their order: of a chain its blocks, one a layer."""
+        """The operations of all nodes, in order; for a chain, one block for each layer."""
         nodes = (node for cell in self.cells.values() for node in cell.nodes)
         return [name for node in nodes for name, _ in node]
 
     @property
     def stages(self) -> list[Stage]:
-        """The stages of a chain; of cells there are none."""
+        """The stages of a chain; empty for cells."""
         return stages_of(self.names, self.layout) if "chain" in self.cells else []
 
     @classmethod
     def from_json(cls, text: str) -> Genotype:
-        """Read a genotype's JSON text; raise ValueError where it is damaged or something else."""
+        """Read a genotype's JSON text; raise ValueError if it is damaged or not a genotype."""
         try:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -183,7 +183,7 @@ class Genotype:
     def from_darts(cls, text: str, space: str = "darts") -> Genotype:
         """Read DARTS' tuple text, `Genotype(normal=[...], normal_concat=range(2, 6), ...)`.
 
-        What stands before it, a name or the beginning of a log's line, is skipped.
+        Text before it, such as a name or the beginning of a log line, is skipped.
         """
         cells = read_darts(text)
         return cls(space, {group: _read_cell(group, cell) for group, cell in cells.items()})
@@ -211,7 +211,7 @@ class Genotype:
             raise ValueError(f"{path}: {error}") from None
 
     def to_dict(self, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Give the object that `to_json` writes."""
+        """Return the object that `to_json` writes."""
         cells = {
             group: {
                 "inputs": cell.inputs,
@@ -226,7 +226,7 @@ class Genotype:
         return data if about is None else {**data, "about": dict(about)}
 
     def to_json(self, about: Mapping[str, Any] | None = None) -> str:
-        """Write versioned JSON, one node a line; `about` says where the genotype comes from."""
+        """Write versioned JSON, one line for each node; `about` is the genotype's origin."""
         return _lines(self.to_dict(about)) + "\n"
 
     def to_darts(self) -> str:
@@ -249,7 +249,7 @@ class Genotype:
         return write_macro(self.names)
 
     def as_text(self) -> str:
-        """Write the cells for a terminal, one node a line; of a chain one stage a line.
+        """Write the cells for a terminal, one line for each node; for a chain, for each stage.
 
         >>> from tutelage.spaces.published import PUBLISHED
         >>> print(PUBLISHED["DARTS_V2"].as_text().split("reduce")[0].rstrip())
@@ -282,7 +282,7 @@ def _check_node(state: int, node: Node) -> None:
             )
         if not 0 <= read < state:
             raise ValueError(
-                f"node {state} reads state {read}: must be an earlier one, 0 to {state - 1}"
+                f"node {state} reads state {read}: must be an earlier state, 0 to {state - 1}"
             )
 
 
@@ -324,8 +324,8 @@ def _check_chain(cells: Mapping[str, Cell]) -> None:
         raise ValueError(f"cells = {', '.join(cells)}: a chain is exactly one, chain")
     if not cells["chain"].chained or cells["chain"].concat != (len(cells["chain"].nodes),):
         raise ValueError(
-            "cell 'chain': every node must do one operation on the state before it, and the last "
-            "one be the output"
+            "cell 'chain': every node must have one operation on the state before it, and the "
+            "output must be the last node"
         )
 
 
@@ -344,7 +344,7 @@ def _read_cell(group: str, data: Any) -> Cell:
 
 
 def _lines(value: Any, indent: str = "") -> str:
-    """Write JSON, each value on one line where it fits and else one line an item."""
+    """Write JSON, each value on one line if it fits, otherwise one line for each item."""
     line = json.dumps(value)
     if len(indent + line) <= 90 or not isinstance(value, (dict, list)):
         return line

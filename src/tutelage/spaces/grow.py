@@ -1,23 +1,23 @@
-"""A supernet with wider or fewer operations, from one that has learnt.
+"""A supernet with wider or fewer operations, from a trained one.
 
-A new channel of an operation is a copy of a random old one, in everything that the channel is made
-of: the kernels that write it and the weights that read it. That is the widening of Net2Net (Chen,
+A new channel of an operation is a copy of a random old one: the kernels that write the channel and
+the weights that read it are copied. This is the widening of Net2Net (Chen,
 Goodfellow, Shlens: Net2Net: accelerating learning via knowledge transfer. ICLR 2016,
 arXiv:1511.05641) as DrNAS uses it between its phases (Chen et al., ICLR 2021, arXiv:2006.10355),
-with a map g from new to old channels, the identity on those that were there:
+with a map g from new to old channels, the identity on the old ones:
 
     W'[o, i] = W[g(o), g(i)]
 
 Net2Net divides W'[o, i] by the number of copies of g(i), so that the function stays the same where
-new inputs repeat old ones. DrNAS does not, and nor do we: with partial channels the new inputs are
-not copies but channels that passed by so far, and after the BatchNorm that follows every product
-only the relative weight of its inputs counts. If all channels are copied equally often, the two are
-the same function (but for the BatchNorm's epsilon).
+new inputs repeat old ones. DrNAS does not, and neither does this file. With partial channels the
+new inputs are not copies but channels that bypassed the operations before, and after the BatchNorm
+that follows every product only the relative weight of its inputs counts. If all channels are copied
+equally often, both give the same function, up to the BatchNorm's epsilon.
 
-Deviations: in the release every tensor draws copies of its own, save that the 1x1 convolution after
-a depthwise one follows it; here all operations of a node share one map, so that a copied channel
-has the same past in each of them. Only the halves of a strided skip, which write channels of
-different pixels, each keep to themselves.
+Deviations: in the release every tensor samples its own copies, except that a 1x1 convolution uses
+those of the depthwise convolution before it. Here all operations of a node share one map, so that a
+copied channel has the same origin in each of them. Only the halves of a strided skip, which write
+channels of different pixels, are copied within each half.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ Weights = Mapping[str, Tensor]
 
 
 def grow(old: nn.Module, new: nn.Module) -> Callable[[Weights], dict[str, Tensor]]:
-    """Make the function that turns what belongs to one supernet into what belongs to another.
+    """Make a function that maps one supernet's tensors to those of another.
 
-    Draws which channels are copied from torch's global generator, here and not in the function, so
-    that weights, momentum and drafts all get the same copies.
+    The copied channels are sampled from torch's global generator here and not in the function, so
+    that weights, momentum and averages get the same copies.
 
     Args:
         old: A supernet.
-        new: One of the same space and size whose operations are among those of the former, at
-            least as wide.
+        new: A supernet of the same space and size, with some of the operations of `old`, at least
+            as wide.
 
     Returns:
-        A function of tensors by the old parameters' names, which gives them by the new ones'. What
-        lies outside of the mixed nodes it hands through.
+        A function of tensors by the old parameters' names, which returns them by the new names.
+        Tensors outside of the mixed nodes are returned as they are.
 
     Raises:
         ValueError: The new operations are narrower.
@@ -78,10 +78,10 @@ def _nodes(supernet: nn.Module) -> Iterator[tuple[str, MixedNode]]:
 
 
 def _changes(old: MixedNode, new: MixedNode) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
-    """List the new node's parameters, and what makes each of the old node's."""
+    """List the new node's parameters, each with a function of the old node's parameter."""
     channels = _copies(_width(old), _width(new))
     for kind in new.stacks:
-        before: Any = old.stacks[kind]  # nn.ModuleDict is not typed for what it holds
+        before: Any = old.stacks[kind]  # nn.ModuleDict does not type its items
         after: Any = new.stacks[kind]
         rows = [before.edges.index(edge) for edge in after.edges]
         take = partial(_taken, count=len(before.edges), rows=rows, outputs=channels)
@@ -95,16 +95,16 @@ def _changes(old: MixedNode, new: MixedNode) -> Iterator[tuple[str, Callable[[Te
 
 
 def _width(node: MixedNode) -> int:
-    """Return how many channels the node's operations read; depthwise kernels say 1."""
+    """Return how many channels the node's operations read, except depthwise ones."""
     return max(parameter.shape[1] for parameter in node.parameters())
 
 
 def _copies(old: int, new: int) -> Tensor:
-    """Draw which old channel each new one copies, (new,); the first are the old ones."""
+    """Sample which old channel each new one copies, (new,); the first are the old channels."""
     if new < old:
         raise ValueError(
-            f"operations with {new} channels cannot follow ones with {old}: a phase that carries "
-            "on may see more channels (a smaller partial), not fewer"
+            f"operations with {new} channels cannot follow operations with {old}: a phase that "
+            "continues may see more channels (a smaller partial), not fewer"
         )
     return torch.cat([torch.arange(old), torch.randint(old, (new - old,))])
 
@@ -112,7 +112,7 @@ def _copies(old: int, new: int) -> Tensor:
 def _taken(
     parameter: Tensor, count: int, rows: Sequence[int], outputs: Tensor, inputs: Tensor | None
 ) -> Tensor:
-    """Take channels of some of the `count` blocks, one an edge, that a first dimension holds."""
+    """Select channels of some of the `count` blocks of a first dimension, one for each edge."""
     blocks = parameter.unflatten(0, (count, -1))[rows]
     taken = blocks[:, outputs.to(parameter.device)].flatten(0, 1)
     return taken if inputs is None else taken[:, inputs.to(parameter.device)]

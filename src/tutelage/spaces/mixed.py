@@ -1,23 +1,25 @@
-"""A node of a supernet's cell: textbook mixed operations, computed by state and by node.
+"""A node of a supernet's cell: DARTS' mixed operations, computed by state and by node.
 
-A mixed operation is a weighted sum of all candidate operations on one edge. Run as written, it
-does much twice. Here the work is laid out differently, with the same result:
+A mixed operation is a weighted sum of all candidate operations on one edge. A direct implementation
+repeats much work. Here the work is arranged differently, with the same result:
 
 - A state (an input of the cell, or a node's sum) computes its ReLU and its normalised pools once,
-  for all edges that leave it, and only when one of them asks.
-- A node runs one kind of separable convolution for all its edges at once: their inputs lie side
-  by side as channels, so that a depthwise convolution is one call, and a 1x1 one grouped call.
+  for all edges that leave it, and only when an edge needs them.
+- A node runs one kind of separable convolution for all its edges at once. Their inputs are
+  concatenated as channels, so that a depthwise convolution is one call, and a 1x1 convolution one
+  grouped call.
 - The last 1x1 convolution of each, its normalisation, its architecture weight and the sum over
-  edges are folded into one product (`fused.folded_sum`): no operation's output is ever written.
-- A convolution that reads all channels (NAS-Bench-201) is work enough on its own: it runs edge by
-  edge. Large maps have their architecture weight as the scale of their normalisation; small ones
-  are normalised together.
-- `none` is nothing, and neither is an operation that the architecture weights' `chosen` leaves out.
-- With partial channels the operations see a state's first channels; the others pass by, summed
-  apart, and the shuffle that mixes the two comes once, after the sum.
+  edges are folded into one product (`fused.folded_sum`): no operation's output is written to
+  memory.
+- A convolution that reads all channels (NAS-Bench-201) is large enough for separate calls: it runs
+  edge by edge. For large maps the architecture weight is the scale of their normalisation; small
+  maps are normalised together.
+- `none` is not computed, nor are operations that `chosen` of the architecture weights leaves out.
+- With partial channels the operations see a state's first channels. The others bypass them and are
+  summed separately, and one shuffle after the sum mixes the two.
 
 Tensors are channels-last throughout. No BatchNorm has an affine part, and all use the statistics of
-their batch. Which operations an edge has is data: a tuple of names.
+their batch. The operations of an edge are data: a tuple of names.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ from tutelage.spaces.plan import Weights, alone
 
 
 def select(parameter: Tensor, rows: Sequence[int], count: int) -> Tensor:
-    """Take some of the `count` equal blocks that a parameter's first dimension holds, in order."""
+    """Select some of the `count` equal blocks of a parameter's first dimension, in order."""
     if len(rows) == count:
         return parameter
     blocks = parameter.unflatten(0, (count, -1))
@@ -56,22 +58,22 @@ def select(parameter: Tensor, rows: Sequence[int], count: int) -> Tensor:
 
 
 def uniform(fan_in: int, *shape: int) -> nn.Parameter:
-    """Draw weights as torch's convolutions do."""
+    """Initialise weights as torch's convolutions do."""
     bound = 1 / math.sqrt(fan_in)
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
 
 
 def shuffle(x: Tensor, shares: int) -> Tensor:
-    """Deal out the channels of x (B, C, H, W), which lie in equal shares, to each share in turn.
+    """Interleave the channels of x (B, C, H, W), which consist of equal shares.
 
-    Channel i of share k comes to place i * shares + k.
+    Channel i of share k moves to place i * shares + k.
     """
     dealt = x.permute(0, 2, 3, 1).unflatten(3, (shares, -1)).transpose(3, 4).flatten(3)
     return dealt.permute(0, 3, 1, 2)
 
 
 class State:
-    """What the edges leaving one state share, computed when first asked for."""
+    """The maps that the edges leaving one state share, computed when first needed."""
 
     def __init__(self, x: Tensor, stride: int, variant: Variant) -> None:
         """Hold x (B, C, H, W), which every edge reads with the same stride."""
@@ -79,7 +81,7 @@ class State:
         self.whole = x
         self.x, self.rest = x, x[:, :0]
         if seen < x.shape[1]:
-            # not two slices: the derivative of each would be a whole map, in part zeros
+            # not two slices: the derivative of each would be a whole map with zeros
             self.x, self.rest = x.split([seen, x.shape[1] - seen], dim=1)
         self.stride = stride
         self.normalised = variant.normalised_pools
@@ -121,23 +123,23 @@ class State:
         return [self._shared[name] for name in names]
 
     def stacks(self, names: tuple[str, ...]) -> list[Tensor]:
-        """Lay pools and the identity together, in the order of their names."""
+        """Stack pools and the identity, in the order of their names."""
         if names not in self._stacks:
             pools = iter(self.pooled([name for name in names if name in POOLS]))
             self._stacks[names] = stacked([next(pools) if n in POOLS else self.x for n in names])
         return self._stacks[names]
 
     def noise(self) -> Tensor:
-        """Draw a map of standard normal values, of a strided map's size."""
+        """Sample a map of standard normal values, of a strided map's size."""
         return torch.randn_like(self.x[:, :, :: self.stride, :: self.stride])
 
     def zeros(self) -> Tensor:
-        """Return what `none` gives."""
+        """Return the output of `none`."""
         return torch.zeros_like(self.x[:, :, :: self.stride, :: self.stride])
 
 
 def gather(states: Sequence[State]) -> list[tuple[Tensor, int]]:
-    """Lay activated states of equal stride side by side."""
+    """Concatenate the channels of activated states of equal stride."""
     return [
         (side_by_side([state.active for state in group]), stride)
         for stride, group in groupby(states, key=lambda state: state.stride)
@@ -145,7 +147,7 @@ def gather(states: Sequence[State]) -> list[tuple[Tensor, int]]:
 
 
 def halves(active: Tensor) -> tuple[Tensor, Tensor]:
-    """Read the even and the odd pixels of a map (B, C, H, W), each (B, C, H / 2, W / 2)."""
+    """Return the even and the odd pixels of a map (B, C, H, W), each (B, C, H / 2, W / 2)."""
     return subsample(active, 2), subsample(shifted(active), 2)
 
 
@@ -177,7 +179,7 @@ class Reduce(nn.Module):
 
 
 class Stack(nn.Module):
-    """One kind of separable convolution on several edges, side by side as channels."""
+    """One kind of separable convolution on several edges, concatenated as channels."""
 
     def __init__(self, name: str, edges: Sequence[int], channels: int) -> None:
         super().__init__()
@@ -194,7 +196,7 @@ class Stack(nn.Module):
     def forward(
         self, inputs: Sequence[tuple[Tensor, int]], edges: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
-        """Run all but the last 1x1 convolution for some of the edges.
+        """Run everything except the last 1x1 convolution, for some of the edges.
 
         Args:
             inputs: Activated maps (B, n * C, H, W) and their strides, together for all `edges`.
@@ -243,16 +245,16 @@ OperationOutput = tuple[str, int, Tensor]
 def operation_outputs(
     group: str, nodes: Iterable[Any], states: list[State], variant: Variant
 ) -> Generator[OperationOutput, None, list[State]]:
-    """Run a cell's nodes, yielding what all operations of an edge put out.
+    """Run a cell's nodes, and yield the outputs of all operations of every edge.
 
-    Every image continues with one operation of each edge, dealt out evenly and at random (EnNAS,
+    Every image continues with one operation of each edge, assigned evenly and at random (EnNAS,
     section 3.3).
 
     Args:
-        group: The cell's.
-        nodes: The cell's.
-        states: What comes from outside; the nodes' states are appended.
-        variant: How the nodes depart from the space's plain ones.
+        group: The cell's group.
+        nodes: The cell's nodes.
+        states: The cell's inputs; the nodes' states are appended.
+        variant: How the nodes differ from the space's default ones.
 
     Returns:
         All states.
@@ -272,7 +274,7 @@ def operation_outputs(
 
 
 def dealt(maps: Tensor) -> Tensor:
-    """Give every image the map of one operation of (ops, B, C, H, W), evenly and at random."""
+    """Select one operation's map for every image from (ops, B, C, H, W), evenly, at random."""
     images = torch.arange(maps.shape[1], device=maps.device)
     return maps[torch.randperm(maps.shape[1], device=maps.device) % len(maps), images]
 
@@ -302,7 +304,7 @@ class MixedNode(nn.Module):
         )
 
     def forward(self, states: Sequence[State], weights: Weights) -> Tensor:
-        """Sum weights times operations over those that run on every edge."""
+        """Sum weights times operations, over the operations that run on every edge."""
         stacks, dense = self._stacks(states, weights), self._dense(states, weights)
         scales, of_dense = weights.summed.split([len(weights.plan.maps), len(dense)])
         if dense and joins(dense[0]):
@@ -325,7 +327,7 @@ class MixedNode(nn.Module):
         return shuffle(side_by_side([total, passed]), self.variant.partial)
 
     def _stacks(self, states: Sequence[State], weights: Weights) -> list[Tensor]:
-        """Lay together what is a map before its weight, edge by edge."""
+        """Stack the maps that are not convolutions, edge by edge."""
         stacks = []
         for edge, same in groupby(weights.plan.maps, key=lambda run: run[0]):
             state, names = states[edge], tuple(name for _, name in same)
@@ -338,7 +340,7 @@ class MixedNode(nn.Module):
         return stacks
 
     def _dense(self, states: Sequence[State], weights: Weights) -> list[Tensor]:
-        """Convolve with what reads all channels, edge by edge."""
+        """Run the convolutions that read all channels, edge by edge."""
         found: dict[tuple[int, str], Tensor] = {}
         for name in dict.fromkeys(name for _, name in weights.plan.dense):
             edges = [edge for edge, other in weights.plan.dense if other == name]
@@ -347,7 +349,7 @@ class MixedNode(nn.Module):
         return [found[run] for run in weights.plan.dense]
 
     def _map(self, edge: int, state: State, name: str, dropout: float) -> Tensor:
-        """Return a pool, noise or a skip, whose values are in part zeroed where it is identity."""
+        """Return a pool, noise or a skip; dropout zeroes values of an identity skip."""
         if name in POOLS:
             return state.pooled([name])[0]
         if name == "noise":
@@ -357,11 +359,11 @@ class MixedNode(nn.Module):
         return F.dropout(state.x, dropout) if dropout else state.x
 
     def _auxiliary(self, edge: int, state: State) -> Tensor:
-        """Return the skip beside an edge's operations."""
+        """Return the auxiliary skip beside an edge's operations."""
         return state.x if state.stride == 1 else self.auxiliaries[str(edge)](state.halves)
 
     def _separable(self, states: Sequence[State], weights: Weights) -> Tensor:
-        """Sum separable convolutions, those of one kind together."""
+        """Sum separable convolutions, all of one kind together."""
         inputs: dict[tuple[int, ...], list[tuple[Tensor, int]]] = {}
         maps, pointwise = [], []
         for name, edges in weights.plan.separable.items():

@@ -1,4 +1,4 @@
-"""Which operations of a space are left: columns for every edge, chosen by their scores."""
+"""The operations that a narrowed space keeps: columns for every edge, chosen by alphas."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from tutelage.spaces.base import Space
 
 Kept = dict[str, list[list[int]]]
-"""For every group and edge, columns of the operations that are left, counted in the whole space."""
+"""For every group and edge, columns of the kept operations, counted in the whole space."""
 
 
 def everything(space: Space) -> Kept:
@@ -21,7 +21,7 @@ def strongest(kept: Kept, alphas: Mapping[str, Tensor], count: int) -> tuple[Kep
     """Keep the operations of every edge with the largest alphas.
 
     Returns:
-        The columns that are left, counted in the whole space, and counted in the alphas.
+        The kept columns, counted in the whole space, and counted in the alphas.
     """
     columns = {g: alphas[g].topk(count).indices.sort().values.tolist() for g in kept}
     return {

@@ -2,8 +2,8 @@
 
 Dong, Yang: NAS-Bench-201: extending the scope of reproducible neural architecture search. ICLR
 2020, arXiv:2001.00326. A cell has an input and three nodes; every node sums one operation of five
-on each state before it: 5^6 = 15,625 cells. Three stages of N cells, each stage twice as wide as
-the one before and joined to it by a residual block of stride 2.
+on each state before it: 5^6 = 15,625 cells. A network has three stages of N cells. Each stage is
+twice as wide as the previous one, with a residual block of stride 2 between them.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class CellNetwork(nn.Module):
         )
 
     def forward(self, x: Tensor, drop_path: float) -> Tensor:
-        """Map x (B, C, H, W) to the last node, dropping paths but identities."""
+        """Map x (B, C, H, W) to the last node, with drop-path except on identities."""
         states = [x]
         for node, pairs in enumerate(self.nodes, start=1):
             total: Any = 0
@@ -107,7 +107,7 @@ class MixedCell(nn.Module):
         return states[-1].whole
 
     def outputs(self, x: Tensor) -> Generator[OperationOutput, None, Tensor]:
-        """Yield what all operations of every edge put out, and return the last node."""
+        """Yield the outputs of all operations of every edge, and return the last node."""
         states = yield from operation_outputs(
             GROUP, self.nodes, [State(x, 1, self.variant)], self.variant
         )
@@ -115,13 +115,13 @@ class MixedCell(nn.Module):
 
 
 class Skeleton(nn.Module):
-    """What surrounds the cells: stem, stages of cells joined by halving blocks, classifier."""
+    """A network around its cells: stem, stages with halving blocks between, classifier."""
 
     def __init__(self, cell: Callable[[int], nn.Module], size: Size, *, track: bool) -> None:
         """Build it, with cells made from their channels; `track` is for stand-alone networks.
 
         Raises:
-            ValueError: The form is not cifar.
+            ValueError: The stem is not cifar.
         """
         super().__init__()
         if size.stem != "cifar":
@@ -138,13 +138,13 @@ class Skeleton(nn.Module):
         self.classifier = nn.Linear(widths[-1], size.classes)
 
     def steps(self) -> Iterator[tuple[nn.Module, Any]]:
-        """Yield every cell and what comes before it: at a new stage, the block that halves."""
+        """Yield every cell and the block before it: at a new stage, the halving block."""
         for index, cell in enumerate(self.cells):
             stage, place = divmod(index, self.per_stage)
             yield self.halves[stage - 1] if stage and not place else nn.Identity(), cell
 
     def features(self, x: Tensor, through: Any) -> Tensor:
-        """Map images (B, C, H, W) to what the classifier reads (B, D), cells given `through`."""
+        """Map images (B, C, H, W) to the classifier's input (B, D); `through` goes to cells."""
         x = self.stem(x)
         for halve, cell in self.steps():
             x = cell(halve(x), through())
@@ -171,11 +171,11 @@ class Network(nn.Module):
 
     @property
     def classifier(self) -> nn.Linear:
-        """What maps features to logits."""
+        """The linear map from features to logits."""
         return self.skeleton.classifier
 
     def features(self, x: Tensor) -> Tensor:
-        """Map images (B, C, H, W) to what the classifier reads (B, D)."""
+        """Map images (B, C, H, W) to the classifier's input (B, D)."""
         drop_path = self.drop_path if self.training else 0.0
         return self.skeleton.features(x, lambda: drop_path)
 
@@ -209,7 +209,7 @@ class Supernet(nn.Module):
         return self.skeleton.classifier(features), features
 
     def outputs(self, x: Tensor) -> Iterator[OperationOutput]:
-        """Yield what all operations of every edge put out for images (B, C, H, W), cell by cell."""
+        """Yield the outputs of all operations of every edge for images (B, C, H, W)."""
         x = self.skeleton.stem(channels_last(x))
         for halve, cell in self.skeleton.steps():
             x = yield from cell.outputs(halve(x))
@@ -223,9 +223,9 @@ class NasBench201:
     operations: Mapping[str, Edges]
     """The operations of the six edges: by node, then by predecessor."""
     variant: Variant = PLAIN_201
-    """What a search has asked of the supernet."""
+    """How supernets differ from the default, as the search needs it."""
     sizes: ClassVar[Sizes] = Sizes(16, 5, 16, 5, auxiliary=0.0, fewest=1)
-    """Cells are counted for each of the three stages."""
+    """Default sizes; cells are counted for each of the three stages."""
     nodes: ClassVar[tuple[int, ...]] = tuple(range(1, 1 + NODES))
     stages: ClassVar[int] = 0
 
@@ -256,7 +256,7 @@ class NasBench201:
         return Supernet(self.operations[GROUP], size, self.variant)
 
     def genotype(self, arch: ArchWeights) -> Genotype:
-        """Derive the strongest operation of every edge, `none` among them."""
+        """Derive the strongest operation of every edge, `none` included."""
         columns = arch.products()[GROUP].argmax(-1).tolist()
         names = iter(
             edge[column] for edge, column in zip(self.operations[GROUP], columns, strict=True)
@@ -267,7 +267,7 @@ class NasBench201:
         return Genotype(self.name, {GROUP: Cell(nodes, concat=(NODES,), inputs=1)})
 
     def inherited(self, weights: Mapping[str, Tensor], genotype: Genotype) -> None:
-        """Say that the supernet computes operations together."""
+        """Return None: the supernet computes operations together."""
 
     def network(
         self, genotype: Genotype, size: Size, *, auxiliary: bool = False, drop_path: float = 0.0
@@ -275,7 +275,7 @@ class NasBench201:
         """Build the stand-alone network of a genotype.
 
         Raises:
-            ValueError: The genotype is of another space, or an auxiliary head is asked for.
+            ValueError: The genotype is of another space, or an auxiliary head is requested.
         """
         check_space(genotype, self.name)
         if auxiliary:

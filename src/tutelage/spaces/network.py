@@ -1,8 +1,8 @@
-"""The stand-alone network of a genotype of cells, in DARTS' CIFAR and ImageNet forms.
+"""The stand-alone network of a genotype of cells, with DARTS' CIFAR or ImageNet stem.
 
-Ordinary modules: BatchNorm has an affine part and running statistics. In training mode the network
-gives (logits, auxiliary logits or None), in evaluation mode logits alone, which is what an export
-wants. `network.drop_path` and `network.dropout` are plain numbers that a trainer may set.
+It has ordinary modules: BatchNorm has an affine part and running statistics. In training mode the
+network returns (logits, auxiliary logits or None), in evaluation mode only logits, as an export
+needs. `network.drop_path` and `network.dropout` are plain numbers that a trainer may set.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from tutelage.spaces.ops import (
 )
 
 WINDOWS: dict[Stem, tuple[int, int, int]] = {"cifar": (8, 5, 3), "imagenet": (7, 5, 2)}
-"""Side of the map that DARTS' auxiliary head expects; size and stride of its pool's window."""
+"""Side of the input map of DARTS' auxiliary head; size and stride of its pooling window."""
 
 
 def drop(x: Tensor, probability: float) -> Tensor:
-    """Zero whole samples of x (B, C, H, W) at random and scale up the others (drop-path)."""
+    """Zero whole images of x (B, C, H, W) at random and scale up the others (drop-path)."""
     keep = 1 - probability
     mask = x.new_empty(len(x), 1, 1, 1).bernoulli_(keep)
     return x / keep * mask
@@ -50,7 +50,7 @@ class NodeNetwork(nn.Module):
         )
 
     def forward(self, states: Sequence[Tensor], drop_path: float) -> Tensor:
-        """Sum the operations on the states that they read, dropping paths but identities."""
+        """Sum the operations on the states that they read; drop-path except on identities."""
         paths = []
         for module, source, identity in zip(
             self.operations, self.sources, self.identity, strict=True
@@ -74,7 +74,7 @@ class CellNetwork(nn.Module):
         self.concat = cell.concat
 
     def forward(self, before: Tensor, last: Tensor, drop_path: float) -> Tensor:
-        """Map two inputs to the concatenated nodes, dropping paths with this probability."""
+        """Map two inputs to the concatenated nodes, with this probability of drop-path."""
         states = [self.before(before), self.last(last)]
         for node in self.nodes:
             states.append(node(states, drop_path))
@@ -85,7 +85,7 @@ class AuxiliaryHead(nn.Module):
     """A second classifier, on the output of the cell at two thirds of the depth."""
 
     def __init__(self, channels: int, size: Size) -> None:
-        """Build the head for maps of so many channels."""
+        """Build the head for maps of `channels` channels."""
         super().__init__()
         self.side, self.window, self.stride = WINDOWS[size.stem]
         self.first = nn.Sequential(nn.Conv2d(channels, 128, 1, bias=False), nn.BatchNorm2d(128))
@@ -112,7 +112,7 @@ class Network(nn.Module):
     def __init__(
         self, genotype: Genotype, size: Size, *, auxiliary: bool = False, drop_path: float = 0.0
     ) -> None:
-        """Build the network, with an auxiliary head if asked for."""
+        """Build the network, with an auxiliary head if `auxiliary`."""
         super().__init__()
         self.drop_path = drop_path
         self.dropout = 0.0
@@ -137,7 +137,7 @@ class Network(nn.Module):
         return logits, None if self.auxiliary is None else self.auxiliary(states[self.tap])
 
     def features(self, x: Tensor) -> Tensor:
-        """Map images (B, C, H, W) to what the classifier reads (B, D)."""
+        """Map images (B, C, H, W) to the classifier's input (B, D)."""
         return self._run(x)[0]
 
     def maps(self, x: Tensor) -> list[Tensor]:
@@ -146,7 +146,7 @@ class Network(nn.Module):
         return [states[end] for end in self.ends]
 
     def _run(self, x: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
-        """Return the pooled features, and what some cells put out."""
+        """Return the pooled features, and the outputs of some cells."""
         before = last = self.stem[0](x)
         for part in self.stem[1:]:
             last = part(before)

@@ -1,4 +1,4 @@
-"""The texts in which other repositories print architectures.
+"""The notations in which other repositories print architectures.
 
 They are DARTS' tuple, NAS-Bench-201's string and NAS-Bench-Macro's digits. Both directions work on
 plain operation names, with the states that they read; `tutelage.spaces.genotype` checks them.
@@ -21,10 +21,10 @@ MACRO_LAYERS = 8
 
 
 def read_darts(text: str) -> dict[str, dict[str, Any]]:
-    """Read DARTS' tuple text as nodes and concat of every group; runs none of it.
+    """Read DARTS' tuple text as nodes and concat of every group, without executing it.
 
     Raises:
-        ValueError: the text is something else, or an operation of a node is missing.
+        ValueError: the text has another notation, or an operation of a node is missing.
     """
     fields = _darts_fields(text)
     return {
@@ -53,7 +53,7 @@ def read_nasbench201(text: str) -> list[list[tuple[str, int]]]:
     """Read NAS-Bench-201's string as the (operation, state) pairs of every node.
 
     Raises:
-        ValueError: the text is something else.
+        ValueError: the text has another notation.
 
     >>> read_nasbench201("|none~0|+|skip_connect~0|nor_conv_3x3~1|")
     [[('none', 0)], [('skip_connect', 0), ('nor_conv_3x3', 1)]]
@@ -85,7 +85,7 @@ def read_macro(text: str) -> list[str]:
     """Read NAS-Bench-Macro's digits as the operation of every layer.
 
     Raises:
-        ValueError: the text is something else.
+        ValueError: the text has another notation.
 
     >>> read_macro("02012100")[:3]
     ['identity', 'mbconv6_5x5', 'identity']

@@ -2,8 +2,8 @@
 
 A convolution of the space is a depthwise k x k and a 1x1 convolution between a ReLU and a
 BatchNorm, once (`dil_conv`, dilation 2) or twice (`sep_conv`, the stride in the first). The
-supernet computes the same operations stacked over the edges of a node (`mixed.py`); the modules
-here are what stand-alone networks are made of.
+supernet computes the same operations stacked over the edges of a node (`mixed.py`). Stand-alone
+networks consist of the modules here.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def max_pool(x: Tensor, stride: int) -> Tensor:
 
 
 def average_pool(x: Tensor, stride: int) -> Tensor:
-    """Mean over the pixels of 3 x 3 windows of x (B, C, H, W) that lie inside the image."""
+    """Mean over the pixels of 3 x 3 windows of x (B, C, H, W) that are inside the image."""
     return F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
 
 
@@ -53,9 +53,9 @@ POOLS = {"max_pool_3x3": max_pool, "avg_pool_3x3": average_pool}
 
 
 def shifted(x: Tensor) -> Tensor:
-    """Move x (B, C, H, W) by one pixel up and left, so that odd pixels land on even places."""
+    """Shift x (B, C, H, W) by one pixel up and left, so that odd pixels move to even places."""
     height, width = x.shape[-2:]
-    # an odd image gets one row or column of zeros: both halves of the reduction then have one size
+    # an odd image gets one row or column of zeros, so both halves of the reduction have one size
     return F.pad(x, (-1, width % 2, -1, height % 2))
 
 
@@ -79,7 +79,7 @@ def operation(name: str, channels: int, stride: int) -> nn.Module:
 
 
 def layout(size: Size, widths: Mapping[str, int]) -> list[Place]:
-    """Say where every cell stands: reductions at one and at two thirds of the depth.
+    """List the places of all cells: reductions are at one and at two thirds of the depth.
 
     `widths` holds how many nodes are concatenated to the output of a cell of each group.
     """
@@ -98,10 +98,10 @@ def layout(size: Size, widths: Mapping[str, int]) -> list[Place]:
 
 
 def stem(size: Size, *, track: bool = True) -> nn.ModuleList:
-    """Build what comes before the cells; its parts run one after the other.
+    """Build the part before the cells; its modules run one after the other.
 
-    The first cell reads the outputs of the first and of the last part: of one part, twice the same.
-    `track` keeps running statistics in its BatchNorms.
+    The first cell reads the outputs of the first and of the last module, which may be the same.
+    With `track` its BatchNorms keep running statistics.
     """
     channels, image = size.channels, size.image_channels
 
@@ -122,7 +122,7 @@ class Place:
     """A cell's place in a network."""
 
     group: str
-    """Whose choices the cell follows: normal or reduce."""
+    """The group of the cell: normal or reduce."""
     inputs: tuple[int, int]
     """Channels of the cell before the previous one, and of the previous one."""
     channels: int
@@ -205,7 +205,7 @@ class Zero(nn.Module):
 
 
 class Noise(nn.Module):
-    """The operation `noise`: standard normal values, whatever comes in (RobustDARTS' S4)."""
+    """The operation `noise`: standard normal values, for any input (RobustDARTS' S4)."""
 
     def __init__(self, stride: int) -> None:
         super().__init__()

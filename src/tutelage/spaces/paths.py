@@ -1,10 +1,11 @@
-"""Architectures as encodings: what is sampled, crossed and mutated.
+"""Architectures as encodings, which are sampled, crossed and mutated.
 
-An architecture is a tuple of whole numbers, one for each choice, which are independent of one
+An encoding is a tuple of whole numbers, one for each choice. Choices are independent of one
 another: every tuple within the bounds is an architecture, and uniform encodings are uniform
-architectures. Where a node keeps all edges that enter it, there is a number for each edge, its
-operation. Where it keeps some (cells of DARTS' shape keep two), the first of the node's numbers
-says which edges, and one for each kept edge its operation. Cells with such nodes never keep `none`.
+architectures. If a node keeps all edges that enter it, there is one number for each edge, its
+operation. If it keeps some edges (two in cells of DARTS' shape), the node's first number is the set
+of kept edges, and one number for each kept edge is its operation. Cells with such nodes never keep
+`none`.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ class Node(NamedTuple):
 
     group: str
     edges: range
-    """Those that enter it."""
+    """The edges that enter it."""
     subsets: tuple[tuple[int, ...], ...]
     """Sets of edges that it may keep."""
     operations: tuple[tuple[str, ...], ...]
-    """Of every entering edge, what it may keep."""
+    """For every entering edge, the operations that it may keep."""
 
     @property
     def bounds(self) -> Encoding:
-        """How many values each of the node's numbers has."""
+        """The number of values of each of the node's numbers."""
         fewest = min(len(names) for names in self.operations)
         operations = (fewest,) * len(self.subsets[0])
         return operations if len(self.subsets) == 1 else (len(self.subsets), *operations)
@@ -47,12 +48,12 @@ _KNOWN: dict[Hashable, list[Node]] = {}
 
 
 def __getattr__(name: str) -> Any:
-    """Give the names that 0.1 had."""
+    """Return an object by its name of 0.1."""
     return old_name(__name__, name, {"Genes": "Encoding", "genes": "encode", "drawn": "sample"})
 
 
 def choices(space: Space) -> list[Node]:
-    """List the nodes of a space with what each may choose."""
+    """List the nodes of a space with their choices."""
     key = (space.name, space.nodes, *space.operations.items())
     if key not in _KNOWN:
         _KNOWN[key] = _choices(space)
@@ -78,7 +79,7 @@ def _choices(space: Space) -> list[Node]:
 
 
 def bounds(space: Space) -> Encoding:
-    """How many values each number of an encoding has.
+    """Return the number of values of each number of an encoding.
 
     >>> from tutelage.spaces.nb201 import NASBENCH201
     >>> bounds(NASBENCH201)
@@ -93,7 +94,7 @@ def sample(space: Space) -> Encoding:
 
 
 def kept(space: Space, encoding: Sequence[int]) -> Iterator[tuple[str, int, str]]:
-    """Yield group, edge and operation of everything that an architecture keeps."""
+    """Yield group, edge and operation of all kept operations of an architecture."""
     rest = iter(encoding)
     for node in choices(space):
         subset = node.subsets[next(rest) if len(node.subsets) > 1 else 0]
@@ -111,7 +112,7 @@ def genotype(space: Space, encoding: Sequence[int]) -> Genotype:
 
 def architecture(space: Space, path: ArchWeights) -> Genotype:
     """Return the architecture of a path: the inverse of `path`, without the encoding."""
-    # on the CPU, where reading values makes nothing wait
+    # on the CPU, where reading values does not wait for a device
     return space.genotype(ArchWeights({group: x.cpu() for group, x in path.operations.items()}))
 
 
@@ -133,8 +134,8 @@ def encode(space: Space, genotype: Genotype) -> Encoding:
 def path(
     space: Space, encoding: Sequence[int], device: torch.device, dtype: torch.dtype
 ) -> ArchWeights:
-    """Return the architecture weights that run an architecture's operations, and only those."""
-    # made on the CPU, since its values say what runs: reading them would make a device wait
+    """Return the architecture weights that run exactly an architecture's operations."""
+    # made on the CPU: its values select what runs, and reading them would wait for a device
     arch = one_hot(space, genotype(space, encoding), torch.zeros((), dtype=dtype))
 
     def placed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Which operations run at the nodes of a cell, and with which weights."""
+"""The operations that run at the nodes of a cell, and their weights."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tutelage.spaces.ops import CONVOLUTIONS, DENSE, POOLS
 
 
 class Plan(NamedTuple):
-    """Which operations run on the edges that enter a node, and where their weights stand."""
+    """The operations that run on the edges that enter a node, and the places of their weights."""
 
     maps: tuple[tuple[int, str], ...]
-    """Edge and name of what is a map before its weight: pools, skips, noise."""
+    """Edge and name of operations other than convolutions: pools, skips, noise."""
     dense: tuple[tuple[int, str], ...]
     """Edge and name of the convolutions that read all channels."""
     separable: Mapping[str, tuple[int, ...]]
     """The edges of every kind of separable convolution."""
     places: tuple[int, ...]
-    """Where the weights of all these stand in (edges, ops), flattened, in this order."""
+    """Places of the weights of all these in (edges, ops), flattened, in this order."""
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -57,15 +57,15 @@ def plan(edges: Edges, chosen: tuple[tuple[int, ...], ...]) -> Plan:
 @lru_cache(maxsize=4096)
 def _index(places: tuple[int, ...], device: torch.device) -> Tensor:
     """Return places as a tensor, made once."""
-    with torch.inference_mode(False):  # it outlives the mode
+    with torch.inference_mode(False):  # it is used outside the mode too
         return torch.tensor(places, dtype=torch.int64, device=device)
 
 
 class Weights(NamedTuple):
-    """What architecture weights say of the edges that enter a node."""
+    """The architecture weights of the edges that enter a node."""
 
     plan: Plan
-    """What runs."""
+    """The operations that run."""
     summed: Tensor
     """Weights (terms,) of maps and of convolutions that read all channels, in the plan's order."""
     folded: Tensor
@@ -73,17 +73,17 @@ class Weights(NamedTuple):
     edges: Tensor | None
     """Weight (edges,) of each whole edge; None: 1."""
     auxiliary: float = 0.0
-    """Weight of the skip beside the operations."""
+    """Weight of the auxiliary skip beside the operations."""
     skip_dropout: float = 0.0
     """Share of an identity skip's values that are zeroed."""
 
 
 def weights_of(arch: ArchWeights, group: str, edges: Edges, nodes: Sequence[int]) -> list[Weights]:
-    """Return what architecture weights say of the nodes of a cell, reading them once.
+    """Return the architecture weights of the nodes of a cell, reading them once.
 
     Args:
         arch: The architecture weights.
-        group: The cell's.
+        group: The cell's group.
         edges: The operations of every edge of the group.
         nodes: How many edges enter each node.
     """
@@ -109,7 +109,7 @@ def weights_of(arch: ArchWeights, group: str, edges: Edges, nodes: Sequence[int]
 
 
 def alone(edges: Edges, edge: int, column: int, like: Tensor) -> Weights:
-    """Return the weights of a node in which one operation runs alone."""
+    """Return the weights of a node in which a single operation runs."""
     own = plan(edges, tuple((column,) if row == edge else () for row in range(len(edges))))
     summed, folded = (like.new_ones(count) for count in own.counts)
     return Weights(own, summed, folded, None)

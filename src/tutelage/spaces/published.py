@@ -1,4 +1,4 @@
-"""Published architectures by name, and the genotype that a user names in any of its forms."""
+"""Published architectures by name, and genotypes that a user gives in any notation."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ PUBLISHED: Mapping[str, Genotype] = {
 
 
 def resolve(text_or_path: str | Path) -> Genotype:
-    """Find the genotype that a user names.
+    """Return the genotype that a user names.
 
     Args:
         text_or_path: a file, a run's directory, the name of a published one, or the genotype
             itself as JSON, DARTS' tuple text, NAS-Bench-201's string or NAS-Bench-Macro's digits.
 
     Raises:
-        ValueError: it is none of these, or what it names is damaged.
+        ValueError: it is none of these, or the file is damaged.
     """
     text = str(text_or_path).strip()
     if "Genotype(" in text or text.startswith(("{", "|")):

@@ -1,4 +1,4 @@
-"""The spaces that have a name, ready to be used."""
+"""The spaces that have a name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the layers of a chain fall into stages, by the layout that its genotype carries.
+"""The stages of a chain, by the layout in its genotype.
 
 Nothing in this file imports torch.
 """
@@ -10,32 +10,32 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 PLACES = ("widths", "depths", "strides")
-"""Settings of a layout that have a whole number for every stage."""
+"""Settings of a layout with a whole number for every stage."""
 
 
 class Stage(NamedTuple):
-    """Layers that give maps of one size."""
+    """Layers whose outputs have one size."""
 
     blocks: tuple[str, ...]
     """Their names, first layer first."""
     channels: int | None = None
-    """Channels that each of them gives; None: the layout does not say."""
+    """Channels of their outputs; None: the layout does not give them."""
     stride: int = 1
-    """Stride of the first of them."""
+    """Stride of the first layer."""
 
     @property
     def note(self) -> str:
-        """Say how large its maps are, as far as is known."""
+        """Describe the channels and the stride, as far as they are known."""
         parts = [f"{self.channels} channels"] if self.channels else []
         return ", ".join([*parts, f"stride {self.stride}"] if self.stride > 1 else parts)
 
 
 def stages_of(names: Sequence[str], layout: Mapping[str, Any]) -> list[Stage]:
-    """Divide the layers of a chain, by their blocks' names; without a layout they are one stage.
+    """Divide the layers of a chain, given their blocks' names; without a layout, one stage.
 
     Raises:
-        ValueError: The layout's widths, depths and strides are not as many whole numbers, or are
-            of another number of layers.
+        ValueError: The layout's widths, depths and strides are not equally many whole numbers, or
+            the depths do not add up to the layers.
 
     >>> stages_of("abc", {"widths": [8, 16], "depths": [1, 2], "strides": [1, 2]})[1]
     Stage(blocks=('b', 'c'), channels=16, stride=2)
@@ -58,7 +58,7 @@ def stages_of(names: Sequence[str], layout: Mapping[str, Any]) -> list[Stage]:
 
 
 def as_text(stages: Sequence[Stage]) -> str:
-    """Write a chain for a terminal, one line a stage, and - for an identity.
+    """Write a chain for a terminal, one line for each stage, and - for an identity.
 
     >>> print(as_text(stages_of(["mbconv6_5x5", "identity", "identity"],
     ...                         {"widths": [8, 16], "depths": [2, 1], "strides": [1, 2]})))

@@ -50,14 +50,14 @@ class MixedCell(nn.Module):
         return side_by_side([state.whole for state in states[2:]])
 
     def _inputs(self, before: Tensor, last: Tensor) -> list[State]:
-        """Bring the two activated inputs to the cell's channels and size."""
+        """Map the two activated inputs to the cell's channels and size."""
         first = self.before(halves(before) if self.reduced else before)
         return [State(x, self.stride, self.variant) for x in (first, self.last(last))]
 
     def outputs(
         self, before: Tensor, last: Tensor, group: str
     ) -> Generator[OperationOutput, None, Tensor]:
-        """Yield what all operations of every edge put out, and return the cell's output."""
+        """Yield the outputs of all operations of every edge, and return the cell's output."""
         states = self._inputs(before, last)
         states = yield from operation_outputs(group, self.nodes, states, self.variant)
         return side_by_side([state.whole for state in states[2:]])
@@ -70,7 +70,7 @@ class Supernet(nn.Module):
         """Build the network for the operation names of every edge of every group.
 
         Raises:
-            ValueError: The channels cannot be shared out as the variant asks.
+            ValueError: The channels do not divide into the variant's shares.
         """
         super().__init__()
         check_shares(size, variant)
@@ -100,7 +100,7 @@ class Supernet(nn.Module):
         return self.classifier(features), features
 
     def outputs(self, x: Tensor) -> Iterator[OperationOutput]:
-        """Yield what all operations of every edge put out for images (B, C, H, W), cell by cell."""
+        """Yield the outputs of all operations of every edge for images (B, C, H, W)."""
         before = last = self.stem[0](channels_last(x)).relu()
         for part in self.stem[1:]:
             last = part(before).relu()

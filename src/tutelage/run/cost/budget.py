@@ -1,4 +1,4 @@
-"""A budget of the final network: a penalty during the search, a limit where it is derived."""
+"""A budget of the final network: a penalty during the search, and a limit in the derivation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LeftOut(NamedTuple):
     """Operations that are not to be derived."""
 
     loss: float
-    """Architecture weight that is lost for the cost that is saved, in shares of the limits."""
+    """Architecture weight lost, divided by the cost saved in shares of the limits."""
     group: str
     places: list[tuple[int, int]]
     """Edges and columns."""
@@ -44,7 +44,7 @@ class LeftOut(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Budget:
-    """Limits to what the final network of a search may cost."""
+    """Limits on the cost of the final network of a search."""
 
     search: Relaxing
     costs: Costs
@@ -56,10 +56,10 @@ class Budget:
     def penalties(
         self, spaces: Sequence[Space], learners: int, device: torch.device
     ) -> list[Callable[[Tree], Tensor]]:
-        """Make every learner's penalty as a function of its alphas; none where it weighs nothing.
+        """Make every learner's penalty as a function of its alphas; none if its weight is 0.
 
         Args:
-            spaces: That of the first learner, the second, ...; the last one serves the others.
+            spaces: Those of the first learner, the second, ...; the last one serves the others.
             learners: How many there are.
             device: Where their alphas are.
         """
@@ -70,7 +70,7 @@ class Budget:
     def penalty(self, table: CostTable, alphas: Tree) -> Tensor:
         """Return weight * sum relu(E[cost] / limit - 1), (), differentiable in the alphas.
 
-        The expectation is the cost of the search's expected architecture weights, since costs are
+        The expectation is the cost of the expected architecture weights, since costs are
         linear in architecture weights.
         """
         arch = self.search.expected(alphas)
@@ -86,7 +86,7 @@ class Budget:
         return rows.Costs(expected=rows.Cost(*expected.tolist()), derived=rows.Cost(*derived))
 
     def within(self, cost: Cost) -> bool:
-        """Tell whether a network may cost so much."""
+        """Tell whether a cost is within the limits."""
         return all(paid <= limit for paid, limit in zip(cost, self.limits, strict=True))
 
     def relative_costs(self, space: Space, limits: Sequence[float]) -> dict[str, list[list[float]]]:
@@ -100,7 +100,7 @@ class Budget:
         }
 
     def cheapest(self, space: Space, limits: Sequence[float] | None = None) -> Genotype:
-        """Return the architecture with the lowest cost in shares of the limits, or of others."""
+        """Return the architecture with the lowest cost, in shares of these or other limits."""
         relative_costs = self.relative_costs(space, limits or self.limits)
         return space.genotype(
             ArchWeights(
@@ -112,7 +112,7 @@ class Budget:
         """Refuse limits below what the space's cheapest architecture costs.
 
         Raises:
-            ValueError: They are, one alone or both together.
+            ValueError: One limit, or both together, cannot be met.
         """
         for place, name in enumerate(("params", "flops")):
             alone = [limit if each == place else inf for each, limit in enumerate(self.limits)]
@@ -134,10 +134,10 @@ class Budget:
         """Derive an architecture within the limits that loses little weight.
 
         While it costs too much, one operation is left out, and the architecture derived again:
-        that whose replacement loses the least weight for the cost it saves. With it go all of its
-        node that cost as much, but on the edges that the node keeps besides. Once the limits hold,
-        what need not have gone comes back. Where a search has rules that never get below the
-        limits (P-DARTS' on skips), the cheapest architecture is returned.
+        the one whose replacement loses the least weight for the cost it saves. All others of its
+        node that cost as much are left out too, except on the other edges that the node keeps.
+        Once the limits hold, what need not be left out is restored. Where a search has rules that
+        never get below the limits (P-DARTS' on skips), the cheapest architecture is returned.
         """
         weights = {g: w.tolist() for g, w in self.search.expected(alphas).products().items()}
         gone: list[LeftOut] = []
@@ -175,7 +175,7 @@ class Budget:
         relative_costs: Mapping[str, list[list[float]]],
         gone: Sequence[LeftOut],
     ) -> Iterator[LeftOut]:
-        """Yield what may be left out next."""
+        """Yield the operations that may be left out next."""
         out = {(each.group, *place) for each in gone for place in each.places}
         for group, entering, named in nodes(genotype):
             weight, relative = weights[group], relative_costs[group]
@@ -199,10 +199,10 @@ class Budget:
                     yield LeftOut(loss, group, list(dict.fromkeys([*leave, (edge, column)])))
 
     def spared(self, space: Space, alphas: Tree, count: int) -> Tree:
-        """Return alphas by whose order every edge can keep so many operations and no more.
+        """Return alphas whose order lets every edge keep `count` operations and no more.
 
-        They are the alphas as they are, where what they leave has an architecture within the
-        limits; else every edge's cheapest operation comes first.
+        They are the given alphas where the kept operations have an architecture within the limits;
+        otherwise every edge's cheapest operation comes first.
         """
         columns = strongest(everything(space), alphas, count)[1]
         if self.within(self.costs.of(self.cheapest(space.narrowed(columns)))):
@@ -220,10 +220,10 @@ class Budget:
 def budget_of(
     settings: Run, search: Search, space: Space, classes: int, shape: tuple[int, int, int]
 ) -> Budget | None:
-    """Make the budget that the settings ask for; None: there is no limit.
+    """Make the budget of the settings; None: there is no limit.
 
     Args:
-        settings: Those of the search.
+        settings: The settings of the search.
         search: How choices are relaxed.
         space: What can be built, fitted to the search.
         classes: Classes of the data.

@@ -27,11 +27,11 @@ class Description:
     side: int
     """Side of the images that FLOPs are counted at, in pixels."""
     params: int
-    """Trained numbers, without the auxiliary head."""
+    """Parameters, without the auxiliary head."""
     params_with_auxiliary: int
-    """Trained numbers, with the auxiliary head."""
+    """Parameters, with the auxiliary head."""
     flops: int
-    """Of convolutions and the classifier for one image, without the auxiliary head."""
+    """FLOPs of convolutions and the classifier for one image, without the auxiliary head."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `describe --json` prints."""
@@ -65,11 +65,11 @@ class Description:
 
 
 def describe(genotype: Genotype, size: Size, side: int | None = None) -> Description:
-    """Count a network's parameters and FLOPs, allocating none of it.
+    """Count a network's parameters and FLOPs, without allocating it.
 
     Args:
         genotype: the architecture.
-        size: its channels, cells, classes and form.
+        size: its channels, cells, classes and stem.
         side: side of the images in pixels; None: 32 for the cifar stem, 224 for imagenet.
 
     Raises:
@@ -93,7 +93,7 @@ def describe(genotype: Genotype, size: Size, side: int | None = None) -> Descrip
 
 
 def params(network: nn.Module) -> int:
-    """Count the trained numbers of a network."""
+    """Count the parameters of a network."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 

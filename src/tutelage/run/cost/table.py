@@ -1,17 +1,17 @@
-"""What the final network costs, choice by choice.
+"""The cost of the final network, choice by choice.
 
-The final network is the one that `tutelage retrain` trains, without an auxiliary head. Its weights
-and its FLOPs are sums: a fixed one (stem, the cells' preprocessing, classifier), and one for each
-operation on each edge that it keeps.
+The final network is the one that `tutelage retrain` trains, without an auxiliary head. Its
+parameters and its FLOPs are sums: a fixed term (stem, the cells' preprocessing, classifier), and
+one term for each operation on each edge that it keeps.
 
 A relaxed architecture has an expected cost. With m the architecture weights, c the costs, and n
 edges that enter a node of which k are kept (k = 2 in cells of DARTS' shape, k = n in nasbench201),
 
     E[cost] = fixed + sum_e k / n_e sum_o p_eo c_eo,   p_eo = m_eo / sum_o' m_eo',
 
-where o' runs over what can be kept: cells of DARTS' shape never keep `none`. Where architecture
-weights weighs edges too (PC-DARTS' w, which sum to 1 over a node), k w_e stands for k / n_e unless
-k = n.
+where o' runs over what can be kept: cells of DARTS' shape never keep `none`. Where the architecture
+weights include weights of edges (PC-DARTS' w, which sum to 1 over a node), k w_e replaces k / n_e
+unless k = n.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from tutelage.spaces.genotype import Genotype
 
 
 class Cost(NamedTuple):
-    """What a network, or an operation in one, costs."""
+    """The cost of a network, or of an operation in one."""
 
     params: int
-    """Trained numbers."""
+    """Parameters."""
     flops: int
-    """Of convolutions and the classifier for one image."""
+    """FLOPs of convolutions and the classifier for one image."""
 
 
 def added(costs: Iterable[Cost]) -> Cost:
@@ -66,7 +66,7 @@ def cost_of(
     arguments: tuple[Hashable, ...],
     shape: tuple[int, int, int],
 ) -> Cost:
-    """Count an operation at one place."""
+    """Count the cost of an operation at one place."""
     with torch.device("meta"):
         module = make(name, *arguments).eval()
     return Cost(params(module), flops(module, shape))
@@ -77,7 +77,7 @@ class CostTable:
     """Costs as tensors, for the operations of a space's architecture weights."""
 
     fixed: Tensor
-    """What every network has, (2,): parameters, FLOPs."""
+    """Cost that every network has, (2,): parameters, FLOPs."""
     operations: Mapping[str, Tensor]
     """For every group, the costs (edges, ops, 2)."""
     can_stay: Mapping[str, Tensor]
@@ -86,7 +86,7 @@ class CostTable:
     """How many edges enter each node, and how many of them it keeps."""
 
     def expected(self, arch: ArchWeights) -> Tensor:
-        """Return the expected cost (2,) of architecture weights, differentiably."""
+        """Return the expected cost (2,) of architecture weights; it is differentiable."""
         total = self.fixed
         for group, costs in self.operations.items():
             stay = self.can_stay[group] * arch.operations[group]
@@ -110,10 +110,10 @@ class CostTable:
 
 @dataclass(frozen=True)
 class Costs:
-    """What each choice of a space adds to the final network."""
+    """The cost that each choice of a space adds to the final network."""
 
     fixed: Cost
-    """What every network has."""
+    """Cost that every network has."""
     operations: Mapping[str, Sequence[Mapping[str, Cost]]]
     """For every group and edge, operations and their costs."""
     nodes: Sequence[tuple[int, int]]
@@ -122,13 +122,13 @@ class Costs:
     """Whether `none` can be derived."""
 
     def of(self, genotype: Genotype) -> Cost:
-        """Add up what an architecture costs."""
+        """Add up the cost of an architecture."""
         return self.total(
             (group, e, name) for group, _, kept in nodes(genotype) for e, name in kept
         )
 
     def total(self, kept: Iterable[tuple[str, int, str]]) -> Cost:
-        """Add up what group, edge and operation of all that is kept cost."""
+        """Add up the costs of all kept operations, given as (group, edge, operation)."""
         parts = (self.operations[group][edge][name] for group, edge, name in kept)
         return added([self.fixed, *parts])
 
@@ -137,7 +137,7 @@ class Costs:
         return name != "none" or self.keeps_none
 
     def table(self, space: Space, device: torch.device | None = None) -> CostTable:
-        """Lay the costs out as a space, which may be narrowed, has its operations."""
+        """Arrange the costs in the order of a space's operations; the space may be narrowed."""
 
         def tensor(value: Any) -> Tensor:
             return torch.tensor(value, dtype=torch.float64, device=device)
@@ -162,11 +162,11 @@ class Costs:
 
 
 def costs_of(space: Space, size: Size, image: Image) -> Costs:
-    """Count what each operation on each edge adds to a network of this size, allocating none of it.
+    """Count the cost that each operation on each edge adds to a network of this size.
 
     Args:
         space: What can be built, with all of its operations.
-        size: That of the final network.
+        size: The size of the final network.
         image: Height and width of the images.
     """
     operations: dict[str, list[dict[str, Cost]]] = {

@@ -1,1 +1,1 @@
-"""Any long work: its loop, run directory, checkpoints, threads, progress. It knows no search."""
+"""Any long work: loop, run directory, checkpoints, threads, progress. It imports no search."""

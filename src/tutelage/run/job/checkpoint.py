@@ -1,4 +1,4 @@
-"""Checkpoints that outlive kills and full disks, and signals that wait for the step to end."""
+"""Checkpoints that survive kills and full disks, and signals that take effect between steps."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ FORMAT, VERSION = "tutelage checkpoint", 2
 
 
 def save(directory: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint of tensors and plain values, keeping the one from before.
+    """Write a checkpoint of tensors and plain values, and keep the previous one.
 
     Raises:
-        ValueError: The disk is full; the checkpoints from before are safe.
+        ValueError: The disk is full; earlier checkpoints are safe.
     """
     content = io.BytesIO()
     torch.save({"format": FORMAT, "version": VERSION, "state": state}, content)
@@ -36,12 +36,12 @@ def save(directory: Path, state: dict[str, Any]) -> None:
 
 
 def exists(directory: Path) -> bool:
-    """Say whether there is a checkpoint, so a run killed before its first can start again."""
+    """Tell whether there is a checkpoint: a run killed before its first one starts again."""
     return (directory / NEWEST).exists() or (directory / PREVIOUS).exists()
 
 
 def load(directory: Path, map_location: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read the newest checkpoint, or the one before it where the newest is damaged.
+    """Read the newest checkpoint, or the previous one if the newest is damaged.
 
     Raises:
         ValueError: There is none, none can be read, or a newer release wrote it.
@@ -61,14 +61,14 @@ def load(directory: Path, map_location: torch.device | str = "cpu") -> dict[str,
 
 
 class _DamagedError(ValueError):
-    """A file that is missing, truncated or not a checkpoint of ours."""
+    """A file that is missing, truncated or not a checkpoint of this package."""
 
 
 def _read(path: Path, map_location: torch.device | str) -> dict[str, Any]:
     if not path.exists():
         raise _DamagedError(f"{path} is missing")
     try:
-        with zipfile.ZipFile(path) as archive:  # what torch.save writes, with checksums
+        with zipfile.ZipFile(path) as archive:  # the format of torch.save, with checksums
             intact = archive.testzip() is None
         content = torch.load(path, map_location, weights_only=True) if intact else None
     except (zipfile.BadZipFile, RuntimeError, EOFError, pickle.UnpicklingError) as error:
@@ -86,14 +86,14 @@ def _read(path: Path, map_location: torch.device | str) -> dict[str, Any]:
 
 
 class StoppedError(ValueError):
-    """A signal ended a run after it was saved; the sentence says how to resume."""
+    """A signal ended a run after it was saved; the message says how to resume."""
 
 
 class Interrupts:
-    """Turns SIGINT and SIGTERM into `received`, to poll between steps; a second SIGINT raises.
+    """Stores SIGINT and SIGTERM in `received`, to read between steps; a second SIGINT raises.
 
     Attributes:
-        received: Name of the signal, None so far if there was none.
+        received: Name of the signal; None: there was none so far.
     """
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ def device_named(name: str) -> torch.device:
     """Return the device that a setting names; auto: CUDA where there is one.
 
     Raises:
-        ValueError: CUDA is asked for and there is none.
+        ValueError: CUDA is requested and there is none.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device = 'cuda': there is no CUDA device; use 'cpu' or 'auto'")

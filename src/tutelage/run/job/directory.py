@@ -1,12 +1,12 @@
-"""A run directory: the files through which searching, retraining and reporting meet.
+"""A run directory: the files that searching, retraining and reporting share.
 
     run.toml          every setting, verbatim
-    environment.json  sessions: when, how long, on which versions and hardware
-    metrics.jsonl     a version, then one row a logged step and one an epoch, without times
+    environment.json  sessions: when, how long, with which versions and hardware
+    metrics.jsonl     a version, then a row for each logged step and each epoch, without times
     checkpoint.pt     see `tutelage.run.job.checkpoint`
 
-Every file but metrics.jsonl is replaced whole: a kill or a full disk leaves the old one. Nothing
-here imports torch, so that a report can be written without it.
+Every file except metrics.jsonl is replaced as a whole: after a kill or on a full disk, the old one
+remains. Nothing here imports torch, so that a report can be written without it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tutelage.run.job.settings import changed_settings, plain_value
 
 
 class RunDirectory:
-    """One run's files; made by `create` or `open`, and a context that gives the lock back.
+    """The files of one run, made by `create` or `open`; as a context, it releases the lock.
 
     Attributes:
         path: The folder.
@@ -52,7 +52,7 @@ class RunDirectory:
         """Make a folder with its run.toml and lock it.
 
         Raises:
-            ValueError: The folder holds something, or another process writes to it.
+            ValueError: The folder is not empty, or another process writes to it.
         """
         if path.exists() and not path.is_dir():
             raise ValueError(f"{path} is a file: give another --out")
@@ -62,7 +62,7 @@ class RunDirectory:
         if (path / "run.toml").exists():
             directory.close()
             raise ValueError(f"{path} holds a run: resume with --resume, or give another --out")
-        # What a killed creation left is not content.
+        # Files that a killed creation left do not count.
         if any(entry.name != ".lock" and entry.suffix != ".partial" for entry in path.iterdir()):
             directory.close()
             raise ValueError(f"{path} is not empty and no run to --resume: give another --out")
@@ -71,7 +71,7 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: Path, *, write: bool = False) -> RunDirectory:
-        """Open an existing run, locked if it is to be written.
+        """Open an existing run, and lock it if it is to be written.
 
         Raises:
             ValueError: There is no run, or another process writes to it.
@@ -86,10 +86,10 @@ class RunDirectory:
 
     @classmethod
     def resume(cls, path: Path, settings: Mapping[str, Any]) -> RunDirectory:
-        """Open an existing run to resume it, locked.
+        """Open an existing run to resume it, and lock it.
 
         Raises:
-            ValueError: as `open`, or a setting that matters has changed; says which.
+            ValueError: as `open`, or a setting that matters has changed; the message names it.
         """
         directory = cls.open(path, write=True)
         try:
@@ -100,7 +100,7 @@ class RunDirectory:
         return directory
 
     def refuse_changes(self, settings: Mapping[str, Any]) -> None:
-        """Raise ValueError, naming them, for settings other than those of run.toml."""
+        """Raise ValueError, which names them, for settings that differ from run.toml."""
         changed = changed_settings(self.settings(), settings)
         if changed:
             raise ValueError(
@@ -115,7 +115,7 @@ class RunDirectory:
         self.close()
 
     def lock(self) -> None:
-        """Keep other processes from writing; the system lets go when this one ends, even killed."""
+        """Keep other processes from writing, until this process ends or is killed."""
         file = (self.path / ".lock").open("a+b")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -132,7 +132,7 @@ class RunDirectory:
         self._lock = file
 
     def close(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -151,11 +151,11 @@ class RunDirectory:
             raise ValueError(f"{self.path / 'run.toml'} is damaged: {error}") from error
 
     def write_text(self, name: str, text: str) -> None:
-        """Replace a file by a text, whole or not at all."""
+        """Replace a file by a text, completely or not at all."""
         write_bytes(self.path / name, text.encode())
 
     def write_json(self, name: str, value: Any) -> None:
-        """Replace a file by a value as JSON, whole or not at all."""
+        """Replace a file by a value as JSON, completely or not at all."""
         self.write_text(name, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
 
     def read_json(self, name: str) -> Any:
@@ -170,10 +170,10 @@ class RunDirectory:
             raise ValueError(f"{self.path / name} is damaged: {error}") from error
 
     def append(self, row: Row) -> None:
-        """Add one row to metrics.jsonl; whole, also when the disk is full.
+        """Add one row to metrics.jsonl: the complete row or, on a full disk, nothing of it.
 
         Raises:
-            ValueError: The disk is full; the rows from before are safe.
+            ValueError: The disk is full; earlier rows are safe.
         """
         self._append(metrics.line_of(row))
 
@@ -195,7 +195,7 @@ class RunDirectory:
                 ) from error
 
     def rows(self, types: Mapping[str, type[Row]]) -> list[Row]:
-        """Read the rows of metrics.jsonl, without one that is only half written.
+        """Read the rows of metrics.jsonl, without an incomplete last one.
 
         Args:
             types: The types of its rows, by their event.
@@ -212,13 +212,13 @@ class RunDirectory:
         return rows
 
     def metrics_size(self) -> int:
-        """Return the bytes of metrics.jsonl once they are on disk, for a checkpoint to record."""
+        """Return the size of metrics.jsonl in bytes, once on disk, for a checkpoint to record."""
         with (self.path / "metrics.jsonl").open("ab") as file:
             os.fsync(file.fileno())
             return file.tell()
 
     def cut_metrics(self, size: int) -> None:
-        """Drop the rows after the first `size` bytes: steps after a checkpoint are done again.
+        """Remove the rows after the first `size` bytes: steps after a checkpoint are repeated.
 
         Raises:
             ValueError: metrics.jsonl is shorter than that.
@@ -233,10 +233,10 @@ class RunDirectory:
             file.truncate(size)
 
     def begin_rows(self) -> None:
-        """Say in metrics.jsonl of what version the rows after its present end are.
+        """Record in metrics.jsonl the version of the rows that follow its present end.
 
-        Call it after `cut_metrics`: a file that is new has no such line, nor has one of release
-        0.1, or one that was cut before it.
+        Call it after `cut_metrics`. A new file has no such line, and neither has a file of release
+        0.1 or a file that was cut before that line.
 
         Raises:
             ValueError: A newer release wrote the file, or the disk is full.
@@ -245,12 +245,12 @@ class RunDirectory:
         try:
             version = metrics.version_of(path.read_bytes())
         except ValueError as error:
-            raise ValueError(f"{path} cannot be gone on with: {error}") from error
+            raise ValueError(f"{path} cannot be continued: {error}") from error
         if version < metrics.VERSION:
             self._append(metrics.line_of(metrics.HEAD))
 
     def begin_session(self, epoch: int, step: int, **hardware: Any) -> None:
-        """Add a session to environment.json: it starts at an epoch and a step, now.
+        """Add a session to environment.json, which starts now at an epoch and a step.
 
         A damaged file, which nothing depends on, is renamed to environment.damaged.json.
         """
@@ -270,7 +270,7 @@ class RunDirectory:
             return []
 
     def save_session(self) -> None:
-        """Write how long this process has worked; called at every checkpoint and the end."""
+        """Write how long this process has worked; called at every checkpoint and at the end."""
         seconds = round(time.monotonic() - self._began, 1)
         self._sessions[-1] = replace(self._sessions[-1], seconds=seconds)
         self.write_json("environment.json", Environment(self._sessions))

@@ -1,4 +1,4 @@
-"""On what a run computes: versions, commit and hardware."""
+"""The environment of a run: versions, commit and hardware."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def session(
 
 
 def git_commit() -> str | None:
-    """Return the commit that the package runs from, -dirty if changed; None: not a checkout."""
+    """Return the commit of the package's checkout, -dirty if changed; None: not a checkout."""
     source = Path(__file__).resolve().parents[2]
     root = source.parent
     if source.name != "src" or not (root / ".git").exists():  # a copy in another repository

@@ -1,4 +1,4 @@
-"""The one loop of searching and retraining: steps, rows, checkpoints, signals, progress."""
+"""The loop that searching and retraining share: steps, rows, checkpoints, signals, progress."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECONDS_BETWEEN_CHECKS: Final = 1.0  # each makes a GPU wait for the processor
 
 
 class Work(Protocol):
-    """What passes from step to step; a checkpoint holds all of it."""
+    """The state that passes from step to step; a checkpoint holds all of it."""
 
     epoch: int
     """Epochs done."""
@@ -26,23 +26,23 @@ class Work(Protocol):
     steps: int
     """Steps of an epoch."""
     epochs: int
-    """When the work ends; a search that stops early lowers it."""
+    """Epochs in all; a search that stops early lowers this number."""
 
     @property
     def done(self) -> int:
         """Steps done in all."""
 
     def advance(self) -> None:
-        """Take one step; the device may still be at it when this returns."""
+        """Take one step; the device may still compute when this returns."""
 
     def check(self) -> None:
-        """Wait for the device; raise ValueError at the first step whose loss is no number."""
+        """Wait for the device; raise ValueError at the first step whose loss is not finite."""
 
     def check_state(self) -> None:
-        """Raise ValueError where the state is no number, so that no checkpoint takes it."""
+        """Raise ValueError where the state is not finite, so that no checkpoint stores it."""
 
     def row(self, event: str) -> Row:
-        """Return a row of metrics.jsonl about the last step, or the epoch so far."""
+        """Return a row of metrics.jsonl for the last step, or for the epoch so far."""
 
     def fields(self) -> Mapping[str, str]:
         """Return what progress shows."""
@@ -70,17 +70,16 @@ def run(
     """Work to the last epoch, writing rows and checkpoints.
 
     Args:
-        work: Restored from the directory's checkpoint, where there is one.
+        work: It is restored from the directory's checkpoint, if there is one.
         directory: Where rows and checkpoints go.
         log_every: Steps between two logged ones.
         save_every: Minutes between two checkpoints; every epoch ends with one.
-        title: What progress calls the work.
-        resume_with: The command that resumes the work after a signal, for the sentence that says
-            so.
+        title: Name of the work in the progress display.
+        resume_with: The command that resumes the work after a signal, for the message.
         gpu: The GPU's name, for environment.json.
 
     Raises:
-        ValueError: A loss is no number.
+        ValueError: A loss is not finite.
         StoppedError: A signal came; everything is saved.
     """
     size = 0

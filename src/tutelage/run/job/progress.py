@@ -28,7 +28,7 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Shows how far a run is; a context, so that the terminal is left tidy."""
+    """Shows the progress of a run; as a context, it restores the terminal."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Progress:
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start at `done_steps` (more than 0 after a resume); only later steps set the pace."""
+        """Start at `done_steps` (more than 0 in a resumed run); only later steps set the pace."""
         self.total, self.first, self.title = total_steps, done_steps, title
         self.console = console or Console(soft_wrap=True, highlight=False)
         self._clock = clock
@@ -79,7 +79,7 @@ class Progress:
         self.console.print(Text(text))
 
     def left(self) -> str:
-        """Return the time left at the pace since this process began."""
+        """Return the time left, at the pace of this process so far."""
         steps = self._done - self.first
         if steps == 0:
             return "time left unknown"

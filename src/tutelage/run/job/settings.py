@@ -1,4 +1,4 @@
-"""Settings of a run as plain values, and what of them has changed since it began."""
+"""Settings of a run as plain values, and which of them have changed since it began."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 ELSEWHERE = ("device", "threads", "root", "download", "save_every", "table")
-"""Settings that may change when a run resumes: they say where things are, not what is done."""
+"""Settings that may change when a run resumes: they name places and do not affect results."""
 
 
 def plain(settings: DataclassInstance) -> dict[str, Any]:
-    """Return settings as TOML knows them: paths as text, None left out."""
+    """Return settings as values of TOML: paths as text, None left out."""
     return plain_value(asdict(settings))
 
 
 def plain_value(value: Any) -> Any:
-    """Return a value as TOML knows it, tables within tables too."""
+    """Return a value as TOML has it, also in nested tables."""
     if isinstance(value, Mapping):
         return {key: plain_value(inner) for key, inner in value.items() if inner is not None}
     if isinstance(value, (list, tuple)):
@@ -29,7 +29,7 @@ def plain_value(value: Any) -> Any:
 
 
 def changed_settings(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Name the settings that differ and matter, by dotted name and with both values.
+    """List the changed settings that affect results, by dotted name with both values.
 
     >>> changed_settings({"epochs": 50, "weights": {"lr": 0.1}}, {"epochs": 60, "seed": 1})
     ['epochs = 60 (was 50)', 'weights.lr = not set (was 0.1)', 'seed = 1 (was not set)']

@@ -1,8 +1,8 @@
-"""How many threads a run computes with, and why.
+"""The number of threads that a run computes with, and the reason for it.
 
-A search of small maps is thousands of short operations, each of which ends with all threads waiting
-for the slowest. Where another process takes that one's CPU, all of them wait, so that two threads
-take longer than one.
+A search on small feature maps is thousands of short operations. At the end of each, all threads
+wait for the slowest one. If another process takes that thread's CPU, all of them wait, so that two
+threads take longer than one.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from tutelage import cpus
 from tutelage.spaces.base import Size
 
 VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_THREAD_LIMIT")
-"""Whoever sets one of these, or calls torch.set_num_threads, has chosen the number."""
+"""Environment variables that choose the number, as a call of torch.set_num_threads does."""
 SHARE: Final = 25_000
-"""Numbers that every thread has of a batch's maps in the first cell. Below 50,000, a second thread
-saved a fifth of a step's time at most on two idle cores; beside a busy process two threads take
-twice as long as one."""
+"""Elements of a batch's feature maps in the first cell, for each thread. Below 50,000, a second
+thread saved at most a fifth of a step's time on two idle cores. Beside a busy process, two threads
+take twice as long as one."""
 UNREST: Final = 0.25
-"""Share of a CPU that others may use while it still counts as idle: no system is at rest."""
+"""Share of a CPU that other processes may use while it still counts as idle."""
 
 
 class Threads(NamedTuple):
@@ -35,7 +35,7 @@ class Threads(NamedTuple):
 
     number: int
     because: str
-    """In short words, for environment.json."""
+    """The reason, for environment.json."""
 
 
 _present: ContextVar[Threads | None] = ContextVar("threads of the present run", default=None)
@@ -43,10 +43,10 @@ _present: ContextVar[Threads | None] = ContextVar("threads of the present run", 
 
 @contextmanager
 def restored(given: int | None) -> Iterator[None]:
-    """Give the caller's number of threads back in the end, whatever is computed with inside.
+    """Restore the caller's number of threads at the end of the context.
 
     Args:
-        given: What the settings say, which holds at once; None: nothing changes yet.
+        given: The number of the settings, which is set at once; None: nothing changes yet.
     """
     before = torch.get_num_threads()
     asked, present = cpus.asked.set(given), _present.set(None)
@@ -61,40 +61,40 @@ def restored(given: int | None) -> Iterator[None]:
 
 
 def compute_with(threads: Threads) -> None:
-    """Compute with so many threads from now on."""
+    """Set the number of threads, from now on."""
     _set(threads.number)
     _present.set(threads)
 
 
 def _set(number: int) -> None:
-    """Tell torch the number, unless it has it: to be told changes how MKL keeps its threads."""
+    """Set torch's number, unless it is set already: setting it changes MKL's thread handling."""
     if torch.get_num_threads() != number:
         torch.set_num_threads(number)
 
 
 def present() -> Threads:
-    """Return the number of threads at present, and its reason."""
+    """Return the present number of threads, and its reason."""
     threads = _present.get() or Threads(0, "as torch has it")
     return threads._replace(number=torch.get_num_threads())
 
 
 def settle(elements: int | None, before: Path | None = None) -> None:
-    """Choose a number of threads, and compute with it; one that was given stays.
+    """Choose and set a number of threads; a number that was given is kept.
 
     Args:
-        elements: Numbers in a batch's maps of the first cell; None: a GPU computes those.
-        before: The run directory of a run that resumes: its number makes it exact.
+        elements: Elements of a batch's feature maps in the first cell; None: a GPU computes them.
+        before: The run directory of a run that resumes: the same number makes resumption exact.
     """
     if _present.get() is None:
         compute_with(chosen(elements, recorded(before) if before else None))
 
 
 def chosen(elements: int | None, recorded: int | None = None) -> Threads:
-    """Choose a number of threads where the settings give none; never more than torch has now.
+    """Choose a number of threads if the settings give none; at most torch's present number.
 
     Args:
         elements: As in `settle`.
-        recorded: What the run computed with before; more than torch has now, if need be.
+        recorded: The number of the run's last session, used even if torch has fewer threads now.
     """
     now = torch.get_num_threads()
     if by := callers():
@@ -114,9 +114,10 @@ def chosen(elements: int | None, recorded: int | None = None) -> Threads:
 
 
 def callers() -> str:
-    """Name what the caller has chosen a number of threads by; nothing: he has not.
+    """Name the variable or call that chose the number of threads; empty: there is none.
 
-    Torch begins with a thread a CPU, or a core where MKL says so: another number was set.
+    By default torch has one thread for each CPU, or for each core with MKL. Any other number was
+    set.
     """
     for name in VARIABLES:
         if os.environ.get(name):
@@ -126,9 +127,10 @@ def callers() -> str:
 
 
 def recorded(run: Path) -> int | None:
-    """Return with how many threads the last session of a run computed; None: not known.
+    """Return the number of threads of a run's last session; None: unknown.
 
-    More than this machine has CPUs are another machine's, on which exactness does not depend.
+    A number above this machine's CPUs comes from another machine, where exactness does not depend
+    on it.
     """
     try:
         session = json.loads((run / "environment.json").read_bytes())["sessions"][-1]
@@ -140,11 +142,11 @@ def recorded(run: Path) -> int | None:
 
 
 def elements(batch: int, size: Size, image: Sequence[int]) -> int:
-    """Count the numbers in a batch's maps of a network's first cell.
+    """Count the elements of a batch's feature maps in a network's first cell.
 
     Args:
         batch: Images.
-        size: The network's.
+        size: The size of the network.
         image: Channels, height and width of the images.
     """
     stride = 8 if size.stem == "imagenet" else 1

@@ -1,4 +1,4 @@
-"""How much memory a process takes, and how much it may."""
+"""The memory that a process uses, and the memory that it may use."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 
 PROCESS = Path("/proc/self")
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""Where a container's limit stands, by version of control groups."""
+"""Files with a container's limit, by version of control groups."""
 
 
 def available(device: torch.device) -> int:
-    """Return how many bytes this process may take in all on a device."""
+    """Return how many bytes this process may use in total on a device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     free = _kilobytes(Path("/proc/meminfo"), "MemAvailable")
-    if free is None:  # no Linux: all that the machine has
+    if free is None:  # not Linux: all memory of the machine
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = [path.read_text().strip() for path in map(Path, LIMITS) if path.is_file()]
     mine = _kilobytes(PROCESS / "status", "VmRSS") or 0
@@ -35,7 +35,7 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peak(device: torch.device) -> int:
-    """Return the most bytes that this process has held on a device since the last reset."""
+    """Return the most bytes that this process has used on a device since the last reset."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     mark = _kilobytes(PROCESS / "status", "VmHWM")
@@ -46,7 +46,7 @@ def peak(device: torch.device) -> int:
 
 
 def _kilobytes(path: Path, name: str) -> int | None:
-    """Read one entry of a file of Linux, in bytes; None: there is none."""
+    """Read one entry of a file under /proc, in bytes; None: there is none."""
     if not path.is_file():
         return None
     for line in path.read_text().splitlines():

@@ -26,9 +26,9 @@ from tutelage.spaces.paths import genotype, sample
 from tutelage.virtual import Tree, leaves
 
 SECONDS = 20.0
-"""Time after which no further step of a section is measured, nor a further score."""
+"""Time after which no further step of a section and no further score is measured."""
 BATCHES = 2
-"""Batches that set BatchNorm statistics, and that judge, when a score is measured."""
+"""Batches that set BatchNorm statistics, and that measure accuracy, when a score is timed."""
 
 
 class Section(NamedTuple):
@@ -38,11 +38,11 @@ class Section(NamedTuple):
     levels: tuple[str, ...]
     """Names of the levels' losses."""
     params: int
-    """Trained numbers of one learner's supernet."""
+    """Parameters of one learner's supernet."""
     trained: int
-    """Trained numbers of all networks."""
+    """Parameters of all networks."""
     flops: int
-    """Of one forward pass of a supernet, or of the sub-networks of a batch, for one image."""
+    """FLOPs of a forward pass of a supernet, or of a batch's sub-networks, for one image."""
     seconds: float
     """Time of a step."""
     paths: int = 0
@@ -59,12 +59,12 @@ class Measured(NamedTuple):
 
 
 class Scoring(NamedTuple):
-    """What it takes to score architectures in a supernet, and how many there are."""
+    """The work of scoring architectures in a supernet, and how many are scored."""
 
     fitted: int
-    """Images that set its BatchNorm statistics; 0: none do."""
+    """Images that set an architecture's BatchNorm statistics; 0: none are set."""
     judged: int
-    """Images that it is judged by."""
+    """Images on which its accuracy is measured."""
     seconds: float
     """Time of one architecture."""
     ranked: int
@@ -122,7 +122,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def weights_of(view: View) -> tuple[int, int]:
-    """Count the trained numbers of the first learner's supernet, and of all networks."""
+    """Count the parameters of the first learner's supernet, and of all networks."""
     learner = view.learners[0]
     owned = {level.variable for level in view.problem.levels if level.optimiser == "weights"}
 
@@ -134,7 +134,7 @@ def weights_of(view: View) -> tuple[int, int]:
 
 
 def paths_of_step(view: View) -> int:
-    """Count the sub-networks of the first learner that a step has sampled; 0: it samples none."""
+    """Count the sub-networks of the first learner that a step has sampled."""
     counts = view.bound[0].counts.values()
     return max((int(each.sum(1).max()) for each in counts), default=0) // view.step
 
@@ -143,7 +143,7 @@ def paths_of_step(view: View) -> int:
 def forward_flops(view: View, paths: int) -> int:
     """Count the FLOPs of a forward pass of the first learner's supernet, for one image.
 
-    Where it samples, they are those of all the sub-networks of a batch.
+    If the search samples paths, they are the FLOPs of all sub-networks of a batch.
     """
     learner = view.learners[0]
     weights, alphas = (pick(view.variables, path) for path in (learner.weights, learner.alphas))
@@ -161,14 +161,14 @@ def forward_flops(view: View, paths: int) -> int:
 @final
 @dataclass
 class Few:
-    """The first few of some batches, and the time from asking for them to their last use."""
+    """The first few of some batches, and the time from requesting them to their last use."""
 
     batches: Callable[[], Iterable[Batch]]
     device: torch.device
     images: int = 0
-    """Images given so far."""
+    """Images yielded so far."""
     seconds: float = 0.0
-    """What their use took."""
+    """Time that their use took."""
 
     def __call__(self) -> Iterator[Batch]:
         """Yield them."""
@@ -180,12 +180,12 @@ class Few:
         self.seconds += time.perf_counter() - start
 
     def of(self, images: int) -> tuple[int, float]:
-        """Return how many images are used and for how long, where so many are there; 0: none is."""
+        """Scale to `images` images: how many of them are used, and the time; 0: none is used."""
         return (images, self.seconds * images / self.images) if self.images else (0, 0.0)
 
 
 def measure_scoring(view: View, steps: int) -> Scoring:
-    """Score architectures on few images; tell what one takes on all of them.
+    """Score architectures on few images, and estimate the time of one on all images.
 
     Args:
         view: A search that samples paths.
@@ -201,10 +201,10 @@ def measure_scoring(view: View, steps: int) -> Scoring:
 
 
 def timed_scores(view: View, whole: Scorer, count: int) -> tuple[float, Few, Few]:
-    """Score sampled architectures on a few batches, until there are so many or time is up.
+    """Score `count` sampled architectures on a few batches, or fewer if the time is up.
 
     Returns:
-        The time that one takes besides its batches, and the batches' own times.
+        The time of one architecture without its batches, and the times of the batches.
     """
     device, space = view.setup.device, view.setup.space
     fitted, judged = (Few(batches, device) for batches in (whole.fitted, whole.judged))

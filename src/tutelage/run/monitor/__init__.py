@@ -1,1 +1,1 @@
-"""Diagnostics of a search: collapse, early stopping, students and teacher."""
+"""Diagnostics of a search: collapse, early stopping, students and teachers."""

@@ -1,8 +1,8 @@
-"""Diagnostics of collapse: what a search shows before its architecture is trained.
+"""Diagnostics of collapse, measured before an architecture is trained.
 
 A search collapses when its validation loss keeps falling while its architectures get worse, mostly
-because skip connections crowd out everything else. These are pure functions; `warnings_of` says in
-words when they point that way, and `early_stopping` has the rules that act on them.
+because skip connections displace all other operations. These are pure functions. `warnings_of`
+describes what points to collapse, and `early_stopping` has the rules that act on it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tutelage.spaces.genotype import Genotype
 from tutelage.virtual import gradient_at, leaves, rebuild
 
 MOST_SKIPS = 2
-"""Skip connections of a normal cell that give no warning: P-DARTS keeps as many."""
+"""The most skip connections of a normal cell without a warning: P-DARTS keeps this many."""
 
 
 def skips(genotype: Genotype) -> dict[str, int]:
@@ -33,10 +33,10 @@ def skips(genotype: Genotype) -> dict[str, int]:
 
 
 def entropy(operations: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return how undecided the edges of every group are: 0, one operation each, to 1, uniform.
+    """Return the entropy of the edges of every group, from 0 (one operation each) to 1 (uniform).
 
     mean over edges of -sum_o p_o log p_o / log(ops), p the edge's weights (edges, ops) as shares of
-    their sum. An edge without weight, or with one operation, is decided.
+    their sum. An edge without weight, or with one operation, has entropy 0.
     """
     values = {}
     for group, weights in operations.items():
@@ -48,14 +48,15 @@ def entropy(operations: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def warnings_of(skips: Mapping[str, int], eigenvalues: Sequence[float | None]) -> list[str]:
-    """Say in plain sentences what points to collapse; an empty list where nothing does.
+    """Describe in plain sentences what points to collapse; an empty list if nothing does.
 
     More than two skip connections in a cell other than `reduce`: P-DARTS (arXiv:1904.12760) keeps
     two at most, and DARTS+ stops at the second. An eigenvalue that grows too fast: see
-    `stopping.by_eigenvalue`. Entropy and alignment have no published threshold, so none is made up.
+    `early_stopping.by_eigenvalue`. Entropy and alignment have no published threshold, so they give
+    no warning.
 
     Args:
-        skips: Of every cell, now.
+        skips: The present number of skip connections of every cell.
         eigenvalues: The dominant eigenvalue after every epoch; None where it was not measured.
     """
     found = [
@@ -69,10 +70,10 @@ def warnings_of(skips: Mapping[str, int], eigenvalues: Sequence[float | None]) -
 
 
 class PerCell(Mapping[str, Tensor]):
-    """Architecture weights of which every access gives a copy of its own.
+    """Architecture weights that return a separate copy at every access.
 
-    A supernet reads a group once for each of its cells, so in the place of the operations' weights
-    this gives every cell its own leaf of the graph.
+    A supernet reads a group once for each of its cells. In place of the operations' weights, this
+    mapping gives every cell its own leaf of the autograd graph.
     """
 
     def __init__(self, operations: Mapping[str, Tensor]) -> None:
@@ -95,10 +96,10 @@ class PerCell(Mapping[str, Tensor]):
 def cell_gradients(
     loss: Callable[[ArchWeights], Tensor], arch: ArchWeights
 ) -> dict[str, list[Tensor]]:
-    """Differentiate a loss () in the weights (edges, ops) that every single cell reads.
+    """Differentiate a loss () in the weights (edges, ops) of every single cell.
 
     Returns:
-        For every group, one gradient a cell, in the order of the cells.
+        For every group, one gradient for each cell, in the order of the cells.
     """
     cells = PerCell(arch.operations)
     devices = {x.get_device() for x in arch.operations.values() if x.is_cuda}
@@ -108,16 +109,16 @@ def cell_gradients(
 
 
 def layer_alignment(gradients: Sequence[Tensor]) -> float:
-    """Return how far the cells of a group agree on what to change, from -1 to 1.
+    """Return how far the gradients of a group's cells agree, from -1 to 1.
 
     Movahedi et al., "Lambda-DARTS: mitigating performance collapse by harmonizing operation
     selection among cells", ICLR 2023, arXiv:2210.07998: the mean over pairs of cells of the cosine
     between their gradients of the validation loss. As in the release (dr-faustus/Lambda-DARTS) the
-    gradients are those in the architecture weights, after the softmax, and normal cells are what is
-    looked at.
+    gradients are those in the architecture weights, after the softmax; the release measures normal
+    cells.
 
     Args:
-        gradients: One (edges, ops) a cell. A zero one agrees with none: its cosines are 0.
+        gradients: One (edges, ops) for each cell. The cosines of a zero gradient are 0.
 
     Returns:
         The mean cosine; 1 for a single cell.

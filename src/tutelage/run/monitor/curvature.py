@@ -14,7 +14,7 @@ from torch.autograd import grad
 from tutelage.virtual import Tree, gradient_at, leaves, norm, rebuild, tree_map
 
 LANCZOS = 20
-"""Vectors that Lanczos holds; up to this size, a dense Hessian takes no more products."""
+"""Vectors that Lanczos' method holds. Up to this size, a dense Hessian takes no more products."""
 
 
 def dominant_eigenvalue(
@@ -27,28 +27,29 @@ def dominant_eigenvalue(
 ) -> float:
     """Return the dominant eigenvalue of the Hessian of a loss in the alphas.
 
-    Zela et al., ICLR 2020, arXiv:1909.09656, section 4: that of the validation loss, at fixed
-    weights, rises with the test error of the architectures found. Lanczos' method needs only
-    products of the Hessian with vectors. The loss is evaluated once: its gradient's graph is kept
-    for all products, so they see the same random numbers; that takes about the memory of an `Exact`
-    step. The caller's generators are left as they were.
+    Zela et al., ICLR 2020, arXiv:1909.09656, section 4: the eigenvalue of the validation loss, at
+    fixed weights, rises with the test error of the architectures found. Lanczos' method needs only
+    products of the Hessian with vectors. The loss is evaluated once. Its gradient's graph is kept
+    for all products, so that they use the same random numbers; this takes about the memory of an
+    `Exact` step. The state of the caller's random generators does not change.
 
     Deviations: "dominant" is the algebraically largest, the paper's lambda_max, as in the release
-    (automl/RobustDARTS), so that its growth can be told; the largest in magnitude can be negative
-    at fresh weights. The release has the alphas' weight decay on the Hessian's diagonal: not here.
+    (automl/RobustDARTS), so that its growth can be measured; the largest in magnitude can be
+    negative at initial weights. The release adds the alphas' weight decay to the Hessian's
+    diagonal; here it is not added.
 
     Args:
         loss: A scalar function () of the alphas, twice differentiable.
-        alphas: Where; a tree of tensors.
-        which: Algebraically largest, or largest in magnitude, sign kept.
+        alphas: The point of evaluation; a tree of tensors.
+        which: Algebraically largest, or largest in magnitude, with its sign.
         tolerance: Bound of the relative error. Products in float32 agree with one another to about
-            1e-7, so ask for no less than 1e-6 there; that the network itself is in float32 moves
-            the value by up to 1e-3. In float64, 0 is machine precision.
-        iterations: Restarts of Lanczos' method before it is given up.
+            1e-7, so use 1e-6 or more there. A network in float32 itself changes the value by up to
+            1e-3. In float64, 0 is machine precision.
+        iterations: Restarts of Lanczos' method before it counts as not converged.
 
     Returns:
-        The eigenvalue; nan where the method has not converged or the loss is no finite number,
-        since a guess of unknown error would mislead a rule that stops searches.
+        The eigenvalue; nan where the method has not converged or the loss is not finite, since a
+        value of unknown error would mislead a rule that stops searches.
     """
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh  # slow to import
 
@@ -84,7 +85,7 @@ def dominant_eigenvalue(
 
 @torch.enable_grad()
 def hessian(loss: Callable[[Tree], Tensor], at: Tree) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the product of a loss's Hessian with float64 vectors that are as long as the tree."""
+    """Return a function: product of a loss's Hessian with a float64 vector of the tree's size."""
     at = tree_map(lambda x: x.detach().requires_grad_(), at)
     tensors = leaves(at)
     with torch.random.fork_rng(sorted({x.get_device() for x in tensors if x.is_cuda})):
@@ -95,8 +96,8 @@ def hessian(loss: Callable[[Tree], Tensor], at: Tree) -> Callable[[np.ndarray], 
     def product(vector: np.ndarray) -> np.ndarray:
         if not outputs:
             return np.zeros_like(vector)
-        batches = torch.from_numpy(vector.reshape(-1)).split([x.numel() for x in tensors])
-        v = [p.view(x.shape).to(x) for p, x, c in zip(batches, tensors, curved, strict=True) if c]
+        pieces = torch.from_numpy(vector.reshape(-1)).split([x.numel() for x in tensors])
+        v = [p.view(x.shape).to(x) for p, x, c in zip(pieces, tensors, curved, strict=True) if c]
         found = grad(outputs, tensors, v, retain_graph=True, materialize_grads=True)
         # torch 2.6: a zero that stands for a missing gradient requires a gradient of its own
         return torch.cat([x.detach().flatten() for x in found]).double().cpu().numpy()
@@ -105,16 +106,16 @@ def hessian(loss: Callable[[Tree], Tensor], at: Tree) -> Callable[[np.ndarray], 
 
 
 def sharpness(loss: Callable[[Tree], Tensor], alphas: Tree, radius: float) -> float:
-    """Return by how much a loss rises at a distance from the alphas, where it rises fastest.
+    """Return by how much a loss rises at a distance from the alphas, along its gradient.
 
     L(A + e) - L(A) with e = radius ∇L / ‖∇L‖: the sharpness of SAM (Foret et al., ICLR 2021,
-    arXiv:2010.01412) to first order in where the maximum lies, in the alphas, at fixed weights.
-    SD-DARTS' Eq. 3 (arXiv:2302.05629) is the same. Both evaluations see the same random numbers,
-    and the caller's generators are left as they were.
+    arXiv:2010.01412) in the alphas, at fixed weights, with the maximum located to first order.
+    SD-DARTS' Eq. 3 (arXiv:2302.05629) is the same. Both evaluations use the same random numbers,
+    and the state of the caller's random generators does not change.
 
     Args:
         loss: A scalar function () of the alphas.
-        alphas: Where; a tree of tensors.
+        alphas: The point of evaluation; a tree of tensors.
         radius: Distance in the space of all alphas, rho.
 
     Returns:

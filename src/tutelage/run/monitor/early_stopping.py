@@ -1,7 +1,7 @@
-"""Early stopping: rules on what a search has measured so far.
+"""Early stopping: rules on the diagnostics of a search so far.
 
-A rule reads one number an epoch, `history[i]` for epoch i, and answers for the newest. It remembers
-nothing, so a search that resumes from a checkpoint stops where the uninterrupted one does.
+A rule reads one number for each epoch, `history[i]` for epoch i, and decides for the newest epoch.
+It has no state, so a search that resumes from a checkpoint stops where the uninterrupted one does.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 
 class Stop(NamedTuple):
-    """The search ends now."""
+    """Why a search stops now, and what it keeps."""
 
     reason: str
-    """What happened, a plain sentence."""
+    """The reason, a plain sentence."""
     epoch: int
-    """Whose architecture is kept, counted from 0."""
+    """The epoch whose architecture is kept, counted from 0."""
 
 
 def by_eigenvalue(
@@ -35,22 +35,22 @@ def by_eigenvalue(
 
         m(i - back) / m(i) < ratio
 
-    and keep the architecture of i - back. A mean around i takes values from after i, so the rule
-    answers window // 2 values late; at the start the window is cut short.
+    and keep the architecture of i - back. A mean around i uses values from after i, so the rule
+    decides window // 2 values late; at the start the window is cut short.
 
-    Values that are None or not finite were not measured: window and back count measured values, as
-    the release does, so one every n epochs looks n times as far back. Means that are not positive
-    have no meaningful ratio and stop nothing.
+    Values that are None or not finite were not measured. As in the release, window and back count
+    measured values, so with one value every n epochs they cover n times as many epochs. Means that
+    are not positive have no meaningful ratio and do not stop the search.
 
     Deviations: the release (automl/RobustDARTS) has ratio = 1 / 1.3, back = 4 and one value every
     2 epochs, and keeps no architecture from before epoch 10. Only the last is the default here:
-    from alphas near zero the eigenvalue may grow by itself. `start=0` leaves it out.
+    from alphas near zero the eigenvalue may grow without a collapse. `start=0` removes it.
 
     Args:
         history: The eigenvalue after every epoch; None where it was not measured.
-        window: How many values a mean takes.
-        back: How many values lie between the two means.
-        ratio: The earlier mean as a share of the newest, below which the search stops.
+        window: Number of values in a mean.
+        back: Number of values between the two means.
+        ratio: The search stops when the earlier mean divided by the newest is below this.
         start: The first epoch whose architecture may be kept.
     """
     measured = [(i, x) for i, x in enumerate(history) if x is not None and isfinite(x)]
@@ -75,12 +75,12 @@ def by_skips(history: Sequence[int], *, most: int = 1, start: int = 0) -> Stop |
     """Stop when the normal cell has more than `most` skip connections (DARTS+).
 
     Liang et al., "DARTS+: improved differentiable architecture search with early stopping",
-    arXiv:1909.06035, criterion 1: two or more in one normal cell. What is kept is derived when
+    arXiv:1909.06035, criterion 1: two or more in one normal cell. The architecture is derived when
     the search stops, so it has those skip connections.
 
     Args:
-        history: How many skip connections the normal cell had after every epoch.
-        most: How many it may have.
+        history: Number of skip connections of the normal cell after every epoch.
+        most: Number that it may have.
         start: The first epoch after which the search may stop.
     """
     epoch = len(history) - 1
@@ -90,10 +90,10 @@ def by_skips(history: Sequence[int], *, most: int = 1, start: int = 0) -> Stop |
 
 
 def stop_now(history: list[list[dict[str, Any]]], rule: str, start: int) -> Stop | None:
-    """Apply a rule of early stopping to every learner; the first that it stops, stops the search.
+    """Apply a rule of early stopping to every learner; the first that meets it stops the search.
 
     Args:
-        history: What was measured after every epoch, of every learner.
+        history: The diagnostics after every epoch, of every learner.
         rule: never, eigenvalue or skips.
         start: The first epoch whose architecture may be kept.
     """
@@ -111,5 +111,5 @@ def stop_now(history: list[list[dict[str, Any]]], rule: str, start: int) -> Stop
 
 
 def column(history: list[list[dict[str, Any]]], learner: int, name: str) -> list[Any]:
-    """Return one learner's value after every epoch."""
+    """Return one learner's values of one diagnostic, one for each epoch."""
     return [epoch[learner][name] for epoch in history]

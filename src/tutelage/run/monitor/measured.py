@@ -1,4 +1,4 @@
-"""What is measured of every learner after an epoch: the monitors, and what they look at."""
+"""The monitors: functions that measure every learner after an epoch, and their input."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from tutelage.virtual import Tree
 
 @dataclass(frozen=True)
 class Subject:
-    """A learner after an epoch, as monitors see it: at fixed weights, on validation images.
+    """A learner after an epoch, the input of monitors: at fixed weights, on validation images.
 
-    Its network is looked at under the expected architecture weights: noise of a sampled one would
-    be measured too.
+    Its network is evaluated with the expected architecture weights, since the noise of sampled ones
+    would be measured too.
     """
 
     view: View
     learner: Learner
     genotype: Genotype
-    """What is derived now."""
+    """The architecture that would be derived now."""
     valid: Batch
     """A batch."""
 
@@ -52,7 +52,7 @@ class Subject:
 
     @cached_property
     def _auxiliary(self) -> float:
-        """The present weight of the skip beside all operations, of DARTS-."""
+        """The present weight of DARTS-'s auxiliary skip beside all operations."""
         return cast(float, self.learner.net.relax(self.alphas).auxiliary)
 
     def expected(self, alphas: Tree) -> ArchWeights:
@@ -61,41 +61,41 @@ class Subject:
         return replace(search.expected(alphas), auxiliary=self._auxiliary)
 
     def logits(self, arch: ArchWeights, x: Tensor) -> Tensor:
-        """Return logits (B, C) of images under architecture weights."""
+        """Return logits (B, C) of images for architecture weights."""
         module, weights = self.learner.net.module, self.view.weights(self.learner)
         return cast(Tensor, functional_call(module, weights, (x, arch))[0])
 
     def loss(self, arch: ArchWeights) -> Tensor:
-        """Return the loss () of the batch under architecture weights."""
+        """Return the loss () of the batch for architecture weights."""
         return F.cross_entropy(self.logits(arch, self.valid.x), self.valid.y)
 
     def loss_at(self, alphas: Tree) -> Tensor:
-        """Return the loss () of the batch under the expected architecture weights of alphas."""
+        """Return the loss () of the batch for the expected architecture weights of alphas."""
         return self.loss(self.expected(alphas))
 
 
 Value = float | Mapping[str, float]
-"""A number, or a number for every cell."""
+"""A number, or a number for every group of cells."""
 
 
 class Monitor(NamedTuple):
-    """Something that is measured of a learner after an epoch; `MONITORS` lists them."""
+    """A diagnostic of a learner, measured after an epoch; `MONITORS` lists all."""
 
     names: tuple[str, ...]
-    """Its entries in metrics.jsonl; None where they are not measured, or no finite number."""
+    """Its entries in metrics.jsonl; None where they are not measured or not finite."""
     measure: Callable[[Subject], Mapping[str, Value]]
     every: Callable[[Run], int] = lambda settings: 1
-    """After every how many epochs; 0: never."""
+    """It is measured every so many epochs; 0: never."""
 
 
 def alignment(subject: Subject) -> dict[str, float]:
-    """Measure for every group how far the gradients of its cells agree."""
+    """Measure how far the gradients of a group's cells agree, for every group."""
     gradients = cell_gradients(subject.loss, subject.arch)
     return {group: layer_alignment(g) for group, g in gradients.items() if g}
 
 
 def discretised(subject: Subject) -> dict[str, float]:
-    """Measure what discretisation loses on all validation images."""
+    """Measure the accuracy that discretisation loses, on all validation images."""
     like = next(iter(subject.arch.operations.values()))
     chosen = one_hot(subject.view.space_of(subject.learner), subject.genotype, like)
     mixed, discrete = (partial(subject.logits, arch) for arch in (subject.arch, chosen))
@@ -103,7 +103,7 @@ def discretised(subject: Subject) -> dict[str, float]:
 
 
 def sharpness_of(subject: Subject) -> float:
-    """Measure the rise of the loss at the distance that the settings name."""
+    """Measure the rise of the loss at the distance in the settings."""
     radius = subject.view.setup.settings.sharpness_radius
     return sharpness(subject.loss_at, subject.alphas, radius)
 
@@ -124,15 +124,15 @@ MONITORS = (
     ),
     Monitor(("gap", "one_hot_accuracy"), discretised, every=lambda settings: settings.gap_every),
 )
-"""What is measured of every learner; a line here adds a monitor.
+"""All monitors; a new line here adds one.
 
-Of those that a setting asks for, the eigenvalue takes about the time of twenty steps, sharpness
-that of a step, and the gap two forward passes of every validation image.
+Of those that a setting turns on, the eigenvalue takes about the time of twenty steps, sharpness
+that of one step, and the gap two forward passes of every validation image.
 """
 
 
 def measured(subject: Subject) -> dict[str, Any]:
-    """Measure a learner by all monitors that are due after the epoch."""
+    """Run all monitors that are due after the epoch."""
     found: dict[str, Any] = {}
     settings, done = subject.view.setup.settings, subject.view.epoch + 1
     for monitor in MONITORS:
@@ -143,7 +143,7 @@ def measured(subject: Subject) -> dict[str, Any]:
 
 
 def _known(value: Value | None) -> Value | None:
-    """Leave out a number that is not finite."""
+    """Return None for a number that is not finite."""
     return value if isinstance(value, Mapping) or (value is not None and isfinite(value)) else None
 
 
@@ -152,9 +152,9 @@ def gap(
     discrete: Callable[[Tensor], Tensor],
     held_out: Callable[[], Iterable[Batch]],
 ) -> dict[str, float]:
-    """Measure what discretisation loses: accuracy of the supernet less that of its architecture.
+    """Measure the accuracy of the supernet minus that of its derived architecture.
 
-    Both are a supernet with the same weights, as functions of images (B, C, H, W).
+    Both are functions of images (B, C, H, W): a supernet with the same weights.
     """
     with torch.random.fork_rng():  # some spaces add random noise
         before, after = (accuracy(logits, held_out()) for logits in (mixed, discrete))

@@ -1,4 +1,4 @@
-"""The diagnostics of a search: what is measured after every epoch, and whether it stops."""
+"""The diagnostics of a search by alphas after every epoch, and the decision to stop."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tutelage.spaces.base import ArchWeights, Space
 from tutelage.spaces.genotype import Genotype
 
 PARTS = 8
-"""Batches on which a taught learner is compared with itself before."""
+"""Batches on which a learner is compared before and after it was taught."""
 
 
 def uniform(space: Space) -> Iterable[Genotype]:
-    """Yield for every operation of a space the architecture that has it everywhere."""
+    """Yield, for every operation of a space, the architecture that has it on all edges."""
     shapes = space.choices
     for place in range(max(operations for _, operations in shapes.values())):
         yield space.genotype(
@@ -35,19 +35,18 @@ def uniform(space: Space) -> Iterable[Genotype]:
 
 @final
 class Diagnostics:
-    """What was measured after every epoch so far.
+    """The diagnostics after every epoch so far.
 
     Attributes:
-        history: For every epoch and every learner what was measured, and its `genotype`.
-        stopped: Why the search stops and which epoch's architecture it keeps; None: it does not
-            stop.
+        history: For every epoch and every learner, the diagnostics and its `genotype`.
+        stopped: Why the search stops and which epoch's architecture it keeps; None: it continues.
     """
 
     def __init__(self, settings: Run, space: Space) -> None:
-        """Open the table that the settings name.
+        """Open the table of the settings.
 
         Raises:
-            ValueError: It is none, or of another space, or of another layout or operations of it.
+            ValueError: It is not a table, or it is for another space, layout or operations.
         """
         self.settings = settings
         self.table = open_table(settings.table) if settings.table else None
@@ -56,15 +55,15 @@ class Diagnostics:
                 f"--table with --space {space.name}: {settings.table} is of {self.table.space}"
             )
         for each in uniform(space) if self.table else ():
-            self.looked_up([each])  # no table has a chain laid out otherwise, or of other blocks
+            self.looked_up([each])  # refuses a chain of another layout or other blocks
         self.history: list[list[dict[str, Any]]] = []
         self.stopped: dict[str, Any] | None = None
 
     def after(self, view: View) -> dict[str, Any]:
-        """Measure, remember, and decide whether the search stops.
+        """Measure the diagnostics, store them, and decide whether the search stops.
 
         Args:
-            view: The search as an epoch leaves it.
+            view: The search at the end of an epoch.
 
         Returns:
             Entries of the epoch's row of metrics.jsonl.
@@ -102,14 +101,14 @@ class Diagnostics:
         return row
 
     def _warnings(self) -> Iterable[str]:
-        """Say what of the last epoch points to collapse."""
+        """Yield warnings about what points to collapse in the last epoch."""
         last = self.history[-1]
         for k, each in enumerate(last):
             for warning in warnings_of(each["skips"], column(self.history, k, "eigenvalue")):
                 yield f"learner {k}: {warning}" if len(last) > 1 else warning
 
     def looked_up(self, genotypes: Sequence[Genotype]) -> list[dict[str, Any]]:
-        """Return what the table says of architectures; nothing without one."""
+        """Return the table's entries for architectures; empty if there is no table."""
         return [looked_up(self.table, genotype) for genotype in genotypes] if self.table else []
 
     def state(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The diagnostics of a search of sampled paths, measured after every epoch."""
+"""The diagnostics of a search that samples paths, measured after every epoch."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tutelage.transfer import logit_distance
 from tutelage.virtual import Tree
 
 PROBES: Final = 4
-"""Batches of each half on which students, teachers and operations are compared."""
+"""Batches of each half on which students, teacher and operations are compared."""
 PATHS: Final = 2
-"""Sub-networks that are sampled for each where the method has no number of its own."""
+"""Sub-networks that are sampled for each batch if the method sets no number."""
 
 
 def after(view: View) -> dict[str, Any]:
-    """Compare students and teacher after an epoch.
+    """Compare students with their teacher after an epoch.
 
     Returns:
         The epoch's entries in metrics.jsonl: `probe`, and `taught_by` where there is a teacher.
@@ -51,7 +51,7 @@ def diversities(view: View) -> list[dict[str, list[Tensor]]]:
 
 
 def parts_of(view: View, half: Literal["train", "valid"]) -> list[Callable[[], Batch]]:
-    """Return what make the first batches of the epoch, of one half of the images."""
+    """Return functions that make the first batches of the epoch, of one half of the images."""
     stream = getattr(view.setup.streams, half)
     return [partial(stream.batch, view.epoch, step) for step in range(PROBES)]
 
@@ -68,13 +68,13 @@ def probed(
     Args:
         problem: The method's.
         variables: All variables of the search.
-        train: What make batches that a teacher may be fitted to.
-        valid: What make the batches that all are judged by.
+        train: Functions that make the batches that a teacher may be fitted to.
+        valid: Functions that make the batches on which all are measured.
 
     Returns:
         `students_accuracy`; the mean Euclidean distance of two students' logits,
-        `logit_distance`; and, where there is a teacher, `teacher_accuracy` and the `gap`. Of a
-        method with a score of its own the mean `score` of sampled paths, and nothing else.
+        `logit_distance`; and, if there is a teacher, `teacher_accuracy` and the `gap`. For a method
+        with its own score, only the mean `score` of sampled paths.
     """
     sums: dict[str, float] = {}
     for fitted, judged in zip(train, valid, strict=True):
@@ -92,7 +92,7 @@ def probed(
 
 
 def answers_of(problem: Problem, variables: Mapping[str, Tree], batch: Batch) -> Answers:
-    """Let sampled sub-networks of the first learner say what they think."""
+    """Return the logits of sampled sub-networks of the first learner and of their teacher."""
     learner = problem.learners[0]
     weights = pick(variables, learner.weights)
     logits = [learner.net.under(weights, path, batch.x)[0] for path in learner.net.paths(PATHS)]
@@ -100,7 +100,7 @@ def answers_of(problem: Problem, variables: Mapping[str, Tree], batch: Batch) ->
 
 
 def scores(answers: Answers, y: Tensor) -> dict[str, float]:
-    """Judge students and teacher by the labels y (B,)."""
+    """Score students and teacher by the labels y (B,)."""
     students = float((answers.students.argmax(2) == y).double().mean())
     found = {
         "students_accuracy": students,
@@ -134,10 +134,10 @@ def operation_diversity(
     Args:
         net: A supernet whose module can run all operations of an edge on the same inputs.
         weights: Its weights.
-        batches: What make the images.
+        batches: Functions that make the images.
 
     Returns:
-        For every group and edge the diversity of its operations (ops, ops), the mean over images
+        For every group and edge, the diversity of its operations (ops, ops): the mean over images
         and over the cells that share a choice.
     """
     measured: dict[tuple[str, int], list[Tensor]] = {}
@@ -152,12 +152,12 @@ def operation_diversity(
 
 
 def samples_of(counts: Mapping[str, Tensor]) -> dict[str, list[int]]:
-    """Return how many operations were sampled in all, for each edge."""
+    """Return the number of samples of each edge."""
     return {group: c.sum(1).long().tolist() for group, c in counts.items()}
 
 
 def shares(counts: Mapping[str, Tensor]) -> dict[str, list[list[float]]]:
-    """Return how often each operation was sampled, as shares of its edge's samples (edges, ops)."""
+    """Return each operation's share of its edge's samples (edges, ops)."""
     return {
         group: [[round(x, 6) for x in row] for row in F.normalize(c.double(), p=1, dim=1).tolist()]
         for group, c in counts.items()

@@ -1,4 +1,4 @@
-"""What teaching does to a learner: right before it was taught, and after."""
+"""The effect of teaching on a learner: its accuracy before it was taught, and after."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from tutelage.virtual import Tree
 
 
 class Stages(NamedTuple):
-    """How many of the same images a learner names right before and after it was taught."""
+    """How many of the same images a learner classifies correctly before and after it was taught."""
 
     first: int
     """With the weights of its first stage."""
     taught: int
-    """With those that its peers have taught."""
+    """With the weights after its peers have taught it."""
     changed: int
-    """Images that one of the two has right, and the other wrong."""
+    """Images that one of the two classifies correctly and the other does not."""
     images: int
 
     @property
     def accuracies(self) -> dict[str, float]:
-        """Both as shares of the images."""
+        """Both accuracies, as shares of the images."""
         return {"first": self.first / self.images, "taught": self.taught / self.images}
 
     @property
     def warning(self) -> str:
-        """Say that teaching has spoilt the learner; nothing where that may be chance.
+        """Warn that teaching has made the learner worse; empty where that may be chance.
 
-        Of the images that changed, a half would be lost by chance, give or take twice the standard
+        By chance, half of the images that changed would become wrong, within twice the standard
         deviation (McNemar's test).
         """
         if self.first - self.taught <= 2 * self.changed**0.5:
@@ -46,7 +46,7 @@ class Stages(NamedTuple):
 
 @torch.no_grad()
 def two_stages(learner: Learner, variables: Mapping[str, Tree], batches: Sequence[Batch]) -> Stages:
-    """Compare a learner that was taught with itself before: PAMKD's Figure 1, as it happens."""
+    """Compare a learner before and after it was taught: PAMKD's Figure 1, during the search."""
     net, alphas = learner.net, pick(variables, learner.alphas)
     counts = torch.zeros(3, dtype=torch.int64)
     for x, y, _ in batches:

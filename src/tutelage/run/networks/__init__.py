@@ -1,1 +1,1 @@
-"""Networks outside a search: their files, ensembles, teachers, and those that are fixed."""
+"""Networks outside a search: files, ensembles, teachers, and fixed networks."""

@@ -1,6 +1,6 @@
 """An ensemble of learners: how its members are selected, and the file that names them.
 
-The ensemble's answer is the mean of its members' probabilities.
+The ensemble's prediction is the mean of its members' probabilities.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ MARKS: Final = ("valid_loss", "valid_accuracy")
 def forward_selection(probabilities: Tensor, y: Tensor, members: int) -> list[int]:
     """Select the members of an ensemble one after another, without replacement.
 
-    The first has the lowest cross-entropy; each further one is that with which the mean of the
-    members' probabilities has the lowest (Caruana et al., ICML 2004; Zaidi et al., NeurIPS 2021).
+    The first has the lowest cross-entropy. Each further member is the one that gives the members'
+    mean probabilities the lowest cross-entropy (Caruana et al., ICML 2004; Zaidi et al., NeurIPS
+    2021).
 
     Args:
-        probabilities: Of K learners, (K, N, C).
+        probabilities: Probabilities of K learners, (K, N, C).
         y: Labels (N,).
         members: How many to select.
 
     Raises:
-        ValueError: There are not as many learners, or none is wanted.
+        ValueError: `members` is below 1, or there are fewer learners.
     """
     if not 1 <= members <= len(probabilities):
         raise ValueError(
@@ -40,7 +41,7 @@ def forward_selection(probabilities: Tensor, y: Tensor, members: int) -> list[in
             "and at most all of them"
         )
     own = probabilities.double().gather(2, y.expand(len(probabilities), -1).unsqueeze(2))
-    own = own.squeeze(2)  # (K, N): what each gives the right class
+    own = own.squeeze(2)  # (K, N): each learner's probability of the true class
     chosen: list[int] = []
     rest = list(range(len(own)))
     for count in range(1, members + 1):
@@ -54,7 +55,7 @@ def scores(probabilities: Tensor, y: Tensor) -> dict[str, float]:
     """Return loss and accuracy of an ensemble on validation data.
 
     Args:
-        probabilities: Of its members, (M, N, C).
+        probabilities: Probabilities of its members, (M, N, C).
         y: Labels (N,).
     """
     mean = probabilities.double().mean(0)
@@ -71,14 +72,14 @@ class Ensemble:
     """The learners that a search keeps together."""
 
     learners: tuple[int, ...]
-    """Which they are, in the order of their selection: the first is the best by itself."""
+    """Their numbers, in the order of selection: the first is the best one alone."""
     genotypes: tuple[Genotype, ...]
     """The architecture of each."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """The ensemble's `valid_loss` and `valid_accuracy`; empty where nothing was trained."""
 
     def to_row(self) -> dict[str, Any]:
-        """Give what the last row of metrics.jsonl says of it."""
+        """Return its entries in the last row of metrics.jsonl."""
         return {"members": list(self.learners), **self.scores}
 
     def to_json(self) -> str:
@@ -93,7 +94,7 @@ class Ensemble:
         """Read what `to_json` wrote.
 
         Raises:
-            ValueError: The file is damaged, something else or of a newer release.
+            ValueError: The file is damaged, not an ensemble, or of a newer release.
         """
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
@@ -120,7 +121,7 @@ class Ensemble:
         return cls(learners, genotypes, found)
 
     def as_text(self) -> str:
-        """Say in one sentence who is in it and how it does."""
+        """Describe its members and its scores in one sentence."""
         who = f"ensemble of learners {', '.join(map(str, self.learners))}"
         if not self.scores:
             return f"{who}, the first: nothing was trained, so there is nothing to select by"

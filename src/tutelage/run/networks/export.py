@@ -25,7 +25,7 @@ def export_onnx(path: Path | str, out: Path | str) -> float:
     """
     try:
         import onnxruntime
-        import onnxscript  # noqa: F401  (what torch.onnx.export needs and does not ask for)
+        import onnxscript  # noqa: F401  (torch.onnx.export needs it)
     except ImportError as error:
         raise ValueError("ONNX needs an extra: pip install 'tutelage[onnx]'") from error
     network, details = load(path), about(path)
@@ -39,7 +39,7 @@ def export_onnx(path: Path | str, out: Path | str) -> float:
         output_names=["logits"],
         verbose=False,
     )
-    assert program is not None  # what dynamo=True always returns
+    assert program is not None  # always so with dynamo=True
     for key, value in to_metadata(details).items():
         program.model.metadata_props[key] = value
     content = program.model_proto.SerializeToString()

@@ -1,4 +1,4 @@
-"""What a method is handed: nets that join one space, one search and one device."""
+"""The maker that a method receives: it makes nets for one space, one search and one device."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from tutelage.spaces.paths import architecture
 
 @dataclass
 class Maker:
-    """Hands a method what it asks for."""
+    """Makes the networks and teachers of a method."""
 
     bind: Callable[[Space], Bound]
     """Binds the search to the space of one supernet."""
     spaces: Sequence[Space]
-    """Of the first supernet that is asked for, the second, ...; the last one serves the others."""
+    """Spaces of the first supernet, the second, ...; the last one serves the others."""
     size: Size
     clock: Clock
     epochs: int
     device: torch.device
     amp: torch.dtype | None
     images: Mapping[str, int] = field(default_factory=dict)
-    """How many images each half has: what a method that remembers them asks for."""
+    """How many images each half has, for methods that store something for each image."""
     flops: Callable[[Genotype], float] = lambda genotype: nan
     """Counts the FLOPs of an architecture."""
     pictures: Pictures = field(default_factory=Pictures)
-    """The images, for a teacher that was trained already."""
+    """The images, for a pretrained teacher."""
     bound: list[Bound] = field(default_factory=list)
-    """Of every supernet so far what relaxes its choices, or samples its paths."""
+    """For every supernet so far, what relaxes its choices or samples its paths."""
 
     @property
     def classes(self) -> int:
@@ -56,7 +56,7 @@ class Maker:
         return net
 
     def fixed(self, architecture: str) -> Net:
-        """Make a network that is not searched, by its genotype: resnet18, a name, text or file."""
+        """Make a network that is not searched, from a genotype: resnet18, a name, text or file."""
         return Net(
             lambda: self._placed(fixed_network(architecture, self.size)), None, self.clock, self.amp
         )
@@ -68,14 +68,14 @@ class Maker:
 
     @property
     def stages(self) -> int:
-        """Count the stages of a supernet that run one by one; 0: it only runs whole."""
+        """Count the stages of a supernet that can run separately; 0: it runs only as a whole."""
         return self.spaces[0].stages
 
     def teacher(self, name: str) -> Teacher:
-        """Get a trained network: images to its feature maps (B, C, H, W), stage by stage.
+        """Return a trained network: images to its feature maps (B, C, H, W), stage by stage.
 
         Raises:
-            ValueError: There is none of this name, or it is for other images.
+            ValueError: There is no network of this name, or it is for other images.
         """
         if name == UNTRAINED:
             return untrained(self.spaces[0], self.size, self.device, self.amp)

@@ -37,16 +37,16 @@ class About:
     classes: tuple[str, ...]
     """Names of the classes, in the order of the logits."""
     mean: tuple[float, ...]
-    """Mean of every channel, of pixels from 0 to 1; subtracted before the network."""
+    """Mean of every channel, of pixels from 0 to 1; subtracted from the network's input."""
     std: tuple[float, ...]
-    """Standard deviation of every channel; divided by before the network."""
+    """Standard deviation of every channel; the network's input is divided by it."""
     shape: tuple[int, int, int]
     """Channels, height and width of the images that it was trained on."""
 
 
 @final
 class Averaged(nn.Module):
-    """Networks that answer together: by the mean of their probabilities."""
+    """Networks that predict together, by the mean of their probabilities."""
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ def build(
 
 
 def space_of(genotype: Genotype) -> Space:
-    """Return the space that a genotype is of.
+    """Return the space of a genotype.
 
     Raises:
         ValueError: it is unknown.
@@ -82,7 +82,7 @@ def space_of(genotype: Genotype) -> Space:
 
 
 def save_network(path: Path, network: nn.Module, details: About) -> None:
-    """Write a network's weights, without an auxiliary head, and what it is."""
+    """Write a network's weights, without an auxiliary head, and its description."""
     with torch.device("meta"):
         needed = build(details.genotype, details.size).state_dict()
     state = network.state_dict()
@@ -93,14 +93,14 @@ def save_network(path: Path, network: nn.Module, details: About) -> None:
 def load(path: Path | str, device: torch.device | str = "cpu") -> nn.Module:
     """Return a trained network in eval mode: normalised images (B, C, H, W) to logits.
 
-    Of an ensemble all networks, whose mean probabilities are the softmax of these logits.
+    For an ensemble, the softmax of these logits is the mean of all its networks' probabilities.
 
     Args:
         path: a .safetensors file that a retraining wrote, or the directory of a retraining or run.
         device: where to put it.
 
     Raises:
-        ValueError: there is no such file, or it is damaged or something else.
+        ValueError: there is no such file, or it is damaged or not a network.
     """
     if folders := members(path):
         return Averaged([load(folder, device) for folder in folders]).eval()
@@ -115,7 +115,7 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> nn.Module:
 
 
 def about(path: Path | str) -> About:
-    """Return what a trained network is: genotype, size, classes, normalisation, input shape.
+    """Return a trained network's genotype, size, classes, normalisation and input shape.
 
     Raises:
         ValueError: as `load`.
@@ -124,7 +124,7 @@ def about(path: Path | str) -> About:
 
 
 def find(path: Path | str) -> Path:
-    """Return the file that a path names: itself, or in a retraining's or a run's directory.
+    """Return the file of a path: the path itself, or the file in a retraining's or run's directory.
 
     Raises:
         ValueError: there is none.
@@ -143,7 +143,7 @@ def find(path: Path | str) -> Path:
 
 
 def members(path: Path | str) -> list[Path]:
-    """Return the folders of an ensemble's networks in a retraining's or a run's directory, or none.
+    """List the folders of an ensemble's networks in the directory of a retraining or run; or none.
 
     Raises:
         ValueError: the file that names its members is damaged.
@@ -186,7 +186,7 @@ def _read(path: Path) -> tuple[About, dict[str, Tensor]]:
 
 
 def to_metadata(details: About) -> dict[str, str]:
-    """Return one entry, since safetensors writes several in any order: equal runs, equal files."""
+    """Return a single entry: safetensors writes several in any order, so files would differ."""
     values: dict[str, Any] = {
         "version": VERSION,
         "genotype": details.genotype.to_dict(),

@@ -36,11 +36,11 @@ def fixed_network(architecture: str, size: Size) -> nn.Module:
 
     Args:
         architecture: A genotype: published name, text or file.
-        size: Classes, image channels and form. Cells have its channels and are as many too;
-            chains, such as resnet18, have their own.
+        size: Classes, image channels and stem; for cells also channels and number of cells.
+            Chains, such as resnet18, have their own.
 
     Raises:
-        ValueError: When the architecture is no genotype.
+        ValueError: The architecture is not a genotype.
     """
     try:
         genotype = resolve(architecture)

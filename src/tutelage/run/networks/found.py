@@ -1,4 +1,4 @@
-"""What a search has found."""
+"""The result of a search."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tutelage.spaces.genotype import Genotype
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found."""
+    """The result of a search."""
 
     genotype: Genotype
     """The kept learner's architecture."""
@@ -27,13 +27,13 @@ class Found:
     scores: list[dict[str, float]]
     """Loss and accuracy of every learner on the whole validation half."""
     size: Size
-    """Size of the supernet that searched; `network` takes another."""
+    """Size of the searched supernet; `network` takes another."""
 
     ensemble: Ensemble | None = None
-    """The learners that a method keeps together, the kept one first; None: it keeps one alone."""
+    """The learners that a method keeps together, the kept one first; None: it keeps only one."""
 
     evolved: str = ""
-    """What the found path scores in the supernet, and costs; nothing where none evolved."""
+    """The found path's score in the supernet and its cost; empty without an evolution."""
 
     @property
     def marks(self) -> list[dict[str, float]]:

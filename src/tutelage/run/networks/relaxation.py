@@ -1,4 +1,4 @@
-"""A search bound to one supernet: how its alphas are relaxed, or how its paths are sampled."""
+"""A search bound to one supernet: it relaxes its alphas, or samples its paths."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tutelage.virtual import Tree, tree_map
 
 
 class Bound(Relaxation, Protocol):
-    """What a net asks of a search, and what of it a checkpoint holds."""
+    """What a net needs of a search, and the state that a checkpoint holds."""
 
     @property
     def counts(self) -> Mapping[str, Tensor]:
         """How often each operation was sampled in this epoch, (edges, ops) for every group."""
 
     def begin_epoch(self) -> None:
-        """Count from 0."""
+        """Reset the counts."""
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds; nothing where nothing is remembered."""
@@ -37,7 +37,7 @@ class Bound(Relaxation, Protocol):
 
 @dataclass(frozen=True)
 class BoundAlphas:
-    """A search that mixes operations, bound to the space and the device of one supernet."""
+    """A search that relaxes its choices, bound to the space and the device of one supernet."""
 
     search: Relaxing
     space: Space
@@ -45,7 +45,7 @@ class BoundAlphas:
 
     @property
     def counts(self) -> Mapping[str, Tensor]:
-        """Count nothing: no operation is sampled apart from the others."""
+        """Return no counts: no single operation is sampled."""
         return {}
 
     def alphas(self) -> Tree:
@@ -57,29 +57,29 @@ class BoundAlphas:
         return tree_map(placed, self.search.alphas(self.space))
 
     def relax(self, alphas: Tree, clock: Clock) -> ArchWeights:
-        """Turn alphas into architecture weights."""
+        """Make architecture weights of alphas."""
         return self.search.relax(alphas, clock)
 
     def paths(self, count: int) -> list[ArchWeights]:
-        """Refuse to sample any.
+        """Refuse to sample paths.
 
         Raises:
             ValueError: Always.
         """
         raise ValueError(
-            "this search samples no sub-networks, and the method teaches such: use "
+            "this search samples no sub-networks, and the method teaches sub-networks: use "
             "--search diverse-paths or single-path"
         )
 
     def begin_epoch(self) -> None:
-        """Have nothing to count."""
+        """Do nothing: there are no counts."""
 
     def state(self) -> dict[str, Any]:
-        """Remember nothing."""
+        """Return nothing: there is no state."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Have nothing to remember."""
+        """Do nothing: there is no state."""
 
 
 @dataclass
@@ -94,16 +94,16 @@ class BoundPaths:
     dtype: torch.dtype = field(default_factory=torch.get_default_dtype)
     """The type of the weights, and of the sampled paths."""
     diversity: dict[str, list[Tensor]] = field(default_factory=dict)
-    """How much operations differ, as it was measured last; empty before."""
+    """How much operations differ, by the last measurement; empty before the first."""
     counts: dict[str, Tensor] = field(default_factory=dict)
     """How often each operation was sampled in this epoch, (edges, ops) for every group."""
 
     def alphas(self) -> Tree:
-        """Have none: nothing but weights descends."""
+        """Return no alphas: only weights train."""
         return {}
 
     def relax(self, alphas: Tree, clock: Clock) -> ArchWeights:
-        """Draw one path."""
+        """Sample one path."""
         return self.paths(1)[0]
 
     def paths(self, count: int) -> list[ArchWeights]:
@@ -117,7 +117,7 @@ class BoundPaths:
         return [path(self.space, encoding, self.device, self.dtype) for encoding in sampled]
 
     def begin_epoch(self) -> None:
-        """Count from 0."""
+        """Reset the counts."""
         self.counts = {}
 
     def state(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Networks that are trained already, and teach by their feature maps."""
+"""Pretrained networks that teach by their feature maps."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ TIMM: Final = "timm:"
 
 
 class Pictures(NamedTuple):
-    """What the images of a search are, and how they were normalised."""
+    """The shape of a search's images, and how they were normalised."""
 
     shape: tuple[int, int, int] = (3, 32, 32)
     """Channels, height and width."""
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    """Mean of every channel that was subtracted."""
+    """Mean of every channel, which was subtracted."""
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
-    """Standard deviation of every channel that was divided by."""
+    """Standard deviation of every channel, by which it was divided."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """A trained network, fixed, as a function of images to its feature maps."""
+    """A trained network with fixed weights, as a function of images to its feature maps."""
 
     maps: Callable[[Tensor], Sequence[Tensor]]
     scale: Tensor
-    """Takes the images to the normalisation that the network was trained with, (C, 1, 1)."""
+    """Scale from the images' normalisation to that of the network's training, (C, 1, 1)."""
     shift: Tensor
-    """Likewise, added after the scale."""
+    """Shift, added after the scale, (C, 1, 1)."""
     amp: torch.dtype | None = None
     """Type of autocast; None: none."""
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> list[Tensor]:
-        """List the feature maps (B, C, H, W) of images, stage by stage, with no gradient."""
+        """List the feature maps (B, C, H, W) of images, stage by stage, without gradients."""
         with torch.autocast(x.device.type, self.amp, enabled=self.amp is not None):
             found = self.maps(self.scale * x + self.shift)
         return [each.to(torch.promote_types(each.dtype, torch.float32)) for each in found]
@@ -54,14 +54,14 @@ class Teacher:
 def trained(
     name: str, pictures: Pictures, device: torch.device, amp: torch.dtype | None = None
 ) -> Teacher:
-    """Get a trained network as a teacher; it normalises by its own running statistics.
+    """Return a trained network as a teacher; it normalises by its own running statistics.
 
     Args:
         name: A network that `tutelage retrain` wrote, as `load` takes it; timm:NAME, for the maps
-            of timm's `features_only`, one for each resolution; or timm:NAME#PART, for what every
-            child of a part puts out, as of the stages of timm:tf_efficientnet_b7#blocks.
+            of timm's `features_only`, one for each resolution; or timm:NAME#PART, for the output of
+            every child of a part, such as the stages of timm:tf_efficientnet_b7#blocks.
         pictures: The images that it will see.
-        device: Where it computes.
+        device: Where the teacher computes.
         amp: Type of autocast; None: none.
 
     Raises:
@@ -100,9 +100,9 @@ def trained(
 def untrained(
     space: Space, size: Size, device: torch.device, amp: torch.dtype | None = None
 ) -> Teacher:
-    """Draw a network of a space as a teacher: it has as many maps as a supernet stages.
+    """Sample a network of a space as a teacher, with a feature map for each stage of a supernet.
 
-    Always the same one, which normalises by the batch, since it has no running statistics.
+    It is always the same network. It normalises by the batch, since it has no running statistics.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -113,7 +113,7 @@ def untrained(
 
 
 def _from_timm(name: str, device: torch.device) -> tuple[Any, Callable[[Tensor], list[Tensor]]]:
-    """Return a pretrained network, and what maps images to its feature maps."""
+    """Return a pretrained network, and a function of images to its feature maps."""
     try:
         timm = importlib.import_module("timm")
     except ImportError as error:
@@ -123,14 +123,14 @@ def _from_timm(name: str, device: torch.device) -> tuple[Any, Callable[[Tensor],
     model, _, part = name.removeprefix(TIMM).partition("#")
     try:
         network = timm.create_model(model, pretrained=True, features_only=not part)
-    except RuntimeError as error:  # what timm raises for an unknown name
+    except RuntimeError as error:  # timm raises this for an unknown name
         raise ValueError(f"teacher {name!r}: {error}") from error
     network = network.to(device).eval()
     return network, _tapped(name, network, part) if part else network
 
 
 def _tapped(name: str, network: nn.Module, part: str) -> Callable[[Tensor], list[Tensor]]:
-    """Return what maps images to the outputs of a part's children, in their order."""
+    """Return a function of images to the outputs of a part's children, in their order."""
     try:
         children = list(network.get_submodule(part).children())
     except AttributeError as error:

@@ -1,1 +1,1 @@
-"""What follows the training of sampled paths: scores, evolution, a ranking."""
+"""The steps after the training of sampled paths: scores, evolution, a ranking."""

@@ -1,4 +1,4 @@
-"""What follows the training of sampled paths: what scores them, and evolution among them."""
+"""The steps after the training of sampled paths: a scorer, and an evolution that uses it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EVOLUTION, RANKING = "evolution", "ranking"
 
 
 def scorer_of(view: View, learner: Learner) -> Scorer:
-    """Make what scores architectures with a learner's weights, on the validation half."""
+    """Make a scorer of architectures with a learner's weights, on the validation half."""
     setup, evolution, own = view.setup, view.setup.settings.evolution, view.problem.extra(Score)
     return Scorer(
         learner.net,
@@ -40,7 +40,7 @@ def scorer_of(view: View, learner: Learner) -> Scorer:
 
 
 def evolve_of(view: View, scorer: Scorer) -> Evolve:
-    """Make the evolution, within the limits to the final network.
+    """Make the evolution, within the limits on the final network.
 
     Raises:
         ValueError: No architecture is found within the limits.
@@ -60,10 +60,10 @@ def evolve_of(view: View, scorer: Scorer) -> Evolve:
 
 
 def check(view: View) -> None:
-    """Refuse limits within which evolution finds nothing, before anything is trained for it.
+    """Refuse limits within which evolution finds nothing, before any training.
 
     Raises:
-        ValueError: No architecture that was sampled keeps within them.
+        ValueError: No sampled architecture is within them.
     """
     if budget := view.setup.budget:
         try:
@@ -74,7 +74,7 @@ def check(view: View) -> None:
 
 
 def work_in(path: Path, work: loop.Work, settings: Run) -> None:
-    """Do the work in a folder of a run's directory, or resume it.
+    """Do or resume the work in a folder of a run's directory.
 
     Raises:
         StoppedError: A signal came; everything is saved.

@@ -22,7 +22,7 @@ class Evolve:
 
     Attributes:
         epoch: Generations done.
-        step: Candidates of the present one that are done.
+        step: Candidates of the present generation that are done.
         steps: Candidates of the present generation.
         epochs: Generations in all; fewer where a small space is exhausted.
     """
@@ -37,16 +37,16 @@ class Evolve:
         seed: int,
         first: Sequence[Genotype] = (),
     ) -> None:
-        """Draw the first generation.
+        """Sample the first generation.
 
         Args:
             space: What can be built.
-            scorer: Says what an architecture scores.
-            costs: What it costs.
-            within: Whether it may cost so much.
-            settings: Those of the evolution.
+            scorer: Scores architectures.
+            costs: Gives their costs.
+            within: Tells whether a cost is within the limits.
+            settings: The settings of the evolution.
             seed: Seed of all random numbers.
-            first: What the first generation holds besides, where the limits allow it.
+            first: Further members of the first generation, where the limits allow them.
 
         Raises:
             ValueError: No architecture is found within the limits.
@@ -85,13 +85,13 @@ class Evolve:
         self.step += 1
 
     def check(self) -> None:
-        """Have nothing to wait for: a score is a number."""
+        """Do nothing: a score is already a number on the CPU."""
 
     def check_state(self) -> None:
-        """Have nothing that could be no number."""
+        """Do nothing: every score is finite."""
 
     def row(self, event: str) -> Candidate:
-        """Return a row of metrics.jsonl: the last candidate, or the best so far."""
+        """Return a row of metrics.jsonl for the last candidate, or for the best so far."""
         history = self.evolving.history
         scored = history[-1] if event == "step" else self.evolving.best
         given = event == "step" and scored.generation == 0 and scored.encoding in self.given
@@ -106,7 +106,7 @@ class Evolve:
         )
 
     def described(self, scored: Scored) -> Candidate:
-        """Say what an architecture is, scores and costs."""
+        """Return an architecture with its scores and its cost."""
         cost = self.costs.of(self.genotype(scored))
         score: dict[str, Any] = {self.scorer.quantity: scored.scores[0]}
         return Candidate(
@@ -114,7 +114,7 @@ class Evolve:
         )
 
     def in_words(self, scored: Scored) -> str:
-        """Say in words what an architecture scores and costs."""
+        """Describe the score and the cost of an architecture in words."""
         cost = self.costs.of(self.genotype(scored))
         score = f"{self.scorer.quantity} {self.scorer.written(scored.scores[0])}"
         return (

@@ -1,4 +1,4 @@
-"""A ranking of a supernet: its scores of architectures whose true accuracies a table knows."""
+"""A ranking by a supernet: its scores of architectures, and their true accuracies in a table."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from tutelage.spaces.paths import Encoding, bounds, genotype, sample
 
 
 class Known(NamedTuple):
-    """What is known of an architecture without its score."""
+    """What is known of an architecture before it is scored."""
 
     flops: int
     """FLOPs for one image."""
     table: dict[str, float]
-    """What the table says of it."""
+    """The table's entries for it."""
 
 
 @final
 class Ranking:
-    """Architectures sampled uniformly, and what each scores in the supernet.
+    """Architectures sampled uniformly, and the score of each in the supernet.
 
     Attributes:
         epoch: 1 when all are scored.
@@ -48,7 +48,7 @@ class Ranking:
         encodings: Sequence[Encoding],
         known: Callable[[Genotype], Known],
     ) -> None:
-        """Score nothing yet; `known` says what else of an architecture goes into its row."""
+        """Score nothing yet; `known` gives the other entries of an architecture's row."""
         self.space, self.scorer, self.encodings, self.known = space, scorer, list(encodings), known
         self.scores: list[float] = []
         self.epoch, self.step, self.steps, self.epochs = 0, 0, len(self.encodings), 1
@@ -64,13 +64,13 @@ class Ranking:
         self.step += 1
 
     def check(self) -> None:
-        """Have nothing to wait for: a score is a number."""
+        """Do nothing: a score is already a number on the CPU."""
 
     def check_state(self) -> None:
-        """Have nothing that could be no number."""
+        """Do nothing: every score is finite."""
 
     def row(self, event: str) -> Candidate:
-        """Return a row of metrics.jsonl: the last architecture."""
+        """Return a row of metrics.jsonl for the last architecture."""
         encoding = self.encodings[self.done - 1]
         score: dict[str, Any] = {self.scorer.quantity: self.scores[-1]}
         flops, table = self.known(genotype(self.space, encoding))
@@ -89,7 +89,7 @@ class Ranking:
         return {"architecture": f"{self.step}/{self.steps}", "last": f"{self.scores[-1]:.3f}"}
 
     def end_epoch(self) -> Candidate:
-        """Return a row that says that all are scored."""
+        """Return the row that records that all are scored."""
         self.epoch, self.step = 1, 0
         return Candidate(event="epoch", epoch=0, step=self.steps)
 
@@ -108,7 +108,7 @@ TOP = 10
 
 
 def ranking_of(view: View, scorer: Scorer, table: Table) -> Ranking:
-    """Draw the architectures that are to be ranked, uniformly, none of them twice."""
+    """Sample the architectures to rank, uniformly and without repetition."""
     setup = view.setup
     torch.manual_seed(int(generator(setup.settings.seed, "search/ranked").integers(2**63)))
     count = counts(setup)[0]
@@ -123,11 +123,11 @@ def ranking_of(view: View, scorer: Scorer, table: Table) -> Ranking:
 
 
 def ranked(ranking: Ranking, table: Table) -> RankingScores:
-    """Compare what architectures score in the supernet with what the table knows of them.
+    """Compare the supernet's scores of architectures with the table's true accuracies.
 
     Returns:
-        The figures of the comparison, and as `by_flops` those of ranking the same architectures
-        by their FLOPs, for which nothing need be trained.
+        The figures of the comparison, and as `by_flops` those of a ranking of the same
+        architectures by their FLOPs, which needs no training.
     """
     known = [ranking.known(genotype(ranking.space, encoding)) for encoding in ranking.encodings]
     true = [each.table[table.ranked_by] for each in known]
@@ -138,7 +138,7 @@ def ranked(ranking: Ranking, table: Table) -> RankingScores:
 
 
 def counts(setup: Setup) -> tuple[int, int]:
-    """Count the architectures that are ranked, and those that evolve if the limits leave enough."""
+    """Count the architectures to rank, and those to evolve if the limits leave enough."""
     settings, every = setup.settings, prod(bounds(setup.space))
     evolution, ranked = settings.evolution, settings.ranked if settings.table else 0
     return min(ranked, every), min(evolution.population * evolution.generations, every)

@@ -1,4 +1,4 @@
-"""What an architecture scores with the weights of a supernet, before anything is trained for it."""
+"""Scores of architectures with the weights of a supernet, without training of their own."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tutelage.spaces.genotype import Genotype
 class Scorer:
     """Scores architectures with a supernet's weights.
 
-    A chain's architecture becomes a stand-alone network with those weights, whose BatchNorm
-    statistics are measured again: in the supernet they would be those of all that was sampled.
-    Cells of supernets compute several operations in one, so they are scored where they are, with
-    the statistics of the batch; so is all that a method scores by a rule of its own.
+    A chain's architecture becomes a stand-alone network with those weights. Its BatchNorm
+    statistics are measured again: the supernet's statistics are those of all sampled paths.
+    Cells of a supernet compute several operations in one. They are scored inside the supernet,
+    with the statistics of the batch. A method's own score is measured there too.
     """
 
     net: Net
@@ -35,22 +35,22 @@ class Scorer:
     judged: Callable[[], Iterable[Batch]]
     """Gives the images that accuracy is measured on."""
     own: Callable[[ArchWeights, Batch], Tensor] | None = None
-    """The method's own score () of a path on some images; None: accuracy."""
+    """The method's own score () of a path on a batch; None: accuracy."""
     seed: int = 0
     """Seed of the operations' noise: the same for every architecture, and in a resumed run."""
 
     @property
     def quantity(self) -> str:
-        """Name what is measured: accuracy, or a score of the method's own."""
+        """Name the measured quantity: accuracy, or the method's own score."""
         return "score" if self.own else "accuracy"
 
     def written(self, score: float) -> str:
-        """Write a score for progress."""
+        """Write a score for the progress display."""
         return f"{score:.4f}" if self.own else f"{100 * score:.2f} %"
 
     @torch.no_grad()
     def score(self, genotype: Genotype) -> float:
-        """Score an architecture, the higher the better."""
+        """Score an architecture; higher is better."""
         torch.manual_seed(self.seed)
         if not self.own:
             return self.accuracy(genotype)
@@ -63,7 +63,7 @@ class Scorer:
         """Measure an architecture's accuracy, as a share of the images."""
         answer = self._network(genotype)
         right = torch.cat([answer(x).argmax(1) == y for x, y, _ in self.judged()])
-        return int(right.sum()) / len(right)  # read once: a device need not wait for every batch
+        return int(right.sum()) / len(right)  # read once, so that no batch waits for the device
 
     def _network(self, genotype: Genotype) -> Callable[[Tensor], Tensor]:
         """Return the architecture as a function of images (B, C, H, W) to logits (B, classes)."""

@@ -1,1 +1,1 @@
-"""How a search is carried out: by alphas that descend, by sampled paths, or at random."""
+"""How a search is carried out: by trained alphas, by sampled paths, or at random."""

@@ -1,4 +1,4 @@
-"""A method, a search, a space and images, joined as the settings of a run say."""
+"""Joins the method, the search, the space and the images that a run's settings name."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ STRATEGIES: Mapping[Kind, type[Relaxed] | type[OneShot] | type[Random]] = {
 
 
 class Joined(NamedTuple):
-    """Everything that a search is made of but its batches."""
+    """All parts of a search except its batches."""
 
     settings: Run
-    """Every setting of the parts too, so that later defaults change nothing."""
+    """All settings, including those of the parts, so that later defaults change nothing."""
     method: Method
     search: Search
     space: Space
-    """With what the search asks of it."""
+    """The space, changed as the search needs it."""
     size: Size
-    """Of the first phase's supernets."""
+    """Size of the first phase's supernets."""
     train: Labelled
     """The images, of both halves."""
     device: torch.device
@@ -53,7 +53,7 @@ class Joined(NamedTuple):
     """How the search is carried out."""
 
     def setup(self, halves: tuple[Tensor, Tensor]) -> Setup:
-        """Divide the images into those that train weights and alphas.
+        """Divide the images into the half for weights and the half for alphas.
 
         Raises:
             ValueError: The space's cheapest architecture costs more than the settings allow.
@@ -71,14 +71,14 @@ class Joined(NamedTuple):
 
     @property
     def elements(self) -> int | None:
-        """Count the numbers in a batch's maps of the first cell; None: a GPU computes them."""
+        """Count the elements of a batch's feature maps in the first cell; None: on a GPU."""
         if self.device.type != "cpu":
             return None
         return elements(self.settings.batch_size, self.size, self.train.images.shape)
 
 
 def joined(settings: Run) -> Joined:
-    """Make the parts that settings name, and read the images.
+    """Make the parts that the settings name, and read the images.
 
     Raises:
         ValueError: A setting or the data cannot be used, or the parts do not fit together.

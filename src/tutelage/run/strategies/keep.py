@@ -1,4 +1,4 @@
-"""The end of a search whose learners have architectures of their own: which of them is kept."""
+"""The end of a search in which every learner has its own architecture: which one is kept."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def keep(
 ) -> Found:
     """Keep the learner with the lowest loss on the whole validation half, or an ensemble.
 
-    Writes genotype.json last: it says that the search has ended.
+    It writes genotype.json last: that file shows that the search has ended.
 
     Args:
         view: The search at its end.
         directory: Where files go.
         genotypes: Every learner's architecture.
         epoch: How many epochs led to them.
-        validated: How learners do; None: nothing was trained, so the first one is kept.
-        table: What the table of the settings says, where no epoch has said it.
+        validated: The learners' scores; None: nothing was trained, so the first one is kept.
+        table: The table's entries for the genotypes, if no epoch's row holds them.
     """
     scores = validated.scores if validated else [{} for _ in genotypes]
     kept = best(scores)
@@ -59,12 +59,12 @@ def keep(
 
 
 def best(scores: Sequence[Mapping[str, float]]) -> int:
-    """Return the learner with the lowest validation loss; the first where there is none."""
+    """Return the learner with the lowest validation loss; the first one if nothing was measured."""
     return min(range(len(scores)), key=lambda k: scores[k].get("valid_loss", 0.0))
 
 
 def append_once(directory: RunDirectory, end: EndRow) -> None:
-    """Append the last row, unless a search that was stopped after it has done so."""
+    """Append the last row, unless a search that was stopped later has already done so."""
     if not any(row.event == "end" for row in directory.rows(SEARCH)):
         directory.append(end)
 
@@ -72,9 +72,9 @@ def append_once(directory: RunDirectory, end: EndRow) -> None:
 def select(
     view: View, validated: Validated | None, genotypes: Sequence[Genotype]
 ) -> Ensemble | None:
-    """Select an ensemble on the validation half; the first learners where nothing was trained.
+    """Select an ensemble on the validation half, or the first learners if nothing was trained.
 
-    None: the method keeps one learner alone.
+    None: the method keeps only one learner.
     """
     members = view.problem.extra(Members)
     if not members:

@@ -26,18 +26,18 @@ from tutelage.searches.base import Sampling
 from tutelage.spaces.base import Space
 
 OF_ALPHAS = ("eigenvalue_every", "sharpness_every", "gap_every", "stop")
-"""Settings of the diagnostics of alphas."""
+"""Settings of diagnostics that need alphas."""
 
 
 @final
 class OneShot:
-    """Weights descend on sampled paths; the path that evolution finds is kept."""
+    """Weights train on sampled paths; the path that evolution finds is kept."""
 
     def __init__(self, setup: Setup) -> None:
         """Open the table of the settings.
 
         Raises:
-            ValueError: It is none, or not of this space.
+            ValueError: It is not a table, or not for this space.
         """
         self.setup, self.epochs = setup, setup.settings.epochs
         self.search = cast(Sampling, setup.search)
@@ -45,23 +45,23 @@ class OneShot:
 
     @staticmethod
     def refuse(settings: Run) -> None:
-        """Refuse settings that would do nothing.
+        """Refuse settings that would have no effect.
 
         Raises:
-            ValueError: There are such.
+            ValueError: There is such a setting.
         """
         for name in OF_ALPHAS:
             if (value := getattr(settings, name)) not in (0, "never"):
                 raise ValueError(
-                    f"{name} = {value!r}: it watches alphas, and this search samples paths and "
-                    "has none"
+                    f"{name} = {value!r}: it measures alphas, and this search samples paths and "
+                    "has no alphas"
                 )
 
     def check(self, view: View) -> None:
-        """Refuse limits within which evolution finds nothing.
+        """Refuse limits within which evolution finds no architecture.
 
         Raises:
-            ValueError: No architecture that was sampled keeps within them.
+            ValueError: No sampled architecture is within them.
         """
         conclusion.check(view)
 
@@ -69,17 +69,17 @@ class OneShot:
         """Bind the search to the space of one supernet.
 
         Raises:
-            ValueError: The search can sample no path in it.
+            ValueError: The search cannot sample paths in it.
         """
         self.search.check(space, self.setup.flops)
         return BoundPaths(self.search, space, self.setup.device, self.setup.flops)
 
     def train(self, problem: Problem, spaces: list[Space]) -> Problem:
-        """Leave out the levels of alphas: there are none."""
+        """Leave out the levels of alphas: this search has no alphas."""
         return without_alphas(problem)
 
     def observe(self, view: View) -> dict[str, Any]:
-        """Say how often each operation was sampled, and what students and teacher say."""
+        """Report how often each operation was sampled, and the scores of students and teacher."""
         counts = [each.counts for each in view.bound]
         row: dict[str, Any] = {
             "sampled": list(map(sampled.shares, counts)),
@@ -92,11 +92,11 @@ class OneShot:
         return row
 
     def shown(self, view: View) -> dict[str, str]:
-        """Show nothing: no architecture is favoured before the evolution."""
+        """Show nothing: there is no best architecture before the evolution."""
         return {}
 
     def conclude(self, view: View, directory: RunDirectory) -> Found:
-        """Evolve among the paths of the best learner's supernet, in a folder of its own."""
+        """Run an evolution of paths in the best learner's supernet, in a folder of its own."""
         settings, table, learners = self.setup.settings, self.diagnostics.table, view.learners
         own = view.problem.extra(Score)
         scores = [{} for _ in learners] if own else validate(view).scores

@@ -28,7 +28,7 @@ class Random:
         """Open the table of the settings.
 
         Raises:
-            ValueError: It is none, or not of this space.
+            ValueError: It is not a table, or not for this space.
         """
         self.setup = setup
         self.diagnostics = Diagnostics(setup.settings, setup.space)
@@ -41,7 +41,7 @@ class Random:
         return BoundAlphas(cast(Relaxing, self.setup.search), space, self.setup.device)
 
     def train(self, problem: Problem, spaces: list[Space]) -> Problem:
-        """Train nothing: the problem is the method's."""
+        """Return the method's problem as it is: nothing is trained."""
         return problem
 
     def observe(self, view: View) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Random:
         return {}
 
     def conclude(self, view: View, directory: RunDirectory) -> Found:
-        """Keep the first learner's architecture, or those of an ensemble; say what they are."""
+        """Keep the first learner's architecture, or those of an ensemble, and print them."""
         genotypes = [view.genotype(learner) for learner in view.learners]
-        table = self.diagnostics.looked_up(genotypes)  # no epoch has said it
+        table = self.diagnostics.looked_up(genotypes)  # no epoch's row has it
         return keep(view, directory, genotypes, view.epoch, None, table)

@@ -1,4 +1,4 @@
-"""A search by alphas: operations are mixed, the alphas descend, an architecture is derived."""
+"""A search by alphas: choices are relaxed, alphas are trained, an architecture is derived."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from tutelage.spaces.base import Space
 from tutelage.spaces.genotype import Genotype
 
 SHORT = re.compile(r"_conv|_pool|_connect|x\d|_(?=\d)")
-"""What a progress line leaves out of an operation's name: sep_conv_3x3 is sep3."""
+"""Matches what a progress line leaves out of an operation's name: sep_conv_3x3 is sep3."""
 
 
 @final
 class Relaxed:
-    """Alphas descend on the validation half, and what they favour is kept."""
+    """Alphas train on the validation half, and the architecture derived from them is kept."""
 
     def __init__(self, setup: Setup) -> None:
-        """Observe nothing yet.
+        """Prepare the diagnostics.
 
         Raises:
-            ValueError: The table of the settings is none, or not of this space.
+            ValueError: The table of the settings is not a table, or not for this space.
         """
         self.setup, self.epochs = setup, setup.settings.epochs
         self.diagnostics = Diagnostics(setup.settings, setup.space)
 
     @staticmethod
     def refuse(settings: Run) -> None:
-        """Refuse settings that would do nothing.
+        """Refuse settings that would have no effect.
 
         Raises:
-            ValueError: There are such.
+            ValueError: There is such a setting.
         """
         if settings.ranked:
             raise ValueError(
@@ -69,7 +69,7 @@ class Relaxed:
         return archs(view) | self.diagnostics.after(view)
 
     def shown(self, view: View) -> dict[str, str]:
-        """Return the cells of the first learner's architecture, in short."""
+        """Return the cells of the first learner's architecture, abbreviated."""
         return {
             group: " ".join(
                 "+".join(f"{SHORT.sub('', op)}({state})" for op, state in node)
@@ -83,20 +83,20 @@ class Relaxed:
         return keep(view, directory, self._genotypes(view), self._epoch(view), validate(view), [])
 
     def _genotypes(self, view: View) -> list[Genotype]:
-        """Read every learner's architecture off: of the end, or the epoch that a stop keeps."""
+        """Derive every learner's architecture, at the end or at the epoch that a stop keeps."""
         if stopped := self.diagnostics.stopped:
             before = self.diagnostics.history[stopped["epoch"]]
             return [Genotype.from_dict(learner["genotype"]) for learner in before]
         return [view.genotype(learner) for learner in view.learners]
 
     def _epoch(self, view: View) -> int:
-        """Count the epochs that led to what is kept."""
+        """Count the epochs that led to the kept architecture."""
         stopped = self.diagnostics.stopped
         return stopped["epoch"] + 1 if stopped else view.epoch
 
 
 def archs(view: View) -> dict[str, Any]:
-    """Say how much of every operation there is, what is derived, and what that costs."""
+    """Return the architecture weights, the derived architectures and their costs."""
     search, budget = cast(Relaxing, view.setup.search), view.setup.budget
     alphas = [view.alphas(learner) for learner in view.learners]
     found: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""How learners do on the whole validation half when a search ends."""
+"""Scores of learners on the whole validation half when a search ends."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tutelage.run.supernet.view import View
 
 
 class Validated(NamedTuple):
-    """How learners do on the whole validation half; all tensors are on the CPU."""
+    """Scores of learners on the whole validation half; all tensors are on the CPU."""
 
     scores: list[dict[str, float]]
-    """Loss and accuracy of every learner; theirs in a first stage are `first_loss`, ..."""
+    """Loss and accuracy of every learner; those of a first stage are `first_loss`, ..."""
     probabilities: list[Tensor]
-    """Of every batch, (K, B, C); none where no ensemble is to be selected."""
+    """Probabilities of every batch, (K, B, C); empty if no ensemble is to be selected."""
     y: Tensor
     """Labels (N,)."""
 
@@ -43,8 +43,8 @@ def validate(view: View) -> Validated:
             probabilities.append(torch.stack(each))
     y = torch.cat(labels)
     scores: list[dict[str, float]] = [{} for _ in view.learners]
-    for (k, mark), value in sums.items():
-        scores[k][mark] = value / len(y)
+    for (k, score), value in sums.items():
+        scores[k][score] = value / len(y)
     return Validated(scores, probabilities, y)
 
 

@@ -1,4 +1,4 @@
-"""What the steps of an epoch measure: collected without waiting for the device, then averaged."""
+"""Measurements of an epoch's steps, collected without waiting for the device, then averaged."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tutelage.records.rows import LearnerScores, Teaching
 from tutelage.transfer import logit_distance
 
 Place = tuple[str | int, ...]
-"""Where a value stands among all that is measured.
+"""The place of a value among all measurements.
 
     ("loss", level)                       a level's loss
-    ("gradient", top, part)               the norm of a part of the gradient that alphas moved by
+    ("gradient", top, part)               the norm of a part of the alphas' gradient
     ("learners", learner, score)          a field of `LearnerScores`
     ("teaching", what)                    a field of `Teaching` that is a number
     ("matrices", what, learner, peer)     an entry of one that is a matrix
 """
 
 STILL: Final = 20
-"""Steps without any gradient after which a search stops; a sampled path may have none for one."""
+"""Steps without any gradient after which a search stops; with a sampled path, one may have none."""
 
 
 @final
@@ -41,7 +41,7 @@ class Meter:
         self._still = 0
 
     def add(self, report: Report, batch: Any) -> None:
-        """Take what one step reports; the device may still be at it."""
+        """Store what one step reports; the device may still compute it."""
         values: dict[Place, Tensor] = {("loss", name): x for name, x in report.losses.items()}
         values |= {
             ("gradient", top, part): value
@@ -52,14 +52,14 @@ class Meter:
         self._unchecked.append({place: x.detach().double() for place, x in values.items()})
 
     def check(self, epoch: int, step: int) -> None:
-        """Wait for the device and read what came in.
+        """Wait for the device and read what was stored.
 
         Args:
             epoch: The present epoch.
-            step: The step that is done last.
+            step: The step that was done last.
 
         Raises:
-            ValueError: A loss is no number, or the alphas have had no gradient for too long.
+            ValueError: A loss is not finite, or the alphas have had no gradient for too long.
         """
         for at, values in enumerate(self._unchecked, start=step - len(self._unchecked) + 1):
             numbers = torch.stack(list(values.values())).tolist() if values else []
@@ -69,7 +69,7 @@ class Meter:
                 if place[0] == "loss" and not math.isfinite(number):
                     raise ValueError(
                         f"the loss of level {place[1]!r} is {number} at epoch {epoch}, step {at}, "
-                        "and nothing of it is saved; a lower --weights.lr or --precision fp32 may "
+                        "and the step is not saved; a lower --weights.lr or --precision fp32 may "
                         "help"
                     )
                 self._sums[place] += number
@@ -79,8 +79,8 @@ class Meter:
             if self._still == STILL:
                 raise ValueError(
                     f"the alphas' gradient has been zero for {STILL} steps at epoch {epoch}, step "
-                    f"{at}: with these settings no loss of theirs depends on them; with --via "
-                    "first-order nothing passes a lower level, so use --via exact"
+                    f"{at}: with these settings their loss does not depend on them; --via "
+                    "first-order lets no gradient pass a lower level, so use --via exact"
                 )
         self._unchecked = []
 
@@ -90,7 +90,7 @@ class Meter:
         return {place: total / self._counts[place] for place, total in self._sums.items()}
 
     def clear(self) -> None:
-        """Begin an epoch."""
+        """Clear the values at the start of an epoch."""
         self.last = {}
         self._sums.clear()
         self._counts.clear()
@@ -106,7 +106,7 @@ class Meter:
 
 
 def entries(values: Mapping[Place, float]) -> dict[str, Any]:
-    """Sort values into the entries of a row: losses, learners' scores, norms, who teaches whom."""
+    """Sort values into a row's entries: losses, learners' scores, norms, and teaching."""
     found = nested(values)
     return {
         "loss": found.get("loss", {}),
@@ -123,7 +123,7 @@ def learners(values: Mapping[Place, float]) -> list[LearnerScores]:
 
 
 def teaching(values: Mapping[Place, float]) -> Teaching:
-    """Collect what learners do to one another: numbers, and matrices [learner][peer]."""
+    """Collect how learners teach one another: numbers, and matrices [learner][peer]."""
     found = nested(values)
     measured = dict(found.get("teaching", {}))
     for what, matrix in found.get("matrices", {}).items():
@@ -132,7 +132,7 @@ def teaching(values: Mapping[Place, float]) -> Teaching:
 
 
 def nested(values: Mapping[Place, float]) -> dict[Any, Any]:
-    """Make objects within objects of places.
+    """Make nested dictionaries of places.
 
     >>> nested({("loss", "V"): 1.0, ("loss", "W"): 2.0, ("learners", 0, "train_loss"): 3.0})
     {'loss': {'V': 1.0, 'W': 2.0}, 'learners': {0: {'train_loss': 3.0}}}
@@ -147,7 +147,7 @@ def nested(values: Mapping[Place, float]) -> dict[Any, Any]:
 
 
 def teaching_line(found: Teaching) -> str:
-    """Say in a few words who teaches whom; nothing where nobody does.
+    """Summarise which learners teach which; empty if there is no teaching.
 
     >>> teaching_line(Teaching(gate=[[0.0, 0.25], [0.0, 0.0]]))
     'gate 0 from 1 0.250'
@@ -173,22 +173,22 @@ def teaching_line(found: Teaching) -> str:
 
 
 def _unknown(place: Place, value: float) -> bool:
-    """Tell whether a label's truth could not be known, which makes no row."""
+    """Tell whether a value could not be computed, because the true label is unknown."""
     return place[-1] == "label_accuracy" and math.isnan(value)
 
 
 def _marks(notes: Sequence[Notes], batch: Any) -> dict[Place, Tensor]:
-    """Name what the losses noted.
+    """Name the values that the losses noted.
 
     - train, valid: logits of every learner on that half: its loss and accuracy, and how often two
       learners agree on the validation half;
-    - train_divergence, valid_divergence: of every learner from what taught it there;
-    - labels: logits of every teacher and the true labels, -1 where unknown: how right and how
-      decided the labels are that it gives;
+    - train_divergence, valid_divergence: divergence of every learner from its teacher there;
+    - labels: logits of every teacher and the true labels, -1 where unknown: the accuracy and the
+      confidence of the labels that it gives;
     - gate, transfer, attention: matrices (K, K), of every learner and every peer;
-    - stages: a matrix (K, n), of how far every learner's stages are from a teacher's;
+    - stages: a matrix (K, n), the distances of every learner's stages from a teacher's;
     - students, teacher: logits of sampled sub-networks on the training half, (m, B, C), and of
-      what teaches them, (B, C).
+      their teacher, (B, C).
     """
     values: dict[Place, Tensor] = {}
     for noted in notes:
@@ -238,7 +238,7 @@ def _share(hits: Tensor) -> Tensor:
 
 
 def _agreement(classes: Tensor) -> Tensor:
-    """Share () of images on which two learners name one class, from classes (K, B)."""
+    """Return the share () of images with one class predicted by two learners, classes (K, B)."""
     count = len(classes)
-    same = _share(classes.unsqueeze(0) == classes.unsqueeze(1))  # with itself each agrees
+    same = _share(classes.unsqueeze(0) == classes.unsqueeze(1))  # each agrees with itself
     return (same * count - 1) / (count - 1)

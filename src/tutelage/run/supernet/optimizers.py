@@ -1,4 +1,4 @@
-"""How the variables of a search descend: weights at a rate that falls, alphas by Adam."""
+"""How the variables of a search are trained: weights at a falling rate, alphas by Adam."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tutelage.virtual import Exact, FiniteDifference, FirstOrder, Rate, Tree, Vi
 
 
 def rule(settings: Run) -> Via:
-    """Return the rule for the derivative of a virtual step that the settings name."""
+    """Return the rule of the settings for the derivative of a virtual step."""
     rules: dict[str, Via] = {
         "exact": Exact(settings.recompute),
         "finite-difference": FiniteDifference(settings.radius, settings.sides),
@@ -23,7 +23,7 @@ def rule(settings: Run) -> Via:
 
 
 def rate(weights: Weights, level: Level, epoch: float, epochs: int) -> Rate:
-    """Return how a level's variable descends after so many epochs of all, maybe a fraction."""
+    """Return the step size of a level's variable after `epoch` epochs, which may be a fraction."""
     lr = weights.lr
     if level.schedule == "cosine":
         own = level.epochs or range(epochs)
@@ -38,7 +38,7 @@ def rate(weights: Weights, level: Level, epoch: float, epochs: int) -> Rate:
 def adams(
     alphas: Alphas, levels: Sequence[Level], variables: Mapping[str, Tree]
 ) -> dict[str, torch.optim.Adam]:
-    """Make an Adam for every variable that levels move by it."""
+    """Make an Adam optimiser for every variable that levels train by it."""
     names = dict.fromkeys(level.variable for level in levels if level.optimiser == "alphas")
     return {
         name: torch.optim.Adam(
@@ -52,7 +52,7 @@ def adams(
 
 
 def move(optimiser: torch.optim.Adam, variable: Tree, gradient: Tree, clip: float) -> None:
-    """Let Adam move a variable in place, by a gradient of at most this norm; 0: of any."""
+    """Let Adam update a variable in place, with the gradient's norm clipped; 0: no clipping."""
     tensors = leaves(variable)
     for alphas, g in zip(tensors, leaves(gradient), strict=True):
         alphas.grad = g.clone()

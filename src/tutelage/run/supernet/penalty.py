@@ -16,7 +16,7 @@ from tutelage.virtual import Tree, leaves
 
 
 def with_penalty(problem: Problem, budgets: Sequence[Callable[[Tree], Tensor]] = ()) -> Problem:
-    """Add penalties to the last loss of the alphas: those of the search, and the budget's.
+    """Add the penalties of the search and of the budget to the last loss of the alphas.
 
     `budgets` maps every learner's alphas to its penalty, ().
     """
@@ -39,6 +39,6 @@ def with_penalty(problem: Problem, budgets: Sequence[Callable[[Tree], Tensor]] =
 
 
 def without_alphas(problem: Problem) -> Problem:
-    """Leave out the levels whose variable is empty: alphas, where paths are sampled."""
+    """Leave out the levels whose variable is empty: the alphas, where paths are sampled."""
     levels = [level for level in problem.levels if leaves(problem.variables[level.variable])]
     return problem._replace(levels=levels)

@@ -1,4 +1,4 @@
-"""The state of one phase: what it trains, and all that the next phase replaces."""
+"""The state of one phase: its variables, and all else that the next phase replaces."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from tutelage.virtual import Rate, Tree, leaves, rebuild, tree_map
 
 @dataclass(eq=False)
 class PhaseState:
-    """A problem in progress: its variables, their momentum, and what moves them."""
+    """A problem in progress: its variables, their momentum and their optimisers."""
 
     stretch: Stretch
     """The phase among the epochs."""
     kept: list[Kept]
-    """The operations that every edge has, of each learner; one for all before they differ."""
+    """The operations of every edge, for each learner; one entry for all before they differ."""
     spaces: list[Space]
-    """What of the space they leave; the last one serves the learners that follow."""
+    """The spaces with those operations; the last one serves the learners that follow."""
     bound: list[Bound]
-    """Of every supernet what relaxes its choices, or samples its paths."""
+    """For every supernet, what relaxes its choices or samples its paths."""
     problem: Problem
     variables: dict[str, Tree]
     optimisers: dict[str, torch.optim.Adam]
-    """Of every variable that moves as alphas do."""
+    """The optimiser of every variable that is trained like alphas."""
     velocities: dict[str, Tree] = field(default_factory=dict)
 
     def levels(self, epoch: int) -> list[Level]:
@@ -54,19 +54,19 @@ class PhaseState:
         ]
 
     def rate(self, level: Level, weights: Weights, epoch: int, gone: float) -> Rate:
-        """Return how a level's variable descends: at a rate that falls over its epochs.
+        """Return the step size of a level's variable: it falls over its epochs.
 
         Args:
-            level: One whose variable moves as weights do.
-            weights: The settings of its descent.
+            level: A level whose variable is trained like weights.
+            weights: The settings of weights.
             epoch: The present epoch of the search.
-            gone: What share of it is gone.
+            gone: The share of that epoch that is done.
         """
         own = float(epoch - self.stretch.initialised) + (gone if weights.anneal == "step" else 0)
         return optimizers.rate(weights, level, own, self.stretch.span)
 
     def move(self, name: str, gradient: Tree, clip: float) -> None:
-        """Let Adam move alphas in place, by a gradient of at most this norm; 0: of any."""
+        """Let Adam update alphas in place, with the gradient's norm clipped; 0: no clipping."""
         optimizers.move(self.optimisers[name], self.variables[name], gradient, clip)
 
     def alphas(self, learner: Learner) -> Tree:
@@ -74,12 +74,12 @@ class PhaseState:
         return tree_map(Tensor.cpu, pick(self.variables, learner.alphas))
 
     def check(self, epoch: int, step: int) -> None:
-        """Raise ValueError where a variable is no number, so that no checkpoint takes it."""
+        """Raise ValueError where a variable is not finite, so that no checkpoint stores it."""
         for name, tree in self.variables.items():
             floats = [x for x in leaves(tree) if x.is_floating_point()]
             if not all(bool(torch.isfinite(x).all()) for x in floats):
                 raise ValueError(
-                    f"variable {name} is no longer finite at epoch {epoch}, step {step}, and is "
+                    f"variable {name} is not finite at epoch {epoch}, step {step}, and is "
                     "not saved; a lower --weights.lr may help"
                 )
 
@@ -102,7 +102,7 @@ class PhaseState:
             return x.to(device)
 
         for name, tree in state["variables"].items():
-            if name in self.optimisers:  # Adam holds these very tensors
+            if name in self.optimisers:  # Adam holds these tensor objects
                 for mine, stored in zip(leaves(self.variables[name]), leaves(tree), strict=True):
                     mine.copy_(stored)
             else:
@@ -116,7 +116,7 @@ class PhaseState:
 def begin(
     setup: Setup, strategy: Strategy, clock: Clock, index: int, kept: list[Kept]
 ) -> PhaseState:
-    """Begin a phase: make its problem, the variables initialised again, and optimisers for it."""
+    """Begin a phase: make its problem, initialise its variables, and make optimisers for them."""
     clock.phase, stretch = index, setup.phases[index]
     partial = stretch.phase.partial or setup.space.variant.partial
     varied = setup.space.varied(partial=partial)
@@ -135,7 +135,7 @@ def begin(
     )
     problem = setup.method(maker)
     for each in maker.bound:
-        each.begin_epoch()  # paths that a method samples as a check are not counted
+        each.begin_epoch()  # do not count paths that a method samples as a check
     problem = strategy.train(problem, spaces)
     variables = dict(problem.variables)
     optimisers = optimizers.adams(setup.settings.alphas, problem.levels, variables)
@@ -143,7 +143,7 @@ def begin(
 
 
 def follow(setup: Setup, strategy: Strategy, clock: Clock, before: PhaseState) -> PhaseState:
-    """Begin the next phase, with the operations that the alphas of the one before favour."""
+    """Begin the next phase, with the strongest operations by the alphas of the previous one."""
     index = clock.phase + 1
     seed = generator(setup.settings.seed, "search/phase", index).integers(2**63)
     torch.manual_seed(int(seed))  # for the new weights
@@ -159,10 +159,10 @@ def follow(setup: Setup, strategy: Strategy, clock: Clock, before: PhaseState) -
 
 
 def _favoured(setup: Setup, before: PhaseState, count: int) -> tuple[list[Kept], list[Kept]]:
-    """Choose every learner's strongest operations: what is left, and by columns of its alphas."""
+    """Choose every learner's strongest operations, and the columns of its alphas they stand in."""
     learners = before.problem.learners
     alphas = [before.alphas(learner) for learner in learners]
-    wholes = (before.kept * len(alphas))[: len(alphas)]  # before the first phase all share one
+    wholes = (before.kept * len(alphas))[: len(alphas)]  # in the first phase all share one
     if setup.budget:
         spaces = (before.spaces * len(alphas))[: len(alphas)]
         spared = setup.budget.spared
@@ -172,7 +172,7 @@ def _favoured(setup: Setup, before: PhaseState, count: int) -> tuple[list[Kept],
 
 
 def _carry(setup: Setup, before: PhaseState, now: PhaseState, columns: list[Kept]) -> None:
-    """Take over what the phase before has learnt."""
+    """Copy what the previous phase has learnt."""
     now.variables, now.velocities = carried(
         before.problem, now.problem, before.variables, before.velocities, columns
     )

@@ -1,4 +1,4 @@
-"""Phases of a search: where each lies among the epochs."""
+"""Phases of a search: the epochs of each."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class Stretch(NamedTuple):
     epochs: int
     """How many it has."""
     initialised: int
-    """The epoch in which the weights were initialised: its own first, or that of a phase before."""
+    """The epoch in which the weights were initialised, in this phase or in an earlier one."""
     span: int
-    """For how many epochs those weights train."""
+    """The number of epochs for which those weights train."""
 
     @property
     def thaw(self) -> int:
-        """The first epoch whose steps move the alphas."""
+        """The first epoch whose steps train the alphas."""
         return self.start + round(self.phase.frozen * self.epochs)
 
 
 def stretches(phases: Sequence[Phase], epochs: int) -> list[Stretch]:
-    """Share epochs out to phases, evenly.
+    """Divide epochs among phases, evenly.
 
     Raises:
         ValueError: There are fewer epochs than phases.

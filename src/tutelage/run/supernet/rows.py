@@ -1,4 +1,4 @@
-"""What a search says of itself: rows of metrics.jsonl, and the line of progress."""
+"""The output of a running search: rows of metrics.jsonl, and the line of progress."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tutelage.spaces.base import Space
 
 
 def step_row(view: View) -> StepRow:
-    """Return a row of metrics.jsonl about the last step."""
+    """Return a row of metrics.jsonl for the last step."""
     return StepRow(**_measured(view, view.last))
 
 
 def epoch_row(view: View) -> EpochRow:
-    """Return an epoch's row, means of its steps, but for what is observed after it."""
+    """Return an epoch's row of means over its steps, without what is observed after it."""
     found = _measured(view, view.means)
     found["gradient"] |= view.apart
     operations = [names(view.space_of(learner)) for learner in view.learners]
@@ -31,7 +31,7 @@ def _measured(view: View, values: Mapping[Place, float]) -> dict[str, Any]:
 
 
 def names(space: Space) -> dict[str, Any]:
-    """Return the operations of every group: of all edges at once where they are the same."""
+    """Return the operations of every group: one list for all edges if it is the same."""
     return {g: e[0] if len(set(e)) == 1 else e for g, e in space.operations.items()}
 
 

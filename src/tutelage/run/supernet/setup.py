@@ -1,4 +1,4 @@
-"""What a search is made of: the parts that its settings name, joined, with its images."""
+"""The setup of a search: the parts that its settings name, and its images."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from tutelage.spaces.genotype import Genotype
 
 @dataclass(frozen=True)
 class Setup:
-    """What a search is made of, the same in all of its phases."""
+    """The setup of a search, the same in all of its phases."""
 
     settings: Run
-    """Every setting of the parts too, so that later defaults change nothing."""
+    """All settings, including those of the parts, so that later defaults change nothing."""
     method: Method
     search: Search
     space: Space
-    """With what the search asks of it."""
+    """The space, changed as the search needs it."""
     size: Size
-    """Of the first phase's supernets."""
+    """Size of the first phase's supernets."""
     streams: Streams
     budget: Budget | None = None
-    """The limits to the final network; None: there are none."""
+    """The limits on the final network; None: there are none."""
 
     @property
     def device(self) -> torch.device:
-        """Where all is computed."""
+        """The device that computes."""
         return self.streams.train.device
 
     @property
@@ -47,7 +47,7 @@ class Setup:
 
     @property
     def pictures(self) -> Pictures:
-        """The images as a teacher that was trained already must have seen them."""
+        """The images' shape and normalisation, for a pretrained teacher."""
         data = self.streams.train.data
         return Pictures(data.images.shape, data.mean, data.std)
 
@@ -59,12 +59,12 @@ class Setup:
 
     @cached_property
     def phases(self) -> list[Stretch]:
-        """The search's phases among the epochs."""
+        """The phases of the search, with their epochs."""
         return stretches(self.search.needs(self.space).phases, self.settings.epochs)
 
     @cached_property
     def costs(self) -> Costs:
-        """What each choice adds to the final network."""
+        """The cost that each choice adds to the final network."""
         if self.budget:
             return self.budget.costs
         final = final_size(self.settings, self.space, self.size.classes, self.shape[0])

@@ -1,7 +1,7 @@
-"""A search in progress: what one step, one epoch and one checkpoint are.
+"""A search in progress: its steps, epochs and checkpoints.
 
 Batches and random numbers are functions of (seed, epoch, step), so a search that resumes from a
-checkpoint is the uninterrupted one, to the bit.
+checkpoint gives the same bits as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Searching:
     """
 
     def __init__(self, setup: Setup, strategy: Strategy) -> None:
-        """Draw the first phase's variables."""
+        """Initialise the first phase's variables."""
         self.setup, self.strategy = setup, strategy
         self.clock, self.meter = Clock(), Meter()
         self.via = optimizers.rule(setup.settings)
@@ -59,7 +59,7 @@ class Searching:
         return self.epoch * self.steps + self.step
 
     def view(self) -> View:
-        """Show the search as it stands."""
+        """Return a view of the search at present."""
         phase, levels = self.phase, self.phase.levels(self.epoch)
         return View(
             setup=self.setup,
@@ -80,7 +80,7 @@ class Searching:
         )
 
     def rates(self) -> dict[str, Rate]:
-        """Return how every variable descends now that moves as weights do, and trains."""
+        """Return the present step size of every variable that is trained like weights."""
         weights, gone = self.setup.settings.weights, self.step / self.steps
         return {
             level.variable: self.phase.rate(level, weights, self.epoch, gone)
@@ -89,11 +89,11 @@ class Searching:
         }
 
     def advance(self) -> None:
-        """Take one step; the device may still be at it when this returns."""
+        """Take one step; the device may still compute when this returns."""
         settings, phase, problem = self.setup.settings, self.phase, self.phase.problem
         self.set_clock()
         seed = generator(settings.seed, "search/draws", self.epoch, self.step).integers(2**63)
-        torch.manual_seed(int(seed))  # for random numbers inside the losses
+        torch.manual_seed(int(seed))  # for the random numbers of the losses
         batch = LazyBatches(self.setup.streams, self.epoch, self.step)
         levels, rates = phase.levels(self.epoch), self.rates()
         plain = {name: Rate(rate.lr) for name, rate in rates.items()}
@@ -120,7 +120,7 @@ class Searching:
         self.step += 1
 
     def set_clock(self) -> None:
-        """Let the clock show the present epoch and step."""
+        """Set the clock to the present epoch and step."""
         stretch = self.phase.stretch
         self.clock.epoch, self.clock.epochs = self.epoch - stretch.initialised, stretch.span
         self.clock.progress = self.done / (self.steps * self.setup.settings.epochs)
@@ -129,18 +129,18 @@ class Searching:
         """Go to the next phase."""
         self.phase = follow(self.setup, self.strategy, self.clock, self.phase)
 
-    # What the loop asks for ------------------------------------------------------------------
+    # The protocol of the loop ----------------------------------------------------------------
 
     def check(self) -> None:
-        """Wait for the device; raise ValueError at the first step whose loss is no number."""
+        """Wait for the device; raise ValueError at the first step whose loss is not finite."""
         self.meter.check(self.epoch, self.step)
 
     def check_state(self) -> None:
-        """Raise ValueError where a variable is no number, so that no checkpoint takes it."""
+        """Raise ValueError where a variable is not finite, so that no checkpoint stores it."""
         self.phase.check(self.epoch, self.step)
 
     def row(self, event: str) -> StepRow:
-        """Return a row of metrics.jsonl about the last step."""
+        """Return a row of metrics.jsonl for the last step."""
         return rows.step_row(self.view())
 
     def fields(self) -> dict[str, str]:

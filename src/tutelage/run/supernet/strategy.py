@@ -14,10 +14,10 @@ from tutelage.spaces.base import Space
 
 
 class Observed(Protocol):
-    """What a strategy has observed so far: part of every checkpoint."""
+    """The observations of a strategy so far, a part of every checkpoint."""
 
     stopped: dict[str, Any] | None
-    """Why the search stops early, and the epoch that counts; None: it continues."""
+    """Why the search stops early, and the epoch to keep; None: it continues."""
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
@@ -27,38 +27,38 @@ class Observed(Protocol):
 
 
 class Strategy(Protocol):
-    """What differs between searches by alphas, by sampled paths, and at random."""
+    """The differences between searches by alphas, by sampled paths, and at random."""
 
     epochs: int
     """How many epochs there are."""
 
     @property
     def diagnostics(self) -> Observed:
-        """What was observed of this search."""
+        """The observations of this search."""
 
     def check(self, view: View) -> None:
-        """Refuse what cannot end well, before anything is trained for it.
+        """Refuse a search that cannot find an architecture, before any training.
 
         Raises:
-            ValueError: It cannot.
+            ValueError: It cannot find one.
         """
 
     def bind(self, space: Space) -> Bound:
         """Bind the search to the space of one supernet."""
 
     def train(self, problem: Problem, spaces: list[Space]) -> Problem:
-        """Return the problem that is trained: a method's, in this kind of search.
+        """Return the problem to train: a method's, adapted to this kind of search.
 
         Args:
-            problem: As the method makes it.
-            spaces: Of the first supernet, the second, ...; the last one serves the others.
+            problem: The problem of the method.
+            spaces: Those of the first supernet, the second, ...; the last one serves the others.
         """
 
     def observe(self, view: View) -> dict[str, Any]:
-        """Measure what an epoch has led to; return entries of its row of metrics.jsonl."""
+        """Measure diagnostics after an epoch; return entries of its row of metrics.jsonl."""
 
     def shown(self, view: View) -> dict[str, str]:
-        """Return what progress shows of the architectures."""
+        """Return what the progress display shows of the architectures."""
 
     def conclude(self, view: View, directory: RunDirectory) -> Found:
-        """Keep what was found; writes genotype.json last, which says that the search has ended."""
+        """Keep the result; write genotype.json last, which shows that the search has ended."""

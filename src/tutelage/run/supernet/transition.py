@@ -1,4 +1,4 @@
-"""What one phase of a search hands to the next: weights, alphas and moments."""
+"""What the next phase of a search takes over: weights, alphas and moments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tutelage.virtual import Tree, leaves, rebuild
 
 
 def narrowed(alphas: Tree, columns: Kept) -> Tree:
-    """Keep some columns of alphas (edges, ops), or of what has their shapes."""
+    """Keep some columns of alphas (edges, ops), or of tensors of the same shapes."""
     return {
         name: a.gather(1, torch.tensor(columns[name], device=a.device)) if name in columns else a
         for name, a in alphas.items()
@@ -22,7 +22,7 @@ def narrowed(alphas: Tree, columns: Kept) -> Tree:
 
 
 def placed(tree: Tree, path: Sequence[str | int], value: Tree) -> Tree:
-    """Return a tree with another value where a path leads."""
+    """Return a tree with another value at a path."""
     if not path:
         return value
     changed = placed(tree[path[0]], path[1:], value)
@@ -38,14 +38,14 @@ def carried(
     velocities: dict[str, Tree],
     columns: Sequence[Kept],
 ) -> tuple[dict[str, Tree], dict[str, Tree]]:
-    """Bring variables and momentum over to the problem of the next phase.
+    """Transfer variables and momentum to the problem of the next phase.
 
-    Learners' weights grow and their alphas lose columns; what is no learner's continues as it is,
-    or starts again where the next phase has it in other shapes.
+    Learners' weights grow and their alphas lose columns. Variables of no learner are kept, or
+    initialised again if the next phase has other shapes for them.
 
     Args:
         before: The problem of the phase that ends.
-        after: The problem of the next one, with the same learners.
+        after: The problem of the next phase, with the same learners.
         variables: Values of the former.
         velocities: Momentum of the former.
         columns: For every learner, which of its alphas are kept.
@@ -84,18 +84,18 @@ def carry_moments(
     learners: Sequence[Learner],
     columns: Sequence[Kept],
 ) -> None:
-    """Bring Adam's moments of some alphas over to the optimiser of narrower ones.
+    """Transfer Adam's moments of some alphas to the optimiser of narrower ones.
 
     Args:
         before: Adam on the alphas of the phase that ends.
         after: Adam on those of the next one.
         name: The alphas' name among the variables.
         variable: The former alphas.
-        learners: Whose alphas they are.
+        learners: The learners that the alphas belong to.
         columns: For every learner, which of its alphas are kept.
     """
     states = [before.state[x] for x in leaves(variable) if x in before.state]
-    if not states:  # the alphas have not moved yet
+    if not states:  # the alphas have not been trained yet
         return
     moments = {}
     for key in ("exp_avg", "exp_avg_sq"):

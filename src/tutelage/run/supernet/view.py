@@ -1,4 +1,4 @@
-"""A view of a running search: what is shown, measured and kept reads this, and changes nothing."""
+"""A read-only view of a running search, for what is shown, measured and kept."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tutelage.virtual import Tree, tree_map
 
 @dataclass(frozen=True)
 class View:
-    """A search between two steps; the next step changes the tensors that it shows."""
+    """A search between two steps; the next step changes its tensors."""
 
     setup: Setup
     problem: Problem
     spaces: Sequence[Space]
-    """Of the first supernet, the second, ...; the last one serves the others."""
+    """Spaces of the first supernet, the second, ...; the last one serves the others."""
     bound: Sequence[Bound]
-    """Of every supernet what relaxes its choices, or samples its paths."""
+    """For every supernet, what relaxes its choices or samples its paths."""
     variables: dict[str, Tree]
     phase: int
     epoch: int
@@ -44,15 +44,15 @@ class View:
     rates: Mapping[str, float]
     """Learning rates of the weights that train."""
     last: Mapping[Place, float]
-    """What the last step measured."""
+    """The values that the last step measured."""
     means: Mapping[Place, float]
     """The means of the epoch so far."""
     apart: Mapping[str, Mapping[str, float]]
-    """Of every summand of the top loss its gradient's parts, measured once an epoch."""
+    """The parts of the gradient of every term of the top loss, measured once an epoch."""
 
     @property
     def learners(self) -> Sequence[Learner]:
-        """Who may be kept."""
+        """The learners, of which one or an ensemble is kept."""
         return self.problem.learners
 
     def weights(self, learner: Learner) -> dict[str, Tensor]:
@@ -64,7 +64,7 @@ class View:
         return tree_map(Tensor.cpu, pick(self.variables, learner.alphas))
 
     def space_of(self, learner: Learner) -> Space:
-        """Return the space of a learner's supernet: what the phases have left of it."""
+        """Return the space of a learner's supernet, as narrowed by the phases."""
         return self.spaces[min(self.learners.index(learner), len(self.spaces) - 1)]
 
     def genotype(self, learner: Learner) -> Genotype:
@@ -74,9 +74,9 @@ class View:
         return (budget.derive if budget else derive)(space, alphas)
 
     def validation(self) -> Iterator[Batch]:
-        """Yield the validation half once, not augmented; of it as many batches as an epoch has.
+        """Yield the validation half once, not augmented, at most as many batches as an epoch has.
 
-        Batches are those of the search, since a supernet normalises by the batch.
+        Batches have the size of the search's batches, since a supernet normalises by the batch.
         """
         valid, limit = self.setup.streams.valid, self.setup.settings.limit_batches
         return valid.in_order(limit * valid.batch_size if limit else None)

@@ -1,1 +1,1 @@
-"""The training of one network, and its optimisers."""
+"""The training of a single network, and its optimisers."""

@@ -1,4 +1,4 @@
-"""How the weights of a retraining descend: optimiser, learning rate, and their average."""
+"""How the weights of a retraining are trained: optimiser, learning rate and weight average."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def optimiser(network: nn.Module, settings: Retrain) -> torch.optim.Optimizer:
 
 
 def parameter_groups(network: nn.Module, norm_decay: bool) -> list[dict[str, Any]]:
-    """Divide the weights into those that decay and those that do not: biases and BatchNorm's."""
+    """Divide the weights into groups with and without decay; biases and BatchNorm's have none."""
     weights = list(network.parameters())
     if norm_decay:
         return [{"params": weights}]
@@ -41,8 +41,8 @@ def parameter_groups(network: nn.Module, norm_decay: bool) -> list[dict[str, Any
 def rate(settings: Retrain, epoch: float) -> float:
     """Return the learning rate after so many epochs, which may be a fraction.
 
-    The schedule counts from the start: the warm-up hides its first epochs, as in the code of
-    Cream and EfficientNet's reimplementations.
+    The schedule counts from epoch 0, so the warm-up replaces its first epochs, as in the code of
+    Cream and of EfficientNet's reimplementations.
     """
     if epoch < settings.warm_up:
         grown = epoch / settings.warm_up
@@ -58,10 +58,10 @@ def rate(settings: Retrain, epoch: float) -> float:
 
 @final
 class Average:
-    """A network whose weights and buffers are decayed averages of another's over its steps.
+    """A network whose weights and buffers are exponential averages of another's over its steps.
 
-    As in TensorFlow the decay begins lower, (1 + n) / (10 + n) after n steps, so that the average
-    forgets the initial weights in a short training too. Whole numbers are copied.
+    As in TensorFlow the decay begins lower, at (1 + n) / (10 + n) after n steps, so that the
+    initial weights lose their share also in a short training. Integer buffers are copied.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -70,7 +70,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, network: nn.Module, done: int) -> None:
-        """Take in the network as it is after another step; `done` steps went before."""
+        """Update the average after a step; `done` steps were taken before it."""
         average, current = self.network.state_dict(), network.state_dict()
         real = [name for name, value in current.items() if value.is_floating_point()]
         blend = get_ema_multi_avg_fn(min(self.decay, (1 + done) / (10 + done)))

@@ -1,12 +1,12 @@
-"""RMSProp as TensorFlow computes it, by which the MBConv networks' papers train.
+"""RMSProp as TensorFlow computes it, which the papers of MBConv networks train with.
 
 Tieleman & Hinton, Lecture 6.5 of "Neural networks for machine learning", 2012; used by
-MobileNetV2, EfficientNet, Cream and DNA. With a gradient g that holds the weight decay,
+MobileNetV2, EfficientNet, Cream and DNA. With a gradient g that includes the weight decay,
 
     s <- decay s + (1 - decay) g^2,   b <- momentum b + lr g / sqrt(s + epsilon),   w <- w - b.
 
 Deviations: `torch.optim.RMSprop` starts s at 0 where TensorFlow starts at 1, adds epsilon outside
-the root, and multiplies the whole buffer b by the learning rate of the moment; at the papers'
+the root, and multiplies the whole buffer b by the present learning rate. At the papers'
 epsilon = 0.001 the two are different optimisers.
 """
 
@@ -44,7 +44,7 @@ class RMSProp(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step; return what the closure, which computes gradients, gives."""
+        """Take one step; return the value of the closure, which computes gradients."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -64,7 +64,7 @@ class RMSProp(torch.optim.Optimizer):
         squares = [self.state[weight]["square"] for weight in weights]
         buffers = [self.state[weight]["buffer"] for weight in weights]
         gradients: Any = [weight.grad for weight in weights]
-        # All weights in a few calls: one by one, a GPU would wait for Python.
+        # Few calls for all weights: with a call for each, a GPU would wait for Python.
         if group["weight_decay"]:
             gradients = torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
         torch._foreach_mul_(squares, group["decay"])

@@ -1,7 +1,7 @@
-"""The training of one network, as a state that passes from step to step.
+"""The training of a single network, as a state that passes from step to step.
 
-The order of the images, their augmentation and what is dropped are functions of (seed, epoch,
-step), so a training that resumes from a checkpoint is the uninterrupted one.
+The order of the images, their augmentation and the dropped paths are functions of (seed, epoch,
+step), so a training that resumes from a checkpoint equals an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class Training:
         epoch: Epochs done.
         step: Steps done in the epoch.
         steps: Steps of an epoch.
-        epochs: When the training ends.
+        epochs: Epochs in all.
     """
 
     def __init__(self, genotype: Genotype, stream: Stream, settings: Retrain) -> None:
         self.settings, self.stream, self.genotype = settings, stream, genotype
         self.auxiliary = cast(float, settings.auxiliary)
         self.size = Size(
-            channels=cast(int, settings.channels),  # what is not set, `retrain` fills in
+            channels=cast(int, settings.channels),  # `retrain` sets what is missing
             cells=cast(int, settings.cells),
             classes=len(stream.data.classes),
             image_channels=stream.data.images.shape[0],
@@ -68,12 +68,12 @@ class Training:
         return self.epoch * self.steps + self.step
 
     def _begin_epoch(self) -> None:
-        # Of this epoch so far: sum of losses, correct images, images.
+        # In this epoch so far: sum of losses, correct images, images.
         self._sums = torch.zeros(3, dtype=torch.float64, device=self.stream.device)
 
     @property
     def tested(self) -> nn.Module:
-        """What is tested and saved: the network, or the average of its weights."""
+        """The network that is tested and saved: the trained one, or the average of its weights."""
         return self.network if self.average is None else self.average.network
 
     def rate(self) -> float:
@@ -82,14 +82,14 @@ class Training:
         return rate(self.settings, self.epoch + begun)
 
     def drop_path(self) -> float:
-        """Return the probability of dropping a path in the epoch, growing linearly from 0."""
+        """Return the epoch's probability of dropping a path, which grows linearly from 0."""
         return self.settings.drop_path * self.epoch / self.settings.epochs
 
     def advance(self) -> None:
-        """Take one step of the optimiser; the device may still be at it when this returns."""
+        """Take one step of the optimiser; the device may still compute when this returns."""
         settings = self.settings
         x, y, _ = self.stream.batch(self.epoch, self.step)
-        # What is dropped: seeded again for every step, so that nothing has to be carried along.
+        # The dropped paths are seeded at every step, so that no checkpoint needs their state.
         seed = generator(settings.seed, "retrain/drop path", self.epoch, self.step).integers(2**63)
         torch.manual_seed(int(seed))
         self.network.train()
@@ -116,7 +116,7 @@ class Training:
         return F.cross_entropy(logits.float(), y, label_smoothing=self.settings.label_smoothing)
 
     def check(self) -> None:
-        """Wait for the device; raise ValueError at the first step whose loss is no number."""
+        """Wait for the device; raise ValueError at the first step whose loss is not finite."""
         values = torch.stack(self._unchecked).cpu()
         first = self.step - len(self._unchecked) + 1
         self._unchecked = []
@@ -124,12 +124,12 @@ class Training:
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise ValueError(
                     f"the loss is {loss} and its gradient's norm {norm} at epoch {self.epoch}, "
-                    f"step {step}, and nothing of it is saved; a lower lr or precision = 'fp32' "
+                    f"step {step}, and the step is not saved; a lower lr or precision = 'fp32' "
                     "may help"
                 )
 
     def check_state(self) -> None:
-        """Raise ValueError where a weight is no number, so that no checkpoint takes it."""
+        """Raise ValueError where a weight is not finite, so that no checkpoint stores it."""
         finite = torch.stack([weight.isfinite().all() for weight in self.network.parameters()])
         if not finite.all():
             raise ValueError(
@@ -138,7 +138,7 @@ class Training:
             )
 
     def row(self, event: str) -> TrainingRow:
-        """Return a row of metrics.jsonl: means over the epoch so far."""
+        """Return a row of metrics.jsonl with means over the epoch so far."""
         loss, correct, count = self._sums.tolist()
         return TrainingRow(
             event=event,
@@ -188,12 +188,12 @@ class Training:
             self.average.network.load_state_dict(state["average"])
 
     def about(self) -> About:
-        """Return what the network is."""
+        """Return the description of the network."""
         data = self.stream.data
         return About(self.genotype, self.size, data.classes, data.mean, data.std, data.images.shape)
 
     def result(self) -> Result:
-        """Return what result.json says of the network and its training, not yet of a test."""
+        """Return the entries of result.json for the network and its training, without a test."""
         with torch.device("meta"):
             network = build(self.genotype, self.size).eval()
         return Result(
