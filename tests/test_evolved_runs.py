@@ -327,7 +327,7 @@ search_run(settings(save_every=1e-4), out, resume=(out / "run.toml").exists())
     choose, evolution = random.Random(0), RunDirectory(killed / "evolution")
     for wanted in sorted(choose.sample(range(1, 12), 3)):
         with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
-            while sum(row.event == "step" for row in evolution.rows(CANDIDATES)) < wanted:
+            while sum(row.event == "step" for row in evolution.metrics.read(CANDIDATES)) < wanted:
                 assert process.poll() is None
                 time.sleep(0.002)
             process.kill()

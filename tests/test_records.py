@@ -220,7 +220,7 @@ def test_a_damaged_line_is_told_by_its_number(tmp_path, line, reason):
     (note,) = read_run(run).search.notes
     assert note.startswith(f"{run / 'metrics.jsonl'}: 1 damaged row left out: line 8 (")
     with pytest.raises(ValueError, match=r"metrics\.jsonl line 8 is damaged"):
-        RunDirectory(run).rows(SEARCH)
+        RunDirectory(run).metrics.read(SEARCH)
 
 
 def test_bytes_that_are_no_text_are_a_damaged_line():
@@ -258,9 +258,9 @@ def test_other_files_of_other_types_are_noted(tmp_path, name, text):
 
 def test_the_first_line_says_the_version(tmp_path):
     with RunDirectory.create(tmp_path / "run", {}) as directory:
-        directory.cut_metrics(0)
-        directory.begin_rows()
-        directory.begin_rows()
+        directory.metrics.cut(0)
+        directory.metrics.begin()
+        directory.metrics.begin()
     text = (tmp_path / "run" / "metrics.jsonl").read_text()
     assert text == '{"event": "format", "format": "tutelage metrics", "version": 2}\n'
 
@@ -272,9 +272,9 @@ def test_a_newer_version_is_refused(tmp_path):
         file.write(newer + lines(StepRow(), head=False))
     sentence = "version 3 and this release reads up to 2: use the release that wrote it"
     with pytest.raises(ValueError, match=sentence):
-        RunDirectory(run).begin_rows()
+        RunDirectory(run).metrics.begin()
     with pytest.raises(ValueError, match=sentence):
-        RunDirectory(run).rows(SEARCH)
+        RunDirectory(run).metrics.read(SEARCH)
     with pytest.raises(ValueError, match=sentence):
         Result.read({**RESULT, "version": 3})
     stage = read_run(run).search

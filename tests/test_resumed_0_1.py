@@ -16,6 +16,7 @@ from tutelage.records.rows import (
 )
 from tutelage.run.job import checkpoint, loop
 from tutelage.run.job.directory import RunDirectory
+from tutelage.run.job.metrics_file import MetricsFile
 from tutelage.run.supernet.metrics import Meter, entries
 
 
@@ -85,7 +86,7 @@ def killed_before(patch, count, torn):
         def write(self, *given):
             if done[0] == count:
                 if torn and whole is append:
-                    with (self.path / "metrics.jsonl").open("ab") as file:
+                    with self.path.open("ab") as file:
                         file.write(given[0][: len(given[0]) // 2])
                 raise KilledError
             done[0] += 1
@@ -93,9 +94,13 @@ def killed_before(patch, count, torn):
 
         return write
 
-    append = RunDirectory._append
-    for name in ("_append", "cut_metrics", "write_text"):
-        patch.setattr(RunDirectory, name, counted(getattr(RunDirectory, name)))
+    append = MetricsFile._append
+    for owner, name in (
+        (MetricsFile, "_append"),
+        (MetricsFile, "cut"),
+        (RunDirectory, "write_text"),
+    ):
+        patch.setattr(owner, name, counted(getattr(owner, name)))
     patch.setattr(checkpoint, "save", counted(checkpoint.save))
 
 
@@ -153,7 +158,7 @@ def whole(tmp_path_factory):
     """The rows of a run that nothing interrupted."""
     path = tmp_path_factory.mktemp("whole") / "run"
     go(path)
-    return RunDirectory(path).rows(SEARCH)
+    return RunDirectory(path).metrics.read(SEARCH)
 
 
 @pytest.mark.parametrize("torn", [False, True])
@@ -172,7 +177,7 @@ def test_a_run_of_0_1_goes_on_wherever_it_is_killed(tmp_path, monkeypatch, whole
             assert writes > 16  # all writes of the rest of the run
     go(run, resume=True)
     text = (run / "metrics.jsonl").read_bytes()
-    assert RunDirectory(run).rows(SEARCH) == whole
+    assert RunDirectory(run).metrics.read(SEARCH) == whole
     head = metrics.line_of(metrics.HEAD)
     assert text.startswith(old + head) and text.count(head) == 1
 
@@ -187,4 +192,4 @@ def test_a_run_of_0_1_goes_on_from_its_checkpoint_before(tmp_path, monkeypatch, 
     (run / checkpoint.NEWEST).write_bytes(b"")
     assert torch.load(run / checkpoint.PREVIOUS, weights_only=True)["version"] == 1
     go(run, resume=True)
-    assert RunDirectory(run).rows(SEARCH) == whole
+    assert RunDirectory(run).metrics.read(SEARCH) == whole

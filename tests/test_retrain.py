@@ -21,7 +21,7 @@ from tutelage.run.training import training
 
 
 def test_rows_follow_the_recipe(retrained):
-    rows = list(RunDirectory.open(retrained).rows(TRAINING))
+    rows = list(RunDirectory.open(retrained).metrics.read(TRAINING))
     shape = [(row.event, row.epoch, row.step) for row in rows]
     assert shape == [
         (event, epoch, step)
@@ -133,8 +133,8 @@ def test_training_learns(tmp_path):
 
 def test_bf16_trains_the_same_recipe(tmp_path, retrained):
     result = train(tmp_path / "out", replace(SMALL, precision="bf16"))
-    rows = list(RunDirectory.open(tmp_path / "out").rows(TRAINING))
-    (expected, *_) = RunDirectory.open(retrained).rows(TRAINING)
+    rows = list(RunDirectory.open(tmp_path / "out").metrics.read(TRAINING))
+    (expected, *_) = RunDirectory.open(retrained).metrics.read(TRAINING)
     assert rows[0].train_loss == pytest.approx(expected.train_loss, rel=0.02)
     assert rows[0].train_loss != expected.train_loss
     assert result["test_images"] == TEST_IMAGES
@@ -153,7 +153,7 @@ def test_the_test_set_is_read_once_and_last(tmp_path, monkeypatch):
     parts = []
 
     def record(settings, part):
-        rows = RunDirectory(tmp_path / "out").rows(TRAINING)
+        rows = RunDirectory(tmp_path / "out").metrics.read(TRAINING)
         parts.append((part, sum(row.event == "epoch" for row in rows)))
         return read(settings, part)
 

@@ -76,7 +76,7 @@ def test_lines_cosines_and_fractions_of_an_epoch():
 def test_rows_say_the_rate_that_was_used(tmp_path):
     settings = replace(SMALL, epochs=1, lr=0.1, schedule="linear", anneal="step", log_every=1)
     train(tmp_path / "out", settings)
-    rows = list(RunDirectory.open(tmp_path / "out").rows(TRAINING))
+    rows = list(RunDirectory.open(tmp_path / "out").metrics.read(TRAINING))
     assert [row.lr for row in rows] == pytest.approx([0.1, 0.075, 0.05, 0.025, 0.025])
 
 
@@ -158,7 +158,8 @@ def test_the_average_is_what_is_tested_and_saved(tmp_path, monkeypatch):
     assert result["test_loss"] != plain["test_loss"]
     assert result.keys() == plain.keys()
     first, second = (
-        list(RunDirectory.open(tmp_path / name).rows(TRAINING)) for name in ("averaged", "plain")
+        list(RunDirectory.open(tmp_path / name).metrics.read(TRAINING))
+        for name in ("averaged", "plain")
     )
     assert first == second  # the average only watches
 

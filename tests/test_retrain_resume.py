@@ -39,7 +39,7 @@ def train_until_killed(out, settings, steps):
 
 def logged(path):
     """How many rows a retraining has logged."""
-    return len(RunDirectory(path).rows(TRAINING))
+    return len(RunDirectory(path).metrics.read(TRAINING))
 
 
 def sessions(out):

@@ -140,39 +140,39 @@ def test_the_directory_needs_no_torch():
 
 
 def test_rows_are_cut_to_the_size_that_a_checkpoint_recorded(directory):
-    directory.append(StepRow(epoch=1, step=1, loss={"learn": 0.1}))
-    size = directory.metrics_size()
-    directory.append(StepRow(epoch=1, step=2, loss={"learn": 0.2}))
+    directory.metrics.append(StepRow(epoch=1, step=1, loss={"learn": 0.1}))
+    size = directory.metrics.size()
+    directory.metrics.append(StepRow(epoch=1, step=2, loss={"learn": 0.2}))
     whole = (directory.path / "metrics.jsonl").read_bytes()
-    directory.cut_metrics(size)
-    assert [row.step for row in directory.rows(SEARCH)] == [1]
-    directory.append(StepRow(epoch=1, step=2, loss={"learn": 0.2}))
+    directory.metrics.cut(size)
+    assert [row.step for row in directory.metrics.read(SEARCH)] == [1]
+    directory.metrics.append(StepRow(epoch=1, step=2, loss={"learn": 0.2}))
     assert (directory.path / "metrics.jsonl").read_bytes() == whole
     with pytest.raises(ValueError, match="rows were taken out"):
-        directory.cut_metrics(len(whole) + 1)
+        directory.metrics.cut(len(whole) + 1)
 
 
 def test_rows_skip_a_half_written_one_and_name_a_damaged_one(directory):
-    directory.append(StepRow(step=1))
+    directory.metrics.append(StepRow(step=1))
     with (directory.path / "metrics.jsonl").open("a") as file:
         file.write('{"step": ')
-    assert directory.rows(SEARCH) == [StepRow(step=1)]
+    assert directory.metrics.read(SEARCH) == [StepRow(step=1)]
     with (directory.path / "metrics.jsonl").open("a") as file:
         file.write("\n")
     with pytest.raises(ValueError, match=r"metrics\.jsonl line 2 is damaged"):
-        directory.rows(SEARCH)
+        directory.metrics.read(SEARCH)
 
 
 def test_numbers_that_json_lacks_are_text_that_float_reads(directory):
     norms = {"direct": -math.inf, "W": 1.5}
-    directory.append(StepRow(loss={"learn": math.nan}, gradient={"validate": norms}))
+    directory.metrics.append(StepRow(loss={"learn": math.nan}, gradient={"validate": norms}))
     text = (directory.path / "metrics.jsonl").read_text()
     assert json.loads(text, parse_constant=pytest.fail)["gradient"]["validate"] == {
         "direct": "-Infinity",
         "W": 1.5,
     }
     assert float(json.loads(text)["gradient"]["validate"]["direct"]) == -math.inf
-    (row,) = directory.rows(SEARCH)
+    (row,) = directory.metrics.read(SEARCH)
     assert row.gradient["validate"] == norms and math.isnan(row.loss["learn"])
 
 
@@ -196,13 +196,13 @@ def test_a_full_disk_leaves_the_old_file(directory, file_size_limit, monkeypatch
 
 
 def test_a_full_disk_leaves_whole_rows(directory, file_size_limit):
-    directory.append(StepRow(step=1))
-    file_size_limit(directory.metrics_size() + 5)
+    directory.metrics.append(StepRow(step=1))
+    file_size_limit(directory.metrics.size() + 5)
     with pytest.raises(ValueError, match="its rows and the last checkpoint are safe"):
-        directory.append(StepRow(step=2))
+        directory.metrics.append(StepRow(step=2))
     file_size_limit(resource.RLIM_INFINITY)
-    directory.append(StepRow(step=2))
-    assert [row.step for row in directory.rows(SEARCH)] == [1, 2]
+    directory.metrics.append(StepRow(step=2))
+    assert [row.step for row in directory.metrics.read(SEARCH)] == [1, 2]
 
 
 def test_other_file_errors_pass_through(tmp_path):

@@ -11,7 +11,6 @@ remains. Nothing here imports torch, so that a report can be written without it.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -24,13 +23,12 @@ from typing import Any, BinaryIO
 
 import tomli_w
 
-from tutelage.files import FULL, write_bytes
-from tutelage.records import metrics
+from tutelage.files import write_bytes
 from tutelage.records.results import Environment, Session
-from tutelage.records.rows import Row
 from tutelage.records.typed import finite
 from tutelage.renamed import lifted_settings
 from tutelage.run.job.environment import session
+from tutelage.run.job.metrics_file import MetricsFile
 from tutelage.run.job.settings import changed_settings, plain_value
 
 
@@ -39,10 +37,12 @@ class RunDirectory:
 
     Attributes:
         path: The folder.
+        metrics: Its rows.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.metrics = MetricsFile(path / "metrics.jsonl")
         self._lock: BinaryIO | None = None
         self._sessions: list[Session] = []
         self._began = 0.0
@@ -168,86 +168,6 @@ class RunDirectory:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{self.path / name} is damaged: {error}") from error
-
-    def append(self, row: Row) -> None:
-        """Add one row to metrics.jsonl: the complete row or, on a full disk, nothing of it.
-
-        Raises:
-            ValueError: The disk is full; earlier rows are safe.
-        """
-        self._append(metrics.line_of(row))
-
-    def _append(self, line: bytes) -> None:
-        path = self.path / "metrics.jsonl"
-        with path.open("ab", buffering=0) as file:
-            size = file.tell()
-            try:
-                written = file.write(line)
-                if written != len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError as error:
-                file.truncate(size)
-                if error.errno not in FULL:
-                    raise
-                raise ValueError(
-                    f"no room for another row in {path} ({error.strerror}): its rows and "
-                    "the last checkpoint are safe, free some space and resume the run"
-                ) from error
-
-    def rows(self, types: Mapping[str, type[Row]]) -> list[Row]:
-        """Read the rows of metrics.jsonl, without an incomplete last one.
-
-        Args:
-            types: The types of its rows, by their event.
-
-        Raises:
-            ValueError: A line is damaged, or a newer release wrote it.
-        """
-        path = self.path / "metrics.jsonl"
-        if not path.exists():
-            return []
-        rows, damage = metrics.read(path.read_bytes(), types)
-        if damage:
-            raise ValueError(f"{path} line {damage[0].line} is damaged: {damage[0].reason}")
-        return rows
-
-    def metrics_size(self) -> int:
-        """Return the size of metrics.jsonl in bytes, once on disk, for a checkpoint to record."""
-        with (self.path / "metrics.jsonl").open("ab") as file:
-            os.fsync(file.fileno())
-            return file.tell()
-
-    def cut_metrics(self, size: int) -> None:
-        """Remove the rows after the first `size` bytes: steps after a checkpoint are repeated.
-
-        Raises:
-            ValueError: metrics.jsonl is shorter than that.
-        """
-        with (self.path / "metrics.jsonl").open("ab") as file:
-            present = file.tell()
-            if present < size:
-                raise ValueError(
-                    f"{self.path / 'metrics.jsonl'} has {present:,} bytes where the checkpoint "
-                    f"counted {size:,}: rows were taken out, so the run cannot resume"
-                )
-            file.truncate(size)
-
-    def begin_rows(self) -> None:
-        """Record in metrics.jsonl the version of the rows that follow its present end.
-
-        Call it after `cut_metrics`. A new file has no such line, and neither has a file of release
-        0.1 or a file that was cut before that line.
-
-        Raises:
-            ValueError: A newer release wrote the file, or the disk is full.
-        """
-        path = self.path / "metrics.jsonl"
-        try:
-            version = metrics.version_of(path.read_bytes())
-        except ValueError as error:
-            raise ValueError(f"{path} cannot be continued: {error}") from error
-        if version < metrics.VERSION:
-            self._append(metrics.line_of(metrics.HEAD))
 
     def begin_session(self, epoch: int, step: int, **hardware: Any) -> None:
         """Add a session to environment.json, which starts now at an epoch and a step.

@@ -91,14 +91,14 @@ def run(
             )
         work.restore(stored["work"])
         size = stored["metrics_size"]
-    directory.cut_metrics(size)
-    directory.begin_rows()
+    directory.metrics.cut(size)
+    directory.metrics.begin()
     number, because = threads.present()
     directory.begin_session(work.epoch, work.step, gpu=gpu, threads=number, threads_because=because)
 
     def save() -> None:
         work.check_state()
-        size = directory.metrics_size()
+        size = directory.metrics.size()
         state = {"work": work.state(), "metrics_size": size, "settings": directory.settings()}
         checkpoint.save(directory.path, state)
         directory.save_session()
@@ -120,11 +120,11 @@ def run(
                 fields, shown = work.fields(), now
             progress.step(work.done, fields)
             if logged:
-                directory.append(work.row("step"))
+                directory.metrics.append(work.row("step"))
             if ended:
                 progress.note(" | ".join(f"{name} {value}" for name, value in fields.items()))
                 row = work.end_epoch()
-                directory.append(row)
+                directory.metrics.append(row)
                 for sentence in row.warnings or ():
                     progress.note(f"warning: {sentence}")
             if saving:

@@ -65,8 +65,8 @@ def best(scores: Sequence[Mapping[str, float]]) -> int:
 
 def append_once(directory: RunDirectory, end: EndRow) -> None:
     """Append the last row, unless a search that was stopped later has already done so."""
-    if not any(row.event == "end" for row in directory.rows(SEARCH)):
-        directory.append(end)
+    if not any(row.event == "end" for row in directory.metrics.read(SEARCH)):
+        directory.metrics.append(end)
 
 
 def select(
