@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from tutelage.batch import Batch, Batches
-from tutelage.checks import at_least, within
+from tutelage.checks import at_least, positive, within
 from tutelage.multilevel import Notes
 from tutelage.virtual import Tree
 
@@ -48,6 +48,7 @@ class Share(Extra):
     of_images: float
 
     def __post_init__(self) -> None:
+        positive(of_images=self.of_images)
         within(0, 1, of_images=self.of_images)
 
 
