@@ -230,11 +230,11 @@ def test_settings_that_cannot_work_are_refused(changed, message):
         (lambda: SMALL.varied(auxiliary_skip=True), "a chain has neither"),
         (
             lambda: SMALL.varied(final_norm=True),
-            "use a space of cells, or a search that asks for none",
+            "use a space of cells, or a search that needs none",
         ),
         (
             lambda: SMALL.network(drawn(replace(SMALL, last=12), 0), own_size(SMALL)),
-            "laid out otherwise: build it by its own layout",
+            "with another layout: build it by its own layout",
         ),
         (
             lambda: SMALL.network(Genotype.of_chain("nasbench-macro", ["identity"], {}), Size(4)),

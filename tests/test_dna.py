@@ -272,7 +272,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence(tmp_path, monkeypatch):
 
 def test_a_teacher_of_too_few_maps_is_refused(tmp_path):
     saved(tmp_path, even(SPACE), SIZE)
-    with pytest.raises(ValueError, match="has 3 feature maps for 6 stages: take another, or a"):
+    with pytest.raises(ValueError, match="has 3 feature maps for 6 stages: use another, or a"):
         DNA(str(tmp_path))(maker(chain(), size=Size(4, 6, 3, 1)))
 
 

@@ -202,7 +202,7 @@ def test_a_single_student_learns_alone():
 def test_the_teacher_is_fitted_to_some_images_and_judged_by_others():
     problem, _, variables, batch = made(EnNAS(students=3))
     fitted, judged = batch.train, batch.valid
-    assert "the ensemble of them" in problem.extra(Probe).teacher
+    assert "their ensemble" in problem.extra(Probe).teacher
     taught = problem.extra(Probe).ask(variables, fitted, judged)
     module, W = problem.learners[0].net.module, variables["W"]
     z = [

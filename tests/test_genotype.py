@@ -200,7 +200,7 @@ REFUSED = {
     "no nodes": (changed(nodes=[]), "the cell is empty"),
     "reads itself": (
         changed(nodes=nodes(_1=[["skip_connect", 3], ["skip_connect", 0]])),
-        "node 3 reads state 3: must be an earlier one, 0 to 2",
+        "node 3 reads state 3: must be an earlier state, 0 to 2",
     ),
     "reads before the inputs": (
         changed(nodes=nodes(_1=[["skip_connect", -1], ["skip_connect", 0]])),
@@ -266,7 +266,7 @@ REFUSED = {
     ),
     "NAS-Bench-201's that reads itself": (
         NASBENCH201_TEXT.replace("none~1", "none~2"),
-        "node 2 reads state 2: must be an earlier one",
+        "node 2 reads state 2: must be an earlier state",
     ),
     "NAS-Bench-201's without states": ("|none|+|none|none|", "not NAS-Bench-201's string"),
     "NAS-Bench-201's cut short": (NASBENCH201_TEXT[:-3], "not NAS-Bench-201's string"),

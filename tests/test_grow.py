@@ -213,5 +213,7 @@ def test_a_node_may_lose_all_its_weights():
 
 
 def test_refuses_narrower_operations():
-    with pytest.raises(ValueError, match="operations with 2 channels cannot follow ones with 3"):
+    with pytest.raises(
+        ValueError, match="operations with 2 channels cannot follow operations with 3"
+    ):
         grow(DARTS.varied(partial=4).supernet(SIZE), DARTS.varied(partial=6).supernet(SIZE))

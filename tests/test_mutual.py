@@ -197,7 +197,7 @@ def test_afds_discriminators_and_what_deceives_them():
 @pytest.mark.parametrize(
     ("build", "sentence"),
     [
-        (lambda: MKD(target="mean", knowledge="groups"), "take divergence or labels"),
+        (lambda: MKD(target="mean", knowledge="groups"), "use divergence or labels"),
         (lambda: MKD(temperature=0.0), "temperature = 0.0"),
         (lambda: KDCL(ensemble="best"), "ensemble = 'best': must be one of naive, linear"),
         (lambda: ONE(learners=0), "learners = 0"),

@@ -205,7 +205,7 @@ def test_dna_has_a_teacher_that_says_nothing(tutelage, here):
     assert "untrained" in error and not (here / "run").exists()
     code, out, error = tutelage(f"{line} --quick")
     assert (code, error) == (0, "") and "method.teacher not set -> untrained" in out
-    assert "the teacher is untrained: what this run finds says nothing" in out
+    assert "the teacher is untrained: the architecture that this run finds has no meaning" in out
 
 
 def test_an_untrained_teacher_has_a_map_a_stage_and_is_the_same_again():

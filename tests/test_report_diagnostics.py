@@ -81,7 +81,7 @@ def test_a_warning_is_told_once_for_the_epochs_that_it_stands_in(tmp_path):
 
 def test_no_warning_is_said_to_be_none(tmp_path):
     text = report(tmp_path, write_search(tmp_path / "run", epochs=3)).text
-    assert "Warnings None: nothing that has a published threshold pointed to collapse." in text
+    assert "Warnings None: no diagnostic with a published threshold pointed to collapse." in text
 
 
 def test_an_early_stop_is_marked_and_said(tmp_path):
@@ -141,7 +141,7 @@ def test_true_accuracies_over_epochs_and_at_the_end(tmp_path):
     assert "CIFAR-100 test 73.00 % of NAS-Bench-201" in text
     assert "learner 0 92.00 % 72.00 % 42.00 % 3,000 of 15,625" in text
     assert "learner 1, kept 93.00 % 73.00 % 43.00 % 3,001 of 15,625" in text
-    assert "never used for selection" in text
+    assert "neither the search nor the selection of the kept architecture uses it" in text
     assert f"NAS-Bench-201’s string {NASBENCH201[1]}" in text
     assert "tuple text" not in text
 

@@ -138,7 +138,10 @@ def test_the_figures_are_those_of_the_run(tmp_path):
     table = {name: supernet for name, supernet, _ in ranking.figures(stage)}
     assert table["Kendall’s tau"] == f"{expected.tau:.2f}"
     assert table["Its true rank among the 20"] == str(expected.rank)
-    assert table["Of the first 10, truly among the best 10"] == f"{100 * expected.precision:.0f} %"
+    assert (
+        table["Share of the first 10 that are truly among the best 10"]
+        == f"{100 * expected.precision:.0f} %"
+    )
     assert table["Lost by training only the first 10 (points)"] == f"{expected.regret:.2f}"
     text = report(tmp_path, run).text
     assert f"Kendall’s tau {expected.tau:.2f}" in text

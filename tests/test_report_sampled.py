@@ -93,8 +93,8 @@ def test_deviations_by_hand():
     third = 1 / 3
     apart = [0.5 - third, third - 0.3, third - 0.3, 0.4 - third, third - 0.2, third - 0.3]
     assert found.described() == (
-        f"Shares deviate from uniform by {100 * sum(apart) / 6:.2f} percentage points in the mean "
-        "and by 16.67 at most (identity in layer 1); 300 independent samples a layer would leave "
+        f"Shares deviate from uniform by {100 * sum(apart) / 6:.2f} percentage points on average "
+        "and by 16.67 at most (identity in layer 1); 300 independent samples on each layer would give "
         f"{100 * math.sqrt(2 / math.pi * third * (1 - third) / 300):.2f}."
     )
     assert "in edge 1 of the normal cell" in one([[0.9], [0.1]], [9], "normal").described()
@@ -121,7 +121,7 @@ def test_an_edge_that_drew_nothing_is_left_out(tmp_path):
     change(run, cell)
     (found,) = marginals(stage_of(run))
     assert found.uniform[0] == 0.5 and np.isnan(found.deviations[:, 1]).all()
-    assert "by 25.00 percentage points in the mean" in report(tmp_path, run).text
+    assert "by 25.00 percentage points on average" in report(tmp_path, run).text
 
 
 def test_edges_with_operations_of_their_own(tmp_path):
@@ -191,7 +191,9 @@ def test_a_run_on_its_way_says_how_far_it_is(tmp_path, progress, sentence, absen
     text = report(tmp_path, run).text
     assert sentence in text and "No genotype yet" in text
     assert not [each for each in absent if each in text]
-    assert ("Not begun yet: it follows the last epoch." in text) == (not progress["candidates"])
+    assert ("Not begun yet: it starts after the last epoch." in text) == (
+        not progress["candidates"]
+    )
 
 
 def test_a_finished_run_says_so(tmp_path):

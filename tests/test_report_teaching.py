@@ -20,7 +20,7 @@ from tutelage.report.sections.teaching import (
 from written_runs import read_rows, write_rows, write_search
 
 CAPTIONS = [
-    "Gate of every pair (0: nothing is taught)",
+    "Gate of every pair (0: no teaching)",
     "Mean gate over all epochs",
     "Transfer loss of every pair",
     "Mean transfer loss over all epochs",
@@ -167,7 +167,7 @@ def test_more_learners_have_a_plot_each_on_one_scale(tmp_path):
     stage = stage_of(write_taught(tmp_path / "run", 4))
     captions = [each.caption for each in teaching(stage)]
     assert captions[:5] == [
-        *(f"Gate of learner {k} (0: nothing is taught)" for k in range(4)),
+        *(f"Gate of learner {k} (0: no teaching)" for k in range(4)),
         "Mean gate over all epochs",
     ]
     first, *_, last = [each.svg for each in teaching(stage)][:4]

@@ -1,4 +1,4 @@
-"""Who teaches whom: one paper a file."""
+"""Who teaches whom: one file for each paper."""
 
 METHODS = {
     "single": "tutelage.methods.single:Single",
@@ -16,4 +16,4 @@ METHODS = {
     "dna": "tutelage.methods.dna:DNA",
     "sd-darts": "tutelage.methods.sd_darts:SDDarts",
 }
-"""Every method's name on the command line, and its class; a line here makes a method usable."""
+"""Every method's name on the command line, and its class; a new line here adds a method."""

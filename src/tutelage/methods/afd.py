@@ -6,13 +6,13 @@
 
     W_k, A_k   weights and alphas of learner k
     e_k, p_k   its features, and its probabilities at temperature T
-    C_k        tells the features of the peer, 1, from its own learner's, 0
+    C_k        discriminator: 1 for features of the peer, 0 for its own learner's
     j          the peer of k: the next learner in a circle
 
 Deviations:
     arXiv:2002.01775. Features are the pooled ones before the classifier and C_k has two layers; the
-    paper compares feature maps by small convolutions. With three learners and more, logits are
-    distilled from the next in the circle as the features are.
+    paper compares feature maps by small convolutions. With three or more learners, logits are
+    distilled from the next learner in the circle, like the features.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class AFD:
     adversary_weight: float = 1.0
     """Weight of deceiving the discriminator, β."""
     temperature: float = 3.0
-    """Softness of the probabilities, T."""
+    """Temperature of the probabilities, T."""
     hidden: int = 64
     """Units of a discriminator."""
     order: Order = "alphas-first"
-    """Which move first in an iteration: levels-first or alphas-first."""
+    """What trains first in an iteration: levels-first or alphas-first."""
 
     def __post_init__(self) -> None:
         at_least(2, learners=self.learners)
@@ -90,7 +90,7 @@ class AFD:
 
 
 def discriminators(group: Group, hidden: int) -> list[dict]:
-    """Draw a discriminator's initial weights for every learner."""
+    """Initialise a discriminator's weights for every learner."""
     return [
         {
             "inner": group.linear(group.features, hidden),
@@ -101,13 +101,13 @@ def discriminators(group: Group, hidden: int) -> list[dict]:
 
 
 def judge(c, features):
-    """Say (B, 1) how much features (B, D) seem to be the peer's: 1, or the learner's own: 0."""
+    """Rate (B, 1) features (B, D): 1 for the peer's, 0 for the learner's own."""
     inner = F.leaky_relu(F.linear(features, c["inner"]["weight"], c["inner"]["bias"]), 0.2)
     return F.linear(inner, c["outer"]["weight"], c["outer"]["bias"])
 
 
 def tell_apart(C, students, teachers):
-    """Loss () of discriminators: of every learner's own features and its peer's."""
+    """Return the loss () of discriminators, on every learner's features and its peer's."""
     losses = [
         (1 - judge(c, peer)).square().mean() + judge(c, own).square().mean()
         for c, own, peer in zip(C, students, turned(teachers), strict=True)
@@ -116,11 +116,11 @@ def tell_apart(C, students, teachers):
 
 
 def deceive(C, features):
-    """Loss () of learners whose features are told from their peers'."""
+    """Return the loss () of learners by their discriminators."""
     losses = [(1 - judge(c, own)).square().mean() for c, own in zip(C, features, strict=True)]
     return torch.stack(losses).sum()
 
 
 def turned(learners):
-    """List the peer of every learner: the next in a circle."""
+    """List the peer of every learner: the next one in a circle."""
     return [*learners[1:], learners[0]]

@@ -1,8 +1,8 @@
-"""Cream's board: paths, and what each was worth when it was judged.
+"""Cream's board: paths, and the loss and FLOPs of each.
 
-A path is a tree of tensors. A board is a tree too, so that it is one of a problem's variables: all
-paths in one (places first), their validation losses, their FLOPs, and how many there are.
-All stay on the CPU: their values say what runs, and reading them makes no device wait.
+A path is a tree of tensors. A board is a tree too, so that it can be a variable of a problem: all
+paths together (places first), their validation losses, their FLOPs, and their number. All stay on
+the CPU, because their values select what runs and reading them there does not wait for a device.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tutelage.virtual import leaves, tree_map
 
 
 def empty(path, places):
-    """Make a board for paths that are like this one."""
+    """Make an empty board for paths with the shapes of this one."""
     return {
         "paths": tree_map(lambda x: torch.zeros(places, *x.shape, dtype=x.dtype), path),
         "loss": torch.zeros(places, dtype=torch.float64),
@@ -29,7 +29,7 @@ def paths_of(board):
 
 
 def entered(board, path, loss, cost):
-    """Let a path in: at a free place, or for the worst of those that it beats at no more cost."""
+    """Add a path at a free place, or replace the worst of higher loss and at least its cost."""
     filled, places = int(board["filled"]), len(board["loss"])
     if any(all(map(torch.equal, leaves(path), leaves(other))) for other in paths_of(board)):
         return board

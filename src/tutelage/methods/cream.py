@@ -7,21 +7,21 @@
     w, a        the supernet's weights, and the path that is sampled for the step
     B           the board: the best paths so far
     z_b, z_w    logits of a path of the board, with the same weights, and of the sampled one
-    θ           the matching: how well a path teaches, judged by what it would say otherwise
+    θ           the matching: how well a path teaches, by the difference of its logits
     KD          cross-entropy with the path's probabilities
 
-A path that was trained enters the board in place of the worst that has a higher loss and at least
-as many FLOPs. With a search that has alphas the student is the supernet under its architecture
-weights, A is in the place of a and descends with θ, and paths for the board take one operation an
-edge by its architecture weight: what PAMKD compares with, and does not describe.
+A trained path enters the board in place of the worst path that has a higher loss and at least as
+many FLOPs. In a search with alphas the student is the supernet with its architecture weights, A
+replaces a and is trained with θ, and paths for the board have one operation on every edge, sampled
+by its architecture weight. PAMKD compares with this and does not describe it.
 
 Deviations:
-    A path is judged once, by its loss on one validation batch; the paper says accuracy. Its release
-    takes the training batch, and lets a larger path in that is better by five points.
-    θ is one linear map of the mean difference, and descends by Adam as alphas do. With first-order
+    A path is scored once, by its loss on one validation batch; the paper uses accuracy. Its release
+    uses the training batch, and adds a path with more FLOPs if it is better by five points.
+    θ is one linear map of the mean difference, and is trained by Adam like alphas. With first-order
     derivatives, or `every = 0`, it keeps its initial value.
     The paper chooses among the board; here the board is in the evolution's first generation.
-    With alphas, θ descends in every iteration, and FLOPs do not count.
+    With alphas, θ is trained in every iteration, and FLOPs do not count.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ from tutelage.virtual import hold, leaves, tree_map
 
 TEACHER = "Their teacher is the path of the board that the matching chooses for them."
 STUDENTS = 2
-"""Paths that a probe compares with the board."""
+"""Paths that the diagnostics compare with the board."""
 
 
 @dataclass(frozen=True)
 class Cream:
-    """Paths are taught by the best of those that were trained before."""
+    """Paths are taught by the best paths that were trained before."""
 
     board: int = 10
     """Paths of the board, |B|."""
     warmup: float = 1 / 6
-    """Share of the epochs before the board teaches (the paper's 20 of 120)."""
+    """Share of the epochs before the board teaches (20 of 120 in the paper)."""
     judged: float = 0.25
-    """Share of a batch by which the teacher is chosen."""
+    """Share of a batch on which the teacher is chosen."""
     every: int = 200
-    """Iterations between two steps of the matching, where paths are sampled; 0: it never moves."""
+    """Iterations between two steps of the matching, if paths are sampled; 0: it is not trained."""
     order: Order = "alphas-first"
-    """Which move first in an iteration: levels-first or alphas-first."""
+    """What trains first in an iteration: levels-first or alphas-first."""
 
     def __post_init__(self) -> None:
         at_least(1, board=self.board)
@@ -75,29 +75,29 @@ class Cream:
         samples = not leaves(alphas)
         start = net.paths(1)[0] if samples else net.relax(alphas)
 
-        def student(s):  # what learns in this step
+        def student(s):  # the path that learns in this step
             return under(start, s.path) if samples else net.relax(s.A["alphas"])
 
-        def say(s, arch, x):
+        def logits_of(s, arch, x):
             return net.under(s.w, arch, x)[0]
 
         def ratings(s, arch, x, z):  # Eq. 3
             with torch.no_grad():
-                answers = [say(s, under(arch, path), x) for path in paths_of(s.board)]
+                answers = [logits_of(s, under(arch, path), x) for path in paths_of(s.board)]
             return torch.stack([match(s.A["match"], hold(z_b - z)) for z_b in answers])
 
         def learn(s, batch):  # Eq. 4, 5
             x, y, _ = batch.train
             arch = student(s)
-            z = say(s, arch, x)
+            z = logits_of(s, arch, x)
             loss = cross_entropy(z, y)
             notes = {"students": z.unsqueeze(0)} if samples else {"train": [z]}
             if int(s.board["filled"]) and make.clock.epoch >= self.warmup * make.clock.epochs:
-                part = max(2, int(self.judged * len(x)))  # one has no BatchNorm
+                part = max(2, int(self.judged * len(x)))  # a single image has no batch statistics
                 rho = ratings(s, arch, x[:part], z[:part])
                 best = int(hold(rho.argmax()))
                 with torch.no_grad():
-                    z_b = say(s, under(arch, paths_of(s.board)[best]), x)
+                    z_b = logits_of(s, under(arch, paths_of(s.board)[best]), x)
                 teaching = pseudo_label(z, hold(z_b))
                 loss = 0.5 * (rho[best] * teaching + (2 - rho[best]) * loss)
                 notes |= {"teacher": z_b} if samples else {"labels": ([z_b], y)}
@@ -105,7 +105,7 @@ class Cream:
 
         def validate(s, batch):  # Eq. 6
             x, y, _ = batch.valid
-            z = say(s, student(s), x)
+            z = logits_of(s, student(s), x)
             return cross_entropy(z, y), {"valid": [z]}
 
         @torch.no_grad()
@@ -114,7 +114,7 @@ class Cream:
             x, y, _ = batch.valid
             arch = student(s)
             path = s.path if samples else {"operations": tree_map(one_of_each, arch.operations)}
-            loss = cross_entropy(say(s, under(arch, path), x), y)
+            loss = cross_entropy(logits_of(s, under(arch, path), x), y)
             cost = make.flops_of(under(arch, path)) if samples else 0.0
             variables["board"] = entered(s.board, path, float(loss), cost)
             if samples:
@@ -124,12 +124,14 @@ class Cream:
         def probe(variables, fitted, valid):
             s, x = SimpleNamespace(**variables), fitted.x
             students = net.paths(STUDENTS)
-            z = torch.stack([say(s, arch, valid.x) for arch in students])
+            z = torch.stack([logits_of(s, arch, valid.x) for arch in students])
             if not int(s.board["filled"]):
                 return Answers(z, None)
-            rho = torch.stack([ratings(s, arch, x, say(s, arch, x)) for arch in students]).mean(0)
+            rho = torch.stack(
+                [ratings(s, arch, x, logits_of(s, arch, x)) for arch in students]
+            ).mean(0)
             best = paths_of(s.board)[int(rho.argmax())]
-            return Answers(z, say(s, under(start, best), valid.x))
+            return Answers(z, logits_of(s, under(start, best), valid.x))
 
         def seeds(variables):
             return [under(start, path) for path in paths_of(variables["board"])]
@@ -160,23 +162,23 @@ class Cream:
 
 
 def match(theta, difference):
-    """How well a path teaches, ρ () in (0, 1), by the difference of logits (B, C) (Eq. 3)."""
+    """Rate how well a path teaches, ρ () in (0, 1), by a difference of logits (B, C) (Eq. 3)."""
     return torch.nn.functional.linear(difference, theta["weight"], theta["bias"]).mean().sigmoid()
 
 
 def trail(arch):
-    """Return what a sampled path runs, to be kept among the variables."""
+    """Return the tensors of a sampled path, to be stored among the variables."""
     return tree_map(torch.Tensor.cpu, {"operations": arch.operations, "edges": arch.edges})
 
 
 def under(arch, path):
-    """Return the architecture weights that run a path's operations, and only those."""
+    """Return the architecture weights that run exactly a path's operations."""
     device = leaves(arch.operations)[0].device
     placed = tree_map(lambda x: x.to(device, non_blocking=True), path)
     return replace(replace(arch, **path).without_zeros(), **placed)
 
 
 def one_of_each(weights):
-    """Draw one operation for every edge, by its weight: one-hot rows (edges, ops)."""
-    drawn = weights.clamp_min(torch.finfo(weights.dtype).tiny).multinomial(1)
-    return torch.zeros_like(weights).scatter_(1, drawn, 1.0).cpu()
+    """Sample one operation for every edge, by its weight: one-hot rows (edges, ops)."""
+    sampled = weights.clamp_min(torch.finfo(weights.dtype).tiny).multinomial(1)
+    return torch.zeros_like(weights).scatter_(1, sampled, 1.0).cpu()

@@ -9,22 +9,22 @@ Li, Peng, Yuan, Wang, Liang, Lin, Chang. CVPR 2020, arXiv:1911.13053.
     Y_i             the teacher's feature map after its i-th stage, of K numbers; Y_0 are the images
     σ               standard deviation, which makes distances of stages comparable
 
-A trained teacher gives every stage what it reads and what it should say, so the stages train side
-by side, each as if alone, and an architecture is rated stage by stage. No label is read, and the
-supernet's classifier is never trained.
+A trained teacher gives every stage its input and its target output. So the stages train at the same
+time and independently, and an architecture is scored stage by stage. No label is used, and the
+supernet's classifier is not trained.
 
 Deviations:
-    The paper has stages as wide as the teacher's at their ends. Here 1x1 convolutions, which are
-    trained with a stage, take the teacher's maps to its width and its answer back, where widths
-    differ; average pooling takes the maps to its size; and every channel of a map is normalised
-    over the batch.
-    The paper trains stages one after the other, by Adam and each at a rate of its own. Here one
-    step descends on the sum of their losses by the settings of the run, under which they are as
-    independent, except that a clipped gradient is clipped as one.
-    The teacher normalises by its running statistics. Paths are rated with the statistics of the
-    batch, where the release measures them again for each.
-    The paper ranks all paths of a stage and goes through their combinations. Here evolution looks
-    for the optimum of the same sum under the same limits.
+    The paper's stages end with the teacher's width. Here, if widths differ, 1x1 convolutions that
+    train with a stage map the teacher's maps to the stage's width, and the stage's output back.
+    Average pooling maps them to the stage's size. Every channel of a map is normalised over the
+    batch.
+    The paper trains stages one after the other, by Adam and each at its own rate. Here one step
+    minimises the sum of their losses by the settings of the run. They are still independent, except
+    that gradients are clipped together.
+    The teacher normalises by its running statistics. Paths are scored with the statistics of the
+    batch; the release measures statistics again for each path.
+    The paper ranks all paths of a stage and searches their combinations. Here evolution searches
+    for the optimum of the same sum with the same limits.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tutelage.extras import Notice, Score
 from tutelage.multilevel import Level
 from tutelage.problem import UNTRAINED, Learner, Make, Problem
 
-NOTHING = "the teacher is untrained: what this run finds says nothing"
+NOTHING = "the teacher is untrained: the architecture that this run finds has no meaning"
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class DNA:
     teacher: str = field(default="", metadata={"quick": UNTRAINED})
     """The trained network: the directory of a retraining, its network.safetensors, timm:NAME, or
     timm:NAME#PART for the maps of a part's children (timm:tf_efficientnet_b7#blocks); untrained: a
-    network of the space whose weights are random, which teaches nothing and is for a look only."""
+    network of the space with random weights, which teaches nothing and is only for trying out."""
     maps: tuple[int, ...] = field(default=(), metadata={"quick": ()})
-    """Which of the teacher's feature maps, counted from 0, supervise the stages in turn; not given:
+    """The teacher's feature maps, counted from 0, that supervise the stages in turn; not given:
     the last ones."""
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class DNA:
             x = like.new_zeros(2, *make.shape)
             maps = teacher(x)
             chosen = self.chosen(len(maps), make.stages)
-            sizes = []  # what every stage puts out: channels, height, width
+            sizes = []  # output of every stage: channels, height, width
             for stage in range(make.stages):
                 x = net.stage(weights, start, x, stage)
                 sizes.append(x.shape[1:])
@@ -124,30 +124,30 @@ class DNA:
         )
 
     def chosen(self, maps: int, stages: int) -> tuple[int, ...]:
-        """Say which of the teacher's maps supervise the stages.
+        """Return the teacher's maps that supervise the stages.
 
         Raises:
-            ValueError: There are too few, or others are named.
+            ValueError: There are too few maps, or the settings name maps that do not exist.
         """
         if self.maps:
             if len(self.maps) != stages or max(self.maps) >= maps:
                 raise ValueError(
                     f"maps = {' '.join(map(str, self.maps))}: give one for each of the {stages} "
-                    f"stages, from 0 to {maps - 1}, which is what the teacher has"
+                    f"stages, from 0 to {maps - 1}, the maps of the teacher"
                 )
             return self.maps
         if maps < stages:
             raise ValueError(
-                f"teacher {self.teacher!r} has {maps} feature maps for {stages} stages: take "
-                "another, or a space of fewer stages (--widths, --depths, --strides)"
+                f"teacher {self.teacher!r} has {maps} feature maps for {stages} stages: use "
+                "another, or a space with fewer stages (--widths, --depths, --strides)"
             )
         return tuple(range(maps - stages, maps))
 
 
 def adapter(inputs, outputs, like):
-    """Draw a 1x1 convolution between maps of different channels, on the CPU; place it by `like`.
+    """Initialise a 1x1 convolution between maps of different channels, on the device of `like`.
 
-    Where they are as many there is none: an empty tree.
+    For equal numbers of channels, return an empty tree.
     """
     if inputs == outputs:
         return {}
@@ -155,5 +155,5 @@ def adapter(inputs, outputs, like):
 
 
 def fitted(adapter, x):
-    """Take a map (B, C, H, W) to other channels, where there is an adapter."""
+    """Map x (B, C, H, W) to other channels by the adapter, if there is one."""
     return F.conv2d(x, adapter["weight"]) if adapter else x

@@ -9,20 +9,20 @@ Anonymous, submitted to ICLR 2022 (OpenReview G9M4FU8Ggo).
     z_i, Z   logits of the i-th of m sub-networks sampled for a batch, and all of them
     t, p     the teacher's logits, and its probabilities softmax(t / τ)
     q_i      a student's probabilities softmax(z_i / τ)
-    w        how much each sub-network counts in the teacher, solved again for every batch
+    w        weights of the sub-networks in the teacher, solved again for every batch
     W        the supernet's weights, which all sub-networks share
 
 With `--search diverse-paths` the sub-networks are sampled by their diversity (Eq. 4 and 5), with
-`--search single-path` each on its own (the paper's "w/o DS").
+`--search single-path` independently (the paper's "w/o DS").
 
 Deviations:
     The paper gives neither τ nor λ; with 1 its formula and its definitions of p and q agree.
-    It solves Eq. 2 with ECOS on logits, and asks only that w sums to one; here w >= 0 too, which a
-    bad sub-network does not upset (`sign = "any"` leaves it out).
-    The sub-networks' losses are summed and W steps once; the paper's Algorithm 1 updates one after
-    the other. Line 2 of it, the selection of a teacher, has no counterpart in the text.
-    Of the share of the training set that an epoch samples only the first digit is printed; 1 / m
-    gives as many passes as a single path.
+    It solves Eq. 2 with ECOS on logits, and requires only that w sums to one. Here also w >= 0, so
+    that a bad sub-network does not disturb w (`sign = "any"` removes this condition).
+    The sub-networks' losses are summed for one step of W; the paper's Algorithm 1 updates one after
+    the other. Its line 2, the selection of a teacher, is not described in the text.
+    The share of the training set that an epoch samples is printed with one digit only; 1 / m
+    gives as many passes as for a single path.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from tutelage.renamed import keywords
 from tutelage.transfer import cross_entropy, divergence
 
 TEACHER = (
-    "Their teacher is the ensemble of them, weighted to fit a training batch; on training batches "
-    "these are the labels that it is judged by, so its gap is wider there."
+    "Their teacher is their ensemble, weighted to fit a training batch. On training batches its "
+    "accuracy is measured on the labels that it was fitted to, so its gap is larger there."
 )
 
 
@@ -53,21 +53,21 @@ class EnNAS:
     """Sampled sub-networks are taught by their optimal ensemble."""
 
     students: int = field(default=4, metadata={"quick": 2})
-    """Sub-networks of a batch, m."""
+    """Sub-networks for each batch, m."""
     temperature: float = 1.0
-    """How much teacher and students are softened, τ."""
+    """Temperature of teacher and students, τ."""
     teaching_weight: float = 1.0
-    """Weight of what the teacher says, λ."""
+    """Weight of the teaching loss, λ."""
     warmup: float = 1 / 6
-    """Share of the epochs before the ensemble teaches (the paper's 20 of 120)."""
+    """Share of the epochs before the ensemble teaches (20 of 120 in the paper)."""
     share: float = 0.0
-    """Share of the training images that an epoch reads; 0: 1 / m."""
+    """Share of the training images in an epoch; 0: 1 / m."""
     ensemble: Literal["optimal", "mean"] = "optimal"
     """The teacher's weights w: those that fit the batch best (Eq. 2), or 1 / m."""
     sign: Sign = "nonnegative"
-    """What w may be: nonnegative, or any, from -10."""
+    """Range of w: nonnegative, or any, from -10."""
     one_at_a_time: bool = False
-    """Hold one sub-network's maps at a time: less memory, a third more time."""
+    """Keep one sub-network's maps at a time: less memory, a third more time."""
 
     def __post_init__(self) -> None:
         at_least(1, students=self.students)
@@ -81,26 +81,26 @@ class EnNAS:
         """Make the problem of one level.
 
         Raises:
-            ValueError: The search samples no sub-networks, or not so many.
+            ValueError: The search samples no sub-networks, or cannot sample `m`.
         """
         net, m = make.supernet(), self.students
-        net.paths(m)  # refused now rather than in the first step
+        net.paths(m)  # raises now rather than in the first step
 
-        def say(W, path, x):
+        def logits_of(W, path, x):
             """Logits (B, C) of a sub-network."""
             if self.one_at_a_time and torch.is_grad_enabled():
                 return checkpoint(net.under, W, path, x, use_reentrant=False)[0]
             return net.under(W, path, x)[0]
 
         def weights(z, y):
-            """How much each counts, w (m,), from detached logits (m, B, C)."""
+            """Weights of the sub-networks, w (m,), from detached logits (m, B, C)."""
             if self.ensemble == "mean":
                 return z.new_full((m,), 1 / m)
             return ensemble_weights(z, y, self.sign)  # Eq. 2
 
         def learn(s, batch):
             x, y, _ = batch.train
-            z = torch.stack([say(s.W, path, x) for path in net.paths(m)])
+            z = torch.stack([logits_of(s.W, path, x) for path in net.paths(m)])
             loss = torch.stack([cross_entropy(z_i, y) for z_i in z]).sum()
             teaches = make.clock.epoch >= self.warmup * make.clock.epochs
             known = z.detach()
@@ -114,9 +114,9 @@ class EnNAS:
         @torch.no_grad()
         def probe(variables, fitted, judged):
             paths = net.paths(m)
-            z = torch.stack([say(variables["W"], path, fitted.x) for path in paths])
+            z = torch.stack([logits_of(variables["W"], path, fitted.x) for path in paths])
             w = weights(z, fitted.y)
-            z = torch.stack([say(variables["W"], path, judged.x) for path in paths])
+            z = torch.stack([logits_of(variables["W"], path, judged.x) for path in paths])
             return Answers(z, torch.einsum("m,mbc->bc", w, z))
 
         return Problem(

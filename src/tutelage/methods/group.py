@@ -1,4 +1,4 @@
-"""A group of learners in one space: what methods with several of them share."""
+"""A group of learners in one space, which methods with several learners share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tutelage.virtual import Tree, hold, tree_map
 @final
 @dataclass(frozen=True)
 class Group:
-    """K nets that answer together; weights and alphas are lists with an entry for each."""
+    """K nets for the same images; weights and alphas are lists with an entry for each."""
 
     nets: Sequence[Net]
 
@@ -43,7 +43,7 @@ class Group:
         return zip(self.nets, weights, alphas, strict=True)
 
     def validate(self, s: SimpleNamespace, batch: Batches) -> tuple[Tensor, Notes]:
-        """Sum () of the learners' validation losses: the loss of A, where W is what was taught."""
+        """Return the sum () of the learners' validation losses with W: the loss of A."""
         x, y, _ = batch.valid
         logits = self([w for w, _ in zip(s.W, self.nets, strict=False)], s.A, x)
         return total(logits, y), {"valid": logits}
@@ -54,20 +54,20 @@ class Group:
         return self.nets[0].features
 
     def linear(self, inputs: int, outputs: int, bias: bool = True) -> dict[str, Tensor]:
-        """Draw a linear map's weight (outputs, inputs) and bias, on the CPU; place it by the nets.
+        """Initialise a linear map: weight (outputs, inputs) and bias, on the nets' device.
 
-        The weight is `weight`, the bias `bias`.
+        Their names are `weight` and `bias`. Random numbers come from the CPU's generator.
         """
         parameters = nn.Linear(inputs, outputs, bias).named_parameters()
         return {name: p.detach().to(self.like) for name, p in parameters}
 
     @property
     def like(self) -> Tensor:
-        """A weight: what further ones are like in type and place."""
+        """A weight, which gives the type and device for new ones."""
         return next(self.nets[0].module.parameters()).detach()
 
     def weights(self) -> list[Tree]:
-        """Draw initial weights."""
+        """Make initial weights."""
         return [net.weights() for net in self.nets]
 
     def alphas(self) -> list[Tree]:
@@ -82,7 +82,7 @@ class Group:
     def learners(
         self, weights: str, alphas: str, drafts: str = "", rehearsals: str = ""
     ) -> list[Learner]:
-        """Say by the variables' names where every learner's tensors stand."""
+        """Return the places of every learner's tensors, given the names of the variables."""
         return [
             Learner(
                 net,
@@ -101,11 +101,11 @@ def total(logits: Sequence[Tensor], y: Tensor) -> Tensor:
 
 
 def held(answer: Answer) -> Answer:
-    """Take an answer as data."""
+    """Detach an answer."""
     return Answer(hold(answer.logits), hold(answer.features), tree_map(hold, answer.weights))
 
 
 def ramped(clock: Clock, epochs: int) -> float:
-    """Weight of the teaching, that grows in the first epochs: exp(-5 (1 - epoch / epochs)²)."""
+    """Return the teaching weight, which grows at first: exp(-5 (1 - epoch / epochs)²)."""
     left = 1 - min(clock.epoch / epochs, 1.0) if epochs else 0.0
     return exp(-5 * left**2)

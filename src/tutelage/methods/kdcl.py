@@ -5,18 +5,18 @@
 
     W_k, A_k   weights and alphas of learner k
     z_k, p_k   its logits, and its probabilities at temperature T
-    z_t, p_t   the same of the ensemble, data to all
+    z_t, p_t   the same of the ensemble, detached
 
-    naive      z_t = z_k of the least cross-entropy on the batch                        Eq. 3
-    linear     z_t = Σ_k w_k z_k with the convex weights of least cross-entropy         Eq. 4, 5
+    naive      z_t = z_k with the lowest cross-entropy on the batch                     Eq. 3
+    linear     z_t = Σ_k w_k z_k with convex weights of lowest cross-entropy            Eq. 4, 5
     minimum    z_t = min_k (z_k - z_k[y]), by class                                     Eq. 6, 7
     general    z_t = Σ_k w_k z_k,  w = C⁻¹ 1 / 1ᵀ C⁻¹ 1,  C_kj = E (p_k - y)(p_j - y)   Eq. 8 to 10
 
 Deviations:
     The paper trains fixed networks; learners with alphas are the adaptation that PAMKD compares
-    with. It shows every network a picture of its own augmentation; here all see the same.
+    with. It gives every network its own augmentation of an image; here all get the same image.
     It measures C on held-out data once an epoch; here C is a running mean over the batches of
-    D_val, which the alphas' loss answers anyway. Equations by our count, from the text.
+    D_val, whose logits the alphas' loss computes anyway. Equation numbers are counted in the text.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tutelage.virtual import Tree, hold
 
 Ensemble = Literal["naive", "linear", "minimum", "general"]
 MEMORY = 0.99
-"""Share of the error correlations that a step keeps."""
+"""Share of the running mean of error correlations that a step keeps."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class KDCL:
     learners: int = 2
     """Size of the group, K."""
     ensemble: Ensemble = "linear"
-    """How the teacher is made of the learners: naive, linear, minimum or general."""
+    """How the learners are combined to the teacher: naive, linear, minimum or general."""
     peer_weight: float = 1.0
-    """Weight of what the ensemble teaches, λ."""
+    """Weight of the teaching loss, λ."""
     temperature: float = 2.0
-    """Softness of the probabilities, T."""
+    """Temperature of the probabilities, T."""
     order: Order = "alphas-first"
-    """Which move first in an iteration: levels-first or alphas-first."""
+    """What trains first in an iteration: levels-first or alphas-first."""
 
     def __post_init__(self) -> None:
         at_least(1, learners=self.learners)
@@ -76,7 +76,7 @@ class KDCL:
             return total(logits, y) + self.peer_weight * teaching.sum(), {"train": logits}
 
         def measure(variables, batch, notes):  # C of Eq. 10
-            for noted in notes:  # none has them while the alphas do not move
+            for noted in notes:  # there are none while the alphas do not train
                 if "valid" in noted:
                     now = correlations(torch.stack(noted["valid"]), batch.valid.y)
                     variables["C"] = MEMORY * variables["C"] + (1 - MEMORY) * now
@@ -94,7 +94,7 @@ class KDCL:
 
 
 def combine(logits, y, ensemble: Ensemble, errors=None):
-    """Return the logits (B, C) of the teacher made of K learners' logits (K, B, C)."""
+    """Return the logits (B, C) of the teacher from K learners' logits (K, B, C)."""
     if ensemble == "naive":  # Eq. 3
         return logits[torch.stack([F.cross_entropy(z, y) for z in logits]).argmin()]
     if ensemble == "minimum":  # Eq. 6, 7
@@ -108,6 +108,6 @@ def combine(logits, y, ensemble: Ensemble, errors=None):
 
 
 def correlations(logits, y):
-    """Correlation C (K, K) of K learners' errors, from logits (K, B, C) and labels (B,)."""
+    """Return correlations C (K, K) of learners' errors, from logits (K, B, C), labels (B,)."""
     errors = logits.softmax(2) - F.one_hot(y, logits.shape[2])
     return torch.einsum("kbc,jbc->kj", errors, errors) / len(y)

@@ -9,10 +9,10 @@
     S    weights of a fixed student
 
 Deviations:
-    The printed expansion (Eq. 9 to 12) leaves out that A acts on the labels directly, not only
+    The printed expansion (Eq. 9 to 12) omits that A affects the labels directly, not only
     through T'. `paths = "all"` is the gradient of the printed objective; "printed" the expansion.
     The authors' later code takes two Adam steps, first on the teacher's validation loss, then on
-    the student's (`joint = false`), moves alphas first, updates the student on pseudo-labels and
+    the student's (`joint = false`), trains alphas first, updates the student on pseudo-labels and
     then on labels without weights, schedule or clipping (`student_update = "in-turn"`), and in
     first-order mode keeps the student's term (`own_term = "first-order"`): recipe
     `lbt-darts2-cifar10-release`. It labels the virtual student's data by the current teacher's hard
@@ -35,9 +35,9 @@ from tutelage.virtual import detach
 @keywords(teacher_exam="validate_teacher")
 @dataclass(frozen=True)
 class LBT:
-    """A searched teacher teaches a fixed student and learns from how the student does."""
+    """A searched teacher teaches a fixed student and learns from the student's loss."""
 
-    # a quick look's student is a chain of identities, the least of NAS-Bench-Macro
+    # in a quick look the student is a chain of identities, the smallest of NAS-Bench-Macro
     student: str = field(default="resnet18", metadata={"quick": "00000000"})
     """The student's genotype: resnet18, resnet50, or another name, text or file."""
     pseudo_weight: float = 1.0
@@ -47,12 +47,12 @@ class LBT:
     labels: Literal["soft", "hard"] = "soft"
     """Pseudo-labels: the teacher's probabilities, or its most likely class."""
     human_labels: bool = True
-    """Train the student on labelled images too; without: on pseudo-labels alone (ablation 2)."""
+    """Train the student on labelled images too; without: on pseudo-labels only (ablation 2)."""
     validate_teacher: bool = True
-    """Count the teacher's own validation loss; without: the student's loss alone (ablation 1)."""
+    """Include the teacher's own validation loss; without: only the student's (ablation 1)."""
     own_term: Literal["second-order", "first-order"] = "second-order"
-    """Whether the teacher's own validation loss is differentiated through T'; the student's always
-    is."""
+    """Whether the teacher's own validation loss is differentiated through T'; the student's is
+    always."""
     student_update: Literal["joint", "in-turn"] = "joint"
     """The student's step: on the weighted sum, or on pseudo-labels and then on labels (release)."""
     joint: bool = True
@@ -61,7 +61,7 @@ class LBT:
     paths: Literal["all", "printed"] = "all"
     """All paths of the hypergradient, or those of the paper's expansion."""
     order: Order = "levels-first"
-    """Which move first in an iteration: levels-first (Algorithm 1) or alphas-first (release)."""
+    """What trains first in an iteration: levels-first (Algorithm 1) or alphas-first (release)."""
 
     def __post_init__(self) -> None:
         at_least(0, pseudo_weight=self.pseudo_weight, student_weight=self.student_weight)
@@ -72,7 +72,7 @@ class LBT:
         one_of(("levels-first", "alphas-first"), order=self.order)
         if not self.validate_teacher and not self.student_weight:
             raise ValueError(
-                "validate_teacher = false with student_weight = 0: no loss is left to learn from"
+                "validate_teacher = false with student_weight = 0: no loss remains; set one of them"
             )
 
     def __call__(self, make: Make) -> Problem:

@@ -8,9 +8,9 @@
 Deviations:
     The paper trains fixed networks; learners with alphas of their own, searched on the sum of the
     validation losses, are the adaptation that PAMKD compares with.
-    The paper steps one network after another, each at its peers' latest answers; here all step at
-    once. Peers' answers are data to a learner: no derivative passes them.
-    Of more than two learners the paper takes the mean over the peers, its release the sum, as here.
+    The paper updates one network after another, each with its peers' latest logits; here all are
+    updated at once. Peers' logits are detached: no derivative passes through them.
+    For more than two learners the paper uses the mean over the peers, its release the sum, as here.
     OKDDip's code distils from the mean of the peers' logits at T = 3: `target = "mean"`.
 """
 
@@ -30,20 +30,20 @@ from tutelage.transfer import KNOWLEDGE, Answer, Knowledge, knowledge
 
 @dataclass(frozen=True)
 class MKD:
-    """Learners imitate one another, without scrutiny."""
+    """Learners imitate one another, whichever is better."""
 
     learners: int = 2
     """Size of the group, K."""
     peer_weight: float = 1.0
-    """Weight of what the peers teach, λ."""
+    """Weight of the teaching loss, λ."""
     temperature: float = 1.0
-    """Softness of the probabilities, T; the divergence is multiplied by T²."""
+    """Temperature of the probabilities, T; the divergence is multiplied by T²."""
     target: Literal["peers", "mean"] = "peers"
     """Imitate every peer, or the mean of the peers' logits."""
     knowledge: Knowledge = "divergence"
-    """What knowledge is taught: divergence (the paper), or one of PAMKD's Figure 2."""
+    """The knowledge that is taught: divergence (the paper), or one of PAMKD's Figure 2."""
     order: Order = "alphas-first"
-    """Which move first in an iteration: levels-first or alphas-first."""
+    """What trains first in an iteration: levels-first or alphas-first."""
 
     def __post_init__(self) -> None:
         at_least(1, learners=self.learners)
@@ -54,8 +54,8 @@ class MKD:
         one_of(("levels-first", "alphas-first"), order=self.order)
         if self.target == "mean" and self.knowledge not in ("divergence", "labels"):
             raise ValueError(
-                f"target = 'mean' with knowledge = {self.knowledge!r}: a mean of logits has only "
-                "probabilities to teach, so take divergence or labels"
+                f"target = 'mean' with knowledge = {self.knowledge!r}: a mean of logits teaches "
+                "only probabilities, so use divergence or labels"
             )
 
     def __call__(self, make: Make) -> Problem:
@@ -80,7 +80,7 @@ class MKD:
 
 
 def teach(students, teachers, transfer, target="peers"):
-    """Loss (K, K) of what every learner k takes from every peer j."""
+    """Return the teaching loss (K, K) of every learner k from every peer j."""
     count = len(students)
     teaching = students[0].logits.new_zeros(count, count)
     for k, student in enumerate(students):

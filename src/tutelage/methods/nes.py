@@ -5,18 +5,20 @@
     S_1           {argmin_k  L(p_k; D_val)}
     S_m+1         S_m ∪ {argmin_{k ∉ S_m}  L(mean of p_j over S_m ∪ {k}; D_val)}       ForwardSelect
 
-    W_k, A_k   weights and alphas of learner k, of whom none knows of another
-    p_k        its probabilities          S_M   the ensemble, which is what is evaluated
+    W_k, A_k   weights and alphas of learner k, independent of the other learners
+    p_k        its probabilities          S_M   the ensemble, which is evaluated
 
 Deviations:
-    arXiv:2006.08573. The paper's pool are architectures sampled at random or evolved, each trained
-    from scratch, and its ensemble are these networks. Here the pool are supernets that are searched
-    side by side; they select, and the networks of those selected are then trained from scratch.
+    arXiv:2006.08573. The paper's pool consists of architectures sampled at random or evolved, each
+    trained from scratch, and its ensemble consists of these networks. Here the pool consists of
+    supernets that are searched side by side. Members are selected by the supernets, and their
+    networks are then trained from scratch.
     `--search random` samples the paper's random pool, but nothing trains before the retraining, so
-    there is nothing to select by and the first M learners are the members.
-    A finite difference takes one radius for all learners together, so only the other rules keep
-    them wholly apart.
-    PAMKD compares with NES and does not say how it adapted it, nor that its figures are ensembles'.
+    no selection is possible and the first M learners are the members.
+    A finite difference has one radius for all learners together, so learners are completely
+    independent only with the other rules.
+    PAMKD compares with NES, but does not say how it adapted it or whether its figures are those of
+    ensembles.
 """
 
 from __future__ import annotations
@@ -32,14 +34,14 @@ from tutelage.problem import Make, Problem
 
 @dataclass(frozen=True)
 class NES:
-    """Learners search apart; the best together are kept as an ensemble."""
+    """Learners search independently; the best together are kept as an ensemble."""
 
     learners: int = field(default=5, metadata={"quick": 3})
     """Size of the pool, K."""
     members: int = field(default=3, metadata={"quick": 2})
-    """Learners of the ensemble, M, selected on the validation half."""
+    """Learners in the ensemble, M, selected on the validation half."""
     order: Order = "alphas-first"
-    """Which move first in an iteration: levels-first or alphas-first."""
+    """What trains first in an iteration: levels-first or alphas-first."""
 
     def __post_init__(self) -> None:
         at_least(1, learners=self.learners, members=self.members)
@@ -51,7 +53,7 @@ class NES:
             )
 
     def __call__(self, make: Make) -> Problem:
-        """Make a two-level problem for every learner, as one."""
+        """Make a two-level problem for every learner, all in one."""
         group = Group.of(make, self.learners)
 
         def learn(s, batch):  # the pool

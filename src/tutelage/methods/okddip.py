@@ -11,10 +11,10 @@
     r          exp(-5 (1 - epoch / ramp)²) up to `ramp` epochs, then 1
 
 Deviations:
-    arXiv:1912.00350. With two learners one auxiliary peer would attend to itself alone and teach
-    nothing: both are attention peers then, and `leader` is off.
-    As in the release the targets are not cut from the graph, Q and K have no bias, and the ramp
-    is its own. Equations by our count, from the text.
+    arXiv:1912.00350. With two learners, one auxiliary peer would attend only to itself and teach
+    nothing, so both are attention peers and `leader` is off.
+    As in the release, the targets are not detached, Q and K have no bias, and the ramp is the
+    release's. Equation numbers are counted in the text.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from tutelage.transfer import divergence
 
 @dataclass(frozen=True)
 class OKDDip:
-    """Peers imitate what they attend to of one another, a leader their mean."""
+    """Peers imitate one another by attention; a leader imitates their mean."""
 
     learners: int = 2
-    """Size of the group with the leader, K."""
+    """Size of the group including the leader, K."""
     leader: bool = True
-    """Whether the last of three or more learners follows the others' mean; of two none does."""
+    """Whether the last of three or more learners imitates the others' mean; never of two."""
     peer_weight: float = 1.0
-    """Weight of what the peers teach, α."""
+    """Weight of the teaching loss, α."""
     temperature: float = 3.0
-    """Softness of the probabilities, T."""
+    """Temperature of the probabilities, T."""
     reduction: int = 8
-    """Features for every dimension of the attention."""
+    """Features for each dimension of the attention."""
     ramp: int = 80
-    """Epochs in which the teaching grows to its full weight."""
+    """Epochs in which the teaching loss grows to its full weight."""
     order: Order = "alphas-first"
-    """Which move first in an iteration: levels-first or alphas-first."""
+    """What trains first in an iteration: levels-first or alphas-first."""
 
     def __post_init__(self) -> None:
         at_least(1, learners=self.learners, reduction=self.reduction)
@@ -92,5 +92,5 @@ class OKDDip:
 
 
 def attend(e, query, key):
-    """Attention (B, i, j) of every peer i to every peer j, from features (K, B, D) (Eq. 4)."""
+    """Return attention (B, i, j) of peer i to peer j, from features (K, B, D) (Eq. 4)."""
     return torch.einsum("ibd,jbd->bij", e @ query.T, e @ key.T).softmax(2)

@@ -10,8 +10,8 @@
     r          exp(-5 (1 - epoch / ramp)²) up to `ramp` epochs, then 1
 
 Deviations:
-    The paper's branches share their first layers; here every branch is a supernet of its own, so
-    the gate reads the mean of the branches' features. arXiv:1806.04606. The ramp is the release's.
+    The paper's branches share their first layers; here every branch is a separate supernet, so the
+    gate reads the mean of the branches' features. arXiv:1806.04606. The ramp is the release's.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class ONE:
     learners: int = 2
     """Number of branches, K."""
     peer_weight: float = 1.0
-    """Weight of what the ensemble teaches, λ."""
+    """Weight of the teaching loss, λ."""
     temperature: float = 3.0
-    """Softness of the probabilities, T."""
+    """Temperature of the probabilities, T."""
     ramp: int = 80
-    """Epochs in which the teaching grows to its full weight."""
+    """Epochs in which the teaching loss grows to its full weight."""
     order: Order = "alphas-first"
-    """Which move first in an iteration: levels-first or alphas-first."""
+    """What trains first in an iteration: levels-first or alphas-first."""
 
     def __post_init__(self) -> None:
         at_least(1, learners=self.learners)

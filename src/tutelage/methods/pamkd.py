@@ -14,12 +14,13 @@
 
 Deviations:
     The text replaces "negative of the multiplication of the two indicator functions" by the
-    product of their hinges; that product is what is minimised, as h falls where W_k agrees.
-    The paper leaves open how groups are sampled: here by a random partition of the validation batch
-    whenever stage II is evaluated, and all ordered pairs. Embeddings are the features before the
-    classifier. Without the first stage W stands for V everywhere, also in what is differentiated:
-    this is the degenerate problem that the paper warns of. `second_stage` other than scrutiny lets
-    V teach W by another method's objective (2nd-MKD, 2nd-KDCL, and AFD of its Figure 1).
+    product of their hinges. That product is minimised here, since h falls where W_k agrees.
+    The paper does not say how groups are sampled. Here they are a random partition of the
+    validation batch at every evaluation of stage II, with all ordered pairs. Embeddings are the
+    features before the classifier. Without the first stage W replaces V everywhere, also in
+    derivatives: this is the degenerate problem that the paper warns of. With `second_stage` other
+    than scrutiny, V teaches W by another method's objective (2nd-MKD, 2nd-KDCL, and AFD of its
+    Figure 1).
 """
 
 from __future__ import annotations
@@ -43,30 +44,30 @@ from tutelage.virtual import Tree, detach
 
 @dataclass(frozen=True)
 class PAMKD:
-    """The better learner teaches the worse, which images belong together."""
+    """The better learner teaches the worse one which images are similar."""
 
     learners: int = 2
     """Size of the group, K."""
     peer_weight: float = 0.5
-    """Weight of what the peers teach, λ."""
+    """Weight of the teaching loss, λ."""
     margin: float = 0.01
     """Margin of the hinge on two groups' similarities, ε."""
     group_size: int = 5
-    """Images of a group, R."""
+    """Images in a group, R."""
     reduction: Literal["sum", "mean"] = "sum"
     """Sum or average over pairs of groups."""
     knowledge: Knowledge = "groups"
-    """What knowledge is taught: groups (the paper), or another of its Figure 2."""
+    """The knowledge that is taught: groups (the paper), or another of its Figure 2."""
     gate_memory: float = 0.0
-    """Share that a running mean, from 0 on, has in the losses compared; 0: the batch's alone."""
+    """Share of a running mean, starting at 0, in the compared losses; 0: only the batch's."""
     first_stage: Literal["joint", "none"] = "joint"
-    """Stage I: joint (the paper), or none: W compares and teaches (No-1st)."""
+    """Stage I: joint (the paper), or none: W is compared and teaches (No-1st)."""
     second_stage: Literal["scrutiny", "mkd", "kdcl", "afd"] = "scrutiny"
-    """Objective of stage II: scrutiny (the paper), or another method's, without it."""
+    """Objective of stage II: scrutiny (the paper), or that of another method."""
     own_term: Literal["second-order", "first-order"] = "second-order"
-    """Whether A_k is differentiated through its own W_k'; through what it teaches it always is."""
+    """Whether A_k is differentiated through its own W_k'; through its teaching it always is."""
     order: Order = "levels-first"
-    """Which move first in an iteration: levels-first (Algorithm 1) or alphas-first."""
+    """What trains first in an iteration: levels-first (Algorithm 1) or alphas-first."""
 
     def __post_init__(self) -> None:
         at_least(1, learners=self.learners)

@@ -1,4 +1,4 @@
-"""What a learner has answered of late, image by image: a store whose tensors are variables."""
+"""A learner's recent probabilities for every image: a store whose tensors are variables."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 Stored = dict[str, Tensor]
-"""`probabilities` (N, C, K) and `count` (N,), how often an image was answered; where only some
-classes are kept, of them (N, top, K), and `classes` (N, top, K)."""
+"""`probabilities` (N, C, K) and `count` (N,), how often an image was recorded; if only some classes
+are kept, `probabilities` (N, top, K) and `classes` (N, top, K)."""
 
 
 @final
 @dataclass(frozen=True)
 class Past:
-    """A learner's last K answers to each of N images, or one decayed average of all of them.
+    """A learner's last K probabilities for each of N images, or one decayed average of all.
 
-    Every image has a ring of its own, so that a row is the last K answers that were recorded,
-    whatever the order of images and however many of them an epoch leaves out.
+    Every image has its own ring buffer, so that a row holds the last K recorded probabilities, for
+    any order of images and any number of images that an epoch leaves out.
     """
 
     images: int
@@ -29,13 +29,13 @@ class Past:
     window: int
     """K."""
     device: torch.device
-    """Where the store is."""
+    """Device of the store."""
     decay: float = 0.0
-    """Share that an average keeps of the past (then K is 1); 0: a ring of answers."""
+    """Share of the past that an average keeps (then K is 1); 0: a ring buffer."""
     top: int = 0
-    """Most probable classes that are kept; the rest of a row is even. 0: all."""
+    """Most probable classes that are kept; the rest of a row is uniform. 0: all."""
     dtype: torch.dtype = torch.float32
-    """Of what is kept of the probabilities."""
+    """Type of the stored probabilities."""
 
     def __post_init__(self) -> None:
         if self.top >= self.classes:
@@ -45,21 +45,21 @@ class Past:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of what is kept of the probabilities."""
+        """Shape of the stored probabilities."""
         return self.images, self.top or self.classes, 1 if self.decay else self.window
 
     @property
     def bytes(self) -> int:
-        """Memory that the store takes."""
+        """Memory of the store, in bytes."""
         images, width, slots = self.shape
         each = self.dtype.itemsize + (torch.int16.itemsize if self.top else 0)
         return images * (width * slots * each + torch.int32.itemsize)
 
     def empty(self) -> Stored:
-        """Make the tensors of a past without answers.
+        """Make the tensors of an empty past.
 
         Raises:
-            ValueError: There is no memory for them; says what takes less.
+            ValueError: There is not enough memory; the message says which settings need less.
         """
         shapes = {"probabilities": (self.shape, self.dtype), "count": (self.shape[:1], torch.int32)}
         if self.top:
@@ -69,7 +69,7 @@ class Past:
                 name: torch.zeros(shape, dtype=dtype, device=self.device)
                 for name, (shape, dtype) in shapes.items()
             }
-        except RuntimeError as error:  # what torch raises on every device when memory is out
+        except RuntimeError as error:  # torch raises this on every device: out of memory
             raise ValueError(
                 f"the past of {self.images:,} images takes {self.bytes / 2**30:.1f} GiB on "
                 f"{self.device}: keep it with --memory-device host, or fewer classes of it with "
@@ -78,7 +78,7 @@ class Past:
 
     @torch.no_grad()
     def record(self, past: Stored, position: Tensor, probabilities: Tensor) -> None:
-        """Write the answers (B, C) to images, by their position (B,), into the store."""
+        """Store probabilities (B, C) of images, by their position (B,)."""
         if self.decay:
             before, known = self.mean(past, position, probabilities)
             averaged = self.decay * before + (1 - self.decay) * probabilities
@@ -92,12 +92,12 @@ class Past:
         past["count"][at] += 1
 
     def mean(self, past: Stored, position: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean row (B, C) of every image, and for which (B,) there is any.
+        """Return the mean row (B, C) of every image, and which images (B,) have one.
 
         Args:
             past: The store.
-            position: Of the images, (B,).
-            like: Whose type and device the rows are wanted in.
+            position: Positions of the images, (B,).
+            like: A tensor with the type and device for the rows.
         """
         at = position.to(self.device)
         count = past["count"][at].to(like.device)

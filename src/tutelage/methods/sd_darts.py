@@ -5,20 +5,20 @@
 
     f, f_T   probabilities of the supernet, and of its teacher       H    a divergence
     f_T(x) = 1/K Σ_{i=1..K} f_{t-i}(x)                               t    the epoch
-    W_k, A_k   weights and alphas of learner k (one, in the paper)   P    what it answered of late
+    W_k, A_k   weights and alphas of learner k (one, in the paper)   P    its recent probabilities
     ξ   epochs of warm-up, in which λ is 0                           T    averaged weights
 
-What a learner answers in the ordinary pass of a step is kept by the image's position, for K epochs:
-the teacher is a look-up, so there is neither a second pass nor a second set of weights.
+The probabilities of a learner in the ordinary pass of a step are stored by the image's position,
+for K epochs. The teacher is a look-up, so it needs no second pass and no second set of weights.
 
-Left open, and how we read it:
-    An answer is the one that training saw: of that epoch's crop and flip, before the update, and of
-    the weights that the validation loss was taken at. (SAF, NeurIPS 2022, records like this.)
-    Alphas train in the warm-up as in DARTS. Its last K epochs are recorded, so that K teachers vote
-    from the first epoch after it. Both halves are recorded; H is a mean over a batch, an image
-    without a past counting 0. The teacher is data, its probabilities at least 1e-8.
+The paper leaves some points open. Here:
+    Stored probabilities are those of training: with that epoch's crop and flip, before the update,
+    and with the weights of the validation loss. (SAF, NeurIPS 2022, records in this way.)
+    Alphas train in the warm-up as in DARTS. Its last K epochs are recorded, so that K teachers are
+    averaged from the first epoch after it. Both halves are recorded. H is a mean over a batch, with
+    0 for an image without a past. The teacher is detached, and its probabilities are at least 1e-8.
     ξ is a share of the epochs, so that shorter searches warm up too: 0.5 is 25 of 50.
-    Each of K learners has a past of its own; they do not teach one another.
+    Each of K learners has its own past; they do not teach one another.
 """
 
 from __future__ import annotations
@@ -44,34 +44,34 @@ class SDDarts:
     """Each learner is taught by its own past."""
 
     learners: int = 1
-    """Learners, each with a past of its own."""
+    """Learners, each with its own past."""
     warmup: float = 0.5
-    """Share of the epochs in which nothing is taught, ξ: 25 of 50."""
+    """Share of the epochs without teaching, ξ: 25 of 50."""
     weight: float = 1.0
-    """Weight of what the past teaches, λ."""
+    """Weight of the teaching loss, λ."""
     window: int = 2
-    """Epochs whose answers vote, K; with another memory, epochs of the warm-up that it knows."""
+    """Epochs that are averaged, K; with another memory, epochs of the warm-up that it has."""
     divergence: Distance = "kl"
-    """From the past: kl (student first, as printed), kl-reverse, euclidean, manhattan, cosine."""
+    """Distance: kl (student first, as printed), kl-reverse, euclidean, manhattan, cosine."""
     memory: Literal["window", "average", "weights"] = "window"
-    """Teacher: the mean of the last answers, a decayed average of them, or averaged weights that
-    answer the same batch (Mean Teacher)."""
+    """Teacher: the mean of the last probabilities, a decayed average of them, or a network of
+    averaged weights on the same batch (Mean Teacher)."""
     decay: float = 0.5
     """Share of the past that an average keeps over an epoch."""
     first_teacher: Literal["full", "growing"] = "full"
-    """After the warm-up start with its last K epochs, or with the last one alone."""
+    """After the warm-up start with its last K epochs, or only with the last one."""
     warmup_alphas: Literal["train", "frozen"] = "train"
-    """What alphas do in the warm-up."""
+    """How alphas are treated in the warm-up."""
     valid: Literal["distilled", "plain"] = "distilled"
     """Whether the loss of the alphas has the divergence too."""
     memory_dtype: Literal["fp32", "bf16"] = "fp32"
-    """Numbers that answers are kept as."""
+    """Number type of the stored probabilities."""
     memory_device: Literal["device", "host"] = "device"
-    """Where answers are kept; host: in the processor's memory."""
+    """Device of the stored probabilities; host: the processor's memory."""
     memory_top: int = 0
-    """Most probable classes that are kept of an answer, the others even; 0: all."""
+    """Most probable classes that are stored of each image, the others uniform; 0: all."""
     order: Order = "alphas-first"
-    """Which move first in an iteration: levels-first or alphas-first (Algorithm 1)."""
+    """What trains first in an iteration: levels-first or alphas-first (Algorithm 1)."""
 
     def __post_init__(self) -> None:
         at_least(1, learners=self.learners, window=self.window)
@@ -80,7 +80,7 @@ class SDDarts:
         one_of(get_args(Distance), divergence=self.divergence)
         one_of(("window", "average", "weights"), memory=self.memory)
         if not 0 < self.decay < 1:
-            raise ValueError(f"decay = {self.decay}: must lie strictly between 0 and 1")
+            raise ValueError(f"decay = {self.decay}: must be strictly between 0 and 1")
         one_of(("full", "growing"), first_teacher=self.first_teacher)
         one_of(("train", "frozen"), warmup_alphas=self.warmup_alphas)
         one_of(("distilled", "plain"), valid=self.valid)
@@ -93,15 +93,15 @@ class SDDarts:
         warm, clock = round(self.warmup * make.epochs), make.clock
         if warm >= make.epochs:
             raise ValueError(
-                f"warmup = {self.warmup} of {make.epochs} epochs leaves none for the past to teach "
-                "in: give a smaller share, or more epochs"
+                f"warmup = {self.warmup} of {make.epochs} epochs leaves no epoch for teaching: "
+                "give a smaller share, or more epochs"
             )
         first = max(0, warm - (self.window if self.first_teacher == "full" else 1))
         group = Group.of(make, self.learners)
         halves = ("train", "valid") if self.valid == "distilled" else ("train",)
         pasts = {half: self.past(make, half, group.like.device) for half in halves}
 
-        def teachers(s, batch, half, logits):  # f_T, and for which images there is one
+        def teachers(s, batch, half, logits):  # f_T, and which images have one
             x, _, position = getattr(batch, half)
             if self.memory == "weights":
                 with torch.no_grad():
@@ -133,7 +133,7 @@ class SDDarts:
         def remember(variables, batch, notes):
             if clock.epoch < first:
                 return
-            # the last pass of a step is the ordinary one: those before are of virtual steps
+            # the last pass of a step is the ordinary one; earlier ones are of virtual steps
             passes = {h: z for noted in notes for h, z in noted.items() if h in halves}
             for half, logits in passes.items():
                 position = getattr(batch, half).position
@@ -171,7 +171,7 @@ class SDDarts:
         )
 
     def past(self, make: Make, half: str, device: torch.device) -> Past:
-        """Plan one learner's past on a half of the images."""
+        """Make one learner's past for a half of the images."""
         return Past(
             images=make.images[half],
             classes=make.classes,
@@ -183,11 +183,11 @@ class SDDarts:
         )
 
     def plan(self, pasts: list[Past]) -> str:
-        """Say in a sentence how much the pasts of all learners take."""
+        """Describe the memory of the pasts of all learners in a sentence."""
         megabytes = self.learners * sum(past.bytes for past in pasts) / 1e6
         images = " and ".join(f"{past.images:,}" for past in pasts)
         _, kept, slots = pasts[0].shape
         return (
-            f"answers to {images} images are kept, {slots} x {kept} probabilities each: "
+            f"probabilities for {images} images are stored, {slots} x {kept} each: "
             f"{megabytes:,.1f} MB on {pasts[0].device.type}"
         )

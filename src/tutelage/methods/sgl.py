@@ -9,11 +9,11 @@
     V_k, W_k   its two sets of weights            D_pl   D_u with learner j's predictions as labels
 
 Deviations:
-    The printed expansion of the hypergradient (Eq. 7 to 11) leaves out that A_j acts on the labels
+    The printed expansion of the hypergradient (Eq. 7 to 11) omits that A_j affects the labels that
     it generates directly, not only through V_j. `paths = "all"` is the gradient of the printed
     objective; `paths = "printed"` is the expansion.
-    A finite difference takes one radius for all learners together, the paper one for each.
-    The authors' release uses first order, moves alphas first, pretrains V and takes D_u from the
+    A finite difference has one radius for all learners together, in the paper one for each.
+    The authors' release uses first order, trains alphas first, pretrains V and takes D_u from the
     training half: recipe `sgl-darts-cifar10-release`.
 """
 
@@ -47,13 +47,13 @@ class SGL:
     pretrain: int = field(default=0, metadata={"quick": 1})
     """Epochs in which only stage I trains."""
     human_labels: bool = True
-    """Train W on labelled images too; without: on the peers' labels alone (Eq. 15)."""
+    """Train W on labelled images too; without: only on the peers' labels (Eq. 15)."""
     own_term: Literal["second-order", "first-order"] = "second-order"
     """Whether A_k is differentiated through its own W_k'; through its labels it always is."""
     paths: Literal["all", "printed"] = "all"
     """All paths of the hypergradient, or those of the paper's expansion."""
     order: Order = "levels-first"
-    """Which move first in an iteration: levels-first (Algorithm 1) or alphas-first (release)."""
+    """What trains first in an iteration: levels-first (Algorithm 1) or alphas-first (release)."""
 
     def __post_init__(self) -> None:
         at_least(1, learners=self.learners)
@@ -74,14 +74,14 @@ class SGL:
             )
         if self.learners == 1 and not self.human_labels:
             raise ValueError(
-                "human_labels = false with learners = 1: a lone learner has no other labels"
+                "human_labels = false with learners = 1: a single learner has no other labels"
             )
 
     def __call__(self, make: Make) -> Problem:
         """Make the three-level problem."""
         if self.pretrain >= make.epochs:
             raise ValueError(
-                f"pretrain = {self.pretrain} of {make.epochs} epochs: leave some for the search"
+                f"pretrain = {self.pretrain} of {make.epochs} epochs: leave epochs for the search"
             )
         group = Group.of(make, self.learners)
         share = self.peer_weight / (max(1, self.learners - 1) if self.peers == "mean" else 1)
@@ -93,12 +93,12 @@ class SGL:
             logits = group(s.V, alphas, x)
             return total(logits, y), {"train": logits}
 
-        def validate_alone(s, batch):  # Eq. 13, where the stages are separate
+        def validate_alone(s, batch):  # Eq. 13, if the stages are separate
             x, y, _ = batch.valid
             logits = group(s.V, s.B, x)
             return total(logits, y), {"valid": logits}
 
-        def label(s, u):  # D_pl(D_u, V_j): as data, whatever weights made it
+        def label(s, u):  # D_pl(D_u, V_j), detached
             if self.first_stage == "none":
                 return group(s.W_labels, s.A_labels, u)
             if self.first_stage == "separate":

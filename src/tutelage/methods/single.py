@@ -21,12 +21,12 @@ from tutelage.transfer import cross_entropy
 
 @dataclass(frozen=True)
 class Single:
-    """One learner, and nobody to teach it."""
+    """One learner, without teaching."""
 
     order: Order = "alphas-first"
-    """Which move first in an iteration: levels-first or alphas-first."""
+    """What trains first in an iteration: levels-first or alphas-first."""
     label_smoothing: float = 0.0
-    """Share of a label that is spread over all classes where weights learn; 0.1 in SPOS."""
+    """Label smoothing of the weights' loss: share spread over all classes; 0.1 in SPOS."""
 
     def __post_init__(self) -> None:
         one_of(("levels-first", "alphas-first"), order=self.order)

@@ -1,1 +1,1 @@
-"""Reports of runs: read run directories only, never torch."""
+"""Reports of runs: they only read run directories, and do not import torch."""

@@ -15,7 +15,7 @@ from tutelage.report.sections.contents import details, summary
 
 
 def write_report(runs: Sequence[Path], out: Path) -> Path:
-    """Write the page of one run, or of several side by side.
+    """Write the page of one run, or a comparison of several.
 
     Args:
         runs: directories of searches, or of retrainings.
@@ -25,7 +25,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
         The file written.
 
     Raises:
-        ValueError: there is no run, or a directory is none.
+        ValueError: there is no run, or a directory is not a run.
     """
     if not runs:
         raise ValueError("no run to report: give at least one run's directory")

@@ -1,1 +1,1 @@
-"""Drawings and plots, in the one palette."""
+"""Drawings and plots, with one palette."""

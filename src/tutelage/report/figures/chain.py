@@ -1,7 +1,7 @@
-"""Draw a chain: a row a stage, a box a layer, with lines as wide as there are channels.
+"""Draw a chain: one row for each stage, one box for each layer; wider lines mean more channels.
 
-A box has the colour of its kernel and is the higher the more it expands. An identity is the line
-itself, where sizes agree; where they do not it is a convolution of 1x1.
+A box has the colour of its kernel, and its height grows with the expansion. An identity is only the
+line if sizes agree; otherwise it is a 1x1 convolution.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ MARGIN, TITLE = 10.0, 22.0
 """Space around a chain, and above it for its name, in points."""
 
 LABELS, STEP, ROW, BOX = 104.0, 66.0, 47.0, 54.0
-"""Room for the names of rows, from one layer to the next, from one row to the next, and width of
-a box, in points."""
+"""Space for the names of rows, distance of layers, distance of rows, and width of a box, in
+points."""
 
 ABREAST = 8
-"""Layers of a row; a longer stage has several rows."""
+"""Layers in a row; a longer stage has several rows."""
 
 WIRE = (1.0, 4.0)
 """Widths of the line between layers, at no channels and at the most of the chain, in points."""
@@ -40,19 +40,19 @@ WIRE = (1.0, 4.0)
 
 @dataclass(frozen=True)
 class Block:
-    """A layer as it is drawn."""
+    """The drawing of a layer."""
 
     kind: str
-    """Its family: written small, above."""
+    """Its family, in small letters above."""
     shape: str = ""
-    """Its kernel: written large, below."""
+    """Its kernel, in large letters below."""
     colour: str = LIGHT["muted"]
     height: float = 30.0
 
 
 @dataclass(frozen=True)
 class Row:
-    """Layers that stand side by side; None is an identity, the line alone."""
+    """Layers side by side; None is an identity, drawn as a line only."""
 
     name: str
     note: str
@@ -61,11 +61,11 @@ class Row:
 
 
 def block_of(name: str, *, alike: bool = True) -> Block | None:
-    """Say how a block is drawn.
+    """Return how a block is drawn.
 
     Args:
-        name: The block's.
-        alike: Whether what goes in and out has one size.
+        name: The block's name.
+        alike: Whether input and output have one size.
 
     >>> block_of("mbconv6_5x5").kind, block_of("mbconv6_5x5").shape, block_of("identity")
     ('MBConv 6', '5×5', None)
@@ -85,7 +85,7 @@ def block_of(name: str, *, alike: bool = True) -> Block | None:
 
 
 def rows_of(genotype: Genotype) -> Iterator[Row]:
-    """Yield what stands before the searched layers, their stages, and what stands behind."""
+    """Yield the layers before the searched ones, the stages, and the layers after them."""
     layout, before = genotype.layout, None
     if stem := layout.get("stem_channels"):
         first = layout.get("first")
@@ -125,7 +125,7 @@ def chain_figure(genotype: Genotype) -> Figure:
 
 
 def _draw_row(axes: Axes, row: Row, y: float, thick: float) -> None:
-    """Draw a row around its middle."""
+    """Draw a row, with its middle at `y`."""
     axes.text(MARGIN, y - 5.5, row.name, va="center", size=9)
     axes.text(MARGIN, y + 6.5, row.note, va="center", size=7, color=LIGHT["muted"])
     left = MARGIN + LABELS
@@ -148,7 +148,7 @@ def _draw_row(axes: Axes, row: Row, y: float, thick: float) -> None:
 
 
 def _draw_box(axes: Axes, block: Block, x: float, y: float) -> None:
-    """Draw a layer's box around a height, from its left edge."""
+    """Draw a layer's box, with its middle at `y` and its left edge at `x`."""
     for fill, edge, alpha in ((block.colour, "none", 0.12), ("none", block.colour, 1.0)):
         axes.add_patch(
             FancyBboxPatch(

@@ -25,26 +25,26 @@ FAMILIES = {
     "conv": LIGHT["amber"],
     "none": LIGHT["muted"],
 }
-"""Part of an operation's name to the colour of its family; the first that fits counts."""
+"""Part of an operation's name to the colour of its family; the first match counts."""
 
 MARGIN, TITLE = 10.0, 26.0
 """Space around a cell, and above it for its name, in points."""
 
 
 def family_colour(operation: str) -> str:
-    """Give the colour of an operation's family: separable, dilated, pooling, skip and so on."""
+    """Return the colour of an operation's family: separable, dilated, pooling, skip and so on."""
     found = (colour for part, colour in FAMILIES.items() if part in operation)
     return next(found, LIGHT["slate"])
 
 
 def draw(genotype: Genotype, group: str | None = None) -> str:
-    """Draw the cell of one group, or all cells one below the other, as SVG text."""
+    """Draw the cell of one group, or all cells in a column, as SVG text."""
     groups = [group] if group else list(genotype.cells)
     return to_svg(cell_figure(genotype, groups), " and ".join(map(cell_name, groups)))
 
 
 def save_drawing(genotype: Genotype, path: Path | str, group: str | None = None) -> None:
-    """Write a drawing to a file, as its ending says: .svg or .png."""
+    """Write a drawing to a file, in the format of its ending: .svg or .png."""
     path = Path(path)
     if path.suffix == ".svg":
         path.write_text(draw(genotype, group), encoding="utf-8")
@@ -56,7 +56,7 @@ def save_drawing(genotype: Genotype, path: Path | str, group: str | None = None)
 
 
 def cell_figure(genotype: Genotype, groups: Sequence[str]) -> Figure:
-    """Draw the named cells one below the other into a figure.
+    """Draw the named cells in a column into a figure.
 
     Raises:
         ValueError: the genotype has no such cell.
@@ -114,9 +114,9 @@ def _draw_box(axes: Axes, slot: Slot, left: float, top: float, colour: str) -> N
 
 
 def _draw_wire(axes: Axes, layout: Layout, wire: Wire, left: float, top: float) -> None:
-    """Draw smooth curves between a wire's slots, straight lines through them, an arrow's head.
+    """Draw a wire: curves between its slots, straight lines through them, and an arrow head.
 
-    What no operation runs on is fainter, and dashed where that is a choice.
+    A wire without an operation is fainter, and dashed if `none` is its choice.
     """
     operation = wire.operation or "none"
     colour = family_colour(operation)
@@ -145,7 +145,7 @@ def _draw_wire(axes: Axes, layout: Layout, wire: Wire, left: float, top: float) 
 
 
 def _port(layout: Layout, wire: Wire, end: int) -> float:
-    """Give how far from a state's middle a wire touches it: wires enter in their slots' order."""
+    """Return how far from a state's middle a wire meets it: wires are in their slots' order."""
     inner = -2 if end else 1
     box = wire.slots[end]
     fellows = [each for each in layout.wires if each.slots[end] is box]

@@ -1,8 +1,8 @@
-"""A layered layout for cells: where boxes, labels and wires lie.
+"""A layered layout for cells: the places of boxes, labels and wires.
 
-States stand in even ranks, by the longest path from the inputs. A wire has one slot in every rank
+States are in even ranks, by the longest path from the inputs. A wire has one slot in every rank
 that it crosses, and an operation's label is one of those slots, in an odd rank. So no two labels
-and no label and foreign wire ever share a place. Within ranks, slots are ordered to cross little
+overlap, and no label overlaps another wire. Within ranks, slots are ordered to have few crossings
 (Sugiyama, Tagawa and Toda's barycentres) and then moved to straighten wires.
 """
 
@@ -19,10 +19,10 @@ from tutelage.spaces.genotype import Cell
 GAP = 9.0
 """Least distance between two slots of a rank, in points; three times that between states."""
 CHANNEL = (30.0, 64.0)
-"""Least and largest distance between two ranks, where wires bend, in points."""
+"""Least and largest distance between two ranks, in points; wires bend between ranks."""
 
 STRAIGHTNESS = (1, 2, 6)
-"""How hard a link pulls, by how many of its two ends are no states: long wires run straight."""
+"""Weight of a link, by how many of its ends are not states; it makes long wires straight."""
 
 
 @dataclass(eq=False)
@@ -30,7 +30,7 @@ class Slot:
     """A place in a rank: a state, an operation's label, or a wire passing through."""
 
     text: str = ""
-    """What is written there; nothing where a wire passes."""
+    """The text at this place; empty if a wire passes through."""
     kind: str = "bend"
     """One of state, label and bend."""
     width: float = 0.0
@@ -52,7 +52,7 @@ class Wire:
 
 @dataclass
 class Layout:
-    """Everything that a drawing of one cell needs."""
+    """All data for the drawing of one cell."""
 
     ranks: list[list[Slot]]
     wires: list[Wire] = field(default_factory=list)
@@ -80,7 +80,7 @@ def cell_name(group: str) -> str:
 
 
 def arrange(cell: Cell) -> Layout:
-    """Lay out a cell: inputs left, output right, every wire through slots of its own."""
+    """Lay out a cell: inputs left, output right, every wire through its own slots."""
     layout = _ranked(cell)
     links = [pair for wire in layout.wires for pair in pairwise(wire.slots)]
     _order(layout.ranks, links, fixed=layout.ranks[0])
@@ -99,7 +99,7 @@ def _ranked(cell: Cell) -> Layout:
     ]
     states.append(Slot("output", "state", 52, 34))
     columns = [2 * depth for depth in depths]
-    columns[-1] -= 1  # no label stands before the output
+    columns[-1] -= 1  # there is no label before the output
     layout = Layout([[] for _ in range(columns[-1] + 1)])
     for state, column in zip(states, columns, strict=True):
         layout.ranks[column].append(state)
@@ -153,7 +153,7 @@ def _order(ranks: list[list[Slot]], links: list[tuple[Slot, Slot]], fixed: list[
 
 
 def _disorder(ranks: list[list[Slot]], links: list[tuple[Slot, Slot]]) -> tuple[int, int, int]:
-    """Count links that cross, those that do so behind a label, and states above an earlier one."""
+    """Count crossings of links, crossings at a label, and states above an earlier one."""
     column = {slot: i for i, rank in enumerate(ranks) for slot in rank}
     place = {slot: i for rank in ranks for i, slot in enumerate(rank)}
     by_rank: dict[int, list[tuple[Slot, Slot]]] = {}
@@ -174,7 +174,7 @@ def _disorder(ranks: list[list[Slot]], links: list[tuple[Slot, Slot]]) -> tuple[
 
 
 def _place(layout: Layout, links: list[tuple[Slot, Slot]]) -> None:
-    """Give every slot its centre: wires as straight as the gaps allow, room where they climb."""
+    """Set the centre of every slot: wires as straight as the gaps allow."""
     neighbours: dict[Slot, list[Slot]] = {slot: [] for rank in layout.ranks for slot in rank}
     for left, right in links:
         pull = STRAIGHTNESS[(left.kind != "state") + (right.kind != "state")]
@@ -202,9 +202,9 @@ def _place(layout: Layout, links: list[tuple[Slot, Slot]]) -> None:
 
 
 def _settle(rank: Sequence[Slot], wanted: Sequence[float]) -> None:
-    """Move a rank's slots as near to where they want to be as order and gaps allow.
+    """Move a rank's slots as near to the wanted places as order and gaps allow.
 
-    Least squares under an order: pool adjacent violators.
+    This is least squares with a fixed order, by pooling adjacent violators.
     """
     offsets = [0.0]
     for above, below in pairwise(rank):

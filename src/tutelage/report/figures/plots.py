@@ -22,14 +22,14 @@ from tutelage.report.figures.theme import LIGHT, SERIES, Drawn, drawn, new_figur
 from tutelage.report.runs.read import RunFiles, at, number
 
 LINE = 60
-"""Letters of a legend's line, longer names have several."""
+"""Letters in one line of a legend; longer names take several lines."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: where and how high, and how it is drawn."""
+    """One curve: its points, and how it is drawn."""
 
     label: str
     x: Sequence[float]
@@ -40,7 +40,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Mark:
-    """An event: a vertical line with a word above it."""
+    """An event: a vertical line with a text above it."""
 
     x: float
     text: str
@@ -49,20 +49,20 @@ class Mark:
 
 @dataclass(frozen=True)
 class Axis:
-    """What curves run over, and what happened there."""
+    """The horizontal axis of curves, and the events on it."""
 
     name: str
     marks: tuple[Mark, ...] = ()
 
 
 def by_epoch(files: RunFiles) -> tuple[Axis, list[float], list[Any]]:
-    """Give the axis of epochs, the places on it, and their rows of metrics.jsonl."""
+    """Return the axis of epochs, the places on it, and their rows of metrics.jsonl."""
     rows = files.of("epoch")
     return Axis("epoch", events(files)), [row.epoch for row in rows], rows
 
 
 def timeline(files: RunFiles) -> tuple[Axis, list[float], list[Any]]:
-    """Choose what curves run over: epochs, or steps where fewer than two epochs have ended.
+    """Choose the horizontal axis: epochs, or steps if fewer than two epochs have ended.
 
     Returns:
         The axis, the places on it, and the rows of metrics.jsonl at those places.
@@ -75,13 +75,13 @@ def timeline(files: RunFiles) -> tuple[Axis, list[float], list[Any]]:
 
 
 def values(rows: Sequence[T], read: Callable[[T], float | None]) -> list[float]:
-    """Read a number of every row; NaN where there is none, or none that is finite."""
+    """Read a number of every row; NaN if there is none or it is not finite."""
     found = [number(read(row)) for row in rows]
     return [math.nan if value is None else value for value in found]
 
 
 def learner(row: StepRow | EndRow, k: int) -> LearnerScores:
-    """Give what a row says of a learner; empty where it says nothing."""
+    """Return a row's entries for a learner; empty if there are none."""
     return at(row.learners, k, LearnerScores())
 
 
@@ -100,7 +100,7 @@ def learner_lines(files: RunFiles, quantity: str, scale: float = 1.0) -> list[Li
 
 
 def keyed_lines(files: RunFiles, read: Callable[[StepRow], Mapping[str, float]]) -> list[Line]:
-    """Make one curve for every name of the numbers that the rows have."""
+    """Make one curve for every name of the numbers in the rows."""
     _, x, rows = timeline(files)
     found = [read(row) for row in rows]
     names = dict.fromkeys(name for each in found for name in each)
@@ -111,7 +111,7 @@ def keyed_lines(files: RunFiles, read: Callable[[StepRow], Mapping[str, float]])
 
 
 def events(files: RunFiles) -> tuple[Mark, ...]:
-    """Mark where phases begin, where a search stopped early, and whose architecture counts."""
+    """Mark the beginnings of phases, early stopping, and the epoch whose architecture is kept."""
     epochs = files.epochs
     marks = [
         Mark(row.epoch - 0.5, f"phase {row.phase + 1}", LIGHT["muted"])
@@ -134,7 +134,7 @@ def plot(
     shown: tuple[float, float] | None = None,
     filled: bool = False,
 ) -> Iterator[Drawn]:
-    """Give the plot of the lines, or nothing where no line holds a number."""
+    """Yield the plot of the lines, or nothing if no line holds a number."""
     lines = [line for line in lines if np.isfinite(line.y).any()]
     if lines:
         figure = curves(lines, axis, log=log, shown=shown, filled=filled)
@@ -149,13 +149,13 @@ def curves(
     shown: tuple[float, float] | None = None,
     filled: bool = False,
 ) -> Figure:
-    """Plot curves under a legend that names curves of the same label once.
+    """Plot curves with a legend that names curves of the same label once.
 
     Args:
-        lines: what to plot; at least one number among it.
-        axis: what it runs over.
-        log: whether heights are logarithmic.
-        shown: heights that are in the plot even where no line is; if logarithmic, its very ends.
+        lines: curves with at least one number among them.
+        axis: their horizontal axis.
+        log: whether the vertical axis is logarithmic.
+        shown: values that the vertical axis includes at least; if logarithmic, its exact range.
         filled: whether the space between the first two lines is shaded.
     """
     with styled():
@@ -175,7 +175,7 @@ def curves(
 
 
 def framed(labels: Iterable[str], above: float = 0.0) -> tuple[Figure, Axes]:
-    """Make axes, with room for the names of what they show and so many points above them."""
+    """Make axes, with space for the legend and `above` points above them."""
     lines, _ = _legend(labels)
     room = 14.0 * lines + 8 if lines else 0.0
     width, height = 400.0, 210 + room + above
@@ -184,7 +184,7 @@ def framed(labels: Iterable[str], above: float = 0.0) -> tuple[Figure, Axes]:
 
 
 def name(figure: Figure, handles: Mapping[str, Artist]) -> None:
-    """Name what a figure shows, where that is more than one thing."""
+    """Add a legend, if a figure shows more than one thing."""
     lines, columns = _legend(handles)
     if lines:
         labels = [fill(label, LINE).replace("$", r"\$") for label in handles]
@@ -196,7 +196,7 @@ def name(figure: Figure, handles: Mapping[str, Artist]) -> None:
 
 
 def _legend(labels: Iterable[str]) -> tuple[int, int]:
-    """Give the lines and the columns of a legend; none where it would name one thing."""
+    """Return the lines and the columns of a legend; zero for a single name."""
     found = set(labels)
     if len(found) < 2:
         return 0, 1
@@ -239,7 +239,7 @@ def _decades(heights: Sequence[float]) -> tuple[float, float]:
 
 
 def _draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
-    """Draw vertical lines, each with its word above, to that side of it that has more room."""
+    """Draw vertical lines, each with its text above, on the side that has more space."""
     left, right = axes.get_xlim()
     for mark in marks:
         axes.axvline(mark.x, color=mark.colour, linewidth=1, linestyle=(0, (2, 2)), zorder=1)

@@ -1,4 +1,4 @@
-"""Points of a report: candidates by what they score and cost, with lines through some of them."""
+"""Scatter plots of a report: candidates by score and cost, with lines through some of them."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from tutelage.report.figures.theme import LIGHT, styled
 
 @dataclass(frozen=True)
 class Points:
-    """Points of one kind, and how they are drawn."""
+    """Points of one kind, and their style."""
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
     colour: str
     size: float = 14.0
-    """Area in square points; 0: none are drawn, only the line through them."""
+    """Area in square points; 0: only the line through them is drawn."""
     alpha: float | Sequence[float] = 1.0
-    """How strong the colour is, of all or of each."""
+    """Opacity of all points, or of each."""
     ring: bool = False
-    """Whether they are rings around other points."""
+    """Whether they are drawn as rings around other points."""
     line: Literal["none", "straight", "after", "before"] = "none"
-    """What joins them: straight lines, or steps right after or right before each."""
+    """How they are joined: by straight lines, or by steps after or before each."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """What a quantity must not exceed: a line across the plot."""
+    """A limit of a quantity: a line across the plot."""
 
     x: float
     text: str
@@ -53,9 +53,9 @@ def scatter(
 
     Args:
         points: What to plot; at least one point.
-        across: What runs to the right.
+        across: Name of the horizontal axis.
         limits: Lines across.
-        whole: Whether only whole numbers are named on the axis to the right.
+        whole: Whether the horizontal axis has only whole numbers.
     """
     with styled():
         figure, axes = framed([each.label for each in points], above=12 if limits else 0)
@@ -71,7 +71,7 @@ def scatter(
 
 
 def _draw_limit(axes: Axes, limit: Limit) -> None:
-    """Draw a line at the limit; where that is far from all points, only say where it is."""
+    """Draw a line at the limit; if it is far from all points, only write its value."""
     left, right = axes.get_xlim()
     near = limit.x < right + (right - left) / 3
     if near:
@@ -84,7 +84,7 @@ def _draw_limit(axes: Axes, limit: Limit) -> None:
 
 
 def _draw(axes: Axes, points: Points) -> Artist:
-    """Draw points of one kind; return what stands for them in the legend."""
+    """Draw points of one kind; return their handle for the legend."""
     line: Artist | None = None
     if points.line != "none":
         style = {"straight": "default", "after": "steps-post", "before": "steps-pre"}

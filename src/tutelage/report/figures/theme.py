@@ -1,4 +1,4 @@
-"""From a matplotlib figure to themed SVG or to PNG; the one palette of drawings, plots and page."""
+"""From a matplotlib figure to themed SVG or to PNG; the palette of drawings, plots and page."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ PALETTE = {
     "amber": ("#b58900", "#e3b93f"),
     "slate": ("#51627a", "#a5b4c8"),
 }
-"""Colour name to its light and its dark form; the hues are Okabe and Ito's, distinguished by
-all."""
+"""Colour name to its light and its dark form; the hues are those of Okabe and Ito, which people
+with colour blindness can distinguish."""
 
 LIGHT = {name: light for name, (light, dark) in PALETTE.items()}
 SERIES = tuple(LIGHT[name] for name in ("blue", "vermilion", "green", "purple", "amber", "slate"))
@@ -64,7 +64,7 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure of the page."""
+    """A figure for the page."""
 
     caption: str
     svg: str
@@ -78,19 +78,19 @@ def variables(dark: bool) -> str:
 
 
 def styled() -> AbstractContextManager[None]:
-    """Give the context in which figures are made: axes take their style when they are added."""
+    """Return the context for making figures: axes take their style when they are added."""
     return matplotlib.rc_context(STYLE)
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Make an empty figure of a size in points, outside of pyplot's state."""
+    """Make an empty figure of a size in points, without pyplot's global state."""
     figure = Figure(figsize=(width / 72, height / 72), dpi=72)
     FigureCanvasAgg(figure)
     return figure
 
 
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    """Make a figure to draw on: invisible axes whose units are points from its upper left."""
+    """Make a figure to draw on, with invisible axes in points from its upper left corner."""
     figure = new_figure(width, height)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(height, 0))
@@ -116,12 +116,12 @@ def to_svg(figure: Figure, label: str) -> str:
 
 
 def drawn(caption: str, figure: Figure, label: str) -> Drawn:
-    """Make a figure one of the page's; `label` says what it shows to those who cannot see it."""
+    """Make a figure for the page; `label` describes it for screen readers."""
     return Drawn(caption, to_svg(figure, label), 72 * figure.get_figwidth())
 
 
 def to_png(figure: Figure, scale: float = 2.0) -> bytes:
-    """Write a figure as PNG on white, `scale` pixels a point."""
+    """Write a figure as PNG on white, with `scale` pixels for each point."""
     buffer = io.BytesIO()
     figure.patch.set_visible(True)
     with styled():

@@ -1,1 +1,1 @@
-"""Reading run directories, and tables of what they hold."""
+"""Reading run directories, and tables of their content."""

@@ -1,4 +1,4 @@
-"""The benchmarks whose tables a search may have asked, as a report names them."""
+"""The benchmarks whose tables a search may have used, with their names in a report."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A table of trained architectures, whose figures are `table` in metrics.jsonl."""
+    """A table of trained architectures; `table` in metrics.jsonl has its figures."""
 
     title: str
     tests: Mapping[str, str]
-    """Keys of accuracies, and the data sets on whose test images they are; ranked by the first."""
+    """Keys of test accuracies, and their data sets; ranks are by the first."""
     count: int
     """Architectures."""
     training: str
     """How they were trained."""
     by_flops: float = 0.0
-    """Kendall's tau of all by their FLOPs alone; 0: not known."""
+    """Kendall's tau of a ranking of all architectures by FLOPs alone; 0: unknown."""
 
     @property
     def ranked_by(self) -> str:
-        """The key of the accuracy by which the rank is."""
+        """The key of the accuracy that ranks are by."""
         return next(iter(self.tests))
 
 

@@ -1,4 +1,4 @@
-"""The figures of a search that samples paths: those of its supernet, and of what it found."""
+"""Figures of a search that samples paths: of its supernet, and of the found architecture."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from tutelage.report.runs.read import Record, RunFiles, number
 
 
 def supernet_accuracy(record: Record) -> float | None:
-    """Give what the found architecture scores in the supernet, a share of the images."""
+    """Return the found architecture's accuracy in the supernet, a share of the images."""
     found = _end(record).evolution
     return number(found.accuracy) if found else None
 
 
 def params(record: Record) -> float | None:
-    """Give the parameters of the final network: as trained, or as the evolution counts them."""
+    """Return the parameters of the final network, as trained or as the evolution counts them."""
     trained, found = record.result, _end(record).evolution
     if trained and trained.params is not None:
         return trained.params
@@ -21,7 +21,7 @@ def params(record: Record) -> float | None:
 
 
 def flops(record: Record) -> float | None:
-    """Give the FLOPs of the final network on one image, counted likewise."""
+    """Return the FLOPs of the final network on one image, counted in the same way."""
     trained, found = record.result, _end(record).evolution
     if trained and trained.flops:
         return trained.flops
@@ -29,27 +29,27 @@ def flops(record: Record) -> float | None:
 
 
 def tau(record: Record) -> float | None:
-    """Give Kendall's tau of accuracies in the supernet and true ones."""
+    """Return Kendall's tau of accuracies in the supernet and true accuracies."""
     found = _end(record).ranking
     return number(found.tau) if found else None
 
 
 def gap(record: Record) -> float | None:
-    """Give the teacher's accuracy less its students', after the last epoch, a fraction."""
+    """Return the teacher's accuracy minus its students', after the last epoch, a fraction."""
     return number(last_probe(record.search).gap) if record.search else None
 
 
 def students_accuracy(record: Record) -> float | None:
-    """Give the mean accuracy of sampled sub-networks after the last epoch, a fraction."""
+    """Return the mean accuracy of sampled sub-networks after the last epoch, a fraction."""
     return number(last_probe(record.search).students_accuracy) if record.search else None
 
 
 def last_probe(files: RunFiles) -> Probe:
-    """Give what the last epoch says of students and teacher; empty where it says nothing."""
+    """Return the last epoch's scores of students and teacher; empty if there are none."""
     return files.epochs[-1].probe if files.epochs else Probe()
 
 
 def _end(record: Record) -> EndRow:
-    """Give the row that ends the search; an empty one before that."""
+    """Return the row that ends the search; an empty one before the end."""
     ends = record.search.ends if record.search else []
     return ends[-1] if ends else EndRow()

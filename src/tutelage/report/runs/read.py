@@ -1,4 +1,4 @@
-"""Read run directories for a report: whatever is there, and a note for what is damaged."""
+"""Read run directories for a report: all that exists, and a note for what is damaged."""
 
 from __future__ import annotations
 
@@ -29,46 +29,46 @@ from tutelage.report.runs.benchmarks import BENCHMARKS, Benchmark
 from tutelage.spaces.genotype import Genotype
 
 FILES = ("run.toml", "metrics.jsonl", "genotype.json", "result.json")
-"""Any one of these makes a directory a run."""
+"""A directory with any of these files is a run."""
 
 AXES = ("method", "search", "space", "data")
 """The tables whose names make a run's title."""
 
 SHOWN = 3
-"""Damaged lines of a file of which a note says what is wrong with them."""
+"""Number of damaged lines of a file that a note explains."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What one directory holds: a search, or a retraining."""
+    """The content of one directory: a search, or a retraining."""
 
     path: Path
     settings: Mapping[str, Any]
     """The tables of run.toml."""
     sessions: list[Session]
-    """When, how long, on which versions and hardware."""
+    """Sessions: when, how long, with which versions and hardware."""
     rows: list[Row]
     """The rows of metrics.jsonl."""
     genotype: Genotype | None
     about: Origin
-    """What genotype.json says of where it comes from."""
+    """The genotype's origin, from genotype.json."""
     result: Result | None
-    """What result.json says of the test set; None before that."""
+    """The content of result.json; None before the test."""
     ensemble: Members
-    """What ensemble.json says of the learners that are kept together; empty without any."""
+    """The content of ensemble.json; empty if there is no ensemble."""
     notes: tuple[str, ...]
-    """One sentence for everything that is damaged."""
+    """A sentence for each damaged file."""
     networks: tuple[RunFiles, ...] = ()
-    """The retrainings of an ensemble's members, as far as there are any."""
+    """The retrainings of an ensemble's members, as far as they exist."""
     ranking: RunFiles | None = None
-    """How a supernet of sampled paths ranked architectures that a table knows; None before it."""
+    """The ranking of architectures of a table by a supernet of sampled paths, if it exists."""
     evolution: RunFiles | None = None
-    """The evolution among its paths; None before it begins."""
+    """The evolution among the supernet's paths; None before it begins."""
 
     def of(self, event: str) -> list[Any]:
-        """Give the rows of one event: step, epoch or end, of whatever type this stage's are."""
+        """Return the rows of one event: step, epoch or end, of this directory's type."""
         return [row for row in self.rows if row.event == event]
 
     @property
@@ -78,7 +78,7 @@ class RunFiles:
 
     @property
     def ends(self) -> list[EndRow]:
-        """The ends of a search, at most one of them in a file that nobody has changed."""
+        """The end rows of a search; a file that was not edited has at most one."""
         return [row for row in self.rows if isinstance(row, EndRow)]
 
     @property
@@ -88,17 +88,17 @@ class RunFiles:
 
     @property
     def members(self) -> list[int]:
-        """The learners that are kept together, by their numbers."""
+        """The numbers of the learners in the ensemble."""
         return [each.learner for each in self.ensemble.members]
 
     @property
     def trainings(self) -> tuple[RunFiles, ...]:
-        """The retrainings of networks, of which an ensemble has several."""
+        """The retrainings of networks; an ensemble has several."""
         return self.networks or (self,)
 
     @property
     def seconds(self) -> float | None:
-        """How long all sessions took; None where nothing says so."""
+        """The time of all sessions together; None if it is unknown."""
         spent = [number(session.seconds) for session in self.sessions]
         known = [seconds for seconds in spent if seconds is not None]
         return sum(known) if known else None
@@ -110,23 +110,23 @@ class RunFiles:
 
     @property
     def trainless(self) -> bool:
-        """Whether this is a search that has ended without any epoch, one at random."""
+        """Whether this is a search that has ended without any epoch: a random search."""
         return bool(self.ends) and not self.epochs_done
 
     @property
     def sampled(self) -> bool:
-        """Whether paths of a supernet were sampled, as far as an epoch has told."""
+        """Whether paths of a supernet were sampled, known after the first epoch."""
         return self.evolution is not None or any(row.sampled for row in self.epochs)
 
     @property
     def stopped(self) -> Stopped | None:
-        """Why the search stopped early, and the epoch whose architecture counts."""
+        """Why the search stopped early, and the epoch whose architecture is kept."""
         found = [row.stopped for row in self.epochs if row.stopped]
         return found[-1] if found else None
 
     @property
     def last(self) -> EpochRow | None:
-        """The row of the epoch whose architectures count: the last, unless the search stopped."""
+        """The row of the epoch whose architectures are kept: the last one unless it stopped."""
         rows = self.epochs
         if not rows:
             return None
@@ -135,7 +135,7 @@ class RunFiles:
 
     @property
     def answers(self) -> list[Answer]:
-        """What a table says of the architectures that count: of every learner's, or of the one."""
+        """The table's entries for the final architectures, one for each learner."""
         ends = [row.table for row in self.ends if row.table]
         if ends:
             return ends[-1]
@@ -143,18 +143,18 @@ class RunFiles:
 
     @property
     def benchmark(self) -> Benchmark:
-        """The benchmark that was asked; the first where none was."""
+        """The benchmark whose table was used; the first one if none was."""
         ranked = [row.table for row in (self.ranking.scored if self.ranking else [])]
         asked = {key for answer in [*self.answers, *ranked] for key in answer}
         return next((each for each in BENCHMARKS if each.ranked_by in asked), BENCHMARKS[0])
 
     @property
     def kept_earlier(self) -> bool:
-        """Whether the architecture of an epoch before the last is kept."""
+        """Whether the kept architecture is from an epoch before the last."""
         return self.stopped is not None and self.last is not self.epochs[-1]
 
     def setting(self, *names: str) -> Any:
-        """Look a setting up by the names of its tables and its own; None where it is not set."""
+        """Look up a setting by the names of its tables and its own name; None: not set."""
         found: Any = self.settings
         for name in names:
             found = found.get(name) if isinstance(found, Mapping) else None
@@ -177,7 +177,7 @@ class Record:
 
     @property
     def title(self) -> str:
-        """Method x search x space x data, by the names of the command line."""
+        """Method x search x space x data, by their names on the command line."""
         if self.search:
             parts = [self.search.setting(table, "name") for table in AXES]
         else:
@@ -191,24 +191,24 @@ class Record:
 
     @property
     def seed(self) -> Any:
-        """The search's seed, or else the retraining's."""
+        """The search's seed, otherwise the retraining's."""
         if self.search:
             return self.search.setting("seed")
         return self.retraining.setting("retrain", "seed") if self.retraining else None
 
     @property
     def test_error(self) -> float | None:
-        """The test error after retraining, a fraction; None before that."""
+        """The test error after retraining, a fraction; None before the test."""
         return number(self.result.test_error) if self.result else None
 
     @property
     def result(self) -> Result | None:
-        """What the retraining has come to; None before its end."""
+        """The result of the retraining; None before its end."""
         return self.retraining.result if self.retraining else None
 
     @property
     def kept(self) -> int | None:
-        """The learner whose genotype was kept; None where nothing says so."""
+        """The learner whose genotype was kept; None if unknown."""
         if self.search is None:
             return None
         ends = self.search.ends
@@ -216,23 +216,23 @@ class Record:
 
     @property
     def members(self) -> list[int]:
-        """The learners of the ensemble that is kept, best one first; none where it is no ensemble.
+        """The learners of the kept ensemble, best one first; empty if there is no ensemble.
 
-        Then test error, weights and validation accuracy are the ensemble's.
+        If there is one, test error, parameters and validation accuracy are the ensemble's.
         """
         return self.run_files[-1][1].members  # one network of it may have been trained alone
 
     @property
     def ensemble(self) -> str:
-        """Name the learners that are kept together; nothing where it is no ensemble."""
+        """Name the learners of the ensemble; empty if there is none."""
         names = ", ".join(map(str, self.members))
         return f"ensemble of learners {names}" if names else ""
 
     @property
     def valid_accuracy(self) -> float | None:
-        """The accuracy of what is kept on validation data at the end of the search.
+        """The validation accuracy of the kept learner or ensemble at the end of the search.
 
-        None where paths were sampled: the supernet had none that was kept while it trained.
+        None if paths were sampled: then no architecture was kept in training.
         """
         if self.search is None or self.search.sampled:
             return None
@@ -246,9 +246,9 @@ class Record:
 
     @property
     def answer(self) -> Answer:
-        """What a benchmark says of the kept architecture; empty where not asked, or not yet.
+        """The benchmark's entries for the kept architecture; empty if there are none yet.
 
-        Of an ensemble it says nothing: the table has single networks alone.
+        They are empty for an ensemble: the table has only single networks.
         """
         if self.search is None or self.kept is None or self.members:
             return {}
@@ -256,10 +256,10 @@ class Record:
 
 
 def read_run(path: Path) -> Record:
-    """Read a run's directory, or a retraining's own.
+    """Read a run's directory, or a retraining's.
 
     Raises:
-        ValueError: it is no directory, or nothing in it belongs to a run.
+        ValueError: it is not a directory, or it holds no file of a run.
     """
     if not path.is_dir():
         raise ValueError(f"{path}: no such directory; give the --out of a search or a retraining")
@@ -274,7 +274,7 @@ def read_run(path: Path) -> Record:
 
 
 def at(items: Sequence[T], place: int | None, otherwise: T) -> T:
-    """Give an item by its place, or something else where there is none.
+    """Return an item by its place, or a default if there is none.
 
     >>> at([3, 4], 1, 0), at([3, 4], 2, 0), at([3, 4], None, 0)
     (4, 0, 0)
@@ -283,7 +283,7 @@ def at(items: Sequence[T], place: int | None, otherwise: T) -> T:
 
 
 def number(value: Any) -> float | None:
-    """Read a finite number; None for anything else, NaN and infinity among it."""
+    """Return a finite number; None for anything else, including NaN and infinity."""
     try:
         found = float(value)
     except (TypeError, ValueError):
@@ -292,12 +292,12 @@ def number(value: Any) -> float | None:
 
 
 def _trains(settings: Mapping[str, Any], result: Result | None) -> bool:
-    """Tell whether a directory is a retraining's own."""
+    """Tell whether a directory is a retraining's."""
     return result is not None or ("retrain" in settings and "method" not in settings)
 
 
 def _run_files(path: Path, types: Mapping[str, type[Row]] | None = None) -> RunFiles:
-    """Read what a directory holds; `types` are those of its rows, where its place tells them."""
+    """Read a directory; `types` are the types of its rows, if its place determines them."""
     notes: list[str] = []
     settings = lifted_settings(_table(path / "run.toml", tomllib.loads, notes))
     result = _file(path / "result.json", Result.read, notes)
@@ -330,7 +330,7 @@ def _run_files(path: Path, types: Mapping[str, type[Row]] | None = None) -> RunF
 
 
 def _file(path: Path, read: Callable[[Any], T], notes: list[str]) -> T | None:
-    """Read a JSON file, if it is there and whole."""
+    """Read a JSON file; None if it is missing or damaged."""
     if not path.is_file():
         return None
     try:
@@ -341,7 +341,7 @@ def _file(path: Path, read: Callable[[Any], T], notes: list[str]) -> T | None:
 
 
 def _table(path: Path, parse: Callable[[str], Any], notes: list[str]) -> dict[str, Any]:
-    """Read a file that holds an object; an empty one where it is not there or not whole."""
+    """Read a file that holds an object; an empty object if it is missing or damaged."""
     if not path.is_file():
         return {}
     try:
@@ -354,7 +354,7 @@ def _table(path: Path, parse: Callable[[str], Any], notes: list[str]) -> dict[st
 def _found(
     path: Path, stored: Mapping[str, Any], notes: list[str]
 ) -> tuple[Genotype | None, Origin]:
-    """Read the genotype, and where it comes from."""
+    """Read the genotype and its origin."""
     try:
         genotype = Genotype.from_dict(stored) if stored else None
         return genotype, typed(stored.get("about") or {}, Origin)
@@ -368,8 +368,8 @@ def _rows(path: Path, types: Mapping[str, type[Row]], notes: list[str]) -> list[
         return []
     rows, damage = metrics.read(path.read_bytes(), types)
     if damage:
-        described = [f"line {line} ({reason})" for line, reason in damage[:SHOWN]]
-        described += [f"{len(damage) - SHOWN} more"] if len(damage) > SHOWN else []
+        lines = [f"line {line} ({reason})" for line, reason in damage[:SHOWN]]
+        lines += [f"{len(damage) - SHOWN} more"] if len(damage) > SHOWN else []
         count = f"{len(damage)} damaged row{'s' if len(damage) > 1 else ''}"
-        notes.append(f"{path}: {count} left out: {', '.join(described)}")
+        notes.append(f"{path}: {count} left out: {', '.join(lines)}")
     return rows

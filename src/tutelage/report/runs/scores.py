@@ -1,4 +1,4 @@
-"""What a supernet's paths are scored by."""
+"""The quantities that score a supernet's paths."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tutelage.report.runs.read import number
 
 
 class Quantity(NamedTuple):
-    """A score, the higher the better."""
+    """A score; higher is better."""
 
     read: Callable[[Candidate], float | None]
-    """What it is of a candidate."""
+    """Reads its value from a candidate's row."""
     name: str
     scale: float
     unit: str
@@ -22,11 +22,11 @@ class Quantity(NamedTuple):
 
     @property
     def caption(self) -> str:
-        """Name it with its unit."""
+        """The name with its unit."""
         return f"{self.name} ({self.unit.strip()})" if self.unit else self.name
 
     def of(self, row: Candidate) -> float | None:
-        """Look it up, scaled."""
+        """Return the scaled value from a row."""
         value = number(self.read(row))
         return None if value is None else self.scale * value
 
@@ -40,5 +40,5 @@ SCORE = Quantity(attrgetter("score"), "the method’s own score", 1, "", 4)
 
 
 def quantity_of(rows: Iterable[Candidate]) -> Quantity:
-    """Say what the rows of a ranking or an evolution score by: accuracy, unless told otherwise."""
+    """Return the quantity that rows of a ranking or an evolution have; accuracy by default."""
     return SCORE if any(row.score is not None for row in rows) else ACCURACY

@@ -1,4 +1,4 @@
-"""Tables of a report: runs grouped by settings, means and deviations over seeds; text or cells."""
+"""Tables of a report: runs grouped by settings, with means and deviations over seeds."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tutelage.report.runs.found import flops, gap, params, supernet_accuracy, ta
 from tutelage.report.runs.read import Record, number
 
 IMMATERIAL = ("seed", "device", "root", "download", "save_every", "log_every", "table")
-"""Settings by which runs may differ and still be repetitions of one experiment."""
+"""Settings that may differ between repetitions of one experiment."""
 
 
 NOTHING = "–"
-"""Stands where no run has the figure."""
+"""The cell's text if no run has the figure."""
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """Mean and sample standard deviation of the values that runs have."""
+    """Mean and sample standard deviation of the runs' values."""
 
     values: tuple[float, ...]
 
@@ -33,7 +33,7 @@ class Statistic:
 
     @property
     def deviation(self) -> float | None:
-        """The standard deviation with n - 1 below; None for fewer than two values."""
+        """The standard deviation with n - 1 in the denominator; None for fewer than two values."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     def text(self, digits: int = 2, scale: float = 1.0, unit: str = "") -> str:
@@ -52,15 +52,15 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ by nothing but their seed."""
+    """Runs that differ only in their seed."""
 
     label: str
-    """Method x search x space x data, and where that is not unique the settings that differ."""
+    """Method x search x space x data; if that is not unique, also the settings that differ."""
     records: tuple[Record, ...]
 
     @property
     def members(self) -> int:
-        """Learners of the ensembles that are kept; 0 where they are kept alone."""
+        """Number of learners in the kept ensembles; 0: no ensembles are kept."""
         return max(len(record.members) for record in self.records)
 
     @property
@@ -70,16 +70,16 @@ class Row:
 
     @property
     def valid_accuracy(self) -> Statistic:
-        """Accuracies of what is kept on validation data at the end of the searches."""
+        """Validation accuracies of the kept learners or ensembles at the end of the searches."""
         return _statistic(record.valid_accuracy for record in self.records)
 
     @property
     def search_seconds(self) -> Statistic:
-        """How long the searches took."""
+        """Times of the searches."""
         return _statistic(record.search.seconds for record in self.records if record.search)
 
     def benchmark(self) -> dict[str, str]:
-        """Write what a benchmark says of the architectures that were kept, column by column."""
+        """Write the benchmark's figures of the kept architectures, column by column."""
         columns = {f"{data} test %": NOTHING for each in BENCHMARKS for data in each.tests.values()}
         columns |= {f"rank of {each.count:,}": NOTHING for each in BENCHMARKS}
         searches = (record.search for record in self.records if record.search and record.answer)
@@ -90,7 +90,7 @@ class Row:
         return columns
 
     def cells(self) -> dict[str, str]:
-        """Write the row, column by column; what no run has is a dash."""
+        """Write the row, column by column; figures that no run has are dashes."""
         unit, seconds = time_unit(self.search_seconds.mean)
         seeds = (str(record.seed) for record in self.records if record.seed is not None)
         return {
@@ -115,9 +115,9 @@ class Row:
 
 
 def comparison(records: Sequence[Record]) -> list[Row]:
-    """Group runs by all settings but the seed, in the order in which they are given.
+    """Group runs by all settings except the seed, in the given order.
 
-    A search that is not retrained yet joins the runs that are, if their searches agree.
+    A search that is not retrained yet joins the group of retrained runs with the same search.
     """
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
@@ -134,7 +134,7 @@ def comparison(records: Sequence[Record]) -> list[Row]:
 
 
 def as_table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """Write a comparison as a header and a line a row, without columns that no run has."""
+    """Return a comparison as a header and rows of cells, without empty columns."""
     written = [row.cells() for row in rows]
     shown = [name for name in written[0] if any(cells[name] != NOTHING for cells in written)]
     return [tuple(shown), *(tuple(cells[name] for name in shown) for cells in written)]
@@ -150,7 +150,7 @@ def as_text(rows: Sequence[Row]) -> str:
 
 
 def time_unit(seconds: float) -> tuple[str, float]:
-    """Choose a unit for a duration, with its seconds.
+    """Choose a unit for a duration, and return it with its seconds.
 
     >>> time_unit(30), time_unit(600), time_unit(9000)
     (('s', 1.0), ('min', 60.0), ('h', 3600.0))
@@ -189,7 +189,7 @@ def dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _millions(counts: Statistic) -> str:
-    """Write large numbers, with more digits where they are small."""
+    """Write numbers in millions, with more digits if they are small."""
     return counts.text(digits=2 if counts.mean >= 1e6 else 4, scale=1e-6)
 
 
@@ -198,12 +198,12 @@ def _statistic(values: Iterable[float | None]) -> Statistic:
 
 
 def _material(record: Record) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Give the settings of search and retraining that make an experiment another one."""
+    """Return the settings of search and retraining that distinguish experiments."""
     found = []
     for files in (record.search, record.retraining):
         settings = dict(dotted(files.settings)) if files else {}
         if record.search:
-            settings.pop("genotype", None)  # a retraining's: what its search found
+            settings.pop("genotype", None)  # of a retraining: its search's result
         settings = {k: x for k, x in settings.items() if not k.startswith("quick.")}
         immaterial = [name for name in settings if name.rpartition(".")[2] in IMMATERIAL]
         found.append({name: settings[name] for name in settings if name not in immaterial})
@@ -216,7 +216,7 @@ def _settings_key(record: Record) -> tuple[str, str]:
 
 
 def _labels(records: Sequence[Record]) -> list[str]:
-    """Name every experiment by its title, and among namesakes by the settings that differ."""
+    """Name every experiment by its title; equal titles are followed by differing settings."""
     labels = []
     for record in records:
         alike = [_material(each) for each in records if each.title == record.title]

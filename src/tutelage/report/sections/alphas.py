@@ -1,4 +1,4 @@
-"""Heat maps of a report: how every edge's operation weights move over epochs."""
+"""Heat maps of a report: the weights of every edge's operations over epochs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tutelage.report.runs.read import RunFiles, at
 from tutelage.spaces.genotype import OPERATIONS, Cell, Genotype
 
 LEFT, TOP, BOTTOM = 50.0, 36.0, 14.0
-"""Room for operation names, for the scale, and for epochs, in points."""
+"""Space for operation names, for the scale, and for epochs, in points."""
 
 WIDTH, NARROW, ROW = 118.0, 86.0, 8.4
-"""Widths of a panel, alone and with names of its own; height of one operation in it; in points."""
+"""Widths of a panel, without and with its own names; height of one operation in it; in points."""
 
 GAPS = (14.0, 22.0)
-"""Room right of and above every panel, in points."""
+"""Space right of and above every panel, in points."""
 
 NARROWEST = 0.02
 """Least difference of weights from the lightest shade to the darkest."""
@@ -37,11 +37,11 @@ Limits = tuple[float, float]
 SHADES = LinearSegmentedColormap.from_list(
     "shades", [to_rgba(LIGHT["blue"], 0.02), to_rgba(LIGHT["blue"])]
 )
-"""From nearly nothing to blue, readable on light and on dark."""
+"""From transparent to blue, readable on light and on dark."""
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class Snapshot:
     """The architecture weights of one cell after an epoch."""
 
     row: EpochRow
@@ -50,13 +50,13 @@ class Batch:
 
     @property
     def kind(self) -> tuple[int, tuple[int, ...]]:
-        """What the parts of a phase have in common: its number, and the shape of the weights."""
+        """The phase's number and the shape of the weights, the same for a phase's snapshots."""
         return self.row.phase, self.weights.shape
 
 
 @dataclass(frozen=True)
 class Course:
-    """How the architecture weights of one cell moves over the epochs of a phase."""
+    """The architecture weights of one cell over the epochs of a phase."""
 
     group: str
     phase: int
@@ -64,11 +64,11 @@ class Course:
     weights: np.ndarray
     """The architecture weights, (epochs, edges, ops)."""
     operations: tuple[tuple[str, ...], ...]
-    """Their names, on every edge."""
+    """Names of the operations, on every edge."""
     genotype: Genotype | None
-    """What is derived after the last of the epochs, or after `kept`."""
+    """The architecture derived after the last of the epochs, or after `kept`."""
     kept: int | None = None
-    """The epoch whose architecture counts, where it is not the last."""
+    """The epoch whose architecture is kept, if it is not the last."""
 
     @property
     def alike(self) -> bool:
@@ -77,7 +77,7 @@ class Course:
 
     @property
     def cell(self) -> Cell | None:
-        """The cell of the genotype, where it has as many edges as the architecture weights."""
+        """The cell of the genotype, if it has as many edges as the architecture weights."""
         cell = self.genotype.cells.get(self.group) if self.genotype else None
         edges = sum(cell.inputs + row for row in range(len(cell.nodes))) if cell else 0
         return cell if edges == self.weights.shape[1] else None
@@ -85,26 +85,26 @@ class Course:
 
 @dataclass(frozen=True)
 class Panel:
-    """One edge's heat map: nodes go down, the states that they read go right."""
+    """One edge's heat map: rows of panels are nodes, columns are the states that they read."""
 
     row: int
     column: int
     name: str
     operations: tuple[str, ...]
     lowest: bool
-    """No other panel stands below it."""
+    """Whether no other panel is below it."""
     chosen: tuple[str, ...] = ()
     """The operations of the genotype on this edge."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where panels stand."""
+    """The places of panels."""
 
     count: int
-    """Operations of an edge."""
+    """Number of operations of an edge."""
     alike: bool
-    """The names left of a row of panels are those of all of them."""
+    """Whether the names left of a row of panels are for all of them."""
 
     @property
     def width(self) -> float:
@@ -113,53 +113,55 @@ class Grid:
 
     @property
     def step(self) -> tuple[float, float]:
-        """From one panel to the next, across and down."""
+        """Distance from one panel to the next, across and down."""
         return self.width + (GAPS[0] if self.alike else LEFT), ROW * self.count + GAPS[1]
 
     def corner(self, panel: Panel) -> tuple[float, float]:
-        """Give the upper left corner of a panel's shades."""
+        """Return the upper left corner of a panel's shades."""
         across, down = self.step
         return LEFT + panel.column * across, TOP + panel.row * down + GAPS[1] - 4
 
 
 def courses(files: RunFiles) -> dict[tuple[int, str], list[Course]]:
-    """Gather the architecture weights of every (learner, group), phase by phase.
+    """Collect the architecture weights of every (learner, group), phase by phase.
 
-    Where operations were dropped on the way, a phase begins even if the rows do not say so.
+    If the number of operations changes, a new phase begins even if the rows do not record it.
     """
-    found: dict[tuple[int, str], list[list[Batch]]] = {}
+    found: dict[tuple[int, str], list[list[Snapshot]]] = {}
     for row in files.epochs:
         for learner, groups in enumerate(row.arch_weights):
             for group, edges in groups.items():
                 if len({len(edge) for edge in edges}) != 1:
                     continue
-                part = Batch(row, np.array(edges, dtype=float))
+                snapshot = Snapshot(row, np.array(edges, dtype=float))
                 phases = found.setdefault((learner, group), [])
-                if not phases or phases[-1][-1].kind != part.kind:
+                if not phases or phases[-1][-1].kind != snapshot.kind:
                     phases.append([])
-                phases[-1].append(part)
+                phases[-1].append(snapshot)
     return {
         key: [_course(*key, each, files.last) for each in phases] for key, phases in found.items()
     }
 
 
 def derived(row: EpochRow | None, learner: int) -> Genotype | None:
-    """Give the genotype of a learner in an epoch's row; None where there is none."""
+    """Return the genotype of a learner in an epoch's row; None if there is none."""
     try:
         return Genotype.from_dict(at(row.genotype if row else [], learner, {}))
     except ValueError:
         return None
 
 
-def _course(learner: int, group: str, parts: Sequence[Batch], counts: EpochRow | None) -> Course:
-    """Make a course of the parts of a phase; `counts` is the row whose architectures count."""
-    last = parts[-1].row
-    kept = next((part.row for part in parts if part.row is counts), None)
-    weights = np.stack([part.weights for part in parts])
+def _course(
+    learner: int, group: str, snapshots: Sequence[Snapshot], counts: EpochRow | None
+) -> Course:
+    """Make a course of a phase's snapshots; `counts` is the row of the kept architectures."""
+    last = snapshots[-1].row
+    kept = next((snapshot.row for snapshot in snapshots if snapshot.row is counts), None)
+    weights = np.stack([snapshot.weights for snapshot in snapshots])
     _, edges, count = weights.shape
     genotype = derived(kept or last, learner)
     names: Sequence[str | list[str]] = at(last.operations, learner, {}).get(group, ())
-    if not names and genotype:  # a run of before rows named them
+    if not names and genotype:  # an older run, whose rows do not name them
         names = OPERATIONS.get(genotype.space, ())
     every: Sequence[Any] = names
     if all(isinstance(name, str) for name in names):
@@ -168,8 +170,8 @@ def _course(learner: int, group: str, parts: Sequence[Batch], counts: EpochRow |
         every = [[f"operation {i}" for i in range(count)]] * edges
     return Course(
         group=group,
-        phase=parts[0].row.phase,
-        epochs=tuple(part.row.epoch for part in parts),
+        phase=snapshots[0].row.phase,
+        epochs=tuple(snapshot.row.epoch for snapshot in snapshots),
         weights=weights,
         operations=tuple(tuple(each) for each in every),
         genotype=genotype,
@@ -217,7 +219,7 @@ def _draw_panel(axes: Axes, grid: Grid, panel: Panel, weights: np.ndarray, limit
 
 
 def _draw_kept(axes: Axes, grid: Grid, panel: Panel, share: float) -> None:
-    """Draw a line after the epoch whose architecture counts."""
+    """Draw a line after the epoch whose architecture is kept."""
     left, top = grid.corner(panel)
     x = left + share * grid.width
     axes.plot([x, x], [top, top + ROW * grid.count], color=LIGHT["vermilion"], linewidth=1)
@@ -247,7 +249,7 @@ def _shade(
 
 
 def _panels(course: Course) -> list[Panel]:
-    """Give every edge its panel, in the alphas' order; five a row where the cell is unknown."""
+    """Return every edge's panel, in the alphas' order; five in a row if the cell is unknown."""
     edges, cell = len(course.operations), course.cell
     if cell is None:
         return [

@@ -1,4 +1,4 @@
-"""Curves of several runs over each other."""
+"""Plots with the curves of several runs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tutelage.report.sections.monitor import answered
 
 PROBES = (
     (attrgetter("students_accuracy"), "Search: accuracy of the sampled students (%)", 100),
-    (attrgetter("gap"), "Search: the teacher’s accuracy less its students’ (points)", 100),
+    (attrgetter("gap"), "Search: the teacher’s accuracy minus its students’ (points)", 100),
     (attrgetter("logit_distance"), "Search: distance between the logits of two students", 1),
 )
-"""What is read of a `Probe`, captions, and what values are multiplied by."""
+"""Readers of a `Probe`'s fields, captions, and factors of the values."""
 
 
 def compared(rows: Sequence[Row]) -> list[Drawn]:
-    """Plot the runs of a comparison over each other, one colour a row of the table."""
+    """Plot the runs of a comparison together, with one colour for each row of the table."""
     accuracy, loss, training = [], [], []
     tables: dict[str, list[Line]] = {each.title: [] for each in BENCHMARKS}
     for place, row in enumerate(rows):
@@ -60,7 +60,7 @@ def compared(rows: Sequence[Row]) -> list[Drawn]:
 
 
 def sampled(rows: Sequence[Row]) -> Iterator[Drawn]:
-    """Plot what students and evolution did in the runs that sample paths."""
+    """Plot students and evolution of the runs that sample paths."""
     searches = [
         (row.label, SERIES[place % len(SERIES)], record.search)
         for place, row in enumerate(rows)

@@ -1,4 +1,4 @@
-"""What stands on the report's page: every section as plain values and figures."""
+"""The content of the report's page: every section as plain values and figures."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ COSTS = (
 
 
 def summary(record: Record) -> dict[str, Any]:
-    """Make what the page says of every run, also among others."""
+    """Make the part of the page that every run has, also in a comparison."""
     return {
         "title": record.title,
         "name": record.path.name,
@@ -57,7 +57,7 @@ def summary(record: Record) -> dict[str, Any]:
 
 
 def details(record: Record) -> dict[str, Any]:
-    """Make what the page says more of a run that is alone on it; empty where it has nothing."""
+    """Make the further sections of a page with a single run; each may be empty."""
     search, retraining = record.search, record.retraining
     return {
         "run_files": [name for name, _ in record.run_files],
@@ -98,7 +98,7 @@ def learning(files: RunFiles) -> Iterator[Drawn]:
 
 
 def cost_lines(files: RunFiles, cost: str, limit: str) -> list[Line]:
-    """Make every learner's cost of what is derived, and dashed what is expected; and the limit."""
+    """Make lines of every learner's derived cost, its expected cost (dashed), and the limit."""
     _, x, rows = by_epoch(files)
     count = max((len(row.cost) for row in rows), default=0)
     lines = []
@@ -115,14 +115,14 @@ def cost_lines(files: RunFiles, cost: str, limit: str) -> list[Line]:
 
 
 def gradients(files: RunFiles) -> Iterator[Drawn]:
-    """Plot the norms of the terms that the alphas' gradient is a sum of."""
+    """Plot the norms of the terms of the alphas' gradient."""
     for level in dict.fromkeys(level for row in files.epochs for level in row.gradient):
         lines = keyed_lines(files, terms(level))
         yield from plot(f"Norms of the terms, level {level}", lines, timeline(files)[0], log=True)
 
 
 def terms(level: str) -> Callable[[StepRow], Mapping[str, float]]:
-    """Make what reads the norms of a level's terms of a row."""
+    """Return a function that reads the norms of a level's terms from a row."""
     return lambda row: row.gradient.get(level, {})
 
 
@@ -151,7 +151,7 @@ def settings(files: RunFiles) -> list[tuple[str, str]]:
 
 
 def sessions(files: RunFiles) -> Iterator[dict[str, str]]:
-    """Say of every session when, how long and on what it ran."""
+    """Describe every session: when, how long, with which versions and hardware."""
     for session in files.sessions:
         started = (session.started or "–").replace("T", " ").replace("+00:00", " UTC")
         epoch, step = ("–" if x is None else x for x in (session.from_epoch, session.from_step))
@@ -166,14 +166,14 @@ def sessions(files: RunFiles) -> Iterator[dict[str, str]]:
 
 
 def drawing(record: Record) -> str:
-    """Name what is drawn of the genotype."""
+    """Return the title of the genotype's drawing."""
     if record.genotype is None:
         return "Architecture"
     return "Layers" if record.genotype.stages else "Cells"
 
 
 def texts(genotype: Genotype | None) -> Iterator[tuple[str, str]]:
-    """Write the genotype in the notations of others that it has a form in, each with its name."""
+    """Yield the genotype in other repositories' notations that fit it, with their names."""
     if genotype is None:
         return
     notations = (

@@ -1,4 +1,4 @@
-"""The evolution among a supernet's paths: its course, and what it had to choose from."""
+"""The evolution among a supernet's paths: its progress and its candidates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COSTS = (
     ("flops", "max_flops", "accuracy-flops", "FLOPs"),
     ("params", "max_params", "accuracy-params", "parameters"),
 )
-"""A candidate's costs, settings that limit them, objectives that ask for few, names."""
+"""A candidate's costs, settings that limit them, objectives that minimise them, names."""
 
 
 class Scored(NamedTuple):
@@ -36,7 +36,7 @@ class Scored(NamedTuple):
 
 
 def candidates(files: RunFiles) -> list[Scored]:
-    """List what was scored, in order; rows without all numbers are left out."""
+    """List the scored candidates, in order; rows without all numbers are left out."""
     found, quantity = [], quantity_of(files.scored)
     for row in files.scored:
         score, encoding = quantity.of(row), tuple(row.encoding)
@@ -47,14 +47,14 @@ def candidates(files: RunFiles) -> list[Scored]:
 
 
 def best(found: Sequence[Scored], cost: str = "") -> Scored | None:
-    """Give the best candidate; of equals that of less cost, if it counts, or the first."""
+    """Return the best candidate; of equals the one of lower cost, if given, or the first."""
     return max(
         found, key=lambda each: (each.score, -getattr(each, cost) if cost else 0), default=None
     )
 
 
 def front(found: Sequence[Scored], cost: str) -> list[Scored]:
-    """List what no candidate excels at no more cost, the cheapest first."""
+    """List the candidates that none of at most their cost beats, the cheapest first."""
     members: list[Scored] = []
     for each in sorted(found, key=lambda each: (getattr(each, cost), -each.score)):
         if not members or each.score > members[-1].score:
@@ -63,13 +63,13 @@ def front(found: Sequence[Scored], cost: str) -> list[Scored]:
 
 
 def traded(files: RunFiles) -> str:
-    """Name the cost that accuracy was traded against; nothing where it was the only objective."""
+    """Name the cost objective beside accuracy; empty if accuracy was the only objective."""
     asked = files.setting("evolution", "objectives")
     return next((key for key, _, objectives, _ in COSTS if objectives == asked), "")
 
 
 def evolved(files: RunFiles) -> Iterator[Drawn]:
-    """Plot candidates by generation, and by what they cost."""
+    """Plot candidates by generation, and by their costs."""
     found, against = candidates(files), traded(files)
     if not found:
         return
@@ -93,7 +93,7 @@ def by_generation(found: Sequence[Scored]) -> Figure:
     most = 1
     for generation, group in groupby(found, key=attrgetter("generation")):
         each = list(group)
-        most = max(most, len(each))  # one in progress is as large as those before it
+        most = max(most, len(each))  # a generation in progress counts as large as earlier ones
         x += [generation - 0.4 + 0.8 * (place + 0.5) / most for place in range(len(each))]
         means.append((generation, sum(c.score for c in each) / len(each)))
     y = [each.score for each in found]
@@ -122,20 +122,20 @@ def by_cost(
     members: Sequence[Scored] = (),
     chosen: Scored | None = None,
 ) -> Figure:
-    """Plot every candidate by its cost, the limit, the Pareto front and what is chosen.
+    """Plot every candidate by its cost, the limit, the Pareto front and the chosen ones.
 
     Args:
         found: Every candidate.
         cost: Which cost: `params` or `flops`.
         across: The name of its axis.
-        allowed: The most that it may be, in millions.
-        members: The front, the cheapest first; later finds are stronger.
-        chosen: What the search keeps.
+        allowed: The limit of the cost, in millions.
+        members: The front, the cheapest first; later candidates are more opaque.
+        chosen: The candidates that the search keeps.
     """
 
-    def points(label: str, each: Sequence[Scored], colour: str, **drawn: Any) -> Points:
+    def points(label: str, each: Sequence[Scored], colour: str, **style: Any) -> Points:
         x, y = [getattr(c, cost) / 1e6 for c in each], [c.score for c in each]
-        return Points(label, x, y, colour, **drawn)
+        return Points(label, x, y, colour, **style)
 
     last = max(each.generation for each in found) or 1
     strengths = [0.3 + 0.7 * each.generation / last for each in members]
@@ -143,7 +143,7 @@ def by_cost(
         [
             points("candidates", found, LIGHT["slate"], alpha=0.4),
             points(
-                "Pareto front, stronger: later", members, LIGHT["blue"], size=32.0, alpha=strengths,
+                "Pareto front (darker: later)", members, LIGHT["blue"], size=32.0, alpha=strengths,
                 line="after",
             ),
             points("chosen", [chosen] if chosen else [], LIGHT["vermilion"], size=80.0, ring=True),
@@ -154,7 +154,7 @@ def by_cost(
 
 
 def front_rows(files: RunFiles) -> list[tuple[str, ...]]:
-    """Give the members of the Pareto front, the best first."""
+    """Return the members of the Pareto front, the best first."""
     against, scored = traded(files), quantity_of(files.scored)
     return [
         (
@@ -173,14 +173,14 @@ FRONT = ("score", "FLOPs", "weights", "generation", "encoding")
 
 
 def progress(files: RunFiles) -> str:
-    """Say how far the evolution is."""
+    """Describe the progress of the evolution."""
     found, generations = candidates(files), files.setting("evolution", "generations")
     done = files.epochs_done
     return f"{done} of {generations} generations, {len(found)} architectures scored"
 
 
 def described(files: RunFiles) -> str:
-    """Say what was found, and when."""
+    """Describe the best architecture, and its generation."""
     found, scored = candidates(files), quantity_of(files.scored)
     chosen = best(found, traded(files))
     if chosen is None:
@@ -195,7 +195,7 @@ def described(files: RunFiles) -> str:
 
 
 def origin(first: Sequence[Scored]) -> str:
-    """Say where the architectures of generation 0 come from."""
+    """Describe the origin of the architectures of generation 0."""
     given = sum(each.given for each in first)
     if given in (0, len(first)):
         return "the method’s own choice" if given else "random"

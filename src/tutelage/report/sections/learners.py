@@ -1,4 +1,4 @@
-"""What every learner's alphas did in a search, phase by phase, and the cells that they give."""
+"""Every learner's alphas in a search, phase by phase, and the cells derived from them."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from tutelage.spaces.genotype import Genotype
 
 @dataclass(frozen=True)
 class Phase:
-    """What one learner's alphas did in one phase of the search."""
+    """One learner's alphas in one phase of the search."""
 
     title: str
     open: bool
-    """Shown at first sight."""
+    """Whether it is shown without a click."""
     heat_maps: list[Drawn]
 
 
 @dataclass(frozen=True)
 class Learner:
-    """What one learner's alphas did, and the cells that they give now."""
+    """One learner's alphas, and the cells derived from them now."""
 
     title: str
     open: bool
-    """Shown at first sight."""
+    """Whether it is shown without a click."""
     cells: list[Drawn]
     phases: list[Phase]
 
 
 def cells(genotype: Genotype | None) -> list[Drawn]:
-    """Draw every cell by itself."""
+    """Draw every cell separately."""
     if genotype is None:
         return []
     return [drawn("", cell_figure(genotype, [group]), cell_name(group)) for group in genotype.cells]
 
 
 def learners(files: RunFiles, kept: int | None) -> Iterator[Learner]:
-    """Give every learner's heat maps, and its cells unless they head the page, kept one first."""
+    """Yield every learner's heat maps, and cells not shown at the top; the kept one first."""
     history = courses(files)
     found = sorted({learner for learner, _ in history}, key=lambda each: (each != kept, each))
     for learner in found:

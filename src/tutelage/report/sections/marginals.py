@@ -1,4 +1,4 @@
-"""How often each operation was sampled: the sampler's marginals, over all epochs."""
+"""The sampler's marginals: how often each operation was sampled, over all epochs."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from tutelage.report.figures.theme import LIGHT, canvas, styled
 from tutelage.report.runs.read import RunFiles, at
 
 LEFT, TOP, ROW, BOTTOM = 92.0, 24.0, 19.0, 16.0
-"""Room for names and for the scale, height of an operation, and room for numbers, in points."""
+"""Space for names and for the scale, height of an operation, and space for numbers, in points."""
 
 WIDTH, NARROWEST = 400.0, 23.0
-"""Width of a map of few edges, and least width of an edge, in points."""
+"""Width of a map with few edges, and least width of an edge, in points."""
 
 FAINTEST = 0.02
 """Least deviation from uniform of the darkest shade."""
 
 
 EXACT = 1e-5
-"""Least deviation that is no rounding."""
+"""Least deviation that is not rounding."""
 
 
 @dataclass(frozen=True)
 class Marginals:
-    """What was sampled on the edges of a group."""
+    """The samples on the edges of a group."""
 
     group: str
     operations: tuple[str, ...]
     """Every operation that some edge has."""
     shares: np.ndarray
-    """Of the samples of an edge, (ops, edges); NaN where it cannot sample the operation, or drew
-    none.
+    """Shares of an edge's samples, (ops, edges); NaN if it cannot sample the operation or has no
+    samples.
     """
     samples: np.ndarray
-    """How many samples those are, (edges,); 0 where nothing says so."""
+    """Number of samples of each edge, (edges,); 0: unknown."""
 
     @property
     def uniform(self) -> np.ndarray:
@@ -52,15 +52,15 @@ class Marginals:
 
     @property
     def deviations(self) -> np.ndarray:
-        """How far shares are from uniform, (ops, edges)."""
+        """Deviations of the shares from uniform, (ops, edges)."""
         return self.shares - self.uniform
 
     @property
     def chance(self) -> float | None:
-        """The mean deviation, either way, that independent uniform samples leave; None: unknown.
+        """The mean absolute deviation of independent uniform samples; None: unknown.
 
-        A share of n samples has the variance p (1 - p) / n, and a normal variable deviates by
-        sqrt(2 / pi) standard deviations in the mean.
+        A share of n samples has the variance p (1 - p) / n, and the mean absolute deviation of a
+        normal variable is sqrt(2 / pi) standard deviations.
         """
         if not self.samples.all():
             return None
@@ -69,32 +69,32 @@ class Marginals:
         return float(np.broadcast_to(spread, known.shape)[known].mean())
 
     def edge(self, place: int) -> str:
-        """Name an edge; those of a chain are layers."""
+        """Name an edge; in a chain it is a layer."""
         if self.group == "chain":
             return f"layer {place + 1}"
         return f"edge {place + 1} of the {cell_name(self.group)}"
 
     def described(self) -> str:
-        """Say how far the samples are from uniform."""
+        """Describe the deviation of the samples from uniform."""
         apart = np.abs(self.deviations)
         if np.nanmax(apart) < EXACT:
             return "Every operation was sampled exactly as often as every other."
         operation, edge = np.unravel_index(np.nanargmax(apart), apart.shape)
         where = f"{short_name(self.operations[operation])} in {self.edge(int(edge))}"
         text = (
-            f"Shares deviate from uniform by {100 * np.nanmean(apart):.2f} percentage points in "
-            f"the mean and by {100 * np.nanmax(apart):.2f} at most ({where})"
+            f"Shares deviate from uniform by {100 * np.nanmean(apart):.2f} percentage points on "
+            f"average and by {100 * np.nanmax(apart):.2f} at most ({where})"
         )
         if self.chance is None:
             return f"{text}."
         few, many = int(self.samples.min()), int(self.samples.max())
         count = f"{few:,}" if few == many else f"{few:,} to {many:,}"
-        kind = "a layer" if self.group == "chain" else "an edge"
-        return f"{text}; {count} independent samples {kind} would leave {100 * self.chance:.2f}."
+        kind = "on each layer" if self.group == "chain" else "on each edge"
+        return f"{text}; {count} independent samples {kind} would give {100 * self.chance:.2f}."
 
 
 def marginals(files: RunFiles) -> Iterator[Marginals]:
-    """Sum up what was sampled in all epochs, for every supernet and group."""
+    """Sum the samples of all epochs, for every supernet and group."""
     rows = [row for row in files.epochs if row.sampled]
     supernets = min((len(row.sampled) for row in rows), default=0)
     for k in range(supernets):
@@ -112,18 +112,18 @@ def marginals(files: RunFiles) -> Iterator[Marginals]:
 
 
 def _shape(shares: Sequence[Sequence[float]]) -> tuple[int, int] | None:
-    """Give edges and operations; None where edges differ in their operations, or there are none."""
+    """Return numbers of edges and operations; None if edges differ, or there are none."""
     counts = {len(each) for each in shares}
     return (len(shares), counts.pop()) if len(counts) == 1 else None
 
 
 def _samples(row: EpochRow, k: int, group: str, edges: int) -> list[float]:
-    found = at(row.samples, k, {}).get(group, [])  # none: an early 0.1 did not log it
+    found = at(row.samples, k, {}).get(group, [])  # empty: an early 0.1 did not log it
     return found if len(found) == edges else [0.0] * edges
 
 
 def _names(row: EpochRow, k: int, group: str, shape: tuple[int, int]) -> list[list[str]]:
-    """Give the names of every edge's operations."""
+    """Return the names of every edge's operations."""
     edges, count = shape
     unnamed = [f"operation {i}" for i in range(count)]
     names: Any = at(row.operations, k, {}).get(group, unnamed)
@@ -134,7 +134,7 @@ def _names(row: EpochRow, k: int, group: str, shape: tuple[int, int]) -> list[li
 def _placed(
     group: str, names: Sequence[Sequence[str]], total: np.ndarray, samples: np.ndarray
 ) -> Marginals:
-    """Bring all edges under the same operations; leave out `none` where no sample can be it."""
+    """Arrange all edges by the same operations; leave out `none` if it cannot be sampled."""
     operations = list(dict.fromkeys(name for each in names for name in each))
     pairs = [pair for edge in zip(names, total, strict=True) for pair in zip(*edge, strict=True)]
     if not any(count for name, count in pairs if name == "none"):
@@ -148,7 +148,7 @@ def _placed(
 
 
 def drawn_map(found: Marginals) -> Figure:
-    """Draw shares in percent: operations down, edges right, shaded by the way they deviate."""
+    """Draw shares in percent: operations down, edges right, shaded by their deviation."""
     operations, edges = found.shares.shape
     width = max((WIDTH - LEFT - 2) / edges, NARROWEST)
     deviations = found.deviations
@@ -173,16 +173,16 @@ def drawn_map(found: Marginals) -> Figure:
 
 
 def _shade(axes: Axes, corner: tuple[float, float], size: tuple[float, float], part: float) -> None:
-    """Fill a cell: blue for more than uniform, vermilion for less, the more the stronger."""
+    """Fill a cell: blue for more than uniform, vermilion for less, by the deviation."""
     colour = LIGHT["blue" if part > 0 else "vermilion"]
     axes.add_patch(Rectangle(corner, *size, fc=colour, ec="none", alpha=0.55 * abs(part)))
     axes.add_patch(Rectangle(corner, *size, fc="none", ec=LIGHT["line"], lw=0.6))
 
 
 def _draw_scale(axes: Axes, most: float) -> None:
-    """Say what the shades mean."""
+    """Draw the scale of the shades."""
     for place, (part, text) in enumerate(((-1, "less"), (1, "more"))):
         x = LEFT + 120 * place
         _shade(axes, (x, 4), (12, 9), part)
-        described = f"{100 * most:.1f} points {text}"
-        axes.text(x + 17, 8.5, described, size=8, va="center", color=LIGHT["muted"])
+        label = f"{100 * most:.1f} points {text}"
+        axes.text(x + 17, 8.5, label, size=8, va="center", color=LIGHT["muted"])

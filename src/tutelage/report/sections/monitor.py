@@ -1,4 +1,4 @@
-"""The diagnostics of a search, and what a benchmark knows of its architectures."""
+"""The diagnostics of a search, and a benchmark's figures of its architectures."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from tutelage.report.runs.read import RunFiles, at, number
 
 QUANTITIES = (
     ("skips", "Skip connections of every cell", (0.0, 3.0)),
-    ("entropy", "Entropy of the architecture weights (1: undecided, 0: decided)", (0.0, 1.0)),
+    ("entropy", "Entropy of the architecture weights (1: uniform, 0: one operation)", (0.0, 1.0)),
     ("alignment", "Layer alignment", (-0.1, 0.1)),
     ("eigenvalue", "Dominant eigenvalue of the validation loss in the alphas", (0.0, 0.0)),
-    ("sharpness", "Sharpness: rise of the validation loss beside the alphas", (0.0, 0.0)),
+    ("sharpness", "Sharpness: rise of the validation loss near the alphas", (0.0, 0.0)),
     (
         "gap",
-        "Discretisation gap: accuracy of the supernet less that of the derived architecture",
+        "Discretisation gap: accuracy of the supernet minus that of the derived architecture",
         (0.0, 0.0),
     ),
 )
-"""Entries of `collapse` in metrics.jsonl, captions, and heights that are always shown."""
+"""Entries of `collapse` in metrics.jsonl, captions, and values that are always shown."""
 
 COUNTED = ("one_hot_accuracy",)
-"""Entries that have no plot of their own."""
+"""Entries without their own plot."""
 
 
 def collapse(files: RunFiles) -> Iterator[Drawn]:
-    """Plot whatever was measured of learners: a colour a learner, dashes for `reduce`.
+    """Plot all diagnostics of learners: one colour for each learner, dashes for `reduce`.
 
-    What has no caption here, since a user's monitor measured it, has its own name as one.
+    The caption of a user's own monitor is its name.
     """
     axis, _, rows = by_epoch(files)
     known = {quantity for quantity, *_ in QUANTITIES} | set(COUNTED)
@@ -44,7 +44,7 @@ def collapse(files: RunFiles) -> Iterator[Drawn]:
 
 
 def diagnostic_lines(files: RunFiles, quantity: str) -> list[Line]:
-    """Make a line for every learner, and for every cell where the quantity is of cells."""
+    """Make a line for every learner, and for every cell if the quantity is measured by cell."""
     _, x, rows = by_epoch(files)
     count = max((len(row.collapse) for row in rows), default=0)
     lines = []
@@ -64,7 +64,7 @@ def diagnostic_lines(files: RunFiles, quantity: str) -> list[Line]:
 
 
 def warnings(files: RunFiles) -> list[tuple[str, str]]:
-    """List the plain warnings and the epochs that they stand in, a sentence once a stretch."""
+    """List the warnings and their epochs, with one entry for consecutive epochs."""
     found: list[tuple[str, list[float]]] = []
     _, x, rows = by_epoch(files)
     for epoch, row in zip(x, rows, strict=True):
@@ -83,7 +83,7 @@ def _stretch(epochs: list[float]) -> str:
 
 
 def table_plots(files: RunFiles) -> Iterator[Drawn]:
-    """Plot the true accuracy, and the rank, of what would be derived after every epoch."""
+    """Plot true accuracy and rank of the architecture derived after every epoch."""
     axis, count = by_epoch(files)[0], files.benchmark.count
     for key, data in files.benchmark.tests.items():
         yield from plot(f"{data}: test accuracy (%)", table_lines(files, key), axis)
@@ -92,7 +92,7 @@ def table_plots(files: RunFiles) -> Iterator[Drawn]:
 
 
 def table_lines(files: RunFiles, key: str) -> list[Line]:
-    """Make a line for every learner of what the table says."""
+    """Make a line of the table's figures for every learner."""
     _, x, rows = by_epoch(files)
     count = max((len(row.table) for row in rows), default=0)
     return [
@@ -102,7 +102,7 @@ def table_lines(files: RunFiles, key: str) -> list[Line]:
 
 
 def answered(k: int, key: str) -> Callable[[EpochRow], float | None]:
-    """Make what reads a figure of the table, of a learner, of a row."""
+    """Return a function that reads a learner's figure of the table from a row."""
     return lambda row: at(row.table, k, {}).get(key)
 
 
@@ -112,7 +112,7 @@ def table_header(files: RunFiles) -> tuple[str, ...]:
 
 
 def table_rows(files: RunFiles, kept: int | None) -> list[tuple[str, ...]]:
-    """Give, for every learner, its name, accuracies and rank at the epoch that counts."""
+    """Return name, accuracies and rank of every learner, at the epoch that is kept."""
     rows = []
     for k, answer in enumerate(files.answers):
         name = f"learner {k}" + (", kept" if k == kept else "")

@@ -1,4 +1,4 @@
-"""How well a supernet ranks architectures whose true accuracies a table knows."""
+"""How well a supernet ranks architectures whose true accuracies are in a table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tutelage.report.runs.scores import quantity_of
 from tutelage.report.runs.tables import NOTHING
 
 HEADER = ("", "the supernet", "FLOPs alone")
-"""What ranks: the columns of `figures`."""
+"""The columns of `figures`: what ranks the architectures."""
 
 
 class Pair(NamedTuple):
@@ -27,7 +27,7 @@ class Pair(NamedTuple):
 
 
 def pairs(files: RunFiles) -> list[Pair]:
-    """List what is scored so far and known to the table."""
+    """List the architectures that are scored so far and are in the table."""
     key = files.benchmark.ranked_by
     rows = files.ranking.scored if files.ranking else []
     scored = quantity_of(rows)
@@ -36,15 +36,15 @@ def pairs(files: RunFiles) -> list[Pair]:
 
 
 def agreement(files: RunFiles) -> RankingScores | None:
-    """Give the figures of the ranking; None before the search has ended."""
+    """Return the figures of the ranking; None before the search has ended."""
     found = [row.ranking for row in files.ends if row.ranking]
     return found[-1] if found else None
 
 
 def apart(found: list[Pair], top: int) -> tuple[list[Pair], list[Pair]]:
-    """Give those that score best, and the rest; of equals the truly worse are taken first.
+    """Return the best-scored and the rest; of equals, those of lower true accuracy come first.
 
-    So does `tutelage.benchmark.ranking`, which the figures are from.
+    `tutelage.benchmark.ranking`, which computes the figures, does the same.
     """
     order = sorted(found, key=lambda pair: (-pair.scored, pair.true))
     return order[:top], order[top:]
@@ -70,7 +70,7 @@ def ranked(files: RunFiles) -> Iterator[Drawn]:
 
 
 def figures(files: RunFiles) -> list[tuple[str, ...]]:
-    """Give what ranking by the supernet is worth, and by FLOPs alone."""
+    """Return the quality of the ranking by the supernet, and by FLOPs alone."""
     found = agreement(files)
     if not found:
         return []
@@ -81,7 +81,12 @@ def figures(files: RunFiles) -> list[tuple[str, ...]]:
         ("rho", "Spearman’s rho", "{:.2f}", 1),
         ("accuracy", "True accuracy of the first", "{:.2f} %", 1),
         ("rank", f"Its true rank among the {count}", "{:.0f}", 1),
-        ("precision", f"Of the first {top}, truly among the best {top}", "{:.0f} %", 100),
+        (
+            "precision",
+            f"Share of the first {top} that are truly among the best {top}",
+            "{:.0f} %",
+            100,
+        ),
         ("best_rank", f"Best true rank among the first {top}", "{:.0f}", 1),
         ("regret", f"Lost by training only the first {top} (points)", "{:.2f}", 1),
     )
@@ -92,18 +97,17 @@ def figures(files: RunFiles) -> list[tuple[str, ...]]:
 
 
 def baseline(benchmark: Benchmark) -> str:
-    """Say how well FLOPs alone rank all architectures of a benchmark."""
+    """Describe how well FLOPs alone rank all architectures of a benchmark."""
     if not benchmark.by_flops:
         return ""
     return (
         f"Over all {benchmark.count:,} architectures of {benchmark.title}, FLOPs alone "
-        f"reach a tau of {benchmark.by_flops:.2f}: what a supernet reaches beyond that is "
-        "its own."
+        f"reach a tau of {benchmark.by_flops:.2f}. Compare the supernet with that."
     )
 
 
 def _found(files: RunFiles) -> list[Pair]:
-    """Give the architecture that the evolution found, where the table knows it."""
+    """Return the architecture that the evolution found, if it is in the table."""
     found = [row.evolution or Candidate() for row in files.ends]
     scored = [quantity_of(found).of(row) for row in found]
     true = [number(answer.get(files.benchmark.ranked_by)) for answer in files.answers]

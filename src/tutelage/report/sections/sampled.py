@@ -1,4 +1,4 @@
-"""What a page says of a search that samples paths, from its students to what evolution found."""
+"""The sections of a search that samples paths, from its students to the evolution."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tutelage.report.sections.students import at_the_end, students, teacher
 
 
 def sampled(files: RunFiles) -> dict[str, Any]:
-    """Make the sections of a search that samples paths; each is empty before its time."""
+    """Make the sections of a search that samples paths; each is empty before it has data."""
     drawn_often = list(marginals(files))
     return {
         "students": list(students(files)),

@@ -1,4 +1,4 @@
-"""How far a run is, why it stopped, and where what it found comes from."""
+"""The progress of a run, why it stopped, and the origin of its genotype."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tutelage.report.sections.tiles import percent
 
 
 def status(record: Record) -> str:
-    """Say in one sentence how far a run is."""
+    """Describe the progress of a run in one sentence."""
     parts = []
     if record.search:
         done, total = record.search.epochs_done, record.search.setting("epochs")
@@ -40,7 +40,7 @@ def status(record: Record) -> str:
 
 
 def _sampled(files: RunFiles) -> Iterator[str]:
-    """Say how far ranking and evolution are, where there are any."""
+    """Describe the progress of ranking and evolution, if there are any."""
     if files.ranking and not files.ranking.epochs_done:
         scored, asked = len(files.ranking.scored), files.setting("ranked")
         yield f"ranking in progress, {scored} of {asked} architectures"
@@ -53,16 +53,16 @@ def _sampled(files: RunFiles) -> Iterator[str]:
 
 
 def quick(record: Record) -> Iterator[str]:
-    """Say that a run was a quick look, where it was."""
+    """Yield a note if a run was a quick look."""
     if record.search and record.search.setting("quick"):
         yield (
             "A quick look (--quick): its settings were made small so that it ends within a minute, "
-            "so its figures say nothing of the method."
+            "and its figures do not show how good the method is."
         )
 
 
 def stopped(files: RunFiles) -> str:
-    """Say why a search stopped early and what it keeps; nothing where it did not."""
+    """Describe why a search stopped early and what it keeps; empty if it did not stop."""
     if not (files.stopped and files.last):
         return ""
     last = f", not that of the last epoch, {files.epochs[-1].epoch}"
@@ -72,7 +72,7 @@ def stopped(files: RunFiles) -> str:
 
 
 def provenance(record: Record) -> str:
-    """Say where the genotype comes from, and how the supernet did when the search ended."""
+    """Describe the genotype's origin, and the supernet's scores at the end of the search."""
     if record.search is None or record.search.about.learner is None:
         return ""
     about, last = record.search.about, record.search.last

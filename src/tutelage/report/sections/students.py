@@ -1,4 +1,4 @@
-"""Sampled sub-networks and their teacher: how good each is, and how much they differ."""
+"""Sampled sub-networks and their teacher: their accuracy, and how much they differ."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tutelage.report.runs.read import RunFiles, number
 from tutelage.report.runs.tables import NOTHING
 
 HALVES = (("probe", "validation images"), ("teaching", "training batches"))
-"""Fields of an epoch's row, and on what they are measured."""
+"""Fields of an epoch's row, and the images on which they are measured."""
 
 HEADER = ("on", "students", "teacher", "gap in points", "distance of logits")
 
@@ -34,7 +34,7 @@ def students(files: RunFiles) -> Iterator[Drawn]:
         caption = "Accuracy of sampled sub-networks on validation images (%)"
     yield from plot(caption, accuracies, axis, filled=True)
     for key, caption, scale in (
-        ("gap", "The teacher’s accuracy less its students’ (points)", 100),
+        ("gap", "The teacher’s accuracy minus its students’ (points)", 100),
         ("logit_distance", "Distance between the logits of two students", 1),
     ):
         lines = [
@@ -51,26 +51,26 @@ def students(files: RunFiles) -> Iterator[Drawn]:
 
 
 def measured(rows: Sequence[EpochRow], half: str, key: str) -> list[float]:
-    """Give what was measured on either half of the images, epoch by epoch."""
+    """Return a measurement on one half of the images, epoch by epoch."""
     return values(rows, attrgetter(f"{half}.{key}"))
 
 
 def taught_from(files: RunFiles) -> Iterator[Mark]:
-    """Mark where the method begins to teach, where it waits."""
+    """Mark the beginning of the teaching, if the method has a warm-up."""
     share, epochs = number(files.setting("method", "warmup")), number(files.setting("epochs"))
     if share and epochs and share < 1:
         yield Mark(math.ceil(share * epochs) - 0.5, "teaching begins", LIGHT["muted"])
 
 
 def teacher(files: RunFiles) -> str:
-    """Say who teaches the students, as the run has logged it; nothing where nobody does."""
+    """Describe the teacher of the students, as logged by the run; empty if there is none."""
     return (files.epochs[-1].taught_by if files.epochs else None) or ""
 
 
 def at_the_end(files: RunFiles) -> list[tuple[str, ...]]:
-    """Give accuracies, gap and distance of the last epoch, on either half of the images.
+    """Return accuracies, gap and distance of the last epoch, on each half of the images.
 
-    Nothing where no teacher was asked.
+    The list is empty if there was no teacher.
     """
     last, rows = files.epochs[-1:], []
     for half, where in HALVES:

@@ -1,4 +1,4 @@
-"""Who teaches whom: gates, transfer and attention of every pair, labels, and what came of it."""
+"""Who teaches whom: gates, transfer and attention of every pair, labels, and the effect."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from tutelage.report.runs.read import RunFiles, at
 from tutelage.report.runs.tables import NOTHING, Statistic
 
 PAIRS = (
-    ("gate", "Gate", " (0: nothing is taught)", 1e-3),
+    ("gate", "Gate", " (0: no teaching)", 1e-3),
     ("transfer", "Transfer loss", "", 1e-3),
     ("attention", "Attention", "", 1.0),
 )
-"""Matrices of `Teaching`, names, notes, and what plots reach at least."""
+"""Matrices of `Teaching`, names, notes, and the least range of plots."""
 
 LABELS = (
     ("label_accuracy", "Accuracy of the labels that every learner gives (%)", 100.0),
     ("label_entropy", "Entropy of the labels that every learner gives (nats)", 1.0),
 )
-"""Fields of `LearnerScores`, captions, and what values are multiplied by."""
+"""Fields of `LearnerScores`, captions, and factors of the values."""
 
 TOGETHER = 3
-"""Learners whose pairs share a plot; of more, every learner has its own."""
+"""Most learners whose pairs share a plot; with more, every learner has its own plot."""
 
 LEFT, TOP, WIDTH, HEIGHT = 62.0, 22.0, 400.0, 48.0
-"""Room for names, width of a matrix, as of a plot, and height of its cells, in points."""
+"""Space for names, width of a matrix (that of a plot), and height of its cells, in points."""
 
 
 def teaching(files: RunFiles) -> Iterator[Drawn]:
-    """Draw whatever was measured of what learners do to one another."""
+    """Draw all measurements of how learners teach one another."""
     axis, x, rows = by_epoch(files)
     for what, name, note, high in PAIRS:
         taught = pair_lines(files, what)
@@ -81,7 +81,7 @@ def pair_lines(files: RunFiles, what: str) -> list[list[Line]]:
 
 
 def label_lines(files: RunFiles, quantity: str, scale: float) -> list[Line]:
-    """Make a line for every learner of what its labels are like."""
+    """Make a line for every learner of a property of its labels."""
     _, x, rows = by_epoch(files)
     count = max((len(row.learners) for row in rows), default=0)
     scores = [[learner(row, k) for row in rows] for k in range(count)]
@@ -97,12 +97,12 @@ def label_lines(files: RunFiles, quantity: str, scale: float) -> list[Line]:
 
 
 def entries(rows: Sequence[EpochRow], what: str, k: int, j: int) -> list[float]:
-    """Give what a learner takes of a peer, epoch by epoch."""
+    """Return a learner's entry for a peer, epoch by epoch."""
     return values(rows, lambda row: at(at(_matrix(row, what), k, []), j, None))
 
 
 def mean_matrix(files: RunFiles, what: str) -> np.ndarray:
-    """Average over the epochs that have it, (learners, peers); NaN: never, or only of oneself."""
+    """Average over the epochs that have it, (learners, peers); NaN: no epoch has it, or itself."""
     rows = files.epochs
     count = _count(rows, what)
     mean = np.full((count, count), math.nan)
@@ -114,7 +114,7 @@ def mean_matrix(files: RunFiles, what: str) -> np.ndarray:
 
 
 def matrix(mean: np.ndarray) -> Figure:
-    """Draw numbers (learners, peers) in cells, the larger the darker."""
+    """Draw numbers (learners, peers) in cells; larger ones are darker."""
     count = len(mean)
     width = (WIDTH - LEFT - 2) / count
     most = max(np.nanmax(mean), 0.0) or 1.0
@@ -136,7 +136,7 @@ def matrix(mean: np.ndarray) -> Figure:
 
 
 def first_stage(files: RunFiles, kept: int | None) -> list[tuple[str, ...]]:
-    """Give every learner's accuracy alone and taught; nothing where none has a first stage."""
+    """Return every learner's accuracy in its first stage and after teaching; may be empty."""
     ends = files.ends
     count = max((len(row.learners) for row in ends), default=0)
     rows: list[tuple[str, ...]] = []
@@ -152,7 +152,7 @@ def first_stage(files: RunFiles, kept: int | None) -> list[tuple[str, ...]]:
 
 
 def _count(rows: Sequence[EpochRow], what: str) -> int:
-    """Count the learners that a matrix of the rows is of."""
+    """Count the learners of a matrix in the rows."""
     return max((len(_matrix(row, what)) for row in rows), default=0)
 
 

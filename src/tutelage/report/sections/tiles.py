@@ -1,4 +1,4 @@
-"""The numbers that matter most of a run, as tiles on its page."""
+"""The most important numbers of a run, as tiles on its page."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from tutelage.report.sections.monitor import figure, rank
 
 @dataclass(frozen=True)
 class Tile:
-    """One number that matters."""
+    """One important number."""
 
     name: str
     value: str
     note: str
     result: bool = False
-    """Whether it is what the run was for."""
+    """Whether it is the run's main result."""
 
 
 def tiles(record: Record) -> Iterator[Tile]:
-    """Give the numbers that matter, as far as they are known."""
+    """Yield the important numbers, as far as they are known."""
     yield from _tested(record)
     if (scored := supernet_accuracy(record)) is not None:
-        yield Tile("supernet accuracy", percent(scored), "of what evolution found, validation data")
+        yield Tile("supernet accuracy", percent(scored), "found by evolution, validation data")
     if record.search and record.answer:
         answer, benchmark = record.answer, record.search.benchmark
         for key, data in benchmark.tests.items():
