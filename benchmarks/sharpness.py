@@ -32,7 +32,8 @@ from tutelage.records.rows import Collapse, EpochRow
 from tutelage.report.figures.plots import Axis, Line, Mark, by_epoch, curves, values
 from tutelage.report.figures.theme import LIGHT, SERIES, to_svg
 from tutelage.report.runs.benchmarks import NASBENCH201
-from tutelage.report.runs.read import RunFiles, at, read_run
+from tutelage.report.runs.read import read_run
+from tutelage.report.runs.record import RunFiles, at
 
 ROWS = {
     "DARTS": ["--method", "single"],

@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tutelage.records.rows import EndRow, LearnerScores, StepRow
 from tutelage.report.figures.theme import LIGHT, SERIES, Drawn, drawn, new_figure, styled
-from tutelage.report.runs.read import RunFiles, at, number
+from tutelage.report.runs.record import RunFiles, at, number
 
 LINE = 60
 """Letters in one line of a legend; longer names take several lines."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tutelage.records.rows import EndRow, Probe
-from tutelage.report.runs.read import Record, RunFiles, number
+from tutelage.report.runs.record import Record, RunFiles, number
 
 
 def supernet_accuracy(record: Record) -> float | None:

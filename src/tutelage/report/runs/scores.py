@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from tutelage.records.rows import Candidate
-from tutelage.report.runs.read import number
+from tutelage.report.runs.record import number
 
 
 class Quantity(NamedTuple):

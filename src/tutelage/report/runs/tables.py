@@ -10,7 +10,7 @@ from typing import Any
 
 from tutelage.report.runs.benchmarks import BENCHMARKS
 from tutelage.report.runs.found import flops, gap, params, supernet_accuracy, tau
-from tutelage.report.runs.read import Record, number
+from tutelage.report.runs.record import Record, number
 
 IMMATERIAL = ("seed", "device", "root", "download", "save_every", "log_every", "table")
 """Settings that may differ between repetitions of one experiment."""

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from tutelage.records.rows import EpochRow
 from tutelage.report.figures.layout import short_name
 from tutelage.report.figures.theme import LIGHT, canvas, styled
-from tutelage.report.runs.read import RunFiles, at
+from tutelage.report.runs.record import RunFiles, at
 from tutelage.spaces.genotype import OPERATIONS, Cell, Genotype
 
 LEFT, TOP, BOTTOM = 50.0, 36.0, 14.0

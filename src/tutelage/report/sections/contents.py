@@ -17,7 +17,7 @@ from tutelage.report.figures.plots import (
     values,
 )
 from tutelage.report.figures.theme import LIGHT, SERIES, Drawn
-from tutelage.report.runs.read import Record, RunFiles, at, number
+from tutelage.report.runs.record import Record, RunFiles, at, number
 from tutelage.report.runs.tables import dotted, duration
 from tutelage.report.sections.learners import cells, learners
 from tutelage.report.sections.monitor import (

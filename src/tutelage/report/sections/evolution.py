@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from tutelage.report.figures.scatter import Limit, Points, scatter
 from tutelage.report.figures.theme import LIGHT, Drawn, drawn
-from tutelage.report.runs.read import RunFiles, number
+from tutelage.report.runs.record import RunFiles, number
 from tutelage.report.runs.scores import quantity_of
 from tutelage.report.sections.tiles import quantity
 

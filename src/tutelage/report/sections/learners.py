@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tutelage.report.figures.draw import cell_figure
 from tutelage.report.figures.layout import cell_name
 from tutelage.report.figures.theme import Drawn, drawn
-from tutelage.report.runs.read import RunFiles
+from tutelage.report.runs.record import RunFiles
 from tutelage.report.sections.alphas import Course, courses, derived, heat_maps
 from tutelage.spaces.genotype import Genotype
 

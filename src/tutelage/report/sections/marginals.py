@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from tutelage.records.rows import EpochRow
 from tutelage.report.figures.layout import cell_name, short_name
 from tutelage.report.figures.theme import LIGHT, canvas, styled
-from tutelage.report.runs.read import RunFiles, at
+from tutelage.report.runs.record import RunFiles, at
 
 LEFT, TOP, ROW, BOTTOM = 92.0, 24.0, 19.0, 16.0
 """Space for names and for the scale, height of an operation, and space for numbers, in points."""

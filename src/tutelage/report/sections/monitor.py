@@ -10,7 +10,7 @@ from tutelage.report.figures.layout import cell_name
 from tutelage.report.figures.plots import Line, by_epoch, plot, values
 from tutelage.report.figures.theme import SERIES, Drawn
 from tutelage.report.runs.benchmarks import Benchmark
-from tutelage.report.runs.read import RunFiles, at, number
+from tutelage.report.runs.record import RunFiles, at, number
 
 QUANTITIES = (
     ("skips", "Skip connections of every cell", (0.0, 3.0)),

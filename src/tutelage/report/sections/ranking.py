@@ -9,7 +9,7 @@ from tutelage.records.rows import Candidate, RankingScores
 from tutelage.report.figures.scatter import Points, scatter
 from tutelage.report.figures.theme import LIGHT, Drawn, drawn
 from tutelage.report.runs.benchmarks import Benchmark
-from tutelage.report.runs.read import RunFiles, number
+from tutelage.report.runs.record import RunFiles, number
 from tutelage.report.runs.scores import quantity_of
 from tutelage.report.runs.tables import NOTHING
 

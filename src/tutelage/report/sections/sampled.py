@@ -6,7 +6,7 @@ from typing import Any
 
 from tutelage.report.figures.layout import cell_name
 from tutelage.report.figures.theme import drawn
-from tutelage.report.runs.read import RunFiles
+from tutelage.report.runs.record import RunFiles
 from tutelage.report.sections.evolution import FRONT, described, evolved, front_rows
 from tutelage.report.sections.marginals import drawn_map, marginals
 from tutelage.report.sections.ranking import HEADER as RANKED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tutelage.report.runs.read import Record, RunFiles, number
+from tutelage.report.runs.record import Record, RunFiles, number
 from tutelage.report.sections.evolution import progress
 from tutelage.report.sections.tiles import percent
 

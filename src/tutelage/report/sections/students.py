@@ -9,7 +9,7 @@ from operator import attrgetter
 from tutelage.records.rows import EpochRow
 from tutelage.report.figures.plots import Axis, Line, Mark, by_epoch, plot, values
 from tutelage.report.figures.theme import LIGHT, SERIES, Drawn
-from tutelage.report.runs.read import RunFiles, number
+from tutelage.report.runs.record import RunFiles, number
 from tutelage.report.runs.tables import NOTHING
 
 HALVES = (("probe", "validation images"), ("teaching", "training batches"))

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from tutelage.records.rows import EpochRow, Matrix
 from tutelage.report.figures.plots import Line, by_epoch, learner, plot, values
 from tutelage.report.figures.theme import LIGHT, SERIES, Drawn, canvas, drawn, styled
-from tutelage.report.runs.read import RunFiles, at
+from tutelage.report.runs.record import RunFiles, at
 from tutelage.report.runs.tables import NOTHING, Statistic
 
 PAIRS = (

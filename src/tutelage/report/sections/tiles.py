@@ -13,7 +13,7 @@ from tutelage.report.runs.found import (
     supernet_accuracy,
     tau,
 )
-from tutelage.report.runs.read import Record
+from tutelage.report.runs.record import Record
 from tutelage.report.runs.tables import duration
 from tutelage.report.sections.monitor import figure, rank
 
