@@ -1,81 +1,24 @@
-"""What is measured of every learner after an epoch: the monitors, and what they look at."""
+"""What is measured of every learner after an epoch: the monitors.
+
+Every monitor that is no line has a file of its own here, which reads `subject` and not this file.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from math import isfinite
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.func import functional_call
 
 from tutelage.batch import Batch
 from tutelage.config import Run
-from tutelage.problem import Learner, pick
 from tutelage.run.monitor.collapse import cell_gradients, entropy, layer_alignment, skips
 from tutelage.run.monitor.curvature import dominant_eigenvalue, sharpness
-from tutelage.run.supernet.view import View
-from tutelage.searches.base import Relaxing
-from tutelage.spaces.base import ArchWeights, one_hot
-from tutelage.spaces.genotype import Genotype
-from tutelage.virtual import Tree
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A learner after an epoch, as monitors see it: at fixed weights, on validation images.
-
-    Its network is looked at under the expected architecture weights: noise of a sampled one would
-    be measured too.
-    """
-
-    view: View
-    learner: Learner
-    genotype: Genotype
-    """What is derived now."""
-    valid: Batch
-    """A batch."""
-
-    @property
-    def alphas(self) -> Tree:
-        """The learner's alphas."""
-        return pick(self.view.variables, self.learner.alphas)
-
-    @cached_property
-    def arch(self) -> ArchWeights:
-        """The expected architecture weights."""
-        return self.expected(self.alphas)
-
-    @cached_property
-    def _auxiliary(self) -> float:
-        """The present weight of the skip beside all operations, of DARTS-."""
-        return cast(float, self.learner.net.relax(self.alphas).auxiliary)
-
-    def expected(self, alphas: Tree) -> ArchWeights:
-        """Return the expected architecture weights of alphas."""
-        search = cast(Relaxing, self.view.setup.search)
-        return replace(search.expected(alphas), auxiliary=self._auxiliary)
-
-    def logits(self, arch: ArchWeights, x: Tensor) -> Tensor:
-        """Return logits (B, C) of images under architecture weights."""
-        module, weights = self.learner.net.module, self.view.weights(self.learner)
-        return cast(Tensor, functional_call(module, weights, (x, arch))[0])
-
-    def loss(self, arch: ArchWeights) -> Tensor:
-        """Return the loss () of the batch under architecture weights."""
-        return F.cross_entropy(self.logits(arch, self.valid.x), self.valid.y)
-
-    def loss_at(self, alphas: Tree) -> Tensor:
-        """Return the loss () of the batch under the expected architecture weights of alphas."""
-        return self.loss(self.expected(alphas))
-
-
-Value = float | Mapping[str, float]
-"""A number, or a number for every cell."""
+from tutelage.run.monitor.subject import Subject, Value
+from tutelage.spaces.base import one_hot
 
 
 class Monitor(NamedTuple):
