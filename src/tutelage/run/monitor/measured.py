@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from tutelage.batch import Batch
-from tutelage.config import Run
 from tutelage.run.monitor.collapse import cell_gradients, entropy, layer_alignment, skips
 from tutelage.run.monitor.curvature import dominant_eigenvalue, sharpness
 from tutelage.run.monitor.subject import Subject, Value
@@ -27,8 +26,8 @@ class Monitor(NamedTuple):
     names: tuple[str, ...]
     """Its entries in metrics.jsonl; None where they are not measured, or no finite number."""
     measure: Callable[[Subject], Mapping[str, Value]]
-    every: Callable[[Run], int] = lambda settings: 1
-    """After every how many epochs; 0: never."""
+    every: str = ""
+    """The setting that says after every how many epochs, 0: never; none: after every epoch."""
 
 
 def alignment(subject: Subject) -> dict[str, float]:
@@ -58,14 +57,14 @@ MONITORS = (
     Monitor(
         ("eigenvalue",),
         lambda s: {"eigenvalue": dominant_eigenvalue(s.loss_at, s.alphas)},
-        every=lambda settings: settings.eigenvalue_every,
+        every="eigenvalue_every",
     ),
     Monitor(
         ("sharpness",),
         lambda s: {"sharpness": sharpness_of(s)},
-        every=lambda settings: settings.sharpness_every,
+        every="sharpness_every",
     ),
-    Monitor(("gap", "one_hot_accuracy"), discretised, every=lambda settings: settings.gap_every),
+    Monitor(("gap", "one_hot_accuracy"), discretised, every="gap_every"),
 )
 """What is measured of every learner; a line here adds a monitor.
 
@@ -75,12 +74,22 @@ that of a step, and the gap two forward passes of every validation image.
 
 
 def measured(subject: Subject) -> dict[str, Any]:
-    """Measure a learner by all monitors that are due after the epoch."""
+    """Measure a learner by all monitors that are due after the epoch.
+
+    Raises:
+        ValueError: A monitor gives an entry that its line does not name.
+    """
     found: dict[str, Any] = {}
     settings, done = subject.view.setup.settings, subject.view.epoch + 1
     for monitor in MONITORS:
-        every = monitor.every(settings)
+        every = getattr(settings, monitor.every) if monitor.every else 1
         values = monitor.measure(subject) if every and done % every == 0 else {}
+        for name in values:
+            if name not in monitor.names:
+                raise ValueError(
+                    f"a monitor gives the entry {name!r}, and its line in MONITORS has only "
+                    f"{', '.join(monitor.names)}: add it there"
+                )
         found |= {name: _known(values.get(name)) for name in monitor.names}
     return found
 
