@@ -106,3 +106,36 @@ def test_a_monitor_is_a_function_and_a_line(tmp_path, monkeypatch):
         x for x in collapse(read_run(tmp_path / "run").search) if x.caption == "strongest"
     ]
     assert plotted.caption == "strongest"
+
+
+def test_an_entry_that_no_line_names_is_refused(tmp_path, monkeypatch):
+    wrong = monitors.Monitor(("strongest",), lambda subject: {"largest": 1.0})
+    monkeypatch.setattr(monitors, "MONITORS", (*monitors.MONITORS, wrong))
+    with pytest.raises(ValueError, match=r"entry 'largest', and its line .* has only strongest"):
+        search_run(run_toml(epochs=1), tmp_path / "run")
+
+
+@pytest.mark.parametrize("monitor", monitors.MONITORS, ids=lambda monitor: monitor.names[0])
+def test_a_search_with_a_monitor_is_the_search_without_it(monitor, tmp_path, monkeypatch):
+    """What it measures is in the rows as numbers, and it moves and samples nothing of the search.
+
+    A monitor that is added to `MONITORS` is tested here without another line.
+    """
+
+    def watched(subject):
+        before = torch.get_rng_state()
+        found = monitor.measure(subject)
+        assert torch.equal(before, torch.get_rng_state()), "torch.random.fork_rng() is missing"
+        return found
+
+    read = monitors.Monitor(("skips", "eigenvalue"), lambda subject: {"skips": {}})  # by warnings
+    for name, more in (("without", ()), ("with", (monitor._replace(measure=watched, every=""),))):
+        monkeypatch.setattr(monitors, "MONITORS", (read, *more))
+        search_run(run_toml(epochs=2, space={"name": "s4"}), tmp_path / name)  # s4 has noise
+    for one, two in zip(epochs(tmp_path / "without"), epochs(tmp_path / "with"), strict=True):
+        for name in ("loss", "gradient", "arch_weights", "genotype", "learners"):
+            assert one[name] == two[name]
+        for name in monitor.names:
+            found = two["collapse"][0][name]
+            values = found.values() if isinstance(found, dict) else [found]
+            assert values and all(math.isfinite(value) for value in values)

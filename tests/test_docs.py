@@ -58,16 +58,23 @@ def test_the_table_of_searches_and_spaces_is_what_the_code_does():
 
 
 def test_every_part_has_its_place_in_the_docs():
-    """A section or a page, and a row in the README."""
+    """A section or a page, and a row in the README and in the list."""
     readme, index = (
         (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/index.md")
     )
     for kind, page in (("search", "searches.md"), ("space", "spaces.md")):
         text = (ROOT / "docs" / page).read_text(encoding="utf-8")
         for name in PARTS[kind]:
-            assert f"`{name}`" in text and f"`{name}`" in readme
+            assert f"`{name}`" in text, f"docs/{page} has no row with `{name}`"
+            assert f"`{name}`" in readme, f"the README has no row with `{name}`"
     for name in PARTS["search"]:
-        assert f"\n## {name}\n" in (ROOT / "docs" / "searches.md").read_text(encoding="utf-8")
+        text = (ROOT / "docs" / "searches.md").read_text(encoding="utf-8")
+        assert f"\n## {name}\n" in text, f"docs/searches.md has no section {name}"
+    methods = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    for name in PARTS["method"]:
+        assert (ROOT / "docs" / "methods" / f"{name}.md").exists(), f"no docs/methods/{name}.md"
+        assert f"| `{name}` |" in methods, f"docs/methods.md has no row with `{name}`"
+        assert f"`{name}`" in readme, f"the README has no row with `{name}`"
     for page in (ROOT / "docs").glob("*.md"):
         assert page.name == "index.md" or f"({page.name})" in index, page
 
@@ -78,4 +85,4 @@ def test_every_recipe_is_told_of():
     told = written | {
         name.replace("DATA", data) for name in written for data in ("cifar10", "cifar100")
     }
-    assert set(recipe_names()) <= told
+    assert set(recipe_names()) <= told, "docs/recipes.md has no row with these"

@@ -8,8 +8,12 @@ from itertools import product
 
 import pytest
 
+from tutelage.parts import PARTS, make_part
+from tutelage.spaces.cells import CellSpace
+from tutelage.spaces.chain import Chain
 from tutelage.spaces.genotype import (
     DARTS_OPERATIONS,
+    DARTS_SHAPED,
     NASBENCH201_OPERATIONS,
     OPERATIONS,
     Cell,
@@ -160,6 +164,16 @@ def test_s1_to_s4_have_the_shape_of_darts_and_their_own_operations(space):
         Genotype(space, {"normal": Cell(((("nor_conv_3x3", 0),) * 2,) * 4, (2, 3, 4, 5))})
     with pytest.raises(ValueError, match="DARTS' cells have 4"):
         Genotype(space, {"normal": cell, "reduce": Cell(cell.nodes[:3], (2, 3, 4))})
+
+
+@pytest.mark.parametrize("name", PARTS["space"])
+def test_genotypes_of_cells_are_checked_for_the_names_of_their_space(name):
+    space = make_part("space", {"name": name})
+    found = {each for edges in space.operations.values() for names in edges for each in names}
+    if not isinstance(space, Chain):  # a chain's operations are in the layout of its genotypes
+        assert found <= set(OPERATIONS.get(name, ())), f"OPERATIONS of spaces/genotype.py: {name}"
+    if isinstance(space, CellSpace):
+        assert name in DARTS_SHAPED, f"DARTS_SHAPED of spaces/genotype.py has no line for {name}"
 
 
 def test_noise_is_of_s4_alone():

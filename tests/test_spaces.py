@@ -14,7 +14,7 @@ from tutelage.searches.darts import Darts
 from tutelage.searches.gdas import Gdas
 from tutelage.searches.pdarts import PDarts
 from tutelage.spaces.base import ArchWeights, Size
-from tutelage.spaces.cells import DARTS, S1, S2, S3, S4, CellSpace
+from tutelage.spaces.cells import DARTS, S1, S2, S3, S4, CellSpace, everywhere
 from tutelage.spaces.genotype import Cell, Genotype
 from tutelage.spaces.ops import operation
 
@@ -298,3 +298,9 @@ def test_edge_weights_multiply_when_reading_off():
     sources = [[source for _, source in node] for node in S2.genotype(arch).cells["normal"].nodes]
     assert sources == [[1, 0], [1, 2], [0, 1], [3, 0]]
     torch.testing.assert_close(arch.products()["normal"][1], torch.tensor([0.36, 0.54]))
+
+
+def test_an_operation_that_no_cell_can_run_is_refused():
+    mine = CellSpace("mine", everywhere("skip_connect", "conv_7x1"))
+    with pytest.raises(ValueError, match="unknown operation 'conv_7x1': did you mean nor_conv_1x1"):
+        mine.supernet(Size(4, 3))

@@ -8,7 +8,7 @@ networks consist of the modules here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -59,8 +59,28 @@ def shifted(x: Tensor) -> Tensor:
     return F.pad(x, (-1, width % 2, -1, height % 2))
 
 
+OPERATIONS = (*DARTS_OPERATIONS, *DENSE, "noise")
+"""What an edge of a cell can do."""
+
+
+def check_operations(names: Iterable[str]) -> None:
+    """Refuse operations that no cell can run.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for name in names:
+        if name not in OPERATIONS:
+            raise ValueError(f"unknown operation {name!r}: {nearest(name, OPERATIONS)}")
+
+
 def operation(name: str, channels: int, stride: int) -> nn.Module:
-    """Build the stand-alone operation of this name."""
+    """Build the stand-alone operation of this name.
+
+    Raises:
+        ValueError: There is none.
+    """
+    check_operations([name])
     if name in CONVOLUTIONS:
         kernel, dilation, repetitions = CONVOLUTIONS[name]
         return SeparableConvolution(channels, kernel, stride, dilation, repetitions)
@@ -72,10 +92,7 @@ def operation(name: str, channels: int, stride: int) -> nn.Module:
         return ReluConvolution(channels, channels, DENSE[name])
     if name == "noise":
         return Noise(stride)
-    if name == "none":
-        return Zero(stride)
-    known = (*DARTS_OPERATIONS, *DENSE, "noise")
-    raise ValueError(f"unknown operation {name!r}: {nearest(name, known)}")
+    return Zero(stride)
 
 
 def layout(size: Size, widths: Mapping[str, int]) -> list[Place]:

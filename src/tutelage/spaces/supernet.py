@@ -19,7 +19,7 @@ from tutelage.spaces.mixed import (
     halves,
     operation_outputs,
 )
-from tutelage.spaces.ops import NODES, Place, layout, stem
+from tutelage.spaces.ops import NODES, Place, check_operations, layout, stem
 from tutelage.spaces.plan import Weights, weights_of
 
 
@@ -70,9 +70,11 @@ class Supernet(nn.Module):
         """Build the network for the operation names of every edge of every group.
 
         Raises:
-            ValueError: The channels do not divide into the variant's shares.
+            ValueError: The channels do not divide into the variant's shares, or there is no
+                operation of a name.
         """
         super().__init__()
+        check_operations(name for group in edges.values() for names in group for name in names)
         check_shares(size, variant)
         self.edges = edges
         self.stem = stem(size, track=False)

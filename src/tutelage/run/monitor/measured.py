@@ -1,81 +1,24 @@
-"""The monitors: functions that measure every learner after an epoch, and their input."""
+"""The monitors: functions that measure every learner after an epoch.
+
+A monitor that is more than one line has a file of its own in this folder. It imports `subject`,
+which says what a monitor gets, and not this file.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from math import isfinite
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.func import functional_call
 
 from tutelage.batch import Batch
-from tutelage.config import Run
-from tutelage.problem import Learner, pick
 from tutelage.run.monitor.collapse import cell_gradients, entropy, layer_alignment, skips
 from tutelage.run.monitor.curvature import dominant_eigenvalue, sharpness
-from tutelage.run.supernet.view import View
-from tutelage.searches.base import Relaxing
-from tutelage.spaces.base import ArchWeights, one_hot
-from tutelage.spaces.genotype import Genotype
-from tutelage.virtual import Tree
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A learner after an epoch, the input of monitors: at fixed weights, on validation images.
-
-    Its network is evaluated with the expected architecture weights, since the noise of sampled ones
-    would be measured too.
-    """
-
-    view: View
-    learner: Learner
-    genotype: Genotype
-    """The architecture that would be derived now."""
-    valid: Batch
-    """A batch."""
-
-    @property
-    def alphas(self) -> Tree:
-        """The learner's alphas."""
-        return pick(self.view.variables, self.learner.alphas)
-
-    @cached_property
-    def arch(self) -> ArchWeights:
-        """The expected architecture weights."""
-        return self.expected(self.alphas)
-
-    @cached_property
-    def _auxiliary(self) -> float:
-        """The present weight of DARTS-'s auxiliary skip beside all operations."""
-        return cast(float, self.learner.net.relax(self.alphas).auxiliary)
-
-    def expected(self, alphas: Tree) -> ArchWeights:
-        """Return the expected architecture weights of alphas."""
-        search = cast(Relaxing, self.view.setup.search)
-        return replace(search.expected(alphas), auxiliary=self._auxiliary)
-
-    def logits(self, arch: ArchWeights, x: Tensor) -> Tensor:
-        """Return logits (B, C) of images for architecture weights."""
-        module, weights = self.learner.net.module, self.view.weights(self.learner)
-        return cast(Tensor, functional_call(module, weights, (x, arch))[0])
-
-    def loss(self, arch: ArchWeights) -> Tensor:
-        """Return the loss () of the batch for architecture weights."""
-        return F.cross_entropy(self.logits(arch, self.valid.x), self.valid.y)
-
-    def loss_at(self, alphas: Tree) -> Tensor:
-        """Return the loss () of the batch for the expected architecture weights of alphas."""
-        return self.loss(self.expected(alphas))
-
-
-Value = float | Mapping[str, float]
-"""A number, or a number for every group of cells."""
+from tutelage.run.monitor.subject import Subject, Value
+from tutelage.spaces.base import one_hot
 
 
 class Monitor(NamedTuple):
@@ -84,8 +27,9 @@ class Monitor(NamedTuple):
     names: tuple[str, ...]
     """Its entries in metrics.jsonl; None where they are not measured or not finite."""
     measure: Callable[[Subject], Mapping[str, Value]]
-    every: Callable[[Run], int] = lambda settings: 1
-    """It is measured every so many epochs; 0: never."""
+    every: str = ""
+    """The setting that gives the number of epochs between two measurements, 0: never; empty: it is
+    measured after every epoch."""
 
 
 def alignment(subject: Subject) -> dict[str, float]:
@@ -115,14 +59,14 @@ MONITORS = (
     Monitor(
         ("eigenvalue",),
         lambda s: {"eigenvalue": dominant_eigenvalue(s.loss_at, s.alphas)},
-        every=lambda settings: settings.eigenvalue_every,
+        every="eigenvalue_every",
     ),
     Monitor(
         ("sharpness",),
         lambda s: {"sharpness": sharpness_of(s)},
-        every=lambda settings: settings.sharpness_every,
+        every="sharpness_every",
     ),
-    Monitor(("gap", "one_hot_accuracy"), discretised, every=lambda settings: settings.gap_every),
+    Monitor(("gap", "one_hot_accuracy"), discretised, every="gap_every"),
 )
 """All monitors; a new line here adds one.
 
@@ -132,12 +76,22 @@ that of one step, and the gap two forward passes of every validation image.
 
 
 def measured(subject: Subject) -> dict[str, Any]:
-    """Run all monitors that are due after the epoch."""
+    """Measure a learner by all monitors that are due after the epoch.
+
+    Raises:
+        ValueError: A monitor gives an entry that its line does not name.
+    """
     found: dict[str, Any] = {}
     settings, done = subject.view.setup.settings, subject.view.epoch + 1
     for monitor in MONITORS:
-        every = monitor.every(settings)
+        every = getattr(settings, monitor.every) if monitor.every else 1
         values = monitor.measure(subject) if every and done % every == 0 else {}
+        for name in values:
+            if name not in monitor.names:
+                raise ValueError(
+                    f"a monitor gives the entry {name!r}, and its line in MONITORS has only "
+                    f"{', '.join(monitor.names)}: add it there"
+                )
         found |= {name: _known(values.get(name)) for name in monitor.names}
     return found
 

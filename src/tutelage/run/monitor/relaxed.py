@@ -12,7 +12,8 @@ from tutelage.config import Run
 from tutelage.records.rows import StageAccuracies, Stopped
 from tutelage.run.monitor.collapse import warnings_of
 from tutelage.run.monitor.early_stopping import column, stop_now
-from tutelage.run.monitor.measured import Subject, measured
+from tutelage.run.monitor.measured import measured
+from tutelage.run.monitor.subject import Subject
 from tutelage.run.monitor.teaching import two_stages
 from tutelage.run.supernet.view import View
 from tutelage.spaces.base import ArchWeights, Space

@@ -12,6 +12,7 @@ from tutelage.records.rows import EndRow, LearnerScores
 from tutelage.records.typed import finite
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.monitor import sampled
+from tutelage.run.monitor.measured import MONITORS
 from tutelage.run.monitor.relaxed import Diagnostics
 from tutelage.run.networks.found import Found
 from tutelage.run.networks.relaxation import BoundPaths
@@ -25,7 +26,7 @@ from tutelage.run.supernet.view import View
 from tutelage.searches.base import Sampling
 from tutelage.spaces.base import Space
 
-OF_ALPHAS = ("eigenvalue_every", "sharpness_every", "gap_every", "stop")
+OF_ALPHAS = (*(each.every for each in MONITORS if each.every), "stop")
 """Settings of diagnostics that need alphas."""
 
 
