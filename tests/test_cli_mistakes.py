@@ -77,7 +77,7 @@ from tutelage.spaces.published import PUBLISHED
         ("list recipe", r"list recipe: did you mean recipes\?"),
         ("retrain", "retrain needs RUN"),
         ("retrain nowhere", "unknown genotype 'nowhere', and no file or run"),
-        ("retrain DARTS_V2", "a genotype that no run found needs --out DIR"),
+        ("retrain DARTS_V2", "a genotype without a run needs --out DIR"),
         ("retrain DARTS_V2 --out x --cutout 8", "cutout = 8: would hide whole images of digits"),
         ("retrain DARTS_V2 --out x --batch-size 0", r"batch_size = 0: must be .*at least 1"),
         ("search --resume nowhere", "nowhere does not exist; give the --out of an earlier run"),
