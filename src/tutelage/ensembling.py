@@ -104,7 +104,7 @@ def _expand(margins: Tensor, scratch: Tensor, temperature: float, w: Tensor) -> 
     Args:
         margins: a, (m, B, C).
         scratch: A buffer of the same size.
-        temperature: T; f has 1.
+        temperature: T; in f it is 1.
         w: Weights (m,).
     """
     m, images, _ = margins.shape

@@ -134,7 +134,7 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def init_fields(of: Any) -> list[Field[Any]]:
-    """List a dataclass' settings: its constructor's arguments, or those that a ready part declares."""
+    """List a dataclass' settings: its constructor's arguments, or a ready part's declared ones."""
     if not is_dataclass(of):
         return []
     if isinstance(of, type):
