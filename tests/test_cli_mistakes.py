@@ -61,7 +61,7 @@ from tutelage.spaces.published import PUBLISHED
         ("search --method sgl --pretrain 50 --out x", "pretrain = 50 of 50 epochs: leave some"),
         ("search --method lbt --student resnet19 --out x", "student 'resnet19': must be resnet18"),
         ("search --data.cutout 8 --out x", "cutout = 8: would hide whole images of digits"),
-        ("search --data.train-fraction 1 --out x", "train_fraction = 1.0: must lie strictly"),
+        ("search --data.train-fraction 1 --out x", "train_fraction = 1.0: must be strictly"),
         ("search --data cifar10 --out x", "cifar10 needs its folder: give --data-root DIR"),
         ("search --data cifar10 --data-root . --out x", "cifar10 is not in .*--download"),
         ("describe", "describe needs GENOTYPE: see tutelage describe --help"),
@@ -77,7 +77,7 @@ from tutelage.spaces.published import PUBLISHED
         ("list recipe", r"list recipe: did you mean recipes\?"),
         ("retrain", "retrain needs RUN"),
         ("retrain nowhere", "unknown genotype 'nowhere', and no file or run"),
-        ("retrain DARTS_V2", "a genotype that no run found needs --out DIR"),
+        ("retrain DARTS_V2", "a genotype without a run needs --out DIR"),
         ("retrain DARTS_V2 --out x --cutout 8", "cutout = 8: would hide whole images of digits"),
         ("retrain DARTS_V2 --out x --batch-size 0", r"batch_size = 0: must be .*at least 1"),
         ("search --resume nowhere", "nowhere does not exist; give the --out of an earlier run"),
@@ -164,7 +164,7 @@ def images(here):
         (lambda f: os.truncate(f / "dog" / "1.png", 30), r"dog/1\.png is not a readable image"),
         (
             lambda f: Image.new("L", (8, 8)).save(f / "dog" / "1.png"),
-            r"dog/1\.png is grey and .*cat/.\.png is RGB: say --data.colour rgb",
+            r"dog/1\.png is grey and .*cat/.\.png is RGB: give --data.colour rgb",
         ),
     ],
 )

@@ -46,7 +46,9 @@ def test_what_is_already_there_is_not_overwritten(refused, run, here):
     refused(f"search {BRIEF} --out other/thesis.tex", "thesis.tex is a file: give another --out")
     refused(f"search {BRIEF} --out other/thesis.tex/run", "other/thesis.tex/run: Not a directory")
     refused(f"retrain DARTS_V2 {BRIEF} --out other", "other is not empty and no run to --resume")
-    refused("search --resume run --out other", "--out other with --resume run: a run resumes where")
+    refused(
+        "search --resume run --out other", "--out other with --resume run: a run resumes in its"
+    )
     assert content(here) == before
 
 

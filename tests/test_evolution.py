@@ -376,7 +376,7 @@ def test_the_best_of_parents_and_children_survive(objectives):
         ({"generations": 0}, "generations = 0"),
         ({"parents": 0}, "parents = 0"),
         ({"images": 0}, "images = 0"),
-        ({"crossover": 1.5}, "crossover = 1.5: must lie between 0 and 1"),
+        ({"crossover": 1.5}, "crossover = 1.5: must be between 0 and 1"),
         ({"mutation": -0.1}, "mutation = -0.1"),
         ({"objectives": "flops"}, "objectives = 'flops': must be one of accuracy, accuracy-flops"),
         ({"parents": 1}, "parents = 1 with crossover = 0.5: a crossover needs two"),

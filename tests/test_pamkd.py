@@ -156,7 +156,7 @@ def test_another_second_stage_is_taught_by_v_without_scrutiny(second_stage):
     [
         (lambda: PAMKD(group_size=1), "group_size = 1"),
         (lambda: PAMKD(knowledge="group"), "knowledge = 'group': must be one of groups, labels"),
-        (lambda: PAMKD(gate_memory=1.5), "gate_memory = 1.5: must lie between 0 and 1"),
+        (lambda: PAMKD(gate_memory=1.5), "gate_memory = 1.5: must be between 0 and 1"),
         (lambda: PAMKD(first_stage="none", second_stage="mkd"), "that is method mkd itself"),
         (lambda: PAMKD(second_stage="afd", learners=1), "no peer to deceive"),
     ],

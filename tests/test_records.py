@@ -186,9 +186,9 @@ def test_records_need_no_torch():
     [
         ("", "Expecting value"),
         ("{ cut", "Expecting property name"),
-        ("3", "no object but 3"),
-        ("[1]", "no object but"),
-        ('"text"', "no object but text"),
+        ("3", "it holds 3: must be an object"),
+        ("[1]", "must be an object"),
+        ('"text"', "it holds text: must be an object"),
         ("{}", "its event is None: must be step, epoch, end"),
         ('{"event": ["epoch"]}', "its event is"),
         ('{"event": "epoch", "epoch": "one"}', r"Expected `int`.* - at `\$\.epoch`"),

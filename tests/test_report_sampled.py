@@ -94,8 +94,9 @@ def test_deviations_by_hand():
     apart = [0.5 - third, third - 0.3, third - 0.3, 0.4 - third, third - 0.2, third - 0.3]
     assert found.described() == (
         f"Shares deviate from uniform by {100 * sum(apart) / 6:.2f} percentage points on average "
-        "and by 16.67 at most (identity in layer 1); 300 independent samples on each layer would "
-        f"give {100 * math.sqrt(2 / math.pi * third * (1 - third) / 300):.2f}."
+        "and by 16.67 at most (identity in layer 1); 300 independent samples on each layer "
+        "would give "
+        f"{100 * math.sqrt(2 / math.pi * third * (1 - third) / 300):.2f}."
     )
     assert "in edge 1 of the normal cell" in one([[0.9], [0.1]], [9], "normal").described()
     exact = one(np.full((3, 4), round(1 / 3, 6)), [12] * 4)

@@ -227,8 +227,8 @@ def test_the_recipe_learns(tmp_path):
         ({"warm_up": 700.0}, "warm_up = 700.0: must be at most the 600 epochs in all"),
         ({"step_epochs": 0.0}, "step_epochs = 0.0: must be a number above 0"),
         ({"randaugment": -1}, "randaugment = -1: must be a number of at least 0"),
-        ({"randaugment_magnitude": 11.0}, "must lie between 0 and 10"),
-        ({"erasing": 1.5}, "erasing = 1.5: must lie between 0 and 1"),
+        ({"randaugment_magnitude": 11.0}, "must be between 0 and 10"),
+        ({"erasing": 1.5}, "erasing = 1.5: must be between 0 and 1"),
         ({"optimiser": "rmsprop", "nesterov": True}, "only 'sgd' has it"),
     ],
 )

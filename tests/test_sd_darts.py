@@ -274,8 +274,8 @@ def test_alphas_may_stand_still_in_the_warm_up():
     ("settings", "pattern"),
     [
         ({"warmup": 0.9}, "warmup = 0.9 of 4 epochs leaves none"),
-        ({"warmup": 1.5}, "warmup = 1.5: must lie between 0 and 1"),
-        ({"decay": 1.0}, r"decay = 1\.0: must lie strictly between"),
+        ({"warmup": 1.5}, "warmup = 1.5: must be between 0 and 1"),
+        ({"decay": 1.0}, r"decay = 1\.0: must be strictly between"),
         ({"memory_top": 3}, "memory_top = 3 of 3 classes"),
         ({"divergence": "mse"}, "divergence = 'mse': must be one of kl, kl-reverse"),
         ({"window": 0}, "window = 0"),

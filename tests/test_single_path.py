@@ -163,5 +163,5 @@ def test_spos_smooths_the_labels_that_weights_learn_from():
             share = 0.1 + (0.7 if place == label else 0.0)
             expected -= share * math.log(math.exp(z) / total) / 4
     assert loss.item() == pytest.approx(expected, rel=1e-12)
-    with pytest.raises(ValueError, match=r"label_smoothing = 1\.5: must lie between 0 and 1"):
+    with pytest.raises(ValueError, match=r"label_smoothing = 1\.5: must be between 0 and 1"):
         Single(label_smoothing=1.5)

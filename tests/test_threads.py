@@ -251,7 +251,7 @@ def test_a_dry_run_says_its_threads(caller, seen):
 @pytest.mark.parametrize("settings", [Run, Retrain])
 @pytest.mark.parametrize("number", [0, -1, 1025])
 def test_a_bad_number_is_refused(settings, number):
-    with pytest.raises(ValueError, match=rf"threads = {number}: must lie between 1 and 1024"):
+    with pytest.raises(ValueError, match=rf"threads = {number}: must be between 1 and 1024"):
         settings(threads=number)
 
 

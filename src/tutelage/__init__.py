@@ -1,7 +1,8 @@
 """Tutelage: neural architecture search in which models teach one another.
 
-Spaces say what can be built, searches how choices are relaxed, methods who teaches whom; any three
-of them make a search. `tutelage.search(...)` runs one, `tutelage.load(...)` gives a network.
+A space defines what can be built, a search how choices are relaxed, and a method who teaches whom.
+Any three of them make a run. `tutelage.search(...)` starts one, `tutelage.load(...)` returns a
+network.
 """
 
 from importlib import import_module
@@ -120,7 +121,7 @@ __all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that the command line starts at once."""
+    """Import a public name when it is first used, so that the command line starts quickly."""
     if name not in _MODULES:
         raise AttributeError(f"module 'tutelage' has no attribute {name!r}")
     return getattr(import_module(f"tutelage.{_MODULES[name]}"), name)

@@ -1,4 +1,4 @@
-"""What losses read: images and labels of one stream, and the batches of an iteration."""
+"""The data that losses read: a batch of one stream, and the batches of an iteration."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class Batch(NamedTuple):
     x: Tensor
     """Images (B, C, H, W)."""
     y: Tensor
-    """Labels (B,); -1 where there is none."""
+    """Labels (B,); -1 if there is none."""
     position: Tensor
     """Position (B,) of every image in its split."""
 
 
 class Batches(Protocol):
-    """What every loss of an iteration may read."""
+    """The batches that every loss of an iteration may read."""
 
     @property
     def train(self) -> Batch:

@@ -1,4 +1,4 @@
-"""What a user may give: each check raises ValueError with one sentence."""
+"""Checks of a user's values: each raises ValueError with one sentence."""
 
 import difflib
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ def within(low: float, high: float, **values: float) -> None:
     """Raise ValueError for the first named value outside [low, high]."""
     for name, value in values.items():
         if not low <= value <= high:
-            raise ValueError(f"{name} = {value}: must lie between {low} and {high}")
+            raise ValueError(f"{name} = {value}: must be between {low} and {high}")
 
 
 def one_of(allowed: tuple[str, ...], **values: str) -> None:
@@ -39,7 +39,7 @@ def listed(values: Iterable[object]) -> str:
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Say which allowed name was probably meant, or else all of them."""
+    """Suggest the allowed name that was probably meant, otherwise list all."""
     allowed = list(allowed)
     close = difflib.get_close_matches(name.lower(), [each.lower() for each in allowed], n=1)
     meant = [each for each in allowed if each.lower() in close]

@@ -1,6 +1,6 @@
 """The command line: search, retrain, report, describe, draw, query, table, export, list.
 
-Nothing here imports torch before a command needs it, so help and listings answer at once.
+Nothing here imports torch before a command needs it, so help and listings are fast.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ SECTIONS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; a user's mistake ends in one sentence and a non-zero exit."""
+    """Run one command; a user's mistake gives one sentence and a non-zero exit code."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     wait_asleep()
     try:
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_complain(sentence(error), 2))
     except KeyboardInterrupt:
         sys.exit(_complain("interrupted", 130))
-    except BrokenPipeError:  # the reader of a pipe left, as `| head` does
+    except BrokenPipeError:  # the reader of a pipe has ended, as with `| head`
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
@@ -123,13 +123,13 @@ def application(tokens: Sequence[str]) -> App:
     app.command(
         command(search, flags, "search", "Search an architecture; writes a run directory."),
         help_epilogue=(
-            "Each method, search and space has flags of its own: `tutelage search --method sgl "
-            "--help` shows SGL's, and with --recipe or --resume the defaults are theirs."
+            "Each method, search and space has its own flags: `tutelage search --method sgl "
+            "--help` shows SGL's. With --recipe or --resume the defaults shown are theirs."
         ),
     )
     app.command(
-        command(retrain, RETRAIN_FLAGS, "retrain", "Train what a run found, and test it once."),
-        help_epilogue="A run brings its own settings and data; these flags lie over them.",
+        command(retrain, RETRAIN_FLAGS, "retrain", "Train a run's result, and test it once."),
+        help_epilogue="A run has its own settings and data; these flags override them.",
     )
     for verb_function in (report, describe, draw, query, export, list_names):
         app.command(verb_function, name=verb_function.__name__.partition("_")[0])
@@ -150,7 +150,7 @@ Quick = Annotated[
     bool,
     Parameter(
         negative=(),
-        help="Make whatever is not given so small that the search ends within a minute: a look.",
+        help="Make all settings that are not given small, so that the search ends in a minute.",
         group=RUN,
     ),
 ]
@@ -168,7 +168,7 @@ DryRun = Annotated[
 
 
 def data_flags(table: Mapping[str, Any], leave_out: Sequence[str] = ()) -> list[Flag]:
-    """Make the flags of the data: the common ones short, the others with `data.` before them."""
+    """Make the flags of the data: common ones are short, others begin with `data.`."""
     return [
         replace(flag, name=DATA_FLAGS.get(flag.path[-1], f"data.{flag.name}"))
         for flag in flags_of(
@@ -178,7 +178,7 @@ def data_flags(table: Mapping[str, Any], leave_out: Sequence[str] = ()) -> list[
 
 
 def search_flags(tokens: Sequence[str]) -> list[Flag]:
-    """Make the flags of a search: the run's own, and those of the parts that the tokens name."""
+    """Make the flags of a search: those of the run, and of the parts that the tokens name."""
     base = search_base(_value(tokens, "recipe"), _value(tokens, "resume"))
     flags = flags_of(Run, group=RUN, table=base)
     for kind, names in PARTS.items():
@@ -199,12 +199,14 @@ def search_flags(tokens: Sequence[str]) -> list[Flag]:
 
 RETRAIN_FLAGS = [
     *flags_of(Retrain, path=("retrain",), group=RUN),
-    *data_flags({}, leave_out=("unlabelled", "train_fraction", "cutout")),  # it reads none of them
+    *data_flags(
+        {}, leave_out=("unlabelled", "train_fraction", "cutout")
+    ),  # a retraining reads none of them
 ]
 
 
 def _value(tokens: Sequence[str], flag: str) -> str | None:
-    """Find a flag's value among tokens that are not parsed yet."""
+    """Find a flag's value among unparsed tokens."""
     for token, following in pairwise((*tokens, "--")):
         if token == f"--{flag}":
             return None if following.startswith("--") else following

@@ -1,4 +1,4 @@
-"""Where a search stands: what searches, methods and the loop agree on."""
+"""The progress of a search, which searches, methods and the loop share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Clock:
-    """Where the search stands; the loop moves it."""
+    """The progress of the search; the loop updates it."""
 
     phase: int = 0
     """Index of the search's present phase."""

@@ -1,7 +1,7 @@
 """Settings: one dataclass of dataclasses for a search, one for a retraining.
 
-Nothing here imports torch, so that help, listing and checking are instant. A setting's docstring is
-its help on the command line. Every class refuses a bad value when it is constructed.
+Nothing here imports torch, so that help, listings and checks are fast. A setting's docstring is its
+help on the command line. Every class refuses a bad value when it is constructed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tutelage.searches.evolution import Evolution
 Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
 MOST_THREADS = 1024
-"""More than any machine has CPUs; OpenMP ends the process where the system refuses it threads."""
+"""More than the CPUs of any machine; OpenMP ends the process if the system refuses threads."""
 
 
 @dataclass(frozen=True)
@@ -29,38 +29,38 @@ class Data:
     root: Path | None = None
     """Folder that holds the data set's files."""
     download: bool = False
-    """Fetch the data set into the root where it is missing."""
+    """Download the data set into the root if it is missing."""
     unlabelled: str = "train"
     """Images to pseudo-label: another data set (under the same root) or folder, or train for the
     training half."""
     train_fraction: float = 0.5
-    """Share of the training set whose images train weights; the rest trains the alphas."""
+    """Share of the training images that train weights; the others train the alphas."""
     resolution: int | None = None
     """Side of the images in pixels; a folder's images are resized and cropped to it."""
     colour: Literal["auto", "grey", "rgb"] = "auto"
-    """Read a folder's images as grey or RGB; auto: as they are, which must be all alike."""
+    """Read a folder's images as grey or RGB; auto: as they are; all must be the same."""
     crop: int | None = None
-    """Padding of the random crop in pixels; not set: the data set's own."""
+    """Padding of the random crop in pixels; not set: the data set's default."""
     flip: bool | None = None
-    """Flip half of the images left to right; not set: the data set's own."""
+    """Flip half of the images left to right; not set: the data set's default."""
     cutout: int = 0
     """Side of the square that is cut out, in pixels; 0: none."""
     rescale: float = 0.0
-    """Smallest share of an image's area that a random window keeps before it is brought to the
+    """Smallest share of an image's area that a random window keeps before it is resized to the
     resolution, 0.08 on ImageNet; 0: no windows."""
     jitter: float = 0.0
     """Largest relative change of brightness, contrast and saturation, 0.4 on ImageNet; 0: none."""
     centre: float = 1.0
-    """Share of the side that is kept of a folder's images where they are not varied, 0.875 on
-    ImageNet, which is 224 of 256 pixels."""
+    """Share of the side that a centre crop keeps of a folder's images without augmentation, 0.875
+    on ImageNet, which is 224 of 256 pixels."""
     memory: Literal["auto", "load", "stream"] = "auto"
     """Read a folder into memory, or decode it batch by batch; auto: up to 2 GiB into memory, unless
-    rescale or centre want more of an image than the resolution."""
+    rescale or centre need more of an image than the resolution."""
 
     def __post_init__(self) -> None:
         if not 0 < self.train_fraction < 1:
             raise ValueError(
-                f"train_fraction = {self.train_fraction}: must lie strictly between 0 and 1"
+                f"train_fraction = {self.train_fraction}: must be strictly between 0 and 1"
             )
         one_of(("auto", "grey", "rgb"), colour=self.colour)
         one_of(("auto", "load", "stream"), memory=self.memory)
@@ -76,7 +76,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Weights:
-    """How network weights descend: SGD with momentum, and a rate that falls."""
+    """How network weights are trained: SGD with momentum, and a falling learning rate."""
 
     lr: float = 0.025
     """Initial learning rate of the weights."""
@@ -93,7 +93,7 @@ class Weights:
     nesterov: bool = False
     """Nesterov's rule for the momentum."""
     anneal: Literal["epoch", "step"] = "epoch"
-    """When the learning rate moves on."""
+    """When the learning rate changes."""
 
     def __post_init__(self) -> None:
         positive(lr=self.lr)
@@ -105,7 +105,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Alphas:
-    """How alphas descend: Adam."""
+    """How alphas are trained: Adam."""
 
     lr: float = 3e-4
     """Learning rate of the alphas."""
@@ -127,25 +127,25 @@ class Alphas:
 @keywords(form="stem")
 @dataclass(frozen=True)
 class Retrain:
-    """Every setting of a retraining; DARTS' evaluation on CIFAR by default."""
+    """All settings of a retraining; by default DARTS' evaluation on CIFAR."""
 
     epochs: int = 600
     """Epochs of training from scratch."""
     batch_size: int = 96
-    """Images of a batch."""
+    """Images in a batch."""
     limit_batches: int | None = None
     """Stop every epoch after so many batches."""
     channels: int | None = None
-    """Channels of the first cell, or of a chain's stem, which its other widths follow; not set: the
-    space's own, 36 in darts and 16 in nasbench201."""
+    """Channels of the first cell, or of a chain's stem, with which its other widths scale; not set:
+    the space's default, 36 in darts and 16 in nasbench201."""
     cells: int | None = None
-    """Cells of the network; not set: the space's own, 20 in darts and 5 a stage in nasbench201; a
-    chain has as many layers as its depths say."""
+    """Cells of the network; not set: the space's default, 20 in darts and 5 in each stage of
+    nasbench201; a chain's depths set its layers."""
     stem: Literal["cifar", "imagenet"] = "cifar"
     """Stem and head: cifar keeps the image's resolution, imagenet divides it by 8, in chains by 2.
     """
     optimiser: Literal["sgd", "rmsprop"] = "sgd"
-    """How weights descend: SGD, or RMSProp as TensorFlow computes it."""
+    """Optimiser of the weights: SGD, or RMSProp as TensorFlow computes it."""
     lr: float = 0.025
     """Learning rate at the start, or after the warm-up."""
     momentum: float = 0.9
@@ -153,7 +153,7 @@ class Retrain:
     weight_decay: float = 3e-4
     """Weight decay, added to the gradient."""
     norm_decay: bool = True
-    """Decay also biases and the weights of BatchNorm."""
+    """Apply weight decay also to biases and the weights of BatchNorm."""
     nesterov: bool = False
     """SGD: Nesterov's rule for the momentum."""
     rmsprop_decay: float = 0.9
@@ -163,26 +163,26 @@ class Retrain:
     schedule: Literal["cosine", "linear", "step"] = "cosine"
     """How the learning rate falls: along a cosine or a line to 0, or by steps."""
     step_factor: float = 0.97
-    """Schedule step: what each step multiplies the learning rate by."""
+    """Schedule step: factor on the learning rate at each step."""
     step_epochs: float = 2.4
     """Schedule step: epochs between two steps."""
     anneal: Literal["epoch", "step"] = "epoch"
-    """When the learning rate moves on: after every epoch, or after every step of the optimiser."""
+    """When the learning rate changes: after every epoch, or after every step of the optimiser."""
     warm_up: float = 0.0
-    """Epochs in which the learning rate first grows along a line, while the schedule counts on."""
+    """Epochs at the start in which the learning rate grows linearly; the schedule counts them."""
     warm_up_lr: float = 1e-6
     """Learning rate at which the warm-up begins."""
     clip: float = 5.0
     """Largest norm of the gradient; 0: no clipping."""
     ema: float = 0.0
-    """Decay, a step, of an average of the weights, which is then what is tested and saved, 0.9999
-    in the papers; 0: no average."""
+    """Decay per step of an average of the weights, which is then tested and saved, 0.9999 in the
+    papers; 0: no average."""
     label_smoothing: float = 0.0
     """Share of the label spread over all classes."""
     dropout: float = 0.0
     """Share of the features that dropout zeroes before the classifier."""
     auxiliary: float | None = None
-    """Weight of the auxiliary head's loss; 0: no such head; not set: 0.4 where the space's networks
+    """Weight of the auxiliary head's loss; 0: no such head; not set: 0.4 if the space's networks
     have one."""
     drop_path: float = 0.2
     """Probability of dropping a path in the last epoch, growing linearly from 0."""
@@ -196,18 +196,18 @@ class Retrain:
     randaugment_std: float = 0.5
     """Standard deviation of that strength."""
     randaugment_probability: float = 0.5
-    """Probability with which a sampled operation is carried out."""
+    """Probability that a sampled operation is applied."""
     erasing: float = 0.0
     """Probability that a random rectangle of an image is replaced by noise."""
     seed: int = 0
     """Seed of every random number."""
     device: Device = "auto"
-    """Where to compute; auto: CUDA where there is one."""
+    """Device; auto: CUDA if there is one."""
     precision: Precision = "fp32"
-    """Numbers of the forward passes."""
+    """Precision of the forward passes."""
     threads: int | None = None
-    """Threads that compute, and that decode images; not set: as many as the CPUs that are usable
-    and idle, and fewer for small maps; a run that resumes keeps its number."""
+    """Threads that compute, and that decode images; not set: the number of usable idle CPUs, and
+    fewer for small feature maps; a run that resumes keeps its number."""
     log_every: int = 50
     """Steps between two logged ones."""
     save_every: float = 5.0
@@ -251,41 +251,41 @@ class Retrain:
 @keywords(form="stem")
 @dataclass(frozen=True)
 class Run:
-    """Every setting of a search; written to run.toml verbatim."""
+    """All settings of a search; written to run.toml verbatim."""
 
     method: dict[str, Any] = field(default_factory=lambda: {"name": "single"})
-    """Who teaches whom: a name and the method's own settings."""
+    """Who teaches whom: a name and the method's settings."""
     search: dict[str, Any] = field(default_factory=lambda: {"name": "darts"})
-    """How choices are relaxed: a name and the search's own settings."""
+    """How choices are relaxed: a name and the search's settings."""
     space: dict[str, Any] = field(default_factory=lambda: {"name": "darts"})
-    """What can be built: a name and the space's own settings."""
+    """What can be built: a name and the space's settings."""
     data: Data = Data()
     weights: Weights = Weights()
     alphas: Alphas = Alphas()
     epochs: int = 50
     """Epochs of the search."""
     batch_size: int = 64
-    """Images of a batch, for every stream of data."""
+    """Images in a batch, for every stream of data."""
     limit_batches: int | None = None
     """Stop every epoch after so many batches."""
     channels: int | None = None
-    """Channels of the supernet's first cell, or of a chain's stem, which its other widths follow;
-    not set: the space's own, 16 in darts."""
+    """Channels of the supernet's first cell, or of a chain's stem, with which its other widths
+    scale; not set: the space's default, 16 in darts."""
     cells: int | None = None
-    """Cells of the supernet, in nasbench201 of each of its stages; not set: the search's or the
-    space's own, 8 in darts and 5 in nasbench201; a chain has as many layers as its depths say."""
+    """Cells of the supernet, in nasbench201 of each stage; not set: the search's or the space's
+    default, 8 in darts and 5 in nasbench201; a chain's depths set its layers."""
     stem: Literal["cifar", "imagenet"] = "cifar"
     """Stem: cifar keeps the image's resolution, imagenet divides it by 8, in chains by 2."""
     via: Literal["exact", "finite-difference", "first-order"] = "exact"
-    """How the hypergradient passes a virtual step."""
+    """How the hypergradient passes through a virtual step."""
     radius: float = 0.01
-    """Length of the finite difference's step in weight space."""
+    """Step length of the finite difference in weight space."""
     sides: Literal[1, 2] = 2
-    """Finite difference: 2 for a central one; 1 for a forward one, which costs half."""
+    """Finite difference: 2 for a central one; 1 for a forward one, at half the time."""
     recompute: bool = False
-    """Exact: evaluate losses again for their product; saves memory, costs time."""
+    """Exact: evaluate losses again for the product; less memory, more time."""
     virtual: Literal["sgd", "plain"] = "sgd"
-    """The virtual step: SGD's own, with momentum, decay and clipping, or the plain gradient."""
+    """The virtual step: SGD's, with momentum, decay and clipping, or the plain gradient."""
     max_params: float | None = None
     """Most parameters that the final network may have, in millions, without an auxiliary head."""
     max_flops: float | None = None
@@ -293,48 +293,48 @@ class Run:
     addition, as papers count."""
     budget_weight: float = 1.0
     """Weight, in the loss of the alphas, of the share by which an expected cost exceeds its limit
-    (max-params, max-flops); 0: limits act only where the architecture is derived."""
+    (max-params, max-flops); 0: limits apply only in the derivation."""
     seed: int = 0
     """Seed of every random number."""
     device: Device = "auto"
-    """Where to compute; auto: CUDA where there is one."""
+    """Device; auto: CUDA if there is one."""
     precision: Precision = "fp32"
-    """Numbers of the forward passes."""
+    """Precision of the forward passes."""
     threads: int | None = None
-    """Threads that compute, and that decode images; not set: as many as the CPUs that are usable
-    and idle, and fewer for small maps; a run that resumes keeps its number."""
+    """Threads that compute, and that decode images; not set: the number of usable idle CPUs, and
+    fewer for small feature maps; a run that resumes keeps its number."""
     log_every: int = 50
     """Steps between two logged ones."""
     save_every: float = 5.0
     """Minutes between two checkpoints; every epoch ends with one."""
     table: Path | None = None
-    """Results of NAS-Bench-201 or NAS-Bench-Macro, asked after every epoch in that space; never
-    for selection."""
+    """Table of NAS-Bench-201 or NAS-Bench-Macro, looked up after every epoch in that space; never
+    used for selection."""
     eigenvalue_every: int = 0
     """Epochs between two measurements of the dominant eigenvalue of the validation loss's Hessian
     in the alphas; 0: never."""
     sharpness_every: int = 0
-    """Epochs between two measurements of the sharpness in the alphas: by how much the validation
-    loss rises at a small distance, uphill (SAM); 0: never."""
+    """Epochs between two measurements of the sharpness in the alphas: the rise of the validation
+    loss at a small distance along its gradient (SAM); 0: never."""
     sharpness_radius: float = 0.05
-    """That distance, over all alphas together."""
+    """The distance for the sharpness, over all alphas together."""
     gap_every: int = 0
     """Epochs between two measurements of the discretisation gap: the supernet's accuracy on the
-    validation half, less that with what is derived alone, at the same weights; 0: never."""
+    validation half, minus that of the derived architecture at the same weights; 0: never."""
     stop: Literal["never", "eigenvalue", "skips"] = "never"
-    """When to stop early: as the eigenvalue grows (R-DARTS), or at two skip connections in the
+    """When to stop early: if the eigenvalue grows (R-DARTS), or at two skip connections in the
     normal cell (DARTS+)."""
     stop_from: int = 10
-    """First epoch whose architecture may be kept by an early stop: fresh alphas say little."""
+    """First epoch whose architecture may be kept by an early stop: initial alphas mean little."""
     ranked: int = 0
-    """Architectures, sampled uniformly, whose accuracies in the supernet of a sampling search are
-    compared with the table's (--table) in the end: how well one ranks the other; 0: none."""
+    """Architectures, sampled uniformly, to rank at the end: their accuracies in the supernet of a
+    sampling search are compared with those of the table (--table); 0: none."""
     evolution: Evolution = field(default_factory=Evolution)
-    """How an architecture is found among the paths of a trained supernet."""
+    """The search for an architecture among the paths of a trained supernet."""
     retrain: Retrain = Retrain()
-    """How `tutelage retrain` trains what this run finds."""
+    """The training of this run's result by `tutelage retrain`."""
     quick: dict[str, str] = field(default_factory=dict)
-    """What a quick look has made small, by setting: from which value to which; empty: nothing."""
+    """The settings that a quick look changed: from which value to which; empty: none."""
 
     def __post_init__(self) -> None:
         at_least(1, epochs=self.epochs, batch_size=self.batch_size, log_every=self.log_every)
@@ -350,8 +350,8 @@ class Run:
         one_of(("never", "eigenvalue", "skips"), stop=self.stop)
         if self.stop == "eigenvalue" and not self.eigenvalue_every:
             raise ValueError(
-                "stop = 'eigenvalue' with eigenvalue_every = 0: it is never measured, give "
-                "--eigenvalue-every 1"
+                "stop = 'eigenvalue' with eigenvalue_every = 0: the eigenvalue is never measured, "
+                "give --eigenvalue-every 1"
             )
         for name in ("max_params", "max_flops"):
             if (value := getattr(self, name)) is not None:

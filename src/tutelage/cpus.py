@@ -1,4 +1,4 @@
-"""How many CPUs this process may use, and how many of them others leave idle.
+"""The CPUs that this process may use, and those that are idle.
 
 Nothing here imports torch.
 """
@@ -14,18 +14,19 @@ from pathlib import Path, PurePosixPath
 
 ROOT = Path("/")
 SECONDS = 0.2
-"""For how long idle CPUs are observed: Linux counts in hundredths of a second, so to 5 % of a
-CPU."""
+"""Seconds for which idle CPUs are observed. Linux counts in hundredths of a second, so the
+precision is 5 % of a CPU."""
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-"""Variables by which a caller says how OpenMP's threads wait for one another."""
+"""Environment variables by which a caller sets how OpenMP's threads wait."""
 SPINS = "10000"
-"""How often a waiting thread of GNU's OpenMP looks again before it sleeps; its own 300,000 take
-milliseconds. Two threads beside a busy process took 10.4 s a step with those and 2.3 s with these;
-on two idle cores 0.90 and 0.95 s, and where threads sleep at once 0.98 s."""
+"""How often a waiting thread of GNU's OpenMP polls before it sleeps; the default of 300,000 takes
+milliseconds. Beside a busy process, two threads took 10.4 s for a step with the default and 2.3 s
+with this number. On two idle cores they took 0.90 and 0.95 s, and 0.98 s if threads sleep at
+once."""
 
 asked: ContextVar[int | None] = ContextVar("threads that the settings ask for", default=None)
-"""What `decoders` follows; None: the settings leave it open."""
+"""The number for `decoders`; None: the settings do not set it."""
 
 
 def mine() -> list[int]:
@@ -44,7 +45,7 @@ def cores(root: Path = ROOT) -> int:
 def usable(root: Path = ROOT) -> int:
     """Return how many CPUs this process may use: by affinity, and by its control groups' quotas.
 
-    Part of a CPU does not count, for a thread that waits for its quota keeps the others waiting.
+    A part of a CPU does not count, because all threads wait for a thread that waits for its quota.
     """
     return max(1, int(min([len(mine()), *_quotas(root)])))
 
@@ -65,7 +66,7 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _quota(text: str | None) -> Iterator[float]:
-    """Yield quota by period, unless there is none: it is then max or -1, or the file is missing."""
+    """Yield quota / period, unless there is none (max, -1, or no file)."""
     match (text or "").split():
         case [quota, period] if quota.isdecimal() and period.isdecimal():
             if int(quota) and int(period):
@@ -73,10 +74,10 @@ def _quota(text: str | None) -> Iterator[float]:
 
 
 def idle(seconds: float = SECONDS, root: Path = ROOT) -> float | None:
-    """Measure how many of this process's CPUs nobody uses, while it sleeps; None: not known.
+    """Measure how many of this process's CPUs are idle while it sleeps; None: unknown.
 
-    The load average would answer for the last minute, in which this process or the one before it
-    in a script was itself running.
+    The load average covers the last minute, which includes this process, or an earlier one of the
+    same script.
     """
     before, start = _counted(root), time.monotonic()
     time.sleep(seconds)
@@ -88,7 +89,7 @@ def idle(seconds: float = SECONDS, root: Path = ROOT) -> float | None:
 
 
 def _counted(root: Path) -> dict[str, tuple[int, int]]:
-    """Read for each of these CPUs how long it was idle, and how long in all, in clock ticks."""
+    """Read the idle and the total time of each of these CPUs, in clock ticks."""
     names = {f"cpu{number}" for number in mine()}
     counted = {}
     for line in (_read(root / "proc/stat") or "").splitlines():
@@ -100,25 +101,25 @@ def _counted(root: Path) -> dict[str, tuple[int, int]]:
 
 
 def wait_asleep() -> None:
-    """Let OpenMP's threads sleep soon when they wait, unless the caller has set how they wait.
+    """Let waiting threads of OpenMP sleep soon, unless the caller has set how they wait.
 
-    It sets an environment variable, which is read when torch is imported, so it is for a process of
-    our own: the command line's.
+    It sets an environment variable, which is read when torch is imported, so only the command line
+    uses it.
     """
     if "torch" not in sys.modules and not any(name in os.environ for name in WAITING):
         os.environ["GOMP_SPINCOUNT"] = SPINS
 
 
 def decoders() -> int:
-    """Return how many threads decode images: as many as are asked for, else one a usable CPU.
+    """Return the number of threads that decode images: by the settings, or one for each CPU.
 
-    They wait asleep, so neither other processes nor small maps are a reason for fewer.
+    They sleep while they wait, so other processes or small feature maps do not reduce the number.
     """
     return asked.get() or usable()
 
 
 def _read(path: Path) -> str | None:
-    """Read a small file of the system; None: it is not there, or not for us."""
+    """Read a small file of the system; None: it is missing or not readable."""
     try:
         return path.read_text().strip()
     except (OSError, ValueError):

@@ -1,17 +1,17 @@
-"""The ensemble of several models' logits that is best on a batch: a small convex problem.
+"""The best ensemble of several models' logits on a batch: a small convex problem.
 
     min_w  f(w) = CE(Σ_i w_i z_i, y)   s.t.  Σ_i w_i = 1                          EnNAS, Eq. 1, 2
 
     z_i    logits of member i of m, (B, C)
-    w      weights (m,); not below 0 in KDCL's linear ensemble (Guo et al., CVPR 2020)
+    w      weights (m,); at least 0 in KDCL's linear ensemble (Guo et al., CVPR 2020)
     a_i    margins z_i - z_i[y] over the label, (B, C): f is the mean of log Σ_c exp(Σ_i w_i a_i)
     p      softmax(Σ_i w_i a_i), (B, C)
     g_i    mean of E_p a_i, the gradient (m,)
     H_ij   mean of Cov_p(a_i, a_j), the Hessian (m, m)
 
-Damped Newton steps: a pass over the batch gives f, g and H on the device of the logits; the host
-gets these m² + m + 1 numbers and minimises their quadratic on the simplex exactly. Three passes are
-usual. All is in float64: float32 loses 2e-7 of f.
+It takes damped Newton steps. A pass over the batch computes f, g and H on the device of the logits.
+The host gets these m² + m + 1 numbers and minimises their quadratic on the simplex exactly. Three
+passes are usual. All is in float64, since float32 loses 2e-7 of f.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from torch import Tensor
 
 Sign = Literal["nonnegative", "any"]
 LOWEST: dict[Sign, float] = {"nonnegative": 0.0, "any": -10.0}
-"""Least weight of a member. There must be one: where the logits separate the batch, f falls towards
-0 as the weights grow, for ever."""
+"""Least weight of a member. It is needed: if the logits separate the batch, f falls towards 0 as
+the weights grow without limit."""
 MEMBERS = 12
-"""Most members: the time that a quadratic takes doubles with each."""
+"""Most members: the time for a quadratic doubles with each."""
 MILD = 100.0
-"""Widest range of margins that needs no cooling."""
+"""Widest range of margins that needs no decreasing temperatures."""
 TOLERANCE = 5e-13
-"""Fall of f that another step is not worth."""
+"""Decrease of f below which no further step is taken."""
 
 
 @torch.no_grad()
 def ensemble_weights(logits: Tensor, y: Tensor, sign: Sign = "nonnegative") -> Tensor:
-    """Weights (m,) with sum 1 of the ensemble of logits with the least cross-entropy on a batch.
+    """Return weights (m,) with sum 1 of the ensemble with the lowest cross-entropy on a batch.
 
-    It is never above the best member's own. Weights are equal where a logit is not finite.
+    It is at most the best member's cross-entropy. Weights are equal if a logit is not finite.
 
     Args:
-        logits: Of m members, (m, B, C).
+        logits: Logits of m members, (m, B, C).
         y: Labels (B,).
         sign: Weights from 0, or any from -10.
 
@@ -63,7 +63,7 @@ def ensemble_weights(logits: Tensor, y: Tensor, sign: Sign = "nonnegative") -> T
     expand = partial(_expand, margins, torch.empty_like(margins))
     descend = partial(_descend, lowest=LOWEST[sign], spread=spread)
     temperature = max(1.0, spread / MILD)
-    while temperature > 1:  # peaked logits have kinks, which steps get over while they are soft
+    while temperature > 1:  # f of peaked logits has kinks; a temperature smooths them
         w = descend(w, partial(expand, temperature), tolerance=1e-2 * temperature)
         temperature = max(1.0, temperature / 4)
     return descend(w, partial(expand, 1.0), tolerance=TOLERANCE).to(logits)
@@ -77,10 +77,10 @@ def _descend(
     spread: float,
     tolerance: float,
 ) -> Tensor:
-    """Take Newton steps from w until at most the tolerance is left to fall.
+    """Take Newton steps from w until f can fall by at most the tolerance.
 
-    A step that moves no logit by more than r against another, r < 1, falls short of the minimum by
-    no more than about a share r of its fall: where that is little, no pass need prove it.
+    If a step changes differences of logits by at most r < 1, the remaining decrease is at most
+    about a share r of the step's decrease. If that is small, no further pass has to check it.
     """
     here = expand(w)
     for _ in range(100):
@@ -103,8 +103,8 @@ def _expand(margins: Tensor, scratch: Tensor, temperature: float, w: Tensor) -> 
 
     Args:
         margins: a, (m, B, C).
-        scratch: Room for as much.
-        temperature: T; f has 1.
+        scratch: A buffer of the same size.
+        temperature: T; in f it is 1.
         w: Weights (m,).
     """
     m, images, _ = margins.shape
@@ -123,27 +123,27 @@ def _expand(margins: Tensor, scratch: Tensor, temperature: float, w: Tensor) -> 
 
 
 def _simplex_minimum(x: Tensor, about: Quadratic) -> Tensor:
-    """Minimise a quadratic about x (m,) over the points t >= 0 of x's sum: the best of all faces.
+    """Minimise a quadratic about x (m,) over points t >= 0 with x's sum: the best of all faces.
 
-    On a face H t + μ = H x - g and Σ t = Σ x, and the quadratic is, but for a constant, minus half
-    the product of (t, μ) and the right-hand sides.
+    On a face H t + μ = H x - g and Σ t = Σ x. Up to a constant, the quadratic is minus half the
+    product of (t, μ) and the right-hand sides.
     """
     m = len(x)
     on, both_on, off = _faces(m)
     system = on.new_ones(m + 1, m + 1)
     system[:m, :m] = about.hessian
-    system.diagonal().add_(1e-12 * (1 + float(about.hessian.trace())))  # members may be alike
+    system.diagonal().add_(1e-12 * (1 + float(about.hessian.trace())))  # members may be equal
     system[m, m] = 0
     right = torch.cat([about.hessian @ x - about.gradient, x.sum().view(1)])
     found = torch.linalg.solve_ex(torch.addcmul(off, system, both_on), on * right)[0]
     inside = found[:, :m].amin(1) >= 0
     best = found[torch.where(inside, found @ right, -torch.inf).argmax(), :m]
-    return best * (right[m] / best.sum())  # rounding loses 1e-12 of it where H is large
+    return best * (right[m] / best.sum())  # rounding loses 1e-12 of it if H is large
 
 
 @cache
 def _faces(m: int) -> tuple[Tensor, Tensor, Tensor]:
-    """List the faces of the simplex of m vertices, with the constraint on the sum as one more.
+    """List the faces of the simplex of m vertices, with the constraint on the sum as one more row.
 
     Returns:
         1 for a vertex on the face (F, m + 1); for two on it; for one off it, on the diagonal

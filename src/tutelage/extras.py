@@ -1,11 +1,11 @@
-"""What a method may hand over beside its levels: values of one kind, `Extra`.
+"""Optional parts of a method beside its levels: values of one kind, `Extra`.
 
-A problem lists them in `extras`, at most one of each class. Whoever asks for one names the class:
+A problem lists them in `extras`, at most one of each class. Other code gets one by its class:
 
     if probe := problem.extra(Probe):
         answers = probe.ask(variables, fitted, judged)
 
-Every class says when it is asked, and what it is given.
+Every class documents when it is called, and with which arguments.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from tutelage.virtual import Tree
 
 
 class Extra:
-    """Something that a method hands over beside its levels."""
+    """An optional part of a method beside its levels."""
 
 
 @dataclass(frozen=True)
 class AfterStep(Extra):
-    """Called after every iteration; may change what is remembered among the variables."""
+    """Called after every iteration; may change stored values among the variables."""
 
     call: Callable[[dict[str, Tree], Batches, Sequence[Notes]], None]
-    """Gets all variables, the iteration's batches and what the losses noted, inner level first."""
+    """Gets all variables, the iteration's batches and the losses' notes, inner level first."""
 
 
 @dataclass(frozen=True)
 class Notice(Extra):
-    """Said before the run, and by a dry run: memory that is taken."""
+    """A sentence that is printed before a run and by a dry run, such as the memory it takes."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Share(Extra):
-    """How much of the training images an epoch reads; without it: all."""
+    """Share of the training images in an epoch; without it: all."""
 
     of_images: float
 
@@ -54,17 +54,17 @@ class Share(Extra):
 
 @dataclass(frozen=True)
 class Members(Extra):
-    """The search ends with an ensemble, selected together; without it: with the best learner."""
+    """The search keeps an ensemble, selected together; without it: the best learner."""
 
     count: int
-    """How many learners it keeps."""
+    """Number of learners in the ensemble."""
 
     def __post_init__(self) -> None:
         at_least(1, count=self.count)
 
 
 class Answers(NamedTuple):
-    """What sampled sub-networks and their teacher answer for the same images."""
+    """Logits of sampled sub-networks and their teacher for the same images."""
 
     students: Tensor
     """Logits (m, B, C)."""
@@ -74,29 +74,29 @@ class Answers(NamedTuple):
 
 @dataclass(frozen=True)
 class Probe(Extra):
-    """Of a method that teaches sampled sub-networks: asked after every epoch, for metrics.jsonl."""
+    """For methods that teach sampled sub-networks: called after every epoch, for metrics.jsonl."""
 
     ask: Callable[[dict[str, Tree], Batch, Batch], Answers]
-    """Gets all variables, the images that the teacher is made for, and those that are judged."""
+    """Gets all variables, the images to fit the teacher to, and those for the measurement."""
     teacher: str = ""
-    """Who the teacher is: a sentence that is logged with the answers, for the report."""
+    """A sentence that describes the teacher, logged with the scores for the report."""
 
 
 @dataclass(frozen=True)
 class Score(Extra):
-    """What architectures are ranked by and evolve by; without it: by accuracy.
+    """The score for ranking and evolution of architectures; without it: accuracy.
 
-    A method that has its own trains no classifier, so nothing else is asked of its learner.
+    A method with its own score trains no classifier, so no accuracy is measured.
     """
 
     ask: Callable[[dict[str, Tree], Any, Batch], Tensor]
-    """Gets all variables, sampled architecture weights and images; says how good () it is, higher
-    is better."""
+    """Gets all variables, sampled architecture weights and images; returns the score (), higher is
+    better."""
 
 
 @dataclass(frozen=True)
 class Seeds(Extra):
-    """Architectures that are worth a place in the first generation of the evolution."""
+    """Architectures for the first generation of the evolution."""
 
     ask: Callable[[dict[str, Tree]], Sequence[Any]]
     """Gets all variables at the end of the training; returns architecture weights."""

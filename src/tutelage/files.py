@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: a kill or a full disk leaves the old one."""
+"""Files that are written completely or not at all, so that a kill leaves the old file."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says where no room is left."""
+"""Errors of the system for a full disk."""
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file by `content`, whole or not at all.
+    """Replace a file by `content`, completely or not at all.
 
     Raises:
-        ValueError: The disk is full; the old file, if there was one, is as it was.
+        ValueError: The disk is full; an old file is unchanged.
     """
     temporary = path.with_name(f".{path.name}.partial")
     try:
@@ -35,7 +35,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on disk, so that a rename outlives a power cut."""
+    """Wait until the names in a folder are on disk, so that a rename survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

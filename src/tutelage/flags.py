@@ -1,7 +1,7 @@
 """Flags from dataclasses: every setting is a flag, its docstring the help, its default shown.
 
-A flag's value goes to the place in the nested settings that it was made for, so that flags lie over
-a recipe as a recipe lies over the defaults.
+A flag's value goes to its place in the nested settings. So flags override a recipe, and a recipe
+overrides the defaults.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Table = dict[str, Any]
 
 
 def whole(kind: Any, tokens: Sequence[Token]) -> int | tuple[int, ...]:
-    """Read a whole number or several; cyclopts' own reading rounds 1.5 to 2."""
+    """Read a whole number or several; cyclopts itself would round 1.5 to 2."""
     try:
         numbers = tuple(int(token.value) for token in tokens)
     except ValueError:
@@ -46,7 +46,7 @@ Whole = Annotated[int, Parameter(converter=whole)]
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag, and where its value goes."""
+    """One flag, and the place of its value."""
 
     name: str
     """As typed, without the dashes."""
@@ -97,11 +97,11 @@ def flags_of(
 
     Args:
         of: The dataclass.
-        path: Where its table stands in the nested settings.
-        prefix: Before every flag's name, such as `weights.`.
+        path: Place of its table in the nested settings.
+        prefix: Prefix of every flag's name, such as `weights.`.
         group: Heading in the help.
-        table: Values that stand in for the defaults, from a recipe.
-        leave_out: Settings that get no flag here.
+        table: Values of a recipe that replace the defaults.
+        leave_out: Settings without a flag here.
     """
     if not init_fields(of):  # a ready part
         return []
@@ -123,10 +123,10 @@ def flags_of(
 
 
 def distinct(flags: Sequence[Flag], taken: Iterable[str] = ()) -> Sequence[Flag]:
-    """Return the flags as they are.
+    """Check that flags have different names, and return them.
 
     Raises:
-        ValueError: A part's setting has the name of another flag, so that one would hide the other.
+        ValueError: A part's setting has the name of another flag.
     """
     owners = dict.fromkeys(taken, "the command")
     for flag in sorted(flags, key=lambda flag: flag.path[0] in PARTS):
@@ -141,12 +141,12 @@ def distinct(flags: Sequence[Flag], taken: Iterable[str] = ()) -> Sequence[Flag]
 
 
 def heading(name: str, place: int) -> Group:
-    """Make a heading of the help; `place` says where it stands."""
+    """Make a heading of the help; `place` is its order."""
     return Group(name, sort_key=place)
 
 
 def nested(flags: Iterable[Flag], arguments: Mapping[str, Any]) -> Table:
-    """Put the values that were given where they belong."""
+    """Put the given values at their places in nested settings."""
     table: Table = {}
     for flag in flags:
         if flag.parameter.name in arguments:
@@ -158,13 +158,13 @@ def nested(flags: Iterable[Flag], arguments: Mapping[str, Any]) -> Table:
 
 
 def layered(*tables: Mapping[str, Any]) -> Table:
-    """Lay tables over one another, later ones on top; a part of another name has its defaults.
+    """Merge tables, later ones override earlier ones; a part of another name has its defaults.
 
     >>> layered({"method": {"name": "sgl", "learners": 3}, "seed": 5}, {"method": {"name": "lbt"}})
     {'method': {'name': 'lbt'}, 'seed': 5}
 
     Raises:
-        ValueError: There is a single value where a table was.
+        ValueError: A single value would replace a table.
     """
     result: Table = {}
     for table in tables:
@@ -183,7 +183,7 @@ def layered(*tables: Mapping[str, Any]) -> Table:
 
 
 def command(function: Any, flags: Iterable[Flag], name: str, help_text: str) -> Any:
-    """Give a function that takes **arguments the signature of its own parameters and the flags."""
+    """Give a function with **arguments the signature of its own parameters and the flags."""
     own = [
         parameter
         for parameter in inspect.signature(function, eval_str=True).parameters.values()
@@ -204,7 +204,7 @@ def command(function: Any, flags: Iterable[Flag], name: str, help_text: str) -> 
 
 
 def sentence(error: CycloptsError) -> str:
-    """Say in one sentence what is wrong with a command line."""
+    """Describe in one sentence the mistake of a command line."""
     command = " ".join(error.command_chain or ("tutelage",))
     see = f"see tutelage {command} --help"
     match error:
@@ -244,7 +244,7 @@ def _values_of(hint: Any) -> int:
 
 
 def _meant(typed: str, known: Sequence[str], command: str) -> str:
-    """Say which flag was meant, if any: of another part, with a prefix, or the nearest name."""
+    """Suggest the flag that was meant, if any: of another part, with a prefix, or the nearest."""
     if command == "search":
         for kind, names in PARTS.items():
             for name in names:

@@ -1,8 +1,8 @@
 """Levels: a method as an ordered list of "this variable minimises this loss, given the others".
 
 The same list gives the hypergradient, through virtual steps, and the real updates, so no loss is
-written twice. A level's gradient serves the virtual and the real step alike where the method's
-order allows; see `search_step`.
+written twice. A level's gradient is used for both the virtual and the real step if the method's
+order allows it; see `search_step`.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ class Level:
     """This variable minimises this loss, given the others.
 
     Raises:
-        ValueError: A number below 1, or a setting of weights for a level of alphas.
+        ValueError: A number is below 1, or a level of alphas has a setting of weights.
     """
 
     variable: str
     """Name of the variable that the level owns."""
     loss: Loss
-    """Reads all variables and a batch; returns a scalar (), or the scalar and notes: trees."""
+    """Reads all variables and a batch; returns a scalar (), or the scalar and notes (trees)."""
     steps: int = 1
-    """Virtual steps unrolled."""
+    """Number of unrolled virtual steps."""
     epochs: range | None = None
     """Epochs in which the level trains; None: all."""
     every: int = 1
     """Iterations between two real updates."""
     aliases: Mapping[str, str] = field(default_factory=dict)
-    """Further names under which the loss reads a variable: {alias: variable}. An alias of the top
-    variable has its part of the gradient reported apart; an alias of the level's own variable is
-    that variable's present value, held fixed (a finite difference would shift a detached one)."""
+    """Further names by which the loss reads a variable: {alias: variable}. For an alias of the top
+    variable, its part of the gradient is reported separately. An alias of the level's own variable
+    is that variable's present value, held fixed (a finite difference shifts a detached one)."""
     optimiser: Literal["weights", "alphas"] = "weights"
-    """Whose settings the variable descends by."""
+    """The settings that train the variable."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """How the learning rate moves over the level's epochs."""
+    """How the learning rate changes over the level's epochs."""
     clip: bool = True
     """Whether the gradient is clipped."""
 
@@ -74,7 +74,7 @@ class Level:
             if getattr(self, name) != usual:
                 raise ValueError(
                     f"level {self.name}: {name} = {getattr(self, name)!r} with optimiser = "
-                    f"'alphas': it is of levels that move as weights do, so leave it out"
+                    f"'alphas': only levels trained like weights have it, so leave it out"
                 )
 
     @property
@@ -88,22 +88,22 @@ class Level:
 
 
 class Hypergradient(NamedTuple):
-    """The top's gradient, and all that was computed on the way to it."""
+    """The top's gradient, and other values computed for it."""
 
     gradient: Tree
     """d(top loss)/d(top variable) through every level, a tree like the variable."""
     terms: dict[str, Tensor]
     """Norm () of its part through each level's loss, by name; an alias' part as `level: alias`."""
     gradients: list[Tree | None]
-    """Every lower level's gradient where its virtual step was taken; None: not unrolled."""
+    """Every lower level's gradient at its virtual step; None: not unrolled."""
     losses: dict[str, Tensor]
     """Value () of every level's loss, by the level's name."""
     notes: list[Notes]
-    """What the losses noted, inner level first."""
+    """Notes of the losses, inner level first."""
 
 
 def tops(levels: Sequence[Level]) -> int:
-    """Count the levels at the end that own the same variable: their losses add up to the top's."""
+    """Count the levels at the end that own the same variable: the top loss is their sum."""
     return next(
         (n for n, level in enumerate(reversed(levels)) if level.variable != levels[-1].variable),
         len(levels),
@@ -111,14 +111,14 @@ def tops(levels: Sequence[Level]) -> int:
 
 
 def seen_by(level: Level, variables: Variables) -> dict[str, Tree]:
-    """Return all variables as a level's loss reads them: its aliases too."""
+    """Return all variables as a level's loss reads them, with its aliases."""
     return {**variables, **{alias: variables[name] for alias, name in level.aliases.items()}}
 
 
 def evaluate(level: Level, seen: Variables, batch: Any) -> tuple[Tensor, Notes]:
-    """Evaluate a level's loss on what it sees; return its value () and its notes, detached.
+    """Evaluate a level's loss on its variables; return its value () and its notes, detached.
 
-    A note that held on to its graph would keep all of it in memory to the end of the iteration.
+    A note with its graph would keep the whole graph in memory until the end of the iteration.
     """
     result = level.loss(SimpleNamespace(**seen), batch)
     value, notes = result if isinstance(result, tuple) else (result, {})
@@ -126,7 +126,7 @@ def evaluate(level: Level, seen: Variables, batch: Any) -> tuple[Tensor, Notes]:
 
 
 def own_gradient(level: Level, variables: Variables, batch: Any) -> tuple[Tree, Tensor, Notes]:
-    """Return the gradient of a level's loss in its own variable, all others fixed.
+    """Return the gradient of a level's loss in its own variable, with all others fixed.
 
     Returns:
         The gradient, a tree like the variable; the loss (); the notes.
@@ -147,17 +147,17 @@ def hypergradient(
     """Differentiate the top loss in its variable through virtual steps of the lower levels.
 
     Args:
-        levels: Inner levels first. The last one is the top; where several at the end own the same
+        levels: Inner levels first. The last one is the top; if several at the end own the same
             variable, the top loss is their sum.
-        variables: All variables by name; left as they are.
+        variables: All variables by name; they are not changed.
         batch: Passed to every loss.
-        rates: How each lower variable steps; a level whose variable is missing is not unrolled.
+        rates: Step sizes of lower variables; a level whose variable is missing is not unrolled.
         via: The rule for the derivative of a virtual step.
-        velocities: Momentum buffers by variable, for those that have one.
+        velocities: Momentum buffers by variable, for variables that have one.
 
     Raises:
-        ValueError: Two levels have losses of one name, which would hide each other's part; or a
-            lower level owns the top's variable, whose gradient would leave out how that moves it.
+        ValueError: Two losses have the same name, so one would hide the other's part; or a lower
+            level owns the top's variable, and the gradient would omit how its step changes it.
     """
     names = [level.name for level in levels]
     if len(set(names)) < len(names):
@@ -167,14 +167,14 @@ def hypergradient(
     if owners := [level.name for level in lower if level.variable == target]:
         raise ValueError(
             f"level {owners[0]} owns {target}, which is the top's variable: give the two levels "
-            "variables of their own, or put the level at the end, where its loss is added"
+            "different variables, or put the level at the end, where its loss is added"
         )
     velocities = dict(velocities or {})
     values: dict[str, Tree] = {name: detach(tree) for name, tree in variables.items()}
     parts: dict[str, Tree] = {}
 
     def copies_for(level: Level) -> dict[str, Tree]:
-        """Copies of the top variable, one for each name that the level reads it by, in `parts`."""
+        """Copies of the top variable, one for each name by which the level reads it."""
         names = {target: level.name}
         names |= {a: f"{level.name}: {a}" for a, of in level.aliases.items() if of == target}
         for part in names.values():
@@ -227,14 +227,14 @@ def hypergradient(
 
 
 class Report(NamedTuple):
-    """What one search iteration did."""
+    """The result of one search iteration."""
 
     losses: dict[str, Tensor]
     """Value () of the loss of every level that was evaluated, by the level's name."""
     notes: list[Notes]
-    """What those losses noted."""
+    """Notes of those losses."""
     terms: dict[str, dict[str, Tensor]]
-    """For every top loss that the architecture moved by, norms () of its gradient's parts."""
+    """For every top loss of a step of the alphas, norms () of its gradient's parts."""
 
 
 def search_step(
@@ -254,23 +254,23 @@ def search_step(
     """Update every variable of the active levels once.
 
     `levels-first`: the lower levels step, inner first, then the alphas at the result. Each lower
-    gradient is computed once and serves both its virtual and its real step, so it does not matter
-    that the alphas are written before the weights here. `alphas-first`: the alphas step first,
-    then the lower levels with gradients of their own, at the new alphas.
+    gradient is computed once, for both its virtual and its real step, so the code may write the
+    alphas before the weights. `alphas-first`: the alphas step first, then the lower levels with
+    their own gradients, at the new alphas.
 
     Args:
-        levels: The active levels, inner first; those at the end that descend by the alphas'
+        levels: The active levels, inner first; those at the end that are trained by the alphas'
             settings are the top.
         variables: All variables by name; entries of lower levels are replaced.
         velocities: Momentum buffers by variable; entries of lower levels are replaced.
         batch: Passed to every loss.
-        rates: How each lower variable steps.
-        virtual: How it steps virtually, where the two are distinguished.
+        rates: Step sizes of lower variables.
+        virtual: Step sizes of their virtual steps, if they differ.
         via: The rule for the derivative of a virtual step.
-        order: Which move first.
+        order: What trains first.
         move: Updates the top variable, given its name and gradient.
-        joint: Move on the sum of several top losses; else once for each, in turn.
-        iteration: Counted from 0; a level moves when it is a multiple of the level's `every`.
+        joint: Step on the sum of several top losses; otherwise once for each, in turn.
+        iteration: Counted from 0; a level steps if it is a multiple of the level's `every`.
 
     Raises:
         ValueError: as `hypergradient`, or levels that are added have different `every`.
@@ -281,7 +281,7 @@ def search_step(
     shared: list[Tree | None] = [None] * len(lower)
     if joint and len({level.every for level in top}) > 1:
         given = ", ".join(f"{level.name}: every = {level.every}" for level in top)
-        raise ValueError(f"{given}: levels whose losses are added move together, so give them one")
+        raise ValueError(f"{given}: levels whose losses are added step together, so give them one")
 
     unrolled = virtual if via.unrolls or order == "levels-first" else {}
     for together in [top] if joint else [[level] for level in top]:
@@ -317,20 +317,20 @@ def summands(
     via: Via,
     order: Order,
 ) -> dict[str, dict[str, float]]:
-    """Measure the gradient of every summand of the top loss by itself.
+    """Measure the gradient of every term of the top loss separately.
 
     Args:
-        levels: Those that train, inner first; the summands are the last ones, of one variable.
+        levels: The active levels, inner first; the terms are the last ones, of one variable.
         variables: All variables.
         velocities: Their momentum.
-        batch: What the losses read.
-        virtual: How every lower level's variable descends in its virtual step.
+        batch: Passed to every loss.
+        virtual: Step sizes of the lower levels' virtual steps.
         via: How a virtual step is differentiated.
-        order: Which move first.
+        order: What trains first.
 
     Returns:
-        For every summand's level the norms of its gradient's parts, by name, as in
-        `Hypergradient`; nothing where there is only one.
+        For every term's level the norms of its gradient's parts, by name, as in
+        `Hypergradient`; empty if there is only one.
     """
     count = tops(levels) if levels[-1].optimiser == "alphas" else 0
     if count < 2:

@@ -1,7 +1,7 @@
 """Parts by name: from run.toml's tables to methods, searches and spaces, and back.
 
-A name is one of the folder's literal dict, or `module:Class` for a part of the user's own. Nothing
-here imports torch before a part is asked for.
+A name is one of the folder's literal dict, or `module:Class` for a user's own part. Nothing here
+imports torch before a part is needed.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ PARTS: Mapping[str, Mapping[str, str]] = {"method": METHODS, "search": SEARCHES,
 
 
 def part_named(kind: str, name: str) -> Any:
-    """Import a method, search or space: the dataclass of its settings, or a part that has none.
+    """Import a method, search or space: the dataclass of its settings, or a ready part.
 
     Raises:
-        ValueError: The name is unknown (the nearest is given), or it is no such part.
+        ValueError: The name is unknown (the nearest is given), or it is not such a part.
     """
-    names, name = PARTS[kind], str(name)  # a file of settings may say anything
+    names, name = PARTS[kind], str(name)  # a file of settings may hold any value
     if name not in names and ":" not in name:
         raise ValueError(f"unknown {kind} {name!r}: {nearest(name, names)}")
     module, _, attribute = names.get(name, name).partition(":")
@@ -51,16 +51,16 @@ def part_named(kind: str, name: str) -> Any:
     if missing := sorted(get_protocol_members(protocol(kind, found)) - able):
         raise ValueError(
             f"{name} is no {kind}, since it lacks {', '.join(missing)}: must be one of "
-            f"{', '.join(PARTS[kind])}, or a dataclass that can do what they can"
+            f"{', '.join(PARTS[kind])}, or a dataclass with the same members"
         )
     return found
 
 
 def make_part(kind: str, settings: Mapping[str, Any]) -> Any:
-    """Build a method, search or space from its table: a name and its own settings.
+    """Build a method, search or space from its table: a name and settings.
 
     Raises:
-        ValueError: A setting is unknown or refused, or the part cannot be called as such parts are.
+        ValueError: A setting is unknown or refused, or a member of the part has other arguments.
     """
     given = dict(settings)
     name = given.pop("name", "")
@@ -71,15 +71,15 @@ def make_part(kind: str, settings: Mapping[str, Any]) -> Any:
 
 
 def check_calls(able: type, part: Any, what: str) -> None:
-    """Refuse a part with a member that does not take what it will be given.
+    """Refuse a part with a member that does not take the arguments of its protocol.
 
     Args:
         able: The protocol of such parts.
         part: The part.
-        what: What an error calls it.
+        what: Name of the part in errors.
 
     Raises:
-        ValueError: A member takes something else; says what it must take.
+        ValueError: A member takes other arguments; the message names the right ones.
     """
     members = {name: getattr(able, name, None) for name in sorted(get_protocol_members(able))}
     for name, member in members.items():
@@ -95,10 +95,10 @@ def check_calls(able: type, part: Any, what: str) -> None:
 
 
 def protocol(kind: str, part: Any) -> type:
-    """Import what a method, a search (by its kind) or a space must be able to do.
+    """Import the protocol of a method, a search (by its kind) or a space.
 
     Raises:
-        ValueError: A search is of no known kind.
+        ValueError: A search has an unknown kind.
     """
     if kind == "search":
         kinds: dict[str, type] = importlib.import_module("tutelage.searches.base").KINDS
@@ -114,7 +114,7 @@ def protocol(kind: str, part: Any) -> type:
 
 
 def part_settings(kind: str, part: Any) -> dict[str, Any]:
-    """Return the table that `make_part` would build this part from: TOML, without what is None."""
+    """Return the table from which `make_part` builds this part: as in TOML, without None."""
     values = {f.name: getattr(part, f.name) for f in init_fields(part)}
     for name, target in PARTS[kind].items():
         if target.startswith(f"{type(part).__module__}:"):
@@ -128,13 +128,13 @@ def part_settings(kind: str, part: Any) -> dict[str, Any]:
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as TOML has them: lists for tuples, without what is None."""
+    """Return settings as TOML has them: lists for tuples, without None."""
     given = {name: x for name, x in values.items() if x is not None}
     return {name: list(x) if isinstance(x, tuple) else x for name, x in given.items()}
 
 
 def init_fields(of: Any) -> list[Field[Any]]:
-    """List a dataclass' settings: what its constructor takes; of a ready part, what it declares."""
+    """List a dataclass' settings: its constructor's arguments, or a ready part's declared ones."""
     if not is_dataclass(of):
         return []
     if isinstance(of, type):
@@ -143,9 +143,9 @@ def init_fields(of: Any) -> list[Field[Any]]:
 
 
 def from_table(of: Any, table: Mapping[str, Any], what: str) -> Any:
-    """Build a dataclass, and those inside it, from a table as TOML holds it.
+    """Build a dataclass, and nested ones, from a table as TOML holds it.
 
-    Of a ready part, build one that differs from it by the table.
+    For a ready part, build a copy with the table's values.
 
     Raises:
         ValueError: A setting is unknown, of another type, or refused by the dataclass.
@@ -168,12 +168,12 @@ def from_table(of: Any, table: Mapping[str, Any], what: str) -> Any:
 
 
 def hints(of: Any) -> dict[str, Any]:
-    """Return the types of a dataclass' fields, or of a ready part's."""
+    """Return the types of the fields of a dataclass or a ready part."""
     return typing.get_type_hints(of if isinstance(of, type) else type(of))
 
 
 def _typed(kind: Any, value: Any, name: str) -> Any:
-    """Check one TOML value against a setting's type, and widen it where that loses nothing."""
+    """Check one TOML value against a setting's type, and widen it if that is exact."""
     origin, choices = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         inner = [choice for choice in choices if choice is not type(None)]
@@ -197,7 +197,7 @@ def _typed(kind: Any, value: Any, name: str) -> Any:
 
 
 def must_be(kind: Any, value: Any) -> str:
-    """Say what a value of a setting's type must be, or which choice was probably meant."""
+    """Describe the allowed values of a setting's type, or the choice that was probably meant."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         kind = typing.get_args(kind)[0]
     if typing.get_origin(kind) is Literal:
@@ -219,7 +219,7 @@ _TYPE_NAMES = {
 
 
 def default(of: Field[Any], part: Any = None) -> Any:
-    """Return a setting's default, which for a ready part is its value; None where it has none."""
+    """Return a setting's default, which for a ready part is its value; None: there is none."""
     if part is not None and not isinstance(part, type):
         return getattr(part, of.name)
     if of.default is not MISSING:
@@ -228,7 +228,7 @@ def default(of: Field[Any], part: Any = None) -> Any:
 
 
 def field_help(of: Any) -> dict[str, str]:
-    """Read the docstrings that stand under the fields of a dataclass, or of a ready part's."""
+    """Read the docstrings under the fields of a dataclass or a ready part."""
     source = inspect.getsource(of if isinstance(of, type) else type(of))
     body = typing.cast(ast.ClassDef, ast.parse(source).body[0]).body
     return {name: " ".join(text.split()) for name, text in texts_under(body)}
@@ -237,7 +237,7 @@ def field_help(of: Any) -> dict[str, str]:
 def summary(target: str) -> str:
     """Read the first line of a part's docstring, without importing it.
 
-    It stands under a ready part, and at the head of the module of any other.
+    It is the docstring under a ready part, and the module's docstring for any other part.
     """
     module, _, attribute = target.partition(":")
     spec = importlib.util.find_spec(module)
@@ -249,7 +249,7 @@ def summary(target: str) -> str:
 
 
 def texts_under(body: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
-    """Yield the names that a class or a module sets, and the docstrings that stand under them."""
+    """Yield the names that a class or a module sets, and the docstrings under them."""
     for named, text in itertools.pairwise(body):
         match named, text:
             case (

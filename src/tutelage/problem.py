@@ -1,4 +1,4 @@
-"""What a method is made of, and the one joint between the three axes: net(weights, alphas, x)."""
+"""The parts of a method, and the interface to search and space: net(weights, alphas, x)."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from tutelage.virtual import Tree
 E = TypeVar("E", bound=Extra)
 
 UNTRAINED: Final = "untrained"
-"""The name of a teacher whose weights are random, for a look at a method without a trained one."""
+"""The name of a teacher with random weights, to try a method without a trained teacher."""
 
 
 class Relaxation(Protocol):
-    """What a net asks of a search."""
+    """What a net needs of a search."""
 
     def alphas(self) -> Tree:
         """Sample initial alphas."""
 
     def relax(self, alphas: Tree, clock: Clock) -> Any:
-        """Turn alphas into the architecture weights that a supernet takes."""
+        """Make the architecture weights of a supernet from alphas."""
 
     def paths(self, count: int) -> Sequence[Any]:
-        """Sample so many sub-networks; each is architecture weights that run nothing else.
+        """Sample `count` sub-networks, each as architecture weights.
 
         Raises:
-            ValueError: The search samples none, or not so many.
+            ValueError: The search samples none, or fewer.
         """
 
 
@@ -51,9 +51,9 @@ class Net:
         """Join a module with a relaxation.
 
         Args:
-            build: Makes the module with fresh weights. Its forward (x, arch), or (x) without a
+            build: Makes the module with initial weights. Its forward (x, arch), or (x) without a
                 relaxation, gives logits (B, C) and features (B, D).
-            relaxation: Turns alphas into architecture weights; None for a fixed network.
+            relaxation: Makes architecture weights of alphas; None for a fixed network.
             clock: Read for the progress of the search.
             amp: Type of autocast in the forward pass; None: none.
         """
@@ -84,7 +84,7 @@ class Net:
         return logits.to(wide), features.to(wide)
 
     def relax(self, alphas: Tree) -> Any:
-        """Turn alphas into the architecture weights of this moment of the search."""
+        """Make architecture weights of alphas, at the present time of the search."""
         if self.relaxation is None:
             raise ValueError(
                 "a fixed network has no architecture weights: it was made without a search"
@@ -92,10 +92,10 @@ class Net:
         return self.relaxation.relax(alphas, self.clock)
 
     def paths(self, count: int) -> Sequence[Any]:
-        """Sample so many sub-networks for one batch, each as architecture weights.
+        """Sample `count` sub-networks for one batch, each as architecture weights.
 
         Raises:
-            ValueError: The search samples none, or not so many.
+            ValueError: The search samples none, or fewer.
         """
         if self.relaxation is None:
             raise ValueError("a fixed network has no paths: it was made without a search")
@@ -105,10 +105,10 @@ class Net:
         """Return the feature map (B, C, H, W) after one stage of a supernet.
 
         Args:
-            weights: Those of the whole supernet.
+            weights: The weights of the whole supernet.
             arch: The architecture weights of the whole supernet.
-            x: What the stage reads: images for the first, else a map like that of the one before.
-            stage: Which, counted from 0.
+            x: The stage's input: images for the first, otherwise the previous stage's output.
+            stage: Number of the stage, counted from 0.
         """
         with torch.autocast(x.device.type, self.amp, enabled=self.amp is not None):
             found = functional_call(self.module, weights, (x, arch, stage))
@@ -116,12 +116,12 @@ class Net:
 
     @property
     def features(self) -> int:
-        """Count the features of an image that the classifier reads, D."""
+        """Count the features of an image before the classifier, D."""
         parameters = self.module.named_parameters()
         return next(p.shape[1] for name, p in parameters if name.endswith("classifier.weight"))
 
     def weights(self) -> dict[str, Tensor]:
-        """Draw initial weights: name to tensor."""
+        """Make initial weights: name to tensor."""
         return {name: p.detach().clone() for name, p in self.build().named_parameters()}
 
     def alphas(self) -> Tree:
@@ -132,7 +132,7 @@ class Net:
 
 
 class Make(Protocol):
-    """What a method may ask for."""
+    """What a method may use."""
 
     clock: Clock
     epochs: int
@@ -150,24 +150,24 @@ class Make(Protocol):
 
     @property
     def stages(self) -> int:
-        """Count the stages of a supernet that run one by one; 0: it only runs whole."""
+        """Count the stages of a supernet that can run separately; 0: it runs only as a whole."""
 
     def supernet(self) -> Net:
         """Make a fresh learner in the searched space."""
 
     def fixed(self, architecture: str) -> Net:
-        """Make a network that is not searched, by its genotype: resnet18, a name, text or file."""
+        """Make a network that is not searched, from a genotype: resnet18, a name, text or file."""
 
     def flops_of(self, arch: Any) -> float:
         """Count the FLOPs of the architecture that a path runs."""
 
     def teacher(self, name: str) -> Callable[[Tensor], Sequence[Tensor]]:
-        """Get a trained network: images to its feature maps (B, C, H, W), stage by stage.
+        """Return a trained network: images to its feature maps (B, C, H, W), stage by stage.
 
-        By the name `UNTRAINED` it is a network of the searched space whose weights are random.
+        By the name `UNTRAINED` it is a network of the searched space with random weights.
 
         Raises:
-            ValueError: There is none of this name, or it is for other images.
+            ValueError: There is no network of this name, or it is for other images.
         """
 
 
@@ -176,26 +176,26 @@ class Learner(NamedTuple):
 
     net: Net
     weights: tuple[str | int, ...]
-    """Where its weights stand among the variables: ("W", 0) for variables["W"][0]."""
+    """Place of its weights among the variables: ("W", 0) for variables["W"][0]."""
     alphas: tuple[str | int, ...]
-    """Where its alphas stand."""
+    """Place of its alphas."""
     drafts: tuple[tuple[str | int, ...], ...] = ()
-    """Where further weights of its net stand: SGL's V."""
+    """Place of further weights of its net: SGL's V."""
     averages: tuple[tuple[str | int, ...], ...] = ()
-    """Where averages of its weights stand, which grow with them: SD-DARTS' T."""
+    """Place of averages of its weights, which grow with them: SD-DARTS' T."""
     rehearsals: tuple[tuple[str | int, ...], ...] = ()
-    """Where further alphas of its net stand: SGL's B."""
+    """Place of further alphas of its net: SGL's B."""
 
 
 def __getattr__(name: str) -> Any:
-    """Give the names that 0.1 had."""
+    """Return an object by its name of 0.1."""
     return old_name(
         __name__, name, {"Part": "tutelage.batch:Batch", "Taught": "tutelage.extras:Answers"}
     )
 
 
 def pick(variables: Tree, path: tuple[str | int, ...]) -> Tree:
-    """Return the part of the variables that a learner's path names.
+    """Return the part of the variables at a learner's path.
 
     >>> pick({"W": ["first", "second"]}, ("W", 1))
     'second'
@@ -209,20 +209,20 @@ class Problem(NamedTuple):
     """A method, joined with a search and a space."""
 
     variables: dict[str, Tree]
-    """What is optimised or remembered, by name."""
+    """Optimised and stored values, by name."""
     levels: Sequence[Level]
-    """Inner first; those that descend by the alphas' settings come last."""
+    """Inner first; levels trained by the alphas' settings come last."""
     learners: Sequence[Learner]
-    """Who may be kept; the loop keeps the one with the lowest validation loss."""
+    """The learners; the search keeps the one with the lowest validation loss."""
     order: Order = "levels-first"
-    """Whether the lower levels or the alphas move first in an iteration."""
+    """Whether the lower levels or the alphas train first in an iteration."""
     joint: bool = True
     """Losses of several top levels: True: one step on their sum; False: one step each, in turn."""
     extras: Sequence[Extra] = ()
-    """What else the method hands over, at most one of each class of `extras`."""
+    """Optional parts, at most one of each class of `extras`."""
 
     def extra(self, kind: type[E]) -> E | None:
-        """Return the extra of a class; None: the method hands over none.
+        """Return the extra of a class; None: the method has none.
 
         Raises:
             ValueError: There are several.
@@ -237,4 +237,4 @@ class Method(Protocol):
     """Who teaches whom: a frozen dataclass of settings that makes a problem."""
 
     def __call__(self, make: Make) -> Problem:
-        """Ask for nets, return variables and levels."""
+        """Make nets; return variables and levels."""

@@ -1,8 +1,8 @@
 """A quick look: settings under which a search of any parts ends within a minute.
 
-What every search has is made small here. What a part has besides, it says itself: the metadata
-`quick` of a setting is the value that a quick look takes, or a function of the part to it. Numbers
-are only lowered, other values replaced, and what a user gives is left as it is.
+Settings that every search has are made small here. For other settings of a part, the metadata
+`quick` of the setting is the value for a quick look, or a function of the part that returns it.
+Numbers are only lowered, other values are replaced, and a user's values are not changed.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from tutelage.parts import (
 
 Table = dict[str, Any]
 Flat = dict[tuple[str, ...], Any]
-"""Settings by the keys that lead to them."""
+"""Settings by their path of keys."""
 
 EPOCHS = 2
-"""Epochs of every phase: one in which alphas may be frozen, one in which they train."""
+"""Epochs of every phase: in the first, alphas may be frozen; in the second, they train."""
 CHANNELS = 4
 """Fewest channels."""
 SMALL: Table = {
@@ -45,25 +45,25 @@ SMALL: Table = {
         "warm_up": 1.0,
     },
 }
-"""What every search has, made small."""
+"""Small values of the settings that every search has."""
 EVOLUTION = {"population": 4, "generations": 2, "parents": 2, "images": 32, "judged": 32}
 KINDS: Mapping[str, Table] = {
     "relaxed": {"epochs": EPOCHS},
     "one-shot": {"epochs": EPOCHS, "evolution": EVOLUTION},
     "random": {},
 }
-"""What searches of every kind have besides; epochs are those of a phase."""
+"""Small values of further settings by kind of search; epochs are those of a phase."""
 
 
 def quick_look(asked: Mapping[str, Any], given: Mapping[str, Any]) -> Table:
-    """Make the settings of a search small, except those that were given.
+    """Make the settings of a search small, except the given ones.
 
     Args:
         asked: The settings of the search, those that were given among them.
         given: Settings that stay as they are.
 
     Returns:
-        The settings of the quick look. Their table `quick` says what was changed.
+        The settings of the quick look. Their table `quick` lists the changes.
 
     Raises:
         ValueError: A setting cannot be used, or the search does not fit the space.
@@ -79,7 +79,7 @@ def quick_look(asked: Mapping[str, Any], given: Mapping[str, Any]) -> Table:
     usual = {"channels": own[0], "cells": own[1]}
     retrained = {"channels": final.final_channels, "cells": final.final_cells}
     for path, value in flat({**usual, "retrain": retrained}).items():
-        now.setdefault(path, value)  # not set: the part's own
+        now.setdefault(path, value)  # not set: the part's default
     wanted |= flat(sizes(search, space))
     found = changes(now, wanted, stay)
     changed = {
@@ -90,21 +90,21 @@ def quick_look(asked: Mapping[str, Any], given: Mapping[str, Any]) -> Table:
 
 
 def sizes(search: Any, space: Any) -> Table:
-    """Say how small a search can be in a space that fits it."""
+    """Return the smallest sizes of a search in a space that fits it."""
     phases = search.needs(space).phases
     shared = lcm(*(phase.partial or space.variant.partial for phase in phases))
     channels = shared * -(-CHANNELS // shared)  # channels divide into the phases' shares
     found: Table = {**SMALL, "channels": channels, **KINDS[search.kind]}
     if "epochs" in found:
         found["epochs"] *= len(phases)
-    if not space.stages:  # the depths of a chain are the space's own, and stay
+    if not space.stages:  # the depths of a chain are the space's, and do not change
         found["cells"] = space.sizes.fewest
         found["retrain"] = {**SMALL["retrain"], "cells": space.sizes.fewest}
     return found
 
 
 def declared(asked: Mapping[str, Any]) -> Table:
-    """Return what the parts of a search say themselves of a quick look."""
+    """Return the `quick` values of the parts' settings."""
     return {kind: plain(dict(_declared(make_part(kind, asked[kind])))) for kind in PARTS}
 
 
@@ -116,14 +116,14 @@ def _declared(part: Any) -> Iterator[tuple[str, Any]]:
 
 
 def known(asked: Mapping[str, Any]) -> Table:
-    """Return all settings of a search, with the defaults of those that are not asked for."""
+    """Return all settings of a search, with defaults for those that are missing."""
     settings = from_table(Run, asked, "a search")
     parts = {k: part_settings(k, make_part(k, getattr(settings, k))) for k in PARTS}
     return tables(settings) | parts
 
 
 def changes(now: Flat, wanted: Flat, stay: Flat) -> Flat:
-    """Return what is wanted and differs from what is so now, but for what is to stay."""
+    """Return the wanted values that differ from the present ones, except those in `stay`."""
     found = {path: lowered(now.get(path), value) for path, value in wanted.items()}
     return {
         path: value for path, value in found.items() if path not in stay and value != now.get(path)
@@ -131,7 +131,7 @@ def changes(now: Flat, wanted: Flat, stay: Flat) -> Flat:
 
 
 def lowered(now: Any, wanted: Any) -> Any:
-    """Return the smaller of two numbers, or of several each; of anything else what is wanted.
+    """Return the smaller of two numbers, element by element; otherwise the wanted value.
 
     >>> lowered(50, 2), lowered([0, 12], [1, 2]), lowered(None, 2), lowered("a", "b")
     (2, [0, 2], 2, 'b')
@@ -158,7 +158,7 @@ def as_text(value: Any) -> str:
 
 
 def flat(table: Mapping[str, Any]) -> Flat:
-    """Write nested settings flat.
+    """Flatten nested settings.
 
     >>> flat({"epochs": 2, "method": {"name": "nes"}})
     {('epochs',): 2, ('method', 'name'): 'nes'}
@@ -196,7 +196,7 @@ def tables(settings: Any) -> Table:
 
 
 def stated(settings: Mapping[str, Any]) -> Table:
-    """Return what Python code has stated: of parts and dataclasses, what is not their default."""
+    """Return the settings that Python code gave; of parts and dataclasses, those not at default."""
     found: Table = {}
     for name, value in settings.items():
         if name in PARTS:
@@ -208,6 +208,6 @@ def stated(settings: Mapping[str, Any]) -> Table:
 
 
 def _unusual(values: Mapping[str, Any], of: Any) -> Table:
-    """Return the values of settings that are not their default."""
+    """Return the values of settings that differ from their defaults."""
     usual = plain({field.name: default(field, of) for field in init_fields(of)})
     return {k: x for k, x in values.items() if k not in usual or x != usual[k]}

@@ -1,7 +1,7 @@
-"""Names that have changed since 0.1: the old ones work for one release, and warn.
+"""Names that have changed since 0.1: the old ones work for one release, with a warning.
 
-Files of old runs are read without a warning. What a user writes, which is flags, recipes, settings
-in Python and classes of their own, gets one that names the new name. Nothing here imports torch.
+Files of old runs are read without a warning. Old names in a user's flags, recipes, Python settings
+and classes give a warning with the new name. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ FLAGS = {
     "no-teacher-exam": "no-validate-teacher",
     "taught-weight": "teaching-weight",
 }
-"""Flags until 0.1, and as they are now."""
+"""Flags until 0.1, and their present names."""
 OF_CHAIN = "stem"
-"""A flag that was a number, the channels of a chain's stem, and is a name now."""
+"""A flag that was a number until 0.1 (channels of a chain's stem) and is a name now."""
 SETTINGS: Mapping[tuple[str, ...], Mapping[str, str]] = {
     (): {"form": "stem"},
     ("retrain",): {"form": "stem"},
@@ -41,20 +41,20 @@ KINDS = {"relaxes": "relaxed", "samples": "one-shot", "draws": "random"}
 
 
 def warn(before: str, now: str, level: int = 3) -> None:
-    """Say that a name of 0.1 has changed, to who writes Python."""
+    """Warn in Python that a name of 0.1 has changed."""
     text = f"{before} is now {now}; the old name works in this release only"
     warnings.warn(text, DeprecationWarning, stacklevel=level)
 
 
 def say(before: str, now: str) -> None:
-    """Say that a name of 0.1 has changed, to who uses the command line."""
+    """Warn on the command line that a name of 0.1 has changed."""
     print(
         f"warning: {before} is now {now}; the old name works in this release only", file=sys.stderr
     )
 
 
 def lifted(table: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Return a table under the names of now.
+    """Return a table with the present names.
 
     >>> lifted({"form": "cifar", "seed": 1}, {"form": "stem"})
     {'stem': 'cifar', 'seed': 1}
@@ -67,17 +67,17 @@ def lifted_settings(
     told: Callable[[str, str], None] | None = None,
     within: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Return settings of 0.1, as run.toml and recipes hold them, under the names of now.
+    """Return settings of 0.1, as in run.toml and recipes, with the present names.
 
     Args:
-        table: The settings; those of now stay as they are.
-        told: Called with the old and the new name of each that has changed; None: nobody is told.
-        within: The names of the tables that this one stands in.
+        table: The settings; present names are not changed.
+        told: Called with the old and the new name of each change; None: not called.
+        within: The names of the tables around this one.
 
     >>> lifted_settings({"form": "cifar", "space": {"name": "resnet", "stem": 8}})
     {'stem': 'cifar', 'space': {'name': 'resnet', 'stem_channels': 8}}
     """
-    own = ":" in str(table.get("name", ""))  # a part of the user's, whose names are theirs
+    own = ":" in str(table.get("name", ""))  # a user's part, whose names are not changed
     names = {} if own else SETTINGS.get(within, {})
     for before in names if told else ():
         if told and before in table:
@@ -93,25 +93,25 @@ def lifted_settings(
 
 
 def _lifted_text(value: Any) -> Any:
-    """Lift the layouts of genotypes, which a retraining's run.toml holds as JSON."""
+    """Convert the layouts of genotypes, which a retraining's run.toml holds as JSON."""
     if isinstance(value, list):
         return [_lifted_text(each) for each in value]
     try:
         found = json.loads(value)
         found["layout"] = lifted(found["layout"], SETTINGS["space",])
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return value  # it has no layout; or it is damaged, which its reader says
+        return value  # it has no layout, or it is damaged and its reader raises
     return json.dumps(found)
 
 
 def lifted_flags(tokens: Sequence[str]) -> list[str]:
-    """Return a command line under the flags of now, saying which have changed.
+    """Return a command line with the present flags, and warn of changed ones.
 
     Raises:
         ValueError: `--stem` has a number, which is now `--stem-channels`.
     """
     if any(":" in token.partition("=")[2] or ":" in after for token, after in _parts(tokens)):
-        return list(tokens)  # a part of the user's, whose flags are theirs
+        return list(tokens)  # a user's part, whose flags are not changed
     found = []
     for token, after in pairwise([*tokens, ""]):
         name, joined, value = token.partition("=")
@@ -132,7 +132,7 @@ def _parts(tokens: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def lifted_part(kind: str, found: Any) -> Any:
-    """Give a user's class of 0.1 the names of now."""
+    """Give a user's class of 0.1 the present names."""
     owner: Any = found if isinstance(found, type) else type(found)
     if owner.__module__.startswith("tutelage."):
         return found
@@ -148,7 +148,7 @@ def lifted_part(kind: str, found: Any) -> Any:
 
 
 def keywords(**names: str) -> Callable[[T], T]:
-    """Let a dataclass be made with the names that its fields had until 0.1."""
+    """Let the constructor of a dataclass take its fields' names of 0.1."""
 
     def wrapped(of: T) -> T:
         init: Any = of.__init__  # type: ignore[misc]
@@ -167,10 +167,10 @@ def keywords(**names: str) -> Callable[[T], T]:
 
 
 def old_name(module: str, name: str, names: Mapping[str, str]) -> Any:
-    """Look a module's name of 0.1 up, for its `__getattr__`.
+    """Look up a module's name of 0.1, for its `__getattr__`.
 
     Raises:
-        AttributeError: It was none.
+        AttributeError: There was no such name.
     """
     if name not in names:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")

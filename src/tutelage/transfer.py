@@ -1,8 +1,8 @@
-"""What one model can teach another: pure functions of tensors.
+"""Teaching losses from one model to another: pure functions of tensors.
 
 Shapes: B images, C classes, D features, G groups of R images. Losses are means over the batch
-where nothing else is said. Nothing is detached here; a method detaches where its paper does, in
-sight.
+unless documented otherwise. Nothing is detached here; a method detaches explicitly where its paper
+does.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from torch import Tensor
 
 
 def wide(x: Tensor) -> Tensor:
-    """Give numbers of half precision that of float32, and leave others as they are."""
+    """Convert numbers of half precision to float32; leave float32 and float64 as they are."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def cross_entropy(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy () of logits (B, C) with labels (B,), a share of them spread over all C."""
+    """Return the cross-entropy () of logits (B, C) with labels (B,), with label smoothing."""
     return F.cross_entropy(wide(logits), y, label_smoothing=smoothing)
 
 
 def pseudo_label(student: Tensor, teacher: Tensor, *, hard: bool = False) -> Tensor:
-    """Cross-entropy () of a student's logits (B, C) with the labels that a teacher gives.
+    """Return the cross-entropy () of a student's logits (B, C) with a teacher's labels.
 
     Args:
         student: Logits (B, C).
         teacher: Logits (B, C); its probabilities are the soft labels.
-        hard: Take the teacher's most likely class instead (no gradient reaches the teacher).
+        hard: Use the teacher's most likely class instead (no gradient reaches the teacher).
     """
     labels = teacher.argmax(-1) if hard else teacher.softmax(-1)
     return F.cross_entropy(student, labels)
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """Kullback-Leibler divergence () of a student's probabilities from a teacher's.
+    """Return the Kullback-Leibler divergence () of a student's probabilities from a teacher's.
 
-    T² KL(softmax(teacher / T) ‖ softmax(student / T)): the square keeps the gradient's size where
-    the temperature changes (Hinton, Vinyals, Dean, 2015).
+    T² KL(softmax(teacher / T) ‖ softmax(student / T)): with the square, the gradient's size does
+    not depend on the temperature (Hinton, Vinyals, Dean, 2015).
 
     Args:
         student: Logits (B, C).
         teacher: Logits (B, C).
-        temperature: T; larger is softer.
+        temperature: T; a larger one makes probabilities more uniform.
     """
     log_q = (student / temperature).log_softmax(-1)
     log_p = (teacher / temperature).log_softmax(-1)
@@ -57,18 +57,18 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Te
 
 
 def cosines(features: Tensor) -> Tensor:
-    """Cosine (B, B) between all pairs of features (B, D)."""
+    """Return the cosines (B, B) between all pairs of features (B, D)."""
     units = F.normalize(features, dim=1)
     return units @ units.T
 
 
 def partition(images: int, size: int) -> Tensor:
-    """Divide a batch at random into groups, int64 (G, R); what is left over is in none.
+    """Divide a batch at random into groups, int64 (G, R); remaining images are in no group.
 
     Args:
-        images: Images of the batch, B.
-        size: Images of a group, R, at least 2; fewer where the batch has no two groups of that
-            size. A batch of less than 4 images has no two groups of 2, and so none at all.
+        images: Images in the batch, B.
+        size: Images in a group, R, at least 2; fewer if the batch is too small for two groups of
+            that size. A batch of less than 4 images has no groups.
     """
     size = min(size, images // 2)
     if size < 2:
@@ -77,17 +77,17 @@ def partition(images: int, size: int) -> Tensor:
 
 
 def group_similarity(cosine: Tensor, groups: Tensor) -> Tensor:
-    """Smallest cosine (G,) between two images of a group (PAMKD, Eq. 2).
+    """Return the smallest cosine (G,) between two images of a group (PAMKD, Eq. 2).
 
     Args:
-        cosine: Of all pairs of images, (B, B).
+        cosine: Cosines of all pairs of images, (B, B).
         groups: Indices of images (G, R).
     """
     return cosine[groups.unsqueeze(2), groups.unsqueeze(1)].amin((1, 2))
 
 
 def order_hinges(student: Tensor, teacher: Tensor, margin: float) -> Tensor:
-    """Hinge (..., n, n) on every two of n similarities that the teacher puts in an order.
+    """Return hinges (..., n, n) on every two of n similarities that the teacher orders.
 
     max(0, ε - (t_X - t_Y) (s_X - s_Y)) where t_X > t_Y, and 0 elsewhere (PAMKD, Eq. 7).
 
@@ -105,10 +105,10 @@ def order_hinges(student: Tensor, teacher: Tensor, margin: float) -> Tensor:
 
 
 class Answer(NamedTuple):
-    """What a model says of a batch."""
+    """A model's logits and features for a batch, and its weights."""
 
     logits: Tensor
-    """(B, C)."""
+    """Logits (B, C)."""
     features: Tensor
     """Embeddings (B, D) before the classifier."""
     weights: Mapping[str, Tensor]
@@ -116,7 +116,7 @@ class Answer(NamedTuple):
 
 
 Transfer = Callable[[Answer, Answer], Tensor]
-"""How a teacher's answer acts on a student's: a loss () of (student, teacher)."""
+"""A teaching loss () of (student, teacher)."""
 Knowledge = Literal["groups", "labels", "divergence", "triples", "pairs", "features", "weights"]
 KNOWLEDGE: tuple[str, ...] = get_args(Knowledge)
 
@@ -130,26 +130,26 @@ def knowledge(
     reduction: Literal["sum", "mean"] = "sum",
     temperature: float = 1.0,
 ) -> Transfer:
-    """Return the loss of a form of knowledge on a batch; groups are sampled here, once.
+    """Return the teaching loss of a form of knowledge; groups are sampled here, once.
 
-    A batch too small for what a form compares, as an epoch's last one may be, has a loss of 0:
-    less than 4 images for groups, less than 3 for triples.
+    The loss is 0 for a batch of less than 4 images by groups, or less than 3 by triples. The last
+    batch of an epoch may be so small.
 
-    - groups: which of two groups of images is more alike inside (PAMKD, Eq. 7);
+    - groups: which of two groups has more similar images (PAMKD, Eq. 7);
     - labels: the teacher's probabilities as labels;
-    - divergence: the same less the labels' entropy, as in mutual learning;
-    - triples: which of two images is more like a third (You et al., KDD 2017);
-    - pairs: whether two images are alike, more so than its median pair, as labels;
+    - divergence: the same minus the labels' entropy, as in mutual learning;
+    - triples: which of two images is more similar to a third (You et al., KDD 2017);
+    - pairs: whether two images are more similar than its median pair, as labels;
     - features: squared distance of the embeddings;
-    - weights: squared distance of the weights that have a name and a shape in common, in all.
+    - weights: squared distance of all weights that share a name and a shape.
 
     Args:
-        form: Which.
-        images: Images of the batch, B.
-        group_size: Images of a group, R.
-        margin: Of the hinges of groups and triples, ε.
+        form: The form of knowledge.
+        images: Images in the batch, B.
+        group_size: Images in a group, R.
+        margin: Margin of the hinges of groups and triples, ε.
         reduction: Sum or mean over pairs of groups, over triples.
-        temperature: Of the divergence, T.
+        temperature: Temperature of the divergence, T.
     """
     groups = partition(images, group_size) if form == "groups" else torch.empty(0, 0)
 
@@ -162,7 +162,9 @@ def knowledge(
 
     def relate_triples(student: Answer, teacher: Answer) -> Tensor:
         hinges = order_hinges(cosines(student.features), cosines(teacher.features), margin)
-        others = ~torch.eye(images, dtype=torch.bool, device=hinges.device)  # three images apart
+        others = ~torch.eye(
+            images, dtype=torch.bool, device=hinges.device
+        )  # three different images
         hinges = hinges * (others.unsqueeze(2) & others.unsqueeze(1))
         return reduced(hinges, images * (images - 1) * (images - 2) // 2)
 
@@ -179,10 +181,10 @@ def knowledge(
 
 
 def pair_labels(student: Tensor, teacher: Tensor) -> Tensor:
-    """Cosine embedding loss () of a student's features (B, D) on pairs that a teacher labels.
+    """Return the cosine embedding loss () of features (B, D) on pairs that a teacher labels.
 
-    Two images are alike where the teacher's cosine is above the median of all pairs: then
-    1 - cosine is fitted, else max(0, cosine). No gradient reaches the teacher.
+    Two images are similar if the teacher's cosine is above the median of all pairs. Then the loss
+    is 1 - cosine, otherwise max(0, cosine). No gradient reaches the teacher.
     """
     first, second = torch.triu_indices(len(student), len(student), 1).to(student.device)
     theirs, mine = cosines(teacher)[first, second], cosines(student)[first, second]
@@ -191,12 +193,12 @@ def pair_labels(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def feature_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Squared distance () between features (B, D), mean over images."""
+    """Return the squared distance () between features (B, D), mean over images."""
     return (student - teacher).square().sum(1).mean()
 
 
 def weight_distance(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
-    """Squared distance () between the weights that share a name and a shape."""
+    """Return the squared distance () between the weights that share a name and a shape."""
     shared = [n for n, x in student.items() if n in teacher and teacher[n].shape == x.shape]
     return torch.stack([(student[n] - teacher[n]).square().sum() for n in shared]).sum()
 
@@ -205,7 +207,7 @@ def weight_distance(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]
 
 
 def logit_distance(logits: Tensor) -> Tensor:
-    """Mean Euclidean distance () of two members' logits, of m members (m, B, C); 0 of one alone."""
+    """Return the mean Euclidean distance () of two of m members' logits (m, B, C); 0 for one."""
     count = len(logits)
     images = logits.transpose(0, 1).double()
     apart = torch.cdist(images, images, compute_mode="donot_use_mm_for_euclid_dist")
@@ -216,11 +218,11 @@ def logit_distance(logits: Tensor) -> Tensor:
 
 Distance = Literal["kl", "kl-reverse", "euclidean", "manhattan", "cosine"]
 EPSILON = 1e-8
-"""The least probability of a teacher whose logarithm is taken."""
+"""The least probability of a teacher in a logarithm."""
 
 
 def distances(form: Distance, student: Tensor, teacher: Tensor) -> Tensor:
-    """Distance (B,) of a student's probabilities s from a teacher's t, image by image.
+    """Return the distance (B,) of a student's probabilities s from a teacher's t for each image.
 
     - kl: Σ s log(s / t), the student first (SD-DARTS as printed);
     - kl-reverse: Σ t log(t / s), the teacher first (Hinton, Vinyals, Dean, 2015);
@@ -229,7 +231,7 @@ def distances(form: Distance, student: Tensor, teacher: Tensor) -> Tensor:
     - cosine: 1 - <s, t> / ‖s‖ ‖t‖.
 
     Args:
-        form: Which.
+        form: The distance.
         student: Logits (B, C).
         teacher: Probabilities (B, C).
     """

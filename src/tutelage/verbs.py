@@ -1,4 +1,4 @@
-"""What every command does, once its flags are read.
+"""The work of every command, after its flags are read.
 
 Nothing here imports torch before a command needs it.
 """
@@ -22,7 +22,7 @@ Listing = Literal["methods", "searches", "spaces", "data", "recipes"]
 
 
 def search_base(recipe: str | None, resume: str | None) -> dict[str, Any]:
-    """Read the settings that flags lie over: those of a run to resume, and of a recipe."""
+    """Read the settings that flags override: those of a run to resume, and of a recipe."""
     tables = [{kind: getattr(Run(), kind) for kind in PARTS} | {"data": {}}]
     tables += [{"weights": {}, "alphas": {}, "evolution": {}, "retrain": {}}]
     if resume:
@@ -30,12 +30,12 @@ def search_base(recipe: str | None, resume: str | None) -> dict[str, Any]:
 
         tables += [RunDirectory.open(Path(resume)).settings()]
     own = read_recipe(recipe)[0] if recipe else {}
-    own.pop("quick", None)  # of a run that was quick: it says what that one changed
+    own.pop("quick", None)  # the changes of an earlier quick look
     return layered(*tables, own)
 
 
 def _listed(changed: dict[str, str]) -> str:
-    """Write what a quick look has changed."""
+    """Write the changes of a quick look."""
     return ", ".join(f"{name} {change}" for name, change in changed.items())
 
 
@@ -47,9 +47,9 @@ def search_command(
     dry_run: bool,
     given: dict[str, Any],
 ) -> None:
-    """Search, or resume a search, or only say what it would cost."""
+    """Search, resume a search, or only measure a dry run."""
     if resume and out and out.resolve() != resume.resolve():
-        raise ValueError(f"--out {out} with --resume {resume}: a run resumes where it is")
+        raise ValueError(f"--out {out} with --resume {resume}: a run resumes in its directory")
     if resume and quick:
         raise ValueError(f"--quick with --resume {resume}: a run resumes with its own settings")
     table = layered(search_base(recipe, str(resume) if resume else None), given)
@@ -103,7 +103,7 @@ def retrain_command(run: str, recipe: str | None, out: Path | None, given: dict[
         base = layered(RunDirectory.open(folder).settings(), base)
         out = out or (folder if "genotype" in base else folder / "retrain")
     if out is None:
-        raise ValueError("a genotype that no run found needs --out DIR, and --data for its images")
+        raise ValueError("a genotype without a run needs --out DIR, and --data for its images")
     table = layered(base, given)
     settings = from_table(Retrain, table.get("retrain", {}), "a retraining")
     data = from_table(Data, table.get("data", {}), "the data")
@@ -143,7 +143,9 @@ def describe(
     *,
     channels: Annotated[
         Whole | None,
-        Parameter(help="Channels of the first cell or a chain's stem; not set: the space's own."),
+        Parameter(
+            help="Channels of the first cell or a chain's stem; not set: the space's default."
+        ),
     ] = None,
     cells: Annotated[
         Whole | None,
@@ -192,11 +194,11 @@ def query(
     /,
     *,
     table: Annotated[
-        Path, Parameter(help="What `tutelage table build` wrote, or NAS-Bench-Macro's JSON.")
+        Path, Parameter(help="A table of `tutelage table build`, or NAS-Bench-Macro's JSON.")
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Print what NAS-Bench-201 or NAS-Bench-Macro says of a genotype: accuracy, rank, costs."""
+    """Print a genotype's accuracy, rank and costs in NAS-Bench-201 or NAS-Bench-Macro."""
     from tutelage.benchmark.table import open_table
     from tutelage.spaces.published import resolve
 
@@ -219,7 +221,7 @@ def table_build(
         Path | None, Parameter(help="NATS-Bench's topology files, instead of the benchmark's CSV.")
     ] = None,
     trust_pickle: Annotated[
-        bool, Parameter(negative=(), help="Unpickle --nats, which runs whatever code is in it.")
+        bool, Parameter(negative=(), help="Unpickle --nats, which runs any code that is in it.")
     ] = False,
     out: Annotated[Path, Parameter(help="File to write.")],
 ) -> None:
@@ -234,7 +236,7 @@ def table_build(
         from tutelage.benchmark.nats import build_from_api
 
         build_from_api(nats, out, trust_pickle=trust_pickle, latency_files=csv)
-    print(f"Table: {out}; ask it with: tutelage query GENOTYPE --table {out}")
+    print(f"Table: {out}; read it with: tutelage query GENOTYPE --table {out}")
 
 
 def export(

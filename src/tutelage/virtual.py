@@ -1,15 +1,15 @@
-"""The virtual step: the only differentiable primitive of multilevel optimisation.
+"""The virtual step, the only differentiable primitive of multilevel optimisation.
 
     w' = w - lr * (momentum * velocity + g + weight_decay * w),    g = dL(w, u)/dw
 
-What autograd cannot do cheaply is to pass g. That is done here, once: for a cotangent v on g,
+Autograd cannot cheaply differentiate through g. This is done here: for a cotangent v on g,
 
     w_bar = d<g, v>/dw        u_bar = d<g, v>/du
 
-by the rule that the caller passes in as a value: `Exact()`, `FiniteDifference(radius)` or
-`FirstOrder()`. Everything else is ordinary autograd, so any number of levels, learners and virtual
-steps, momentum, decay and clipping need no further formula. All cotangents of a step add up before
-its one product is taken.
+by a rule that the caller passes: `Exact()`, `FiniteDifference(radius)` or `FirstOrder()`.
+Everything else is ordinary autograd, so any number of levels, learners and virtual steps, momentum,
+decay and clipping need no further formula. All cotangents of a step are added before its single
+product is computed.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from torch import Tensor
 from torch.autograd import grad
 
 Tree = Any
-"""A tensor, or a list or dict of trees. A list at the root holds one tree for every learner."""
+"""A tensor, or a list or dict of trees. A list at the root has one tree for every learner."""
 Product = Callable[[Sequence[Tensor]], "list[Tensor | None]"]
 
 
 class Rate(NamedTuple):
-    """How a variable descends: SGD's settings, for virtual and real steps alike."""
+    """SGD's settings of a variable, for both virtual and real steps."""
 
     lr: float
     momentum: float = 0.0
@@ -37,7 +37,7 @@ class Rate(NamedTuple):
     clip: float = 0.0
     """Largest norm of one learner's gradient; 0: no clipping."""
     nesterov: bool = False
-    """Look ahead: step by the gradient plus momentum times the new velocity."""
+    """Nesterov's rule: step by the gradient plus momentum times the new velocity."""
 
 
 # Trees ------------------------------------------------------------------------------------------
@@ -70,19 +70,19 @@ def tree_map(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
 
 
 def detach(tree: Tree) -> Tree:
-    """Cut a tree from the graph: in a loss, the way to leave a path of the derivative out."""
+    """Detach a tree from the graph: in a loss, this leaves out a path of the derivative."""
     return tree_map(Tensor.detach, tree)
 
 
 _held: list[Iterator[Tensor] | list[Tensor]] = []
-"""What `hold` remembers, or says again, of the loss that is evaluated now; innermost last."""
+"""The values that `hold` stores or repeats for the loss in evaluation; innermost last."""
 
 
 def hold(x: Tensor) -> Tensor:
-    """Cut a value from the graph and keep it where it is: in a loss, to treat an answer as data.
+    """Detach a value and hold it fixed: in a loss, to treat a model's output as data.
 
-    A finite difference evaluates the loss again at shifted weights. What is merely detached would
-    shift with them, and its change be taken for a derivative; what is held does not move.
+    A finite difference evaluates the loss again at shifted weights. A value that is only detached
+    would change with them, and its change would count in the derivative. A held value is constant.
     """
     if not _held:
         return x.detach()
@@ -103,7 +103,7 @@ def _holding(memory: Iterator[Tensor] | list[Tensor]) -> Iterator[None]:
 
 
 def norm(tensors: Sequence[Tensor]) -> Tensor:
-    """Euclidean norm of all entries of all tensors, a scalar ()."""
+    """Return the Euclidean norm () of all entries of all tensors."""
     return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors]))
 
 
@@ -114,14 +114,14 @@ class Via(Protocol):
     """A rule for the derivative of a gradient."""
 
     unrolls: ClassVar[bool]
-    """Whether a derivative passes the virtual step at all."""
+    """Whether a derivative passes through the virtual step."""
 
     def gradient(
         self, loss: Callable[..., Tensor], w: list[Tensor], u: list[Tensor], needed: Sequence[bool]
     ) -> tuple[list[Tensor], Product]:
         """Return g = d loss(w, u)/dw and the product v -> d<g, v>/d(w, u).
 
-        The product gives one entry for every tensor of w, then u; None where not needed or zero.
+        The product has one entry for every tensor of w, then u; None if not needed or zero.
         """
 
 
@@ -130,7 +130,7 @@ class Exact:
     """Double backward: the exact gradient of the unrolled objective."""
 
     recompute: bool = False
-    """Evaluate the loss again for the product, instead of keeping its graph: saves memory."""
+    """Evaluate the loss again for the product instead of keeping its graph; saves memory."""
 
     unrolls: ClassVar[bool] = True
 
@@ -163,15 +163,15 @@ class Exact:
 class FiniteDifference:
     """DARTS' rule (Eq. 7 and 8 there): a difference of two gradients along v.
 
-    d<g, v>/du = (dL(w + e v, u)/du - dL(w - e v, u)/du) / 2e with e = radius / ||v||, and likewise
-    for w. On networks with ReLU this is a different estimator from `Exact`, whose error grows as
-    the radius shrinks: the gradient jumps where a unit switches.
+    d<g, v>/du = (dL(w + e v, u)/du - dL(w - e v, u)/du) / 2e with e = radius / ||v||, and the same
+    for w. On networks with ReLU this is a different estimator from `Exact`. Its error grows as the
+    radius shrinks, because the gradient jumps where a unit switches.
     """
 
     radius: float = 0.01
     """Length of the step in weight space, over all learners of the variable together."""
     sides: Literal[1, 2] = 2
-    """2: a central difference; 1: a forward one, which reuses the gradient at w and costs half."""
+    """2: a central difference; 1: a forward one, which reuses the gradient at w and takes half."""
 
     unrolls: ClassVar[bool] = True
 
@@ -187,7 +187,7 @@ class FiniteDifference:
             value = loss(w, u)
         if self.sides == 1:
             found = gradient_at(value, [*w, *wanted])
-            # g becomes part of the outer graph; one asked for twice comes as one tensor
+            # g becomes part of the outer graph; a tensor requested twice is returned once
             g, centre = found[: len(w)], [x.detach() for x in found[len(w) :]]
         else:
             g, centre = gradient_at(value, w), []
@@ -229,7 +229,7 @@ def _require(tensors: Sequence[Tensor], needed: Sequence[bool] | None = None) ->
 
 def gradient_at(value: Tensor, at: Sequence[Tensor], create_graph: bool = False) -> list[Tensor]:
     """Differentiate a scalar () at tensors; zeros for those that it does not depend on."""
-    if not value.requires_grad:  # a sampled path of `none` alone depends on nothing
+    if not value.requires_grad:  # a sampled path of only `none` depends on nothing
         return [torch.zeros_like(x) for x in at]
     found = grad(value, at, create_graph=create_graph, allow_unused=True, materialize_grads=True)
     # torch 2.6: a zero that stands for a missing gradient requires a gradient of its own
@@ -237,7 +237,7 @@ def gradient_at(value: Tensor, at: Sequence[Tensor], create_graph: bool = False)
 
 
 class _Replay:
-    """Remember the generators' states; calling it repeats the random numbers made from here on."""
+    """Store the generators' states; a call repeats the random numbers from this point."""
 
     def __init__(self) -> None:
         self.cpu = torch.get_rng_state()
@@ -257,7 +257,7 @@ class _Replay:
 
 
 class _PassGradient(torch.autograd.Function):
-    """g = dL(w, u)/dw, whose own derivative is taken by a rule."""
+    """g = dL(w, u)/dw, whose derivative is computed by a rule."""
 
     @staticmethod
     def forward(
@@ -272,8 +272,8 @@ class _PassGradient(torch.autograd.Function):
     def backward(ctx: Any, *v: Tensor) -> tuple[Any, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "a virtual step is differentiable once: its backward pass was asked for a graph "
-                "(create_graph=True), which would need third derivatives; unroll the inner problem "
+                "a virtual step is differentiable once: its backward pass was called with "
+                "create_graph=True, which would need third derivatives; unroll the inner problem "
                 "with torch.autograd.grad(..., create_graph=True) instead"
             )
         product, ctx.product = ctx.product, None  # frees the inner graph with the outer one
@@ -288,7 +288,7 @@ def descend(w: Tree, g: Tree, velocity: Tree | None, rate: Rate) -> tuple[Tree, 
     d = clip(g) + weight_decay * w;  velocity' = momentum * velocity + d;  w' = w - lr * velocity'
     or, by Nesterov's rule,  w' = w - lr * (d + momentum * velocity').
 
-    Clipping scales each learner's gradient to norm `clip` where it is longer.
+    Clipping scales each learner's gradient to norm `clip` if its norm is larger.
     """
     if not isinstance(w, list):
         return _descend(w, g, velocity, rate)
@@ -298,7 +298,7 @@ def descend(w: Tree, g: Tree, velocity: Tree | None, rate: Rate) -> tuple[Tree, 
 
 
 def _descend(w: Tree, g: Tree, velocity: Tree | None, rate: Rate) -> tuple[Tree, Tree]:
-    """Take one learner's step, with all of its tensors end to end: an operation for all of them."""
+    """Take one learner's step, with its tensors concatenated: one operation for all of them."""
     if not leaves(w):
         return w, w
     x, dx = _flat(w), _flat(g)
@@ -316,12 +316,12 @@ def _descend(w: Tree, g: Tree, velocity: Tree | None, rate: Rate) -> tuple[Tree,
 
 
 def _flat(tree: Tree) -> Tensor:
-    """Lay all entries of a tree end to end, (n,)."""
+    """Concatenate all entries of a tree, (n,)."""
     return torch.cat([leaf.flatten() for leaf in leaves(tree)])
 
 
 def _split(flat: Tensor, tree: Tree) -> Tree:
-    """Cut a vector (n,) into a tree shaped like another, of its types."""
+    """Split a vector (n,) into a tree with the shapes and types of another."""
     like = leaves(tree)
     parts = flat.split([leaf.numel() for leaf in like])
     pairs = zip(parts, like, strict=True)
@@ -345,7 +345,7 @@ def virtual_step(
     Args:
         loss: A scalar function () of two trees.
         w: The variable that steps.
-        u: What else the loss reads.
+        u: The other variables of the loss.
         lr: Learning rate.
         via: The rule for the derivative of the gradient.
         momentum: Factor on `velocity` (DARTS' convention; no effect without one).
@@ -357,7 +357,7 @@ def virtual_step(
         w', a tree like w.
 
     Raises:
-        RuntimeError: When a derivative of the backward pass itself is asked for.
+        RuntimeError: A derivative of the backward pass itself is requested.
     """
     g = pass_gradient(loss, w, u, via)
     return descend(w, g, velocity, Rate(lr, momentum, weight_decay, clip))[0]

@@ -1,1 +1,1 @@
-"""What a benchmark of trained architectures says about a genotype."""
+"""Tables of benchmarks: accuracy and cost of trained architectures."""

@@ -1,7 +1,7 @@
 """Make the table of NAS-Bench-201 from CSV files.
 
-One file has the columns CORE, a row an architecture; any others have the official `index` and a
-column of milliseconds for each device. Nothing in this file imports torch.
+One file has the columns CORE, with one row for each architecture. Any others have the official
+`index` and a column of milliseconds for each device. Nothing in this file imports torch.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ def build(csv_files: Sequence[Path], out: Path) -> None:
         out: the table to write; an older table is replaced.
 
     Raises:
-        ValueError: a file is damaged, has other columns, or not every architecture once.
+        ValueError: a file is damaged, has other columns, or lacks or repeats an architecture.
     """
     check_out(out)
     files = {path: read_csv(path) for path in csv_files}
     cores = [path for path, rows in files.items() if set(CORE[1:]) & set(rows[0])]
     if len(cores) != 1:
         raise ValueError(
-            f"{len(cores) or 'none'} of the CSV files have architectures and accuracies: give one "
-            "of them, and besides it any number with latencies"
+            f"{len(cores) or 'none'} of the CSV files have architectures and accuracies: give "
+            "exactly one such file, and any number of files with latencies"
         )
     write_table(out, cores[0], files.pop(cores[0]), files)
 
 
 def check_out(out: Path) -> None:
-    """Make the folder of a table; raise ValueError where it would replace anything else."""
+    """Make the folder of a table; raise ValueError if it would replace any other file."""
     if out.exists():
         with out.open("rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
@@ -70,7 +70,7 @@ def read_csv(path: Path) -> list[Row]:
     """Read a CSV file, plain or compressed, as rows by column.
 
     Raises:
-        ValueError: it is no CSV file, is cut short, or has no rows with the official index.
+        ValueError: it is not a CSV file, is cut short, or has no rows with the official index.
     """
     openers: dict[str, Callable[..., IO[Any]]] = {".xz": lzma.open, ".gz": gzip.open}
     try:
@@ -93,16 +93,16 @@ def read_csv(path: Path) -> list[Row]:
 def write_table(
     out: Path, source: Path, rows: Sequence[Row], latencies: Mapping[Path, Sequence[Row]]
 ) -> None:
-    """Write the table, whole or not at all.
+    """Write the table, completely or not at all.
 
     Args:
         out: the file.
-        source: where the rows come from.
+        source: the file of the rows.
         rows: the columns CORE of every architecture.
         latencies: by file, rows with the official index and milliseconds by device.
 
     Raises:
-        ValueError: a column or an architecture is missing or twice there, or no number.
+        ValueError: a column or an architecture is missing or repeated, or a value is not a number.
     """
     missing = [column for column in CORE if not rows or column not in rows[0]]
     if missing:
@@ -127,7 +127,7 @@ def write_table(
 
 
 def _devices(latencies: Mapping[Path, Sequence[Row]]) -> dict[str, np.ndarray]:
-    """Gather milliseconds by device, in the order of the official index."""
+    """Collect milliseconds by device, in the order of the official index."""
     devices: dict[str, np.ndarray] = {}
     for path, rows in latencies.items():
         found = _numbers(path, rows, [name for name in rows[0] if name != "index"])
@@ -138,7 +138,7 @@ def _devices(latencies: Mapping[Path, Sequence[Row]]) -> dict[str, np.ndarray]:
 
 
 def _positions(path: Path, rows: Sequence[Row]) -> np.ndarray:
-    """Give the place in the table of every architecture, in the order of the official index."""
+    """Return the place in the table of every architecture, in the order of the official index."""
     index_at: dict[int, int] = {}
     for row in rows:
         try:

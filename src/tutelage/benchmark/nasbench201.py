@@ -2,7 +2,7 @@
 
 Dong, Yang: NAS-Bench-201: extending the scope of reproducible neural architecture search. ICLR
 2020, arXiv:2001.00326. `tutelage.benchmark.build` makes the file; here it is memory-mapped and one
-record is read. The file is a line of JSON that says what it is, then the records in the order of
+record is read. The file has a header, which is a line of JSON, and then the records in the order of
 `position`. Nothing in this file imports torch.
 """
 
@@ -41,7 +41,7 @@ COSTS = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What NAS-Bench-201 says of one architecture."""
+    """NAS-Bench-201's entry for one architecture."""
 
     architecture: str
     """NAS-Bench-201's string."""
@@ -54,9 +54,9 @@ class Answer:
     rank: Mapping[str, int]
     """By the same names: 1 for the best of 15,625 architectures; equal ones share a rank."""
     parameters: int
-    """Weights of this architecture's own network for CIFAR-10."""
+    """Parameters of this architecture's own network for CIFAR-10."""
     parameters_reported: int
-    """Weights that the benchmark reports: in 150 rows those of an isomorphic cell."""
+    """Parameters that the benchmark reports: in 150 rows those of an isomorphic cell."""
     flops: int
     """FLOPs of this architecture's own network for one CIFAR-10 image."""
     flops_reported: int
@@ -66,7 +66,7 @@ class Answer:
     seconds: Mapping[str, float]
     """Simulated training time of 200 epochs by data set; CIFAR-10's on half of the images."""
     latency: Mapping[str, float]
-    """Milliseconds by device and batch size; empty where the table was made without."""
+    """Milliseconds by device and batch size; empty if the table was made without them."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `query --json` prints."""
@@ -102,9 +102,9 @@ class Table:
 
     Attributes:
         space: Name of the space.
-        ranked_by: Name of the accuracy that says how good a search's result is.
+        ranked_by: Name of the accuracy that results of searches are ranked by.
         path: The file.
-        devices: Where latencies are known, by name.
+        devices: Names of the devices with known latencies.
         sources: Names of the files that the table was made from.
     """
 
@@ -115,7 +115,7 @@ class Table:
         """Map the file.
 
         Raises:
-            ValueError: it is missing, no table, of another version, or cut short.
+            ValueError: it is missing, not a table, of another version, or cut short.
         """
         self.path = Path(path)
         if not self.path.is_file():
@@ -133,7 +133,7 @@ class Table:
         self._records = np.memmap(self.path, dtype, "r", offset=len(line), shape=(COUNT,))
 
     def query(self, genotype: Genotype) -> Answer:
-        """Look an architecture up.
+        """Look up an architecture.
 
         Raises:
             ValueError: it is of another space.
@@ -151,7 +151,7 @@ class Table:
         )
 
     def _header(self, line: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Give devices and sources, which the first line names."""
+        """Return devices and sources from the first line."""
         again = "make it again with `tutelage table build`"
         if not line.startswith(MAGIC):
             raise ValueError(f"{self.path} is no table of NAS-Bench-201: {again}")
@@ -197,7 +197,7 @@ def header(devices: Sequence[str], sources: Sequence[str]) -> bytes:
 
 
 def layout(devices: Sequence[str]) -> np.dtype[np.void]:
-    """Lay out one record."""
+    """Return the data type of one record."""
     return np.dtype(
         [
             ("index", "<u2"),
@@ -216,5 +216,5 @@ def _named(names: Iterable[str], values: np.ndarray) -> dict[str, Any]:
 
 
 def _cost(own: int, reported: int) -> str:
-    """Write an architecture's own cost, and what the benchmark reports where that is another."""
+    """Write an architecture's own cost, and the benchmark's if it differs."""
     return f"{own:,}" + ("" if own == reported else f" (the benchmark reports {reported:,})")

@@ -1,7 +1,7 @@
 """The table of NAS-Bench-Macro: all 6,561 chains of the space, each trained and tested three times.
 
 Su et al.: Prioritized architecture sampling with Monto-Carlo tree search. CVPR 2021,
-arXiv:2103.11922. The benchmark's own JSON is read as it is, in less than a tenth of a second.
+arXiv:2103.11922. The benchmark's JSON is read without conversion, in less than 0.1 seconds.
 Nothing in this file imports torch.
 """
 
@@ -32,8 +32,8 @@ TEST = "cifar10_test"
 DIGITS = 4
 """Decimals of percent that are kept.
 
-The file's accuracies are hundredths that passed through float32: as they stand, means of the same
-number of images would differ in the sixth decimal, and equal architectures not share a rank.
+The file's accuracies are hundredths that were rounded to float32. Without this rounding, equal
+means would differ in the sixth decimal, and equal architectures would not share a rank.
 """
 
 LAYOUT: Mapping[str, Any] = {
@@ -46,32 +46,32 @@ LAYOUT: Mapping[str, Any] = {
     "squeeze": 0.0,
     "activation": "relu",
 }
-"""What a genotype says of its chain where that is the benchmark's."""
+"""The layout of a genotype of the benchmark's chain."""
 
 UNPACK: Mapping[bytes, Callable[[bytes], bytes]] = {
     b"\xfd7zXZ\0": lzma.decompress,
     b"\x1f\x8b": gzip.decompress,
     b"{": bytes,
 }
-"""How a file is unpacked, by its first bytes."""
+"""Functions that unpack a file, by its first bytes."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What NAS-Bench-Macro says of one architecture."""
+    """NAS-Bench-Macro's entry for one architecture."""
 
     architecture: str
     """NAS-Bench-Macro's digits."""
     accuracy: Mapping[str, float]
-    """Percent by name, of which there is one: cifar10_test, the mean of the runs."""
+    """Percent by name; the only name is cifar10_test, the mean of the runs."""
     rank: Mapping[str, int]
     """By the same name: 1 for the best of 6,561 architectures; equal ones share a rank."""
     runs: tuple[float, ...]
     """Test accuracy of every training run, percent."""
     deviation: float
-    """Standard deviation of the runs, by their number and not one less, as in the benchmark."""
+    """Standard deviation of the runs, with n in the denominator as in the benchmark."""
     parameters: int
-    """Weights of the network."""
+    """Parameters of the network."""
     flops: int
     """FLOPs of the network for one image."""
     best: str
@@ -105,7 +105,7 @@ class Table:
 
     Attributes:
         space: Name of the space.
-        ranked_by: Name of its one accuracy.
+        ranked_by: Name of its only accuracy.
         path: The file.
     """
 
@@ -116,7 +116,7 @@ class Table:
         """Read the file, plain or compressed as .xz or .gz.
 
         Raises:
-            ValueError: it is something else, damaged, or has not every architecture.
+            ValueError: it is another file, damaged, or lacks an architecture.
         """
         self.path = Path(path)
         entries = _entries(self.path)
@@ -125,11 +125,11 @@ class Table:
         self._flops = _numbers(self.path, entries, "flops", 1)
         self._accuracy = self._runs.mean(axis=1).round(DIGITS)
         self._ranks = ranks(self._accuracy)
-        # of the names of one network, the last has each stage's identities behind
+        # several digits name one network; the last of them has each stage's identities at the end
         self._best = int(np.flatnonzero(self._ranks == 1)[-1])
 
     def query(self, genotype: Genotype) -> Answer:
-        """Look an architecture up.
+        """Look up an architecture.
 
         Raises:
             ValueError: it is of another space.
@@ -153,7 +153,7 @@ def architecture(genotype: Genotype) -> str:
     """Write a genotype as the benchmark's digits.
 
     Raises:
-        ValueError: it is of another space, or laid out otherwise.
+        ValueError: it has another space or layout.
     """
     text = genotype.to_macro()
     for name, value in genotype.layout.items():
@@ -165,7 +165,7 @@ def architecture(genotype: Genotype) -> str:
 
 
 def _entries(path: Path) -> list[Mapping[str, Any]]:
-    """Read what the file says of every architecture, in the order of their digits."""
+    """Read the file's entries of all architectures, in the order of their digits."""
     with path.open("rb") as file:
         start = file.read(6)
     unpack = next((UNPACK[each] for each in UNPACK if start.startswith(each)), None)
@@ -175,8 +175,8 @@ def _entries(path: Path) -> list[Mapping[str, Any]]:
         content = None
     if not isinstance(content, dict):
         raise ValueError(
-            f"{path} is no table, or cut short: give what `tutelage table build` makes of "
-            "NAS-Bench-201, or NAS-Bench-Macro's JSON as it was downloaded"
+            f"{path} is no table, or cut short: give a table of NAS-Bench-201 made by "
+            "`tutelage table build`, or NAS-Bench-Macro's JSON as it was downloaded"
         )
     digits = map(str, range(len(MACRO_OPERATIONS)))
     names = list(map("".join, product(digits, repeat=MACRO_LAYERS)))

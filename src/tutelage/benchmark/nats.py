@@ -27,13 +27,13 @@ SETS = {
     "in16_valid": ("ImageNet16-120", "x-valid"),
     "in16_test": ("ImageNet16-120", "x-test"),
 }
-"""What NATS-Bench calls the training, and the images that it is tested on."""
+"""NATS-Bench's names of the training, and of the images for the test."""
 
 UNREADABLE = (
     AssertionError, AttributeError, EOFError, ImportError, IndexError, KeyError, OSError, TypeError,
     ValueError, pickle.UnpicklingError,
 )  # fmt: skip
-"""What the package and pickle raise for files that are cut short or something else."""
+"""Errors that the package and pickle raise for files that are cut short or of another kind."""
 
 
 def build_from_api(
@@ -44,7 +44,7 @@ def build_from_api(
     Args:
         path: the folder NATS-tss-v1_0-3ffb9-simple or the file NATS-tss-v1_0-3ffb9.pickle.pbz2.
         out: the table to write; an older table is replaced.
-        trust_pickle: whether code that the files may hold may run.
+        trust_pickle: whether code in the files may run.
         latency_files: CSV files with latencies.
 
     Raises:
@@ -52,8 +52,8 @@ def build_from_api(
     """
     if not trust_pickle:
         raise ValueError(
-            f"{path} is a pickle, and unpickling runs whatever code its author put in: give "
-            "--trust-pickle if you trust where it comes from, or make the table from CSV files"
+            f"{path} is a pickle, and unpickling runs any code in it: give --trust-pickle if you "
+            "trust its source, or make the table from CSV files"
         )
     try:
         from nats_bench import create
@@ -78,7 +78,7 @@ def read_rows(api: Any) -> Iterator[Row]:
     """Read every architecture as a row of `build.CORE`; figures are means over training runs.
 
     Args:
-        api: what `nats_bench.create` gives.
+        api: the object that `nats_bench.create` returns.
     """
     screen = Console(stderr=True)
     for index in track(range(len(api)), "Reading", console=screen, disable=not sys.stderr.isatty()):
@@ -112,9 +112,9 @@ def read_rows(api: Any) -> Iterator[Row]:
 def own_cost(architecture: str) -> dict[str, float]:
     """Count parameters and FLOPs of an architecture's network for CIFAR-10, in millions.
 
-    Of a cell's operations only convolutions cost. A k x k convolution on C channels and its
-    normalisation have k^2 C^2 + 2 C weights. The network has five cells at each of C = 16, 32 and
-    64, on images of side 512 / C, so that FLOPs are the same in all of them.
+    Of a cell's operations only convolutions have a cost. A k x k convolution on C channels and its
+    normalisation have k^2 C^2 + 2 C parameters. The network has five cells at each of C = 16, 32
+    and 64, on images of side 512 / C, so that FLOPs are the same in all of them.
     """
     ones, threes = architecture.count("nor_conv_1x1"), architecture.count("nor_conv_3x3")
     return {

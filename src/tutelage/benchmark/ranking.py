@@ -1,7 +1,7 @@
 """How well predicted scores order architectures whose true accuracies are known.
 
-Yu et al. (Evaluating the search phase of neural architecture search, ICLR 2020) judge a supernet by
-Kendall's tau; but a search keeps the best predicted alone, so the top is judged as well.
+Yu et al. (Evaluating the search phase of neural architecture search, ICLR 2020) evaluate a supernet
+by Kendall's tau. But a search keeps only the best predicted, so the top is evaluated too.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Ranking:
-    """Predicted scores against true accuracies, of the same architectures.
+    """Predicted scores compared with true accuracies, of the same architectures.
 
-    True ranks are among these: 1 is the best, and equal ones share the best of their ranks. Of
-    architectures with the same score the truly worse are taken as chosen first, so that a score
-    gains nothing by leaving it to luck.
+    True ranks are among these architectures: 1 is the best, and equal ones share the best of their
+    ranks. Of architectures with the same score, those of lower true accuracy count as chosen first,
+    so that equal scores bring no advantage.
     """
 
     count: int
@@ -32,28 +32,28 @@ class Ranking:
     rank: int
     """Its true rank."""
     top: int
-    """How many of the best predicted are looked at for the following."""
+    """The number of best predicted architectures for the following figures."""
     precision: float
     """The share of them whose true rank is no more than `top`."""
     best_rank: int
     """The best true rank among them."""
     regret: float
-    """What is lost by training only them: the best accuracy of all less the best of theirs."""
+    """The loss from training only them: the best accuracy of all minus the best of theirs."""
 
 
 def compare(scores: Sequence[float], accuracies: Sequence[float], top: int = 10) -> Ranking:
     """Compare predicted scores with true accuracies; of both, more is better.
 
     Raises:
-        ValueError: there are fewer than two, not as many of one as of the other, NaN among them,
-            or `top` is not among their numbers.
+        ValueError: there are fewer than two, their numbers differ, some are NaN, or `top` is not
+            from 1 to their number.
     """
     predicted, true = (np.asarray(each, dtype=np.float64) for each in (scores, accuracies))
     count = len(predicted)
     if count < 2 or predicted.shape != true.shape:
         raise ValueError(
-            f"{count} scores with {len(true)} accuracies: a ranking needs two or more, and as many "
-            "of one as of the other"
+            f"{count} scores with {len(true)} accuracies: a ranking needs two or more, and equally "
+            "many of both"
         )
     for name, values in (("scores", predicted), ("accuracies", true)):
         if np.isnan(values).any():
@@ -77,10 +77,10 @@ def compare(scores: Sequence[float], accuracies: Sequence[float], top: int = 10)
 
 
 def correlations(x: np.ndarray, y: np.ndarray) -> tuple[float | None, float | None]:
-    """Give Kendall's tau-b and Spearman's rho; None where all of x, or all of y, are equal."""
+    """Return Kendall's tau-b and Spearman's rho; None if all of x, or all of y, are equal."""
     if (x == x[0]).all() or (y == y[0]).all():
         return None, None
-    from scipy.stats import kendalltau, spearmanr  # 2 s, which a query need not wait
+    from scipy.stats import kendalltau, spearmanr  # takes 2 s, which a query does not need
 
     return float(kendalltau(x, y).statistic), float(spearmanr(x, y).statistic)
 

@@ -1,4 +1,4 @@
-"""Tables of trained architectures: what they have in common, and opening one, whichever it is.
+"""Tables of trained architectures: their protocol, and a function that opens any of them.
 
 Nothing in this file imports torch.
 """
@@ -14,7 +14,7 @@ from tutelage.spaces.genotype import Genotype
 
 
 class Answer(Protocol):
-    """What a table says of one architecture."""
+    """A table's entry for one architecture."""
 
     @property
     def accuracy(self) -> Mapping[str, float]:
@@ -40,17 +40,17 @@ class Table(Protocol):
 
     @property
     def ranked_by(self) -> str:
-        """Name of the accuracy that says how good a search's result is."""
+        """Name of the accuracy that results of searches are ranked by."""
 
     def query(self, genotype: Genotype) -> Answer:
-        """Look an architecture up; raise ValueError where it is of another space."""
+        """Look up an architecture; raise ValueError if it is of another space."""
 
 
 def open_table(path: Path | str) -> Table:
     """Open the table of NAS-Bench-201 that `table build` wrote, or NAS-Bench-Macro's JSON.
 
     Raises:
-        ValueError: it is missing, neither of the two, or damaged.
+        ValueError: it is missing, damaged, or neither of the two.
     """
     path = Path(path)
     if not path.is_file():
@@ -69,6 +69,6 @@ def true_accuracy(table: Table, genotype: Genotype) -> float:
 
 
 def looked_up(table: Table, genotype: Genotype) -> dict[str, Any]:
-    """Return what the table says of an architecture: percent, and its rank by `ranked_by`."""
+    """Return the table's entry for an architecture: percent, and its rank by `ranked_by`."""
     answer = table.query(genotype)
     return {**answer.accuracy, "rank": answer.rank[table.ranked_by]}

@@ -1,6 +1,6 @@
 """Images: readers, splits, batches as functions of (seed, epoch, step), augmentation in batches.
 
-This file imports nothing heavy, so that a listing of the data sets is instant.
+This file imports no large package, so that a listing of the data sets is fast.
 """
 
 DATA = {
@@ -9,11 +9,11 @@ DATA = {
     "cifar100": "60,000 photographs, 32 x 32, colour, 100 classes; --data-root, --download",
     "folder": "your images by class: ROOT/train/CLASS and ROOT/test/CLASS, or ROOT/CLASS",
 }
-"""Every data set's name on the command line, and what it is."""
+"""Every data set's name on the command line, and its description."""
 
 IMAGENET = "imagenet"
-"""What the recipes for ImageNet call its images, whose folder only the user knows."""
+"""The name of ImageNet's images in recipes; the user gives their folder."""
 
 
 class DataError(ValueError):
-    """A data set that is missing, unknown, or not what it should be; one sentence says which."""
+    """A data set that is missing, unknown or unusable; the message is one sentence."""

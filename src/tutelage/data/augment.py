@@ -1,8 +1,8 @@
-"""Augmentation of whole batches, on the device, from random numbers that are made in numpy.
+"""Augmentation of whole batches, on the device, with random numbers from numpy.
 
-Order and semantics are the field's (torchvision's RandomCrop, RandomHorizontalFlip and ColorJitter
-on raw pixels, RandAugment, normalisation, then the cutout of DARTS and random erasing): the crop's
-padding is black, and what is cut out is 0 after normalisation.
+Order and semantics are the usual ones: torchvision's RandomCrop, RandomHorizontalFlip and
+ColorJitter on raw pixels, RandAugment, normalisation, then the cutout of DARTS and random erasing.
+The crop's padding is black, and cut-out pixels are 0 after normalisation.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tutelage.data.randaugment import OFF, RandAugment, jitter, rand_augment
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images are varied; by default not at all."""
+    """The augmentation of training images; by default none."""
 
     crop: int = 0
     """Padding of the random crop, in pixels."""
@@ -43,7 +43,7 @@ class Augmentation:
 
 
 def augmentation(data: Labelled, settings: Data) -> Augmentation:
-    """Return the set's own augmentation, with what the settings change.
+    """Return the data set's augmentation, as changed by the settings.
 
     Raises:
         DataError: the cutout would hide whole images.
@@ -52,9 +52,9 @@ def augmentation(data: Labelled, settings: Data) -> Augmentation:
     if settings.cutout >= side:
         raise DataError(
             f"cutout = {settings.cutout}: would hide whole images of {data.name}, "
-            f"whose side is {side} pixels; give less, or 0 for none"
+            f"whose side is {side} pixels; give a smaller number, or 0 for none"
         )
-    own_crop = 0 if settings.rescale else data.crop  # a window has moved the image already
+    own_crop = 0 if settings.rescale else data.crop  # a window moves the image already
     return Augmentation(
         crop=own_crop if settings.crop is None else settings.crop,
         flip=data.flip if settings.flip is None else settings.flip,
@@ -73,9 +73,9 @@ def augment(
 ) -> Tensor:
     """Crop, flip, change, normalise and cut out uint8 (B, C, H, W); return float32, channels-last.
 
-    The numbers of crop, flip and cutout are sampled whether or not they are on, so that switching
-    one leaves the draws of the others alone; all are drawn in numpy, so that a CPU and a GPU see
-    one batch.
+    The numbers of crop, flip and cutout are sampled even if these are off, so that switching one on
+    or off does not change the random numbers of the others. All are sampled in numpy, so that a CPU
+    and a GPU get the same batch.
     """
     count, _, height, width = pixels.shape
     chance = random.random((5, count))
@@ -99,7 +99,7 @@ def augment(
 def crop_and_flip(
     pixels: Tensor, padding: int, top: Tensor, left: Tensor, mirrored: Tensor
 ) -> Tensor:
-    """Cut a window of its own size out of every black-padded image, mirrored where asked.
+    """Crop every image, padded with black, to its original size; mirror where `mirrored`.
 
     Args:
         pixels: (B, C, H, W).
@@ -116,7 +116,7 @@ def crop_and_flip(
     tall, wide = padded.shape[2:]
     image = torch.arange(count, device=pixels.device)[:, None, None]
     at = (image * tall + rows[:, :, None]) * wide + columns[:, None, :]  # (B, H, W)
-    # One row a pixel, so that a single gather moves all channels: 4 times faster than indexing.
+    # One row for each pixel: a single gather moves all channels, 4 times faster than indexing.
     table = padded.permute(0, 2, 3, 1).reshape(-1, channels)
     gathered = table.index_select(0, at.flatten())
     return gathered.view(count, height, width, channels).permute(0, 3, 1, 2)
@@ -128,7 +128,7 @@ def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     statistics = np.array([1 / (255 * np.array(std)), np.array(mean) / std], np.float32)
     scale, shift = onto(torch.from_numpy(np.tile(statistics, width)), pixels.device)
     x = pixels.to(torch.float32, memory_format=torch.channels_last)
-    # A row of pixels at a time: broadcasting over three channels would not fill a vector register.
+    # By rows of pixels: broadcasting over three channels would not fill a vector register.
     x.permute(0, 2, 3, 1).view(count, height, width * channels).mul_(scale).sub_(shift)
     return x
 

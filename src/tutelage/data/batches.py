@@ -1,4 +1,4 @@
-"""Batches as a function of (seed, stream, epoch, step): resuming needs no state of a loader."""
+"""Batches as a function of (seed, stream, epoch, step), so that resuming needs no loader state."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ class Stream:
     """An endless supply of augmented batches from a subset of a data set."""
 
     data: Labelled
-    """Where the images come from."""
+    """The data set."""
     subset: Tensor
     """Indices of the images to use, int64 (N,)."""
     batch_size: int
-    """Images of a batch."""
+    """Images in a batch."""
     seed: int
     """Seed of the order and the augmentation."""
     name: str
     """Name of the stream; streams of different names are independent."""
     augmentation: Augmentation
-    """How the images are varied."""
+    """The augmentation of the images."""
     device: torch.device
-    """Where batches are wanted."""
+    """The device of the batches."""
 
     def __post_init__(self) -> None:
         if self.steps == 0:
@@ -45,15 +45,15 @@ class Stream:
 
     @property
     def steps(self) -> int:
-        """Batches that cover the subset once; a last batch of a single image is left out."""
+        """Number of batches that cover the subset once, without a last batch of one image."""
         full, rest = divmod(len(self.subset), self.batch_size)
         return full + (rest > 1)  # batch normalisation has no statistics of one image
 
     def batch(self, epoch: int, step: int) -> Batch:
-        """Return one batch; steps from `steps` on go through a further permutation.
+        """Return one batch; steps from `steps` on use another permutation.
 
         Images are float32 (B, C, H, W) in channels-last memory, and the index is their position in
-        the subset. The following batch is got ready meanwhile where images are read from disk.
+        the subset. If images are read from disk, the next batch is prepared in the meantime.
         """
         index = self._index(epoch, step)
         chosen = self.subset[index]
@@ -69,7 +69,7 @@ class Stream:
     def in_order(self, images: int | None = None) -> Iterator[Batch]:
         """Yield the first images (None: all) once, in order and not augmented.
 
-        As among the batches that are augmented, a last one of a single image is left out.
+        A last batch of a single image is left out, as in augmented batches.
         """
         subset = self.subset[:images]
         if len(subset) % self.batch_size == 1:
@@ -77,13 +77,13 @@ class Stream:
         return in_order(self.data, subset, self.batch_size, self.device)
 
     def _index(self, epoch: int, step: int) -> Tensor:
-        """Positions in the subset that a batch holds, int64 (B,)."""
+        """Positions in the subset of a batch's images, int64 (B,)."""
         turn, place = divmod(step, self.steps)
         permutation = order(self.seed, self.name, epoch, turn, len(self.subset))
         return permutation[place * self.batch_size :][: self.batch_size].clone()
 
     def _windows(self, epoch: int, step: int) -> Windows | None:
-        """Windows of a batch's images, where the augmentation asks for them."""
+        """Windows of a batch's images, if the augmentation has them."""
         if not self.augmentation.rescale:
             return None
         random = generator(self.seed, f"{self.name}/windows", epoch, step)
@@ -92,7 +92,7 @@ class Stream:
 
 @lru_cache(maxsize=8)
 def order(seed: int, name: str, epoch: int, turn: int, count: int) -> Tensor:
-    """Return a stream's permutation of range(count) for one turn of an epoch; not to be changed."""
+    """Return a stream's permutation of range(count) for one turn of an epoch; do not change it."""
     return torch.from_numpy(generator(seed, f"{name}/order", epoch, turn).permutation(count))
 
 

@@ -22,14 +22,14 @@ from tutelage.data.request import PartName, given_root
 
 @dataclass(frozen=True)
 class Archive:
-    """Where one of the two sets lies, and how its files are laid out."""
+    """The place and the file layout of one of the two sets."""
 
     name: str
     url: str
     md5: str
-    """Digest that the set's home page publishes."""
+    """Digest from the set's home page."""
     folder: str
-    """Folder that the archive unpacks to."""
+    """Folder in the archive."""
     train: tuple[str, ...]
     """Files of the training part."""
     test: tuple[str, ...]
@@ -92,7 +92,7 @@ def read_archive(archive: Archive, settings: Data, part: PartName) -> Labelled:
     """Read a part of either set; a set with fewer rows than the official one is accepted.
 
     Raises:
-        DataError: files are missing, truncated, or not what they should be.
+        DataError: files are missing, truncated or of another kind.
     """
     if settings.download and settings.root:
         settings.root.mkdir(parents=True, exist_ok=True)
@@ -128,7 +128,7 @@ def find(archive: Archive, root: Path, names: Sequence[str], *, download: bool) 
 
 
 def unpack(packed: Path, folder: str, names: Sequence[str]) -> dict[str, bytes]:
-    """Read files out of a packed archive, in one pass and writing nothing."""
+    """Read files from a packed archive, in one pass and without writing."""
     wanted = {f"{folder}/{name}": name for name in names}
     contents: dict[str, bytes] = {}
     try:
@@ -149,7 +149,7 @@ def rows(content: dict[str, Any], key: str, file: str) -> tuple[np.ndarray, np.n
     """Return the images of a batch, uint8 (N, 3, 32, 32), and its labels, int64 (N,)."""
     data, labels = entry(content, "data", file), entry(content, key, file)
     if not (isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.ndim == 2):
-        raise DataError(f"{file}: its data are no uint8 table of images")
+        raise DataError(f"{file}: its data are not a uint8 table of images")
     if data.shape[1] != 3 * 32 * 32:
         raise DataError(f"{file}: its rows have {data.shape[1]} values instead of 3 x 32 x 32")
     labels = np.asarray(labels)
@@ -159,14 +159,14 @@ def rows(content: dict[str, Any], key: str, file: str) -> tuple[np.ndarray, np.n
 
 
 def entry(content: dict[str, Any], key: str, file: str) -> Any:
-    """Return what a batch holds under a key."""
+    """Return a batch's entry of a key."""
     if key not in content:
         raise DataError(f"{file}: it has no {key!r}, only {', '.join(content) or 'nothing'}")
     return content[key]
 
 
 def text(name: str | bytes) -> str:
-    """Return a string that Python 2 or Python 3 has pickled."""
+    """Return a string that Python 2 or Python 3 pickled."""
     return name.decode() if isinstance(name, bytes) else name
 
 
@@ -176,7 +176,7 @@ def unpickle(content: bytes, file: str) -> dict[str, Any]:
         loaded = ArraysOnly(io.BytesIO(content), encoding="bytes").load()
     except DataError as error:
         raise DataError(f"{file}: {error}") from error
-    except Exception as error:  # on broken bytes pickle raises almost anything
+    except Exception as error:  # for broken bytes pickle raises almost any error
         raise DataError(f"{file} is truncated or not a pickled batch: {error}") from error
     if not isinstance(loaded, dict):
         raise DataError(f"{file} holds a {type(loaded).__name__} instead of a dict")
@@ -184,13 +184,13 @@ def unpickle(content: bytes, file: str) -> dict[str, Any]:
 
 
 def latin1(characters: str, encoding: str) -> bytes:
-    """Stand in for codecs.encode, with which Python 3 writes bytes under pickle's protocol 2."""
+    """Replace codecs.encode, with which Python 3 writes bytes in pickle's protocol 2."""
     return characters.encode("latin1")
 
 
 RECONSTRUCT = np.empty(0).__reduce__()[0]
 HARMLESS: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): RECONSTRUCT,  # where numpy 1 has it
+    ("numpy.core.multiarray", "_reconstruct"): RECONSTRUCT,  # its place in numpy 1
     ("numpy._core.multiarray", "_reconstruct"): RECONSTRUCT,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
@@ -199,10 +199,10 @@ HARMLESS: dict[tuple[str, str], Any] = {
 
 
 class ArraysOnly(pickle.Unpickler):
-    """An unpickler that can call nothing but the reconstruction of arrays."""
+    """An unpickler that can only call the reconstruction of arrays."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Look a global up among the harmless ones."""
+        """Look up a global among the allowed ones."""
         if (module, name) not in HARMLESS:
             raise DataError(f"it asks for {module}.{name}, which no batch of images needs")
         return HARMLESS[module, name]

@@ -1,4 +1,4 @@
-"""The hand-written digits that come with the package; embedded/NOTICE.md says where from."""
+"""The hand-written digits that come with the package; embedded/NOTICE.md gives their source."""
 
 from importlib import resources
 

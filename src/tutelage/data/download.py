@@ -1,4 +1,4 @@
-"""Fetch a file, resuming where a broken transfer stopped, and check its digest."""
+"""Download a file, resuming an interrupted transfer, and check its digest."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ ATTEMPTS = 3
 
 
 def fetch(url: str, md5: str, path: Path) -> None:
-    """Fetch a file of a known digest to a path; what has arrived waits in a .part file beside it.
+    """Download a file of a known digest to a path; a .part file beside it holds partial content.
 
     Raises:
-        DataError: the file cannot be fetched, or is not the one that was published.
+        DataError: the file cannot be downloaded, or its digest differs.
     """
     part = path.with_name(f"{path.name}.part")
     for _ in range(ATTEMPTS):
@@ -54,7 +54,7 @@ def fetch(url: str, md5: str, path: Path) -> None:
 
 
 def transfer(url: str, part: Path) -> str | None:
-    """Append what is missing of a file; return why the transfer ended too early, or None."""
+    """Append the missing part of a file; return why the transfer ended too early, or None."""
     have = size(part)
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -66,13 +66,13 @@ def transfer(url: str, part: Path) -> str | None:
             with part.open("ab" if resumed else "wb") as file:
                 have += copy(response, file, have, total)
     except urllib.error.HTTPError as error:
-        error.close()  # it is the response too: Python 3.14 warns of one that is left open
+        error.close()  # it is also the response: Python 3.14 warns of an open one
         if have and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return None  # everything had arrived before
+            return None  # the file was complete before
         return str(error)
     except (OSError, http.client.HTTPException) as error:
         return str(error) or type(error).__name__
-    return None if total in (None, have) else f"{total:,} were promised"
+    return None if total in (None, have) else f"{total:,} were announced"
 
 
 def copy(response: http.client.HTTPResponse, file: BinaryIO, have: int, total: int | None) -> int:
@@ -102,5 +102,5 @@ def chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
 
 
 def size(path: Path) -> int:
-    """Return the bytes of a file, 0 where there is none."""
+    """Return the size of a file in bytes, 0 if there is none."""
     return path.stat().st_size if path.exists() else 0

@@ -1,8 +1,8 @@
 """Random erasing: a rectangle of an image becomes noise.
 
 Zhong, Zheng, Kang, Li & Yang: Random erasing data augmentation. AAAI 2020, arXiv:1708.04896, with
-its areas and proportions, and the noise of a normal distribution for every pixel that the papers of
-the MBConv networks train with.
+its areas and proportions. Every pixel of the rectangle gets noise of a normal distribution, as in
+the papers of MBConv networks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ AREA: Final = (0.02, 1 / 3)
 PROPORTION: Final = (0.3, 1 / 0.3)
 """Least and largest height over width."""
 ATTEMPTS: Final = 10
-"""Rectangles that are tried until one is smaller than the image."""
+"""Most rectangles that are tried until one is smaller than the image."""
 
 
 def erase(x: Tensor, probability: float, random: np.random.Generator) -> Tensor:
@@ -29,8 +29,8 @@ def erase(x: Tensor, probability: float, random: np.random.Generator) -> Tensor:
 
     Args:
         x: normalised images.
-        probability: that an image is treated.
-        random: what draws, in numpy, so that a CPU and a GPU do the same.
+        probability: probability of a rectangle, for each image.
+        random: the generator, of numpy, so that a CPU and a GPU do the same.
     """
     count, channels, height, width = x.shape
     top, left, tall, wide = rectangles(count, height, width, probability, random)
@@ -46,7 +46,7 @@ def erase(x: Tensor, probability: float, random: np.random.Generator) -> Tensor:
 def rectangles(
     count: int, height: int, width: int, probability: float, random: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """Draw top, left, height and width of a rectangle for every image, (4, B); 0 by 0 for none."""
+    """Sample top, left, height and width of rectangles, (4, B); 0 by 0 for no rectangle."""
     chance = random.random((3, count))
     area, shape = random.random((2, ATTEMPTS, count))
     low, high = np.log(PROPORTION)

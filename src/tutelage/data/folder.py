@@ -1,6 +1,6 @@
 """Folders of images: ROOT/train/CLASS with ROOT/test or ROOT/val, ROOT/CLASS, or no classes.
 
-Instead of folders by class there may be shards, see `tutelage.data.shards`.
+Shards may replace folders by class, see `tutelage.data.shards`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tutelage.data.images import (
 from tutelage.data.request import PartName, given_root
 from tutelage.data.splits import held_out
 
-TEST_SHARE = 0.2  # of every class, where the folder has no test part of its own
+TEST_SHARE = 0.2  # of every class, if the folder has no test part
 MEMORY = 2 * 2**30  # bytes of pixels up to which a folder is read into memory once
 
 
@@ -58,7 +58,7 @@ def read_folder(settings: Data, part: PartName) -> Labelled:
 
 
 def test_images(root: Path, classes: tuple[str, ...], shape: Shape, settings: Data) -> Images:
-    """Read the test part, which must be of the training part's classes and shape."""
+    """Read the test part, which must have the training part's classes and shape."""
     test = listing(root, "test")
     if test.classes != classes:
         odd = sorted(set(test.classes) ^ set(classes))
@@ -89,15 +89,15 @@ def read_unlabelled_folder(root: Path, shape: Shape, settings: Data) -> Images:
 
 
 def on_disk(files: Listing, shape: Shape, settings: Data) -> OnDisk:
-    """Leave images where they lie."""
+    """Leave images on disk."""
     return OnDisk(files.paths, files.labels, shape, opened=files.opened, centre=settings.centre)
 
 
 def opened(files: Listing, shape: Shape, settings: Data) -> Images:
-    """Read images into memory, or leave them on disk, as the settings or else their size say.
+    """Read images into memory or leave them on disk, by the settings or otherwise by their size.
 
     Raises:
-        DataError: more of an image is wanted than memory would hold.
+        DataError: the settings need more of an image than memory would hold.
     """
     images = on_disk(files, shape, settings)
     if settings.memory == "load" and settings.centre < 1:
@@ -112,7 +112,7 @@ def opened(files: Listing, shape: Shape, settings: Data) -> Images:
 
 
 def listing(root: Path, part: PartName) -> Listing:
-    """List the files of a part by class, decoding none."""
+    """List the files of a part by class, without decoding."""
     if shards.shards(root, "train"):
         return shards.listing(root, part)
     divided = (root / "train").is_dir()
@@ -146,7 +146,7 @@ def listing(root: Path, part: PartName) -> Listing:
 
 
 def files_below(folder: Path) -> list[str]:
-    """List the image files below a folder, sorted; as text, for a million paths take much room."""
+    """List the image files below a folder, sorted; as text, since a million paths are large."""
     return sorted(
         f"{where}/{name}"
         for where, _, names in os.walk(folder)
@@ -156,10 +156,10 @@ def files_below(folder: Path) -> list[str]:
 
 
 def common_shape(files: Listing, settings: Data) -> Shape:
-    """Return the shape that the settings ask for, or else the one that all images share.
+    """Return the shape of the settings, otherwise the one that all images share.
 
     Raises:
-        DataError: the images differ in what the settings leave open.
+        DataError: the images differ in a property that the settings do not set.
     """
     channels = {"grey": 1, "rgb": 3, "auto": 0}[settings.colour]
     side = settings.resolution
@@ -173,7 +173,7 @@ def common_shape(files: Listing, settings: Data) -> Shape:
         if not channels and shape[0] != first[0]:
             grey, colour = sorted([(first[0], paths[0]), (shape[0], path)])
             raise DataError(
-                f"{grey[1]} is grey and {colour[1]} is RGB: say --data.colour rgb (or grey)"
+                f"{grey[1]} is grey and {colour[1]} is RGB: give --data.colour rgb (or grey)"
             )
         if not side and shape[1:] != first[1:]:
             raise DataError(
@@ -189,11 +189,13 @@ def header(path: Any, opened: Opened) -> Shape:
     try:
         with opened(path) as image:
             return (1 if image.mode in ("1", "L", "LA") else 3), image.height, image.width
-    except Exception as error:  # on a broken file Pillow raises OSError, SyntaxError, IndexError...
+    except (
+        Exception
+    ) as error:  # for a broken file Pillow raises OSError, SyntaxError, IndexError...
         raise DataError(f"{path} is not a readable image: {error}") from error
 
 
 def describe(shape: Shape) -> str:
-    """Say a shape in words."""
+    """Describe a shape in words."""
     channels, height, width = shape
     return f"{width} x {height} {'grey' if channels == 1 else 'RGB'}"

@@ -21,18 +21,18 @@ from tutelage.data.windows import Box, Windows, central
 
 Pixels = npt.NDArray[np.uint8]
 Shape = tuple[int, int, int]  # channels, height, width
-Opened = Callable[[Any], Image.Image]  # opens an image where it lies, without decoding it
+Opened = Callable[[Any], Image.Image]  # opens an image without decoding it
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 class Listing(NamedTuple):
-    """Where the images of one part of a set lie."""
+    """The paths of the images of one part of a set."""
 
     paths: Sequence[Any]
     labels: Tensor
     classes: tuple[str, ...]
     opened: Opened = Image.open
-    """What opens one of the paths."""
+    """Opens one of the paths."""
 
 
 class Images(Protocol):
@@ -40,7 +40,7 @@ class Images(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """Class of every image, int64 (N,); -1 where there are no labels."""
+        """Class of every image, int64 (N,); -1 if there are no labels."""
 
     @property
     def shape(self) -> Shape:
@@ -53,13 +53,13 @@ class Images(Protocol):
         """Return the images at an index (B,), or windows of them, as uint8 (B, C, H, W)."""
 
     def expect(self, index: Tensor, windows: Windows | None = None) -> None:
-        """Say which images will be taken soon, so that slow ones can be got ready."""
+        """Announce images that will be taken soon, so that they can be prepared."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """A part of a data set: images, class names, and the set's usual treatment."""
+    """A part of a data set: images, class names, normalisation and usual augmentation."""
 
     name: str
     images: Images
@@ -114,14 +114,14 @@ class InMemory:
         return stack([fit(picture, self.shape, box) for picture, box in pairs])
 
     def expect(self, index: Tensor, windows: Windows | None = None) -> None:
-        """Do nothing: everything is at hand."""
+        """Do nothing: all images are in memory."""
 
 
 @final
 class OnDisk:
     """Images decoded from their files when they are taken, by a pool of threads.
 
-    Pillow lets other threads run while it decodes and resizes, so no processes are needed.
+    Pillow releases the interpreter lock while it decodes and resizes, so threads are enough.
     """
 
     def __init__(
@@ -136,11 +136,11 @@ class OnDisk:
         """Read nothing yet.
 
         Args:
-            paths: where the images lie.
+            paths: paths of the images.
             labels: their classes, int64 (N,).
-            shape: what they are brought to.
-            opened: what opens an image.
-            centre: share of the side that a centre crop keeps, where no windows are asked for.
+            shape: the shape after resizing.
+            opened: opens an image.
+            centre: share of the side that a centre crop keeps, if there are no windows.
         """
         self.labels = labels
         self.shape = shape
@@ -162,9 +162,9 @@ class OnDisk:
         return stack([image.result() for image in decoding])
 
     def expect(self, index: Tensor, windows: Windows | None = None) -> None:
-        """Begin to decode the images at an index."""
+        """Start to decode the images at an index."""
         self._expected[_key(index, windows)] = self._decode(index, windows)
-        while len(self._expected) > 8:  # batches that nobody took: an epoch was cut short
+        while len(self._expected) > 8:  # batches that were not taken: an epoch was cut short
             del self._expected[next(iter(self._expected))]
 
     def _decode(self, index: Tensor, windows: Windows | None) -> list[Future[Pixels]]:
@@ -174,7 +174,7 @@ class OnDisk:
         ]
 
     def _read(self, path: Any, position: int, windows: Windows | None) -> Pixels:
-        """Read an image as a picture (H, W, C).
+        """Read an image as an array (H, W, C).
 
         Raises:
             DataError: the file is not a readable image.
@@ -192,7 +192,7 @@ class OnDisk:
 
 
 def _key(index: Tensor, windows: Windows | None) -> tuple[bytes, ...]:
-    """Name a batch by its images, and by their windows."""
+    """Return the key of a batch: its images and their windows."""
     images = index.numpy().tobytes()
     return (images,) if windows is None else (images, windows.chance.tobytes())
 
@@ -200,7 +200,7 @@ def _key(index: Tensor, windows: Windows | None) -> tuple[bytes, ...]:
 @final
 @dataclass(frozen=True, eq=False)
 class Unlabelled:
-    """The images of another set, without their labels, brought to a shape as they are taken."""
+    """The images of another set, without labels, resized to a shape when they are taken."""
 
     images: Images
     shape: Shape
@@ -222,7 +222,7 @@ class Unlabelled:
         return stack([fit(picture, self.shape) for picture in pictures(taken)])
 
     def expect(self, index: Tensor, windows: Windows | None = None) -> None:
-        """Pass it on."""
+        """Announce them to the other set."""
         self.images.expect(index, windows)
 
 
@@ -234,21 +234,21 @@ def pictures(pixels: Tensor) -> list[Image.Image]:
 
 
 def stack(arrays: Sequence[Pixels]) -> Tensor:
-    """Stack pictures (H, W, C) to uint8 (B, C, H, W) in channels-last memory."""
+    """Stack arrays (H, W, C) to uint8 (B, C, H, W) in channels-last memory."""
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
 
 
 def fit(image: Image.Image, shape: Shape, box: Box | None = None) -> Pixels:
-    """Bring a picture, or a box of it, to a shape, as (H, W, C): grey or RGB, and resized.
+    """Convert an image, or a box of it, to a shape, as (H, W, C): grey or RGB, and resized.
 
-    Without a box the shorter side is brought to the shape, and what is too long is cut off.
+    Without a box the shorter side is resized to the shape, and the longer side is cropped.
 
     Raises:
-        DataError: the picture has more than 8 bits a channel.
+        DataError: the image has more than 8 bits per channel.
     """
     channels, height, width = shape
     if image.mode[0] in "IF":
-        raise DataError(f"it has mode {image.mode}, and images need 8 bits a channel")
+        raise DataError(f"it has mode {image.mode}, and images need 8 bits per channel")
     mode = "L" if channels == 1 else "RGB"
     image = image if image.mode == mode else image.convert(mode)
     if box is not None:
@@ -269,7 +269,7 @@ def load(images: OnDisk) -> InMemory:
 def measure(images: Images, most: int = 10_000) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of every channel, of pixels from 0 to 1.
 
-    Of a larger set, `most` images are measured, always the same ones.
+    In a larger set, `most` images are measured, always the same ones.
     """
     index = torch.arange(len(images))
     if len(images) > most:
@@ -283,6 +283,6 @@ def measure(images: Images, most: int = 10_000) -> tuple[tuple[float, ...], tupl
     share = counts.double() / counts.sum(1, keepdim=True)
     value = torch.arange(256, dtype=torch.float64) / 255
     mean = share @ value
-    # A set of blank images would have no deviation at all: one grey level is the least.
+    # At least one grey level: a set of blank images would have no deviation.
     std = (share @ value.square() - mean.square()).clamp_min(1 / 255**2).sqrt()
     return tuple(mean.tolist()), tuple(std.tolist())

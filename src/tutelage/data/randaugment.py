@@ -1,13 +1,13 @@
 """RandAugment: a few random operations of random strength on every image, in batches.
 
 Cubuk, Zoph, Shlens & Le: RandAugment: practical automated data augmentation with a reduced search
-space. CVPR workshops 2020, arXiv:1909.13719. Operations and strengths are those that the papers of
-the MBConv networks train with, written `rand-m9-mstd0.5` in their files: fifteen operations, each
-carried out with probability 1/2, strengths drawn around a mean. On the same numbers every operation
-gives the grey values of Pillow, exactly or, where an image is moved, within one.
+space. CVPR workshops 2020, arXiv:1909.13719. Operations and strengths are those of the papers of
+MBConv networks, written `rand-m9-mstd0.5` in their files: fifteen operations, each applied with
+probability 1/2, with strengths sampled around a mean. For the same numbers every operation gives
+the grey values of Pillow, exactly or, if it moves an image, within one.
 
-Deviations: moved images are interpolated bilinearly, where those files draw bilinear or bicubic;
-posterising leaves one bit at least, where theirs at a strength below 2.5 leaves a black image.
+Deviations: moved images are interpolated bilinearly; those files sample bilinear or bicubic.
+Posterising keeps at least one bit; theirs gives a black image at a strength below 2.5.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RandAugment:
-    """How many operations, how strong, how likely."""
+    """Number, strength and probability of the operations."""
 
     operations: int = 0
     """Operations sampled for every image; 0: none."""
@@ -37,7 +37,7 @@ class RandAugment:
     std: float = 0.5
     """Standard deviation of the strength."""
     probability: float = 0.5
-    """Probability with which a sampled operation is carried out."""
+    """Probability that a sampled operation is applied."""
 
 
 OFF = RandAugment()
@@ -46,13 +46,13 @@ OFF = RandAugment()
 def rand_augment(
     pixels: Tensor, how: RandAugment, fill: tuple[int, ...], random: np.random.Generator
 ) -> Tensor:
-    """Return uint8 images (B, C, H, W) after random operations of their own.
+    """Return uint8 images (B, C, H, W), each after its own random operations.
 
     Args:
         pixels: uint8 (B, C, H, W).
-        how: which draws to make.
-        fill: grey value of every channel where a moved image leaves nothing.
-        random: what draws, in numpy, so that a CPU and a GPU do the same.
+        how: the settings.
+        fill: grey value of every channel for pixels outside of a moved image.
+        random: the generator, of numpy, so that a CPU and a GPU do the same.
     """
     count, names = len(pixels), (*TONES, *MOVES)
     chance = random.random((how.operations, 3, count))
@@ -70,12 +70,12 @@ def rand_augment(
 
 
 def jitter(pixels: Tensor, most: float, random: np.random.Generator) -> Tensor:
-    """Change brightness, contrast and saturation of uint8 images, in an order of every image's own.
+    """Change brightness, contrast and saturation of uint8 images, in a random order for each.
 
     Args:
         pixels: uint8 (B, C, H, W).
-        most: largest relative change; factors are drawn from 1 - most, or 0, to 1 + most.
-        random: what draws, in numpy, so that a CPU and a GPU do the same.
+        most: largest relative change; factors are sampled from max(0, 1 - most) to 1 + most.
+        random: the generator, of numpy, so that a CPU and a GPU do the same.
     """
     count, tones = len(pixels), (brightness, contrast, color)
     order = random.random((len(tones), count)).argsort(0)
@@ -92,13 +92,13 @@ def jitter(pixels: Tensor, most: float, random: np.random.Generator) -> Tensor:
 
 
 def operate(pixels: Tensor, name: str, strength: Floats, fill: tuple[int, ...]) -> Tensor:
-    """Do one operation on every image.
+    """Apply one operation to every image.
 
     Args:
         pixels: uint8 (B, C, H, W).
         name: one of TONES or MOVES.
         strength: from -1 to 1, (B,); operations without two directions ignore its sign.
-        fill: grey value of every channel where a moved image leaves nothing.
+        fill: grey value of every channel for pixels outside of a moved image.
     """
     if name in MOVES:
         height, width = pixels.shape[2:]
@@ -123,12 +123,12 @@ def posterize(pixels: Tensor, bits: Tensor) -> Tensor:
 
 
 def solarize(pixels: Tensor, threshold: Tensor) -> Tensor:
-    """Invert what is not below the threshold."""
+    """Invert values that are not below the threshold."""
     return torch.where(pixels < threshold.short(), pixels, 255 - pixels)
 
 
 def solarize_add(pixels: Tensor, addition: Tensor) -> Tensor:
-    """Lighten what is below 128."""
+    """Lighten values below 128."""
     lighter = (pixels + addition.short()).clamp_max(255).to(torch.uint8)
     return torch.where(pixels < 128, lighter, pixels)
 
@@ -157,12 +157,12 @@ def equalize(pixels: Tensor, _: Tensor) -> Tensor:
 
 
 def color(pixels: Tensor, factor: Tensor) -> Tensor:
-    """Take colour away, below a factor of 1, or add to it."""
+    """Reduce colour, by a factor below 1, or increase it."""
     return blend(luminance(pixels), pixels, factor)
 
 
 def contrast(pixels: Tensor, factor: Tensor) -> Tensor:
-    """Bring grey values nearer to the image's mean, below a factor of 1, or farther from it."""
+    """Reduce contrast around the image's mean, by a factor below 1, or increase it."""
     grey = luminance(pixels).long()
     size = grey.shape[2] * grey.shape[3]
     mean = (2 * grey.sum((1, 2, 3), keepdim=True) + size) // (2 * size)
@@ -170,12 +170,12 @@ def contrast(pixels: Tensor, factor: Tensor) -> Tensor:
 
 
 def brightness(pixels: Tensor, factor: Tensor) -> Tensor:
-    """Darken, below a factor of 1, or lighten."""
+    """Darken, by a factor below 1, or lighten."""
     return blend(torch.zeros_like(pixels), pixels, factor)
 
 
 def sharpness(pixels: Tensor, factor: Tensor) -> Tensor:
-    """Smooth all but the border, below a factor of 1, or sharpen."""
+    """Smooth all except the border, by a factor below 1, or sharpen."""
     grey = pixels.float()
     rows = grey[:, :, :-2] + grey[:, :, 1:-1] + grey[:, :, 2:]
     total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * grey[:, :, 1:-1, 1:-1]
@@ -193,9 +193,9 @@ def luminance(pixels: Tensor) -> Tensor:
 
 
 def blend(low: Tensor, pixels: Tensor, factor: Tensor) -> Tensor:
-    """Return low at a factor of 0, the pixels at 1, and what lies between and beyond."""
+    """Interpolate from `low` at a factor of 0 to the pixels at 1; extrapolate beyond 1."""
     base = low.float()
-    # In this order and precision: another one would round some grey values differently.
+    # Another order or precision would round some grey values differently.
     values = pixels.float().sub_(base).mul_(factor.float()).add_(base)
     return values.clamp_(0, 255).to(torch.uint8)
 
@@ -227,14 +227,14 @@ TONES: dict[str, tuple[Callable[[Floats], Floats], Tone]] = {
     "brightness": (enhancement, brightness),
     "sharpness": (enhancement, sharpness),
 }
-"""Operations that change grey values: what a strength from 0 to 1 means, and the operation."""
+"""Operations that change grey values: the argument for a strength from 0 to 1, the operation."""
 
 
-# Places -----------------------------------------------------------------------------------------
+# Positions --------------------------------------------------------------------------------------
 
 
 def rotation(strength: float, width: int, height: int) -> Floats:
-    """Turn anticlockwise around the centre, by up to 30 degrees."""
+    """Rotate anticlockwise around the centre, by up to 30 degrees."""
     cosine, sine = np.cos(np.radians(30 * strength)), np.sin(np.radians(30 * strength))
     turn = np.array([[cosine, -sine], [sine, cosine]])
     centre = np.array([width / 2, height / 2])
@@ -242,12 +242,12 @@ def rotation(strength: float, width: int, height: int) -> Floats:
 
 
 def shear_x(strength: float, width: int, height: int) -> Floats:
-    """Move rows, each farther than the one above it, by up to 0.3 a row."""
+    """Shift each row farther than the one above it, by up to 0.3 pixels per row."""
     return np.array([[1, 0.3 * strength, 0], [0, 1, 0]])
 
 
 def shear_y(strength: float, width: int, height: int) -> Floats:
-    """Move columns, each farther than the one before it, by up to 0.3 a column."""
+    """Shift each column farther than the one before it, by up to 0.3 pixels per column."""
     return np.array([[1, 0, 0], [0.3 * strength, 1, 0]])
 
 
@@ -268,7 +268,7 @@ MOVES: dict[str, Callable[[float, int, int], Floats]] = {
     "translate-x": translation_x,
     "translate-y": translation_y,
 }
-"""Operations that move images: the matrix (2, 3) from a place in the result to one in the image,
+"""Operations that move images: the matrix (2, 3) from a position in the result to one in the image,
 in columns and rows from the upper left corner, for a strength from -1 to 1, width and height."""
 
 
@@ -287,7 +287,7 @@ def move(pixels: Tensor, matrix: Tensor, fill: tuple[int, ...]) -> Tensor:
     moved = F.grid_sample(
         pixels.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
     )
-    # Pillow drops what follows the point; a little more, so that rounding takes no grey value away.
+    # Pillow truncates decimals; a small addition avoids that rounding errors reduce a grey value.
     values = (moved + 1 / 4096).to(torch.uint8)
     background = onto(torch.tensor(fill, dtype=torch.uint8), pixels.device).view(1, -1, 1, 1)
     return torch.where(inside.unsqueeze(1), values, background)

@@ -1,4 +1,4 @@
-"""Read a data set by name: the one entry to all readers."""
+"""Read a data set by name, with any of the readers."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ READERS: dict[str, Callable[[Data, PartName], Labelled]] = {
 
 
 def read(settings: Data, part: PartName) -> Labelled:
-    """Read the training or test part of the data set that the settings name.
+    """Read the training or test part of the data set in the settings.
 
-    The name may also be the path of a folder. The training part is read without opening a file
-    that holds test images.
+    The name may also be the path of a folder. The training part is read without opening any file
+    of test images.
 
     Raises:
-        DataError: the set is unknown, missing, or not what it should be.
+        DataError: the set is unknown, missing or unusable.
     """
     settings = named(settings)
     labelled = READERS[settings.name](settings, part)
@@ -43,11 +43,11 @@ def read(settings: Data, part: PartName) -> Labelled:
 
 
 def read_unlabelled(settings: Data, searched: Labelled, train: Tensor) -> tuple[Labelled, Tensor]:
-    """Read the images to pseudo-label, and say which of them to use.
+    """Read the images to pseudo-label, and return the indices to use.
 
-    They come in the shape of the searched set's images, with its mean, deviation and augmentation.
-    Those of another set have no labels; those of the training half keep theirs, so that a method's
-    labels can be judged.
+    They have the shape, mean, deviation and augmentation of the searched set. Images of another set
+    have no labels. Those of the training half keep their labels, so that the accuracy of a method's
+    labels can be measured.
 
     Args:
         settings: where `unlabelled` is "train", a data set's name, or a folder with or without
@@ -56,7 +56,7 @@ def read_unlabelled(settings: Data, searched: Labelled, train: Tensor) -> tuple[
         train: indices of its images that train weights, (N,).
 
     Raises:
-        DataError: the set is unknown, missing, or not what it should be.
+        DataError: the set is unknown, missing or unusable.
     """
     if settings.unlabelled == "train":
         return searched, train
@@ -75,7 +75,7 @@ def other_images(settings: Data, searched: Labelled) -> Images:
     if other.root is None:
         raise DataError("unlabelled = folder needs a folder: give --data-root DIR or its path")
     if own.name == "folder" and own.root and own.root.resolve() == other.root.resolve():
-        return searched.images  # without a train folder, all files would take in the test part
+        return searched.images  # without a train folder, all files include the test part
     return read_unlabelled_folder(other.root, searched.images.shape, settings)
 
 
@@ -101,7 +101,7 @@ def named(settings: Data) -> Data:
 
 
 def check_unchanged(settings: Data, labelled: Labelled) -> None:
-    """Refuse what only a folder's images can be asked for."""
+    """Refuse settings that only a folder's images can have."""
     channels, side, _ = labelled.images.shape
     if settings.resolution not in (None, side):
         raise DataError(
@@ -116,6 +116,6 @@ def check_unchanged(settings: Data, labelled: Labelled) -> None:
     if settings.centre < 1 or settings.memory == "stream":
         given = f"centre = {settings.centre}" if settings.centre < 1 else "memory = 'stream'"
         raise DataError(
-            f"{given}: the images of {settings.name} lie in memory as they are; only a folder's "
+            f"{given}: the images of {settings.name} are in memory as they are; only a folder's "
             "are decoded batch by batch"
         )

@@ -1,4 +1,4 @@
-"""What a reader is asked for."""
+"""Checks of what a reader needs."""
 
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ def given_root(settings: Data) -> Path:
     """Return the folder of the data set's files.
 
     Raises:
-        DataError: there is none, or it is no folder.
+        DataError: it is not set, or not a folder.
     """
     if settings.root is None:
         raise DataError(f"data set {settings.name} needs its folder: give --data-root DIR")

@@ -6,12 +6,12 @@ import numpy as np
 
 
 def generator(seed: int, name: str, *counter: int) -> np.random.Generator:
-    """Return the generator that belongs to a seed, a name and up to three counting words.
+    """Return the generator of a seed, a name and up to three counters.
 
-    Philox turns a key and a counter into numbers without any state in between (Salmon et al.,
-    "Parallel random numbers: as easy as 1, 2, 3", SC 2011), so the draws of one step can be had
-    without those of the steps before it, alike on every platform. Its lowest counter word counts
-    the numbers drawn; the caller's words stand above it, so no two generators overlap.
+    Philox maps a key and a counter to numbers without further state (Salmon et al., "Parallel
+    random numbers: as easy as 1, 2, 3", SC 2011). So the random numbers of one step do not depend
+    on earlier steps, and are the same on every platform. The lowest word of the counter counts the
+    numbers, and the caller's counters are the higher words, so no two generators overlap.
 
     >>> generator(0, "train", 3, 1).random() == generator(0, "train", 3, 1).random()
     True

@@ -1,10 +1,9 @@
 """Shards of images: tar files with KEY.jpg beside KEY.cls, as webdataset writes them.
 
-A shard is indexed once, and its images are then read where they lie: one order of them is as good
-as another, so batches stay a function of (seed, epoch, step), halves are halves of single images,
-and a resumed run is exact in mid-epoch. webdataset itself reads forwards, through a buffer that it
-shuffles and whose state is stored nowhere; only its format is used here, which the standard library
-reads.
+A shard is indexed once, and its images are then read in any order. So batches are a function of
+(seed, epoch, step), the halves consist of single images, and a run that resumes within an epoch is
+exact. webdataset itself reads sequentially, through a shuffled buffer whose state is not stored.
+Only its format is used here, which the standard library can read.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from tutelage.data.request import PartName
 LABEL: Final = "cls"
 CLASSES: Final = "classes.txt"
 WORDS: Final[dict[PartName, tuple[str, ...]]] = {"train": ("train",), "test": ("test", "val")}
-"""What the shards of a part, or their folder, are called; the first that is there."""
+"""Names of the shards of a part, or of their folder; the first that exists is used."""
 
 
 class Member(NamedTuple):
@@ -33,7 +32,7 @@ class Member(NamedTuple):
 
     shard: str
     offset: int
-    """Of its first byte."""
+    """Position of its first byte."""
     size: int
     """Bytes."""
 
@@ -42,10 +41,10 @@ class Member(NamedTuple):
 
 
 def shards(root: Path, part: PartName) -> list[Path]:
-    """List the shards of a part: tar files in a folder of its name, or with it in their own.
+    """List the shards of a part: tar files in a folder of its name, or with it in their names.
 
-    Where there is such a folder, tar files beside it are what it was unpacked from. One with
-    `train` in its name is no test shard, whatever else the name holds: `latest-train-0.tar`.
+    If there is such a folder, tar files beside it are ignored, as it may be unpacked from them. A
+    file with `train` in its name is never a test shard, such as `latest-train-0.tar`.
     """
     names = {file: file.name.lower() for file in sorted(root.glob("*.tar"))}
     beside = {f: name for f, name in names.items() if part == "train" or "train" not in name}
@@ -59,9 +58,9 @@ def shards(root: Path, part: PartName) -> list[Path]:
 
 @lru_cache(maxsize=4)
 def listing(root: Path, part: PartName) -> Listing:
-    """List the images of a part and their labels, decoding none.
+    """List the images of a part and their labels, without decoding.
 
-    Classes are called by their numbers, or by the lines of classes.txt beside the shards.
+    Class names are their numbers, or the lines of classes.txt beside the shards.
 
     Raises:
         DataError: there are no shards of this part, or they are damaged or lack labels.
@@ -96,7 +95,7 @@ def index(shard: Path) -> tuple[dict[str, Member], dict[str, int]]:
     """Return the images and the labels of a shard by their keys, names up to the first dot.
 
     Raises:
-        DataError: it is damaged, holds no images, or a label is no whole number.
+        DataError: it is damaged, holds no images, or a label is not a whole number.
     """
     images: dict[str, Member] = {}
     labels: dict[str, int] = {}
@@ -120,12 +119,12 @@ def index(shard: Path) -> tuple[dict[str, Member], dict[str, int]]:
 
 
 def check_end(archive: tarfile.TarFile) -> None:
-    """Refuse an archive that was read to something else than its end.
+    """Refuse an archive that was not read to its end.
 
-    Past its first entry, tarfile takes what it cannot read for the end, and drops what follows.
+    After its first entry, tarfile treats unreadable bytes as the end, and ignores what follows.
 
     Raises:
-        ReadError: it is cut short, or damaged within.
+        ReadError: it is cut short, or damaged inside.
     """
     file: Any = archive.fileobj
     file.seek(archive.offset)

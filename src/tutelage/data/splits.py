@@ -1,4 +1,4 @@
-"""Which images train the weights and which the alphas: a seeded permutation, stored."""
+"""The images for weights and those for alphas: a seeded permutation, stored."""
 
 import hashlib
 import zipfile
@@ -17,7 +17,7 @@ def split(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     """Divide range(count) by a seeded permutation into training and validation indices, int64.
 
     Raises:
-        DataError: a part would hold fewer than two images, which is no batch.
+        DataError: a part would hold fewer than two images, too few for a batch.
     """
     cut = round(count * fraction)
     if min(cut, count - cut) < 2:
@@ -30,7 +30,7 @@ def split(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def save_split(path: Path, train: Tensor, valid: Tensor) -> None:
-    """Write a split to an .npz file, whole or not at all."""
+    """Write a split to an .npz file, completely or not at all."""
     temporary = path.with_name(f".{path.name}.partial")
     with temporary.open("wb") as file:
         np.savez(file, train=train.numpy(), valid=valid.numpy())
@@ -41,7 +41,7 @@ def load_split(path: Path, count: int) -> tuple[Tensor, Tensor]:
     """Read the split of a training set of `count` images.
 
     Raises:
-        DataError: the file is no split, or does not divide that many images.
+        DataError: the file is not a split, or divides another number of images.
     """
     try:
         with path.open("rb") as file, np.load(file) as stored:
@@ -59,7 +59,7 @@ def load_split(path: Path, count: int) -> tuple[Tensor, Tensor]:
 def held_out(names: Sequence[str], share: float) -> list[bool]:
     """Choose a share of the names, at least one: those whose digests come first.
 
-    A file thus keeps its part when others are added or removed, but for a few at the border.
+    So a file keeps its part when others are added or removed, except a few at the border.
     """
     ranked = sorted(names, key=lambda name: hashlib.blake2b(name.encode()).digest())
     chosen = set(ranked[: max(1, round(share * len(names)))])

@@ -1,4 +1,4 @@
-"""What supplies the images of a search: three streams, and the batches of a step made of them."""
+"""The images of a search: three streams, and the batches of a step from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tutelage.data.splits import split
 
 @dataclass(frozen=True, eq=False)
 class Streams:
-    """The three supplies of a search."""
+    """The three streams of a search."""
 
     train: Stream
     valid: Stream
@@ -33,7 +33,7 @@ class Streams:
 
 @dataclass(frozen=True, eq=False)
 class LazyBatches:
-    """The batches of one step, each made when a loss first reads it."""
+    """The batches of one step; each is made when a loss first reads it."""
 
     streams: Streams
     epoch: int
@@ -63,7 +63,7 @@ def halves_of(settings: Run, train: Labelled) -> tuple[Tensor, Tensor]:
 def streams_of(
     settings: Run, train: Labelled, halves: tuple[Tensor, Tensor], device: torch.device
 ) -> Streams:
-    """Make the three streams; `halves` are the images that train weights, and alphas."""
+    """Make the three streams; `halves` are the images for weights and those for alphas."""
     first, second = halves
     unlabelled, third = read_unlabelled(settings.data, train, first)
 

@@ -1,8 +1,8 @@
-"""Random windows: an image's crop of random area and proportions, brought to the network's size.
+"""Random windows: crops of random area and proportions, resized to the network's input size.
 
-Szegedy et al.: Going deeper with convolutions. CVPR 2015, arXiv:1409.4842, section 6; what others
-call RandomResizedCrop. The numbers are drawn before an image is read, since only then is its size
-known: whoever reads it makes them a window.
+Szegedy et al.: Going deeper with convolutions. CVPR 2015, arXiv:1409.4842, section 6; also called
+RandomResizedCrop. The random numbers are sampled before an image is read. Its size is known only
+then, so the reader computes the window from them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 PROPORTION: Final = (3 / 4, 4 / 3)
 """Least and largest width over height."""
 ATTEMPTS: Final = 10
-"""Windows that are tried until one lies in the image."""
+"""Most windows that are tried until one is inside the image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Windows:
 
     @classmethod
     def draw(cls, count: int, least: float, random: np.random.Generator) -> Windows:
-        """Draw the windows of so many images."""
+        """Sample the windows of `count` images."""
         return cls(least, random.random((count, 2 * ATTEMPTS + 2)))
 
     def box(self, position: int, width: int, height: int) -> Box:
@@ -63,14 +63,14 @@ def fallback(width: int, height: int) -> Box:
 def central(width: int, height: int, shape: tuple[int, int], share: float) -> Box:
     """Return the centred window of a shape's proportions with a share of the largest one's side.
 
-    With a share of 0.875 and 224 x 224 pixels it is what a resize of the shorter side to 256 and a
-    centre crop of 224 leave.
+    A share of 0.875 with 224 x 224 pixels equals a resize of the shorter side to 256 and a centre
+    crop of 224.
 
     Args:
         width: of the image, in pixels.
         height: of the image, in pixels.
-        shape: height and width that the window is brought to.
-        share: of the side of the largest such window.
+        shape: height and width after resizing the window.
+        share: share of the side of the largest such window.
     """
     scale = share * min(height / shape[0], width / shape[1])
     tall, wide = scale * shape[0], scale * shape[1]

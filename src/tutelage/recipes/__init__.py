@@ -21,13 +21,13 @@ def recipe_names() -> list[str]:
 
 
 def read_recipe(name: str) -> tuple[dict[str, Any], str]:
-    """Read a recipe of the package, or a TOML file of one's own by its path.
+    """Read a recipe of the package by name, or a TOML file by its path.
 
     Returns:
         Its settings, and its line for the listing.
 
     Raises:
-        ValueError: There is none of this name, or it is not TOML.
+        ValueError: There is no recipe of this name, or it is not TOML.
     """
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if name.endswith(".toml") and not path.is_file():

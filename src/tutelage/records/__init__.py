@@ -1,1 +1,1 @@
-"""What a run writes and a report reads: types, versions, their reading and writing. No torch."""
+"""The files that runs write and reports read: types, versions, reading, writing; without torch."""

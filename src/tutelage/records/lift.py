@@ -1,8 +1,8 @@
-"""What version 0.1 wrote, in the present form: pure functions of plain values.
+"""Conversion of files of release 0.1 to the present form, by pure functions of plain values.
 
-They rename what has another name now, and leave all else as it is, what is damaged too: its type
-is checked afterwards. 0.1 wrote no version into metrics.jsonl and result.json; a file without one
-has version 1. environment.json and the `about` of genotype.json have their names from then.
+They rename changed names and change nothing else, also in damaged values, whose types are checked
+later. 0.1 wrote no version into metrics.jsonl and result.json; a file without one has version 1.
+environment.json and the `about` of genotype.json still have the names of 0.1.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ INNER: Final = {
     "read_off": "derived",
     "by_multiply_adds": "by_flops",
 }
-"""Keys anywhere inside of an entry of `WHOLE`."""
+"""Keys anywhere inside an entry of `WHOLE`."""
 
 LEVELS: Final = {"teacher_exam": "validate_teacher", "student_exam": "validate_student"}
 """Levels of LBT, whose names are keys of `LOSSES`, alone or in a sum of them."""
@@ -36,15 +36,15 @@ LOSSES: Final = ("loss", "gradient")
 """Entries of a row by level."""
 
 WHOLE: Final = ("cost", "evolution", "ranking", "front")
-"""Entries of a row without names that a user or a method gives."""
+"""Entries of a row without names from a user or a method."""
 
 
 def row(found: Mapping[str, Any], version: int) -> Mapping[str, Any]:
-    """Return a row of metrics.jsonl, as json reads it, in the present form.
+    """Return a row of metrics.jsonl, as read by json, in the present form.
 
     Args:
         found: A row.
-        version: That of the line which says of what version the row is; 1: there is none.
+        version: The version from the line before the rows; 1: there is no such line.
     """
     if version > 1:
         return found
@@ -52,14 +52,14 @@ def row(found: Mapping[str, Any], version: int) -> Mapping[str, Any]:
 
 
 def result(found: Mapping[str, Any], version: int) -> Mapping[str, Any]:
-    """Return what result.json holds in the present form."""
+    """Return the content of result.json in the present form."""
     return found if version > 1 else {NAMES.get(key, key): x for key, x in found.items()}
 
 
 def checkpoint(state: dict[str, Any], version: int) -> dict[str, Any]:
     """Return the state in a checkpoint in the present form.
 
-    Version 1 named what a search's meter sums up by texts, `loss/W` and `teaching/gate/0/1`.
+    Version 1 named the sums of a search's meter by texts, `loss/W` and `teaching/gate/0/1`.
     """
     work = state.get("work", {})
     if version > 1 or "meter" not in work:
@@ -78,14 +78,14 @@ def _entry(key: str, value: Any) -> Any:
 
 
 def _by_level(value: Any) -> Any:
-    """Rename levels that are keys, inner ones too."""
+    """Rename levels in keys, also in nested ones."""
     if not isinstance(value, Mapping):
         return value
     return {_level(key): _by_level(inner) for key, inner in value.items()}
 
 
 def _level(name: str) -> str:
-    """Rename a level, or those that a sum or an alias is of.
+    """Rename a level, or the levels in a sum or an alias.
 
     >>> _level("teacher_exam + student_exam"), _level("practise: A_labels"), _level("my_exam")
     ('validate_teacher + validate_student', 'practise: A_labels', 'my_exam')
@@ -102,7 +102,7 @@ def _renamed(value: Any) -> Any:
 
 
 def _path(name: str) -> tuple[str | int, ...]:
-    """Take a name of a meter apart.
+    """Split a name of a meter.
 
     >>> _path("loss/W"), _path("learner/0/train_loss"), _path("teaching/agreement")
     (('loss', 'W'), ('learners', 0, 'train_loss'), ('teaching', 'agreement'))

@@ -1,7 +1,7 @@
-"""metrics.jsonl: one JSON object a line; some say of what version the rows after them are.
+"""metrics.jsonl: one JSON object per line; head lines have the version of the rows after them.
 
-Such a line is the first one of a file. Release 0.1 wrote none; a run of 0.1 that continues keeps
-its rows, and has such a line before those that are new.
+A head is the first line of a file. Release 0.1 wrote none; a run of 0.1 that resumes keeps its
+rows, and has a head before the new rows.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from tutelage.records.typed import NewerError, finite, known_version, parse, typ
 
 VERSION: Final = 2
 HEAD: Final = {"event": "format", "format": "tutelage metrics", "version": VERSION}
-"""A line that says of what version the rows after it are."""
+"""The head: a line with the version of the rows after it."""
 BEGINNING: Final = b'{"event": "format",'
-"""How such a line begins, of any version."""
+"""The beginning of a head of any version."""
 
 
 class Damage(NamedTuple):
@@ -30,7 +30,7 @@ class Damage(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """What metrics.jsonl holds."""
+    """The content of metrics.jsonl."""
 
     rows: list[Row]
     damage: list[Damage]
@@ -42,26 +42,26 @@ def line_of(row: Row | Mapping[str, Any]) -> bytes:
 
 
 def version_of(content: bytes) -> int:
-    """Return of what version rows at the end of a file are; 1 where no line says so.
+    """Return the version of the rows at the end of a file; 1 if it has no head.
 
     Raises:
-        ValueError: A newer release wrote it, or a line that should say so is damaged.
+        ValueError: A newer release wrote it, or a head is damaged.
     """
-    described = [line for line in content.splitlines() if line.startswith(BEGINNING)]
-    return known_version(parse(described[-1]), VERSION) if described else 1
+    heads = [line for line in content.splitlines() if line.startswith(BEGINNING)]
+    return known_version(parse(heads[-1]), VERSION) if heads else 1
 
 
 def read(content: bytes, types: Mapping[str, type[Row]]) -> Metrics:
-    """Read the rows of a file, whatever is there.
+    """Read the rows of a file, as far as possible.
 
-    A last line without an end is being written; it is left out where it is not whole.
+    A last line without a line end is still being written; it is left out if it is incomplete.
 
     Args:
-        content: The file's.
+        content: The file's content.
         types: The types of its rows, by their event.
 
     Returns:
-        The rows, and the damage. Rows of a newer version are not read, nor what follows them.
+        The rows, and the damage. Rows of a newer version and all later rows are not read.
     """
     rows: list[Row] = []
     damage: list[Damage] = []
@@ -82,9 +82,9 @@ def read(content: bytes, types: Mapping[str, type[Row]]) -> Metrics:
 
 
 def _row(found: Any, version: int, types: Mapping[str, type[Row]]) -> Row:
-    """Read a row; raise ValueError where it is none."""
+    """Read a row; raise ValueError if it is not a row."""
     if not isinstance(found, Mapping):
-        raise ValueError(f"it holds no object but {str(found)[:20]}")
+        raise ValueError(f"it holds {str(found)[:20]}: must be an object")
     event = str(found.get("event"))
     if event not in types:
         raise ValueError(f"its event is {event[:20]}: must be {', '.join(types)}")

@@ -11,66 +11,66 @@ from tutelage.records.rows import WRITTEN
 from tutelage.records.typed import known_version, present, typed
 
 RESULT: Final = {"format": "tutelage result", "version": 2}
-"""How result.json begins; that of 0.1 has no head."""
+"""The first entries of result.json; release 0.1 wrote none of them."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What result.json says of a trained network or ensemble on the test set."""
+    """The content of result.json: a trained network or ensemble on the test set."""
 
     data: str | None = None
     epochs: int | None = None
     seed: int | None = None
     params: int | None = None
-    """Trained numbers, without an auxiliary head; of an ensemble their sum."""
+    """Parameters, without an auxiliary head; for an ensemble their sum."""
     flops: int | None = None
-    """FLOPs for one image; of an ensemble their sum."""
+    """FLOPs for one image; for an ensemble their sum."""
     genotype: dict[str, Any] = field(default_factory=dict)
-    """What was trained, as `Genotype.from_dict` reads it; of an ensemble none."""
+    """The trained genotype, as `Genotype.from_dict` reads it; None for an ensemble."""
     test_error: float | None = None
     """A fraction of the test images."""
     test_accuracy: float | None = None
     test_loss: float | None = None
     test_images: int | None = None
     ensemble: list[float] = field(default_factory=list)
-    """The test error of every network of an ensemble by itself."""
+    """The test error of every single network of an ensemble."""
 
     @classmethod
     def read(cls, found: Any) -> Result:
-        """Read what result.json holds.
+        """Read the content of result.json.
 
         Raises:
-            ValueError: It is no result, or of a newer release.
+            ValueError: It is not a result, or of a newer release.
         """
         version = known_version(found, RESULT["version"])
         return typed(lift.result(found, version), cls)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the values that there are, by name."""
+        """Return all values that are not None, by name."""
         return present(self)
 
     def as_file(self) -> dict[str, Any]:
-        """Return what result.json holds."""
+        """Return the content of result.json."""
         return {**RESULT, **self.as_dict()}
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What genotype.json says, as its `about`, of where the genotype comes from."""
+    """The origin of a genotype: the `about` of genotype.json."""
 
     learner: int | None = None
-    """Whose architecture it is."""
+    """The learner of the architecture."""
     epoch: int | None = None
     """Epochs after which it was derived."""
     valid_loss: float | None = None
-    """Of the learner, on the whole validation half."""
+    """Scores of the learner, on the whole validation half."""
     valid_accuracy: float | None = None
     first_loss: float | None = None
     first_accuracy: float | None = None
     supernet_accuracy: float | None = None
-    """What evolution found, with the supernet's weights."""
+    """Accuracy of the path that evolution found, with the supernet's weights."""
     supernet_score: float | None = None
-    """The same by the method's own score."""
+    """The same with the method's own score."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ class Session:
     from_epoch: int | None = field(default=None, metadata=WRITTEN)
     from_step: int | None = field(default=None, metadata=WRITTEN)
     versions: Mapping[str, str | None] = field(default_factory=dict, metadata=WRITTEN)
-    """Of Python and packages, by name."""
+    """Versions of Python and packages, by name."""
     commit: str | None = field(default=None, metadata=WRITTEN)
-    """None: it ran from no checkout."""
+    """None: it did not run from a checkout."""
     hardware: Mapping[str, str | int | None] = field(default_factory=dict, metadata=WRITTEN)
     threads: int | None = field(default=None, metadata=WRITTEN)
     threads_because: str | None = field(default=None, metadata=WRITTEN)
@@ -100,7 +100,7 @@ class Environment:
 
     @classmethod
     def read(cls, found: Any) -> Environment:
-        """Read what environment.json holds; raise ValueError where it is none."""
+        """Read the content of environment.json; raise ValueError if it is of another kind."""
         return typed(found, cls)
 
 
@@ -113,7 +113,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Members:
-    """What a report reads of ensemble.json, which `tutelage.run.networks.ensemble` writes."""
+    """The entries of ensemble.json for a report; `tutelage.run.networks.ensemble` writes it."""
 
     members: list[Member] = field(default_factory=list)
     valid_loss: float | None = None
@@ -121,5 +121,5 @@ class Members:
 
     @classmethod
     def read(cls, found: Mapping[str, Any]) -> Members:
-        """Read what ensemble.json holds; raise ValueError where it is none."""
+        """Read the content of ensemble.json; raise ValueError if it is of another kind."""
         return typed(found, cls)

@@ -1,8 +1,8 @@
 """The rows of metrics.jsonl: of a search, of a retraining, of a ranking and of an evolution.
 
-Attributes have the names of the file's keys, and the order of fields is that of the keys. A field
-that is None, or empty by default, is not written, unless it is marked as `WRITTEN`. Lists have an
-entry for every learner, unless they say otherwise. Accuracies are fractions.
+Attributes have the names and the order of the file's keys. A field that is None, or empty by
+default, is not written, unless it is marked as `WRITTEN`. Lists have an entry for every learner,
+unless documented otherwise. Accuracies are fractions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 WRITTEN: Final = {"written": True}
-"""The metadata of a field that is written even where it is None or empty."""
+"""The metadata of a field that is written even if it is None or empty."""
 
 
 # Parts of rows ----------------------------------------------------------------------------------
@@ -20,85 +20,85 @@ WRITTEN: Final = {"written": True}
 
 @dataclass(frozen=True)
 class LearnerScores:
-    """Losses and accuracies of one learner; None where they were not measured."""
+    """Losses and accuracies of one learner; None if they were not measured."""
 
     train_loss: float | None = None
     train_accuracy: float | None = None
     train_divergence: float | None = None
-    """From what taught it on training images."""
+    """Divergence from its teacher on training images."""
     label_accuracy: float | None = None
-    """Of the labels that it gives to its peers."""
+    """Accuracy of the labels that it gives to its peers."""
     label_entropy: float | None = None
-    """Of the same labels, in nats."""
+    """Entropy of the same labels, in nats."""
     valid_loss: float | None = None
     valid_accuracy: float | None = None
     valid_divergence: float | None = None
     first_loss: float | None = None
-    """With the weights of its first stage, on validation images."""
+    """Accuracy with the weights of its first stage, on validation images."""
     first_accuracy: float | None = None
 
 
 Matrix = list[list[float | None]]
-"""Of every learner and every peer, [learner][peer]; of `stages`, [learner][stage]."""
+"""A number for every learner and peer, [learner][peer]; for `stages`, [learner][stage]."""
 
 
 @dataclass(frozen=True)
 class Teaching:
-    """What learners do to one another on training batches; None where it was not measured."""
+    """How learners teach one another on training batches; None if it was not measured."""
 
     gate: Matrix | None = None
     transfer: Matrix | None = None
     attention: Matrix | None = None
     stages: Matrix | None = None
-    """How far a learner's stages are from a teacher's."""
+    """Distances of a learner's stages from a teacher's."""
     agreement: float | None = None
-    """Share of validation images on which two learners name one class."""
+    """Share of validation images for which two learners predict the same class."""
     students_accuracy: float | None = None
     """Mean accuracy of sampled sub-networks."""
     logit_distance: float | None = None
     """Mean Euclidean distance between the logits of two of them."""
     teacher_accuracy: float | None = None
     gap: float | None = None
-    """The teacher's accuracy less that of its students."""
+    """The teacher's accuracy minus that of its students."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What sampled sub-networks and their teacher do on a few validation batches."""
+    """Scores of sampled sub-networks and their teacher on a few validation batches."""
 
     students_accuracy: float | None = None
     logit_distance: float | None = None
     teacher_accuracy: float | None = None
     gap: float | None = None
     score: float | None = None
-    """The method's own score, which stands alone."""
+    """The method's own score, in place of all others."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs."""
+    """The cost of a network."""
 
     params: float | None = None
-    """Trained numbers, without an auxiliary head."""
+    """Parameters, without an auxiliary head."""
     flops: float | None = None
     """FLOPs of convolutions and the classifier for one image."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What a learner's final network would cost."""
+    """The cost of a learner's final network."""
 
     expected: Cost = field(default_factory=Cost)
-    """Of its architecture weights."""
+    """The expected cost of its architecture weights."""
     derived: Cost = field(default_factory=Cost)
-    """Of the architecture that would be derived now."""
+    """The cost of the architecture that would be derived now."""
 
 
 Measured = dict[str, int | float | dict[str, int | float] | None]
-"""What monitors measured of a learner, by their entries: numbers, or one for every cell.
+"""Measurements of monitors for a learner, by their entries: numbers, or one for every cell.
 
 None: it was not measured. `skips`, `entropy` and `alignment` of cells, `eigenvalue`, `sharpness`,
-`gap`, `one_hot_accuracy`; and those of monitors that a user has added.
+`gap`, `one_hot_accuracy`; and those of a user's monitors.
 """
 
 
@@ -116,11 +116,11 @@ class Stopped:
 
     reason: str = "no reason is recorded"
     epoch: int | None = None
-    """Whose architecture is kept, counted from 0."""
+    """The epoch whose architecture is kept, counted from 0."""
 
 
 Answer = dict[str, float]
-"""What a table says of an architecture: per cent by data set, and its `rank`."""
+"""A table's entry for an architecture: percent by data set, and its `rank`."""
 
 
 # Rows -------------------------------------------------------------------------------------------
@@ -128,22 +128,22 @@ Answer = dict[str, float]
 
 @dataclass(frozen=True)
 class Candidate:
-    """An architecture that was scored in a supernet; in an evolution and a ranking, a row.
+    """An architecture scored in a supernet; in an evolution and a ranking, a row.
 
-    The row of an evolution's epoch has the best so far, that of a ranking no architecture.
+    The row of an evolution's epoch has the best architecture so far, that of a ranking none.
     """
 
     warnings: ClassVar[Sequence[str]] = ()
 
     event: str | None = None
-    """step or epoch; None: this is no row."""
+    """step or epoch; None: this is not a row."""
     epoch: int | None = None
     """The generation, counted from 0."""
     step: int | None = None
     encoding: list[int] = field(default_factory=list)
-    """The number of the operation of every choice."""
+    """The number of the chosen operation, for every choice."""
     accuracy: float | None = None
-    """With the supernet's weights."""
+    """Accuracy with the supernet's weights."""
     score: float | None = None
     """The method's own score, in place of the accuracy."""
     params: int | None = None
@@ -169,12 +169,12 @@ class RankingScores:
     best_rank: int | None = None
     regret: float | None = None
     by_flops: RankingScores | None = None
-    """The same for an order by FLOPs, for which nothing need be trained."""
+    """The same for an order by FLOPs, which needs no training."""
 
 
 @dataclass(frozen=True)
 class EnsembleScores:
-    """Learners that are kept together, and how they do on validation images."""
+    """The learners of an ensemble, and its scores on validation images."""
 
     members: list[int] = field(default_factory=list)
     valid_loss: float | None = None
@@ -191,10 +191,10 @@ class StepRow:
     step: int = 0
     """Steps done in the epoch."""
     loss: dict[str, float] = field(default_factory=dict, metadata=WRITTEN)
-    """By level."""
+    """Losses by level."""
     learners: list[LearnerScores] = field(default_factory=list, metadata=WRITTEN)
     gradient: dict[str, dict[str, float]] = field(default_factory=dict, metadata=WRITTEN)
-    """For every loss that alphas moved by, norms of its gradient's parts."""
+    """For every loss of the alphas, norms of its gradient's parts."""
     teaching: Teaching = field(default_factory=Teaching)
     lr: dict[str, float] = field(default_factory=dict, metadata=WRITTEN)
     """Learning rate by variable."""
@@ -202,7 +202,7 @@ class StepRow:
 
 @dataclass(frozen=True)
 class EpochRow(StepRow):
-    """An epoch of a search: means over its steps, and what was measured after it."""
+    """An epoch of a search: means over its steps, and diagnostics after it."""
 
     event: str = "epoch"
     phase: int = 0
@@ -216,34 +216,34 @@ class EpochRow(StepRow):
     arch_weights: list[dict[str, list[list[float]]]] = field(default_factory=list)
     """By group: expected weights of the operations, (edges, ops)."""
     genotype: list[dict[str, Any]] = field(default_factory=list)
-    """What would be derived now, as `Genotype.from_dict` reads it."""
+    """The architecture that would be derived now, as `Genotype.from_dict` reads it."""
     cost: list[Costs] = field(default_factory=list)
     collapse: list[Measured] = field(default_factory=list)
     warnings: list[str] | None = None
-    """Plain sentences of what points to collapse; None: nothing was looked for."""
+    """Warnings of collapse, plain sentences; None: not measured."""
     stages: list[StageAccuracies] = field(default_factory=list)
     table: list[Answer] = field(default_factory=list)
     stopped: Stopped | None = None
     probe: Probe = field(default_factory=Probe)
     taught_by: str | None = None
-    """Who the teacher of sampled sub-networks is, a sentence."""
+    """A sentence that describes the teacher of sampled sub-networks."""
 
 
 @dataclass(frozen=True)
 class EndRow:
-    """The end of a search: what was kept."""
+    """The end of a search: the kept learner."""
 
     event: str = "end"
     learners: list[LearnerScores] = field(default_factory=list, metadata=WRITTEN)
-    """On the whole validation half."""
+    """Scores on the whole validation half."""
     kept: int | None = None
-    """Which learner is kept."""
+    """The kept learner."""
     ensemble: EnsembleScores | None = None
     ranking: RankingScores | None = None
     evolution: Candidate | None = None
-    """What was found."""
+    """The found architecture."""
     table: list[Answer] = field(default_factory=list)
-    """Of what is kept; of every learner where no epoch has said it."""
+    """The table's entry for the kept architecture, or for all learners if no epoch has it."""
 
 
 @dataclass(frozen=True)
@@ -267,4 +267,4 @@ Row = SearchRow | TrainingRow | Candidate
 SEARCH: Final[Mapping[str, type[Row]]] = {"step": StepRow, "epoch": EpochRow, "end": EndRow}
 TRAINING: Final[Mapping[str, type[Row]]] = {"step": TrainingRow, "epoch": TrainingRow}
 CANDIDATES: Final[Mapping[str, type[Row]]] = {"step": Candidate, "epoch": Candidate}
-"""The types of a file's rows, by their event: of a search, a retraining, and what scores paths."""
+"""The types of a file's rows by event: for a search, a retraining, and scores of paths."""

@@ -1,4 +1,4 @@
-"""From records to plain values, which JSON can hold, and back, with their types checked."""
+"""Conversion of records to plain values for JSON, and back, with checked types."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import msgspec
 T = TypeVar("T")
 
 DIGITS: Final = 18
-"""Most of a whole number, so that it can become a float and an index."""
+"""Largest whole number, so that it can be converted to a float and an index."""
 
 
 class NewerError(ValueError):
@@ -21,7 +21,7 @@ class NewerError(ValueError):
 
 
 def finite(value: Any) -> Any:
-    """Write NaN and infinities as text, which JSON lacks, and records as objects.
+    """Write NaN and infinities as text, because JSON lacks them, and records as objects.
 
     >>> finite({"loss": float("inf"), "norms": [0.5, float("nan")]})
     {'loss': 'Infinity', 'norms': [0.5, 'NaN']}
@@ -41,7 +41,7 @@ def finite(value: Any) -> Any:
 
 
 def present(record: Any) -> dict[str, Any]:
-    """Return a record's entries, without those that have no value unless they are always written.
+    """Return a record's entries that have a value or are always written.
 
     >>> from tutelage.records.rows import Candidate, Cost
     >>> present(Cost(flops=2.5)), present(Candidate(encoding=[], score=-0.5))
@@ -54,8 +54,8 @@ def present(record: Any) -> dict[str, Any]:
 def _stands(each: Field[Any], value: Any) -> bool:
     """Tell whether an entry is written.
 
-    None is not, nor is a list, an object or a record that is empty and made by default, unless the
-    field says so.
+    None is not written, nor is an empty list, object or record that is made by default, unless the
+    field is marked.
     """
     empty = not present(value) if is_dataclass(value) else value in ([], {})
     absent = value is None or (each.default is MISSING and empty)
@@ -66,8 +66,8 @@ def parse(text: str | bytes) -> Any:
     """Read JSON.
 
     Raises:
-        ValueError: It is none, or has a whole number that is longer than any of ours.
-        RecursionError: It is nested too deep.
+        ValueError: It is not JSON, or has a whole number with too many digits.
+        RecursionError: It is nested too deeply.
     """
     return json.loads(text, parse_int=_whole)
 
@@ -82,7 +82,7 @@ def typed(found: Any, kind: type[T]) -> T:
     """Read plain values into a record; NaN and infinities may be text.
 
     Raises:
-        ValueError: They are of other types; says where.
+        ValueError: They are of other types; the message says where.
     """
     try:
         return msgspec.convert(found, kind, strict=False)
@@ -91,13 +91,13 @@ def typed(found: Any, kind: type[T]) -> T:
 
 
 def known_version(found: Any, newest: Any) -> int:
-    """Return the version of an object; 1, which is that of release 0.1, where it says none.
+    """Return the version of an object; 1, that of release 0.1, if it has none.
 
     Raises:
-        ValueError: It is no object, its version is no number, or a newer release wrote it.
+        ValueError: It is not an object, its version is not a number, or a newer release wrote it.
     """
     if not isinstance(found, Mapping):
-        raise ValueError(f"it holds no object but {str(found)[:20]}")
+        raise ValueError(f"it holds {str(found)[:20]}: must be an object")
     version = found.get("version", 1)
     if type(version) is not int:
         raise ValueError(f"its version is {version!r}: must be a whole number")

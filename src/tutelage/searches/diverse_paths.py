@@ -63,8 +63,8 @@ class DiversePaths:
         fewest = min(len(names) for node in choices(space) for names in node.operations)
         if count > fewest:
             raise ValueError(
-                f"{count} sub-networks in a layer of {fewest} operations: all must take different "
-                f"ones, so give --students {fewest} or fewer, or a space with more operations"
+                f"{count} sub-networks in a layer of {fewest} operations, but each needs a "
+                f"different one: give --students {fewest} or fewer, or a space with more operations"
             )
         columns: list[list[int]] = []
         for node in choices(space):
