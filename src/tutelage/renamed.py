@@ -10,12 +10,14 @@ import functools
 import json
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from importlib import import_module
 from itertools import pairwise
 from typing import Any, TypeVar
 
 T = TypeVar("T", bound=type)
+Told = Callable[[str, str], None]
+"""What is called with the old and the new name of something."""
 
 FLAGS = {
     "form": "stem",
@@ -27,6 +29,8 @@ FLAGS = {
 """Flags until 0.1, and as they are now."""
 OF_CHAIN = "stem"
 """A flag that was a number, the channels of a chain's stem, and is a name now."""
+CHANNELS = "stem-channels"
+"""What that number's flag is called now."""
 SETTINGS: Mapping[tuple[str, ...], Mapping[str, str]] = {
     (): {"form": "stem"},
     ("retrain",): {"form": "stem"},
@@ -41,7 +45,13 @@ KINDS = {"relaxes": "relaxed", "samples": "one-shot", "draws": "random"}
 
 
 def warn(before: str, now: str, level: int = 3) -> None:
-    """Say that a name of 0.1 has changed, to who writes Python."""
+    """Say that a name of 0.1 has changed, to who writes Python.
+
+    Args:
+        before: The name of 0.1.
+        now: The present one.
+        level: How many calls up the user's line is; Python shows only what its script does.
+    """
     text = f"{before} is now {now}; the old name works in this release only"
     warnings.warn(text, DeprecationWarning, stacklevel=level)
 
@@ -64,7 +74,7 @@ def lifted(table: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]
 
 def lifted_settings(
     table: Mapping[str, Any],
-    told: Callable[[str, str], None] | None = None,
+    told: Told | None = None,
     within: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Return settings of 0.1, as run.toml and recipes hold them, under the names of now.
@@ -104,31 +114,30 @@ def _lifted_text(value: Any) -> Any:
     return json.dumps(found)
 
 
-def lifted_flags(tokens: Sequence[str]) -> list[str]:
+def lifted_flags(tokens: Sequence[str], known: Container[str] = ()) -> list[str]:
     """Return a command line under the flags of now, saying which have changed.
 
-    Raises:
-        ValueError: `--stem` has a number, which is now `--stem-channels`.
+    Args:
+        tokens: The command line.
+        known: The flags that it may have, without dashes; a part of the user's may have one that
+            is named as an old one, which then stays.
     """
-    if any(":" in token.partition("=")[2] or ":" in after for token, after in _parts(tokens)):
-        return list(tokens)  # a part of the user's, whose flags are theirs
     found = []
     for token, after in pairwise([*tokens, ""]):
         name, joined, value = token.partition("=")
-        flag = name.removeprefix("--")
-        if name == f"--{OF_CHAIN}" and (value if joined else after).isdigit():
-            raise ValueError(f"--stem {value or after}: a chain's stem is now --stem-channels")
-        if name.startswith("--") and flag in FLAGS:
-            say(name, f"--{FLAGS[flag]}")
-            token = f"--{FLAGS[flag]}{joined}{value}"
+        now = _flag_now(name.removeprefix("--"), value if joined else after, known)
+        if name.startswith("--") and now:
+            say(name, f"--{now}")
+            token = f"--{now}{joined}{value}"
         found.append(token)
     return found
 
 
-def _parts(tokens: Sequence[str]) -> list[tuple[str, str]]:
-    """List the flags that name a method, a search or a space, each with the token after it."""
-    pairs = pairwise([*tokens, ""])
-    return [(x, after) for x, after in pairs if x.startswith(("--method", "--search", "--space"))]
+def _flag_now(flag: str, value: str, known: Container[str]) -> str | None:
+    """Return what a flag of 0.1 is called now; None where it is none."""
+    if flag == OF_CHAIN:
+        return CHANNELS if value.isdigit() and CHANNELS in known else None
+    return None if flag.removeprefix("no-") in known else FLAGS.get(flag)
 
 
 def lifted_part(kind: str, found: Any) -> Any:
@@ -148,7 +157,7 @@ def lifted_part(kind: str, found: Any) -> Any:
 
 
 def keywords(**names: str) -> Callable[[T], T]:
-    """Let a dataclass be made with the names that its fields had until 0.1."""
+    """Let a dataclass be made, and read, with the names that its fields had until 0.1."""
 
     def wrapped(of: T) -> T:
         init: Any = of.__init__  # type: ignore[misc]
@@ -161,9 +170,21 @@ def keywords(**names: str) -> Callable[[T], T]:
             init(self, *values, **given)
 
         of.__init__ = made  # type: ignore[misc]
+        for before, now in names.items():
+            setattr(of, before, _read_as(f"{of.__name__}.{before}", now))
         return of
 
     return wrapped
+
+
+def _read_as(before: str, now: str) -> property:
+    """Make the attribute of 0.1 that reads the present one."""
+
+    def value(self: Any) -> Any:
+        warn(before, now)
+        return getattr(self, now)
+
+    return property(value)
 
 
 def old_name(module: str, name: str, names: Mapping[str, str]) -> Any:
