@@ -172,7 +172,7 @@ class Old:
 
 
 def test_a_users_search_of_0_1_works_and_warns():
-    with pytest.warns(DeprecationWarning) as told:
+    with pytest.warns(FutureWarning) as told:
         search = make_part("search", {"name": f"{__name__}:Old"})
     said = [str(each.message).partition(";")[0] for each in told]
     assert said == ["Old.mix is now relax", "kind = 'relaxes' of Old is now 'relaxed'"]
@@ -200,3 +200,17 @@ def test_every_new_name_is_a_setting():
     known = {f.name for each in (tutelage.LBT, tutelage.EnNAS) for f in init_fields(each)}
     assert set(SETTINGS["method",].values()) <= known
     assert set(SETTINGS["space",].values()) <= {f.name for f in init_fields(NASBENCH_MACRO)}
+
+
+@dataclass(frozen=True)
+class Heir(Darts):
+    """A search of 0.1 that changes one of the package."""
+
+    def mix(self, alphas, clock):
+        return ArchWeights({name: torch.zeros_like(a) for name, a in alphas.items()})
+
+
+def test_what_a_users_search_of_0_1_overrides_stays_overridden():
+    with pytest.warns(FutureWarning, match=r"Heir\.mix is now relax"):
+        search = make_part("search", {"name": f"{__name__}:Heir"})
+    assert not search.relax({"cell": torch.ones(6, 5)}, None).operations["cell"].any()

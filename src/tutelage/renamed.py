@@ -44,16 +44,17 @@ KINDS = {"relaxes": "relaxed", "samples": "one-shot", "draws": "random"}
 """Values of a search's `kind` until 0.1, and now."""
 
 
-def warn(before: str, now: str, level: int = 3) -> None:
+def warn(before: str, now: str, level: int = 3, of: type[Warning] = DeprecationWarning) -> None:
     """Say that a name of 0.1 has changed, to who writes Python.
 
     Args:
         before: The name of 0.1.
         now: The present one.
         level: How many calls up the user's line is; Python shows only what its script does.
+        of: The kind of warning.
     """
     text = f"{before} is now {now}; the old name works in this release only"
-    warnings.warn(text, DeprecationWarning, stacklevel=level)
+    warnings.warn(text, of, stacklevel=level)
 
 
 def say(before: str, now: str) -> None:
@@ -141,19 +142,25 @@ def _flag_now(flag: str, value: str, known: Container[str]) -> str | None:
 
 
 def lifted_part(kind: str, found: Any) -> Any:
-    """Give a user's class of 0.1 the names of now."""
+    """Give a user's class of 0.1 the names of now, with a warning that Python shows to all."""
     owner: Any = found if isinstance(found, type) else type(found)
     if owner.__module__.startswith("tutelage."):
         return found
-    able = dir(owner)
     for before, now in MEMBERS.get(kind, {}).items():
-        if before in able and now not in able:
-            warn(f"{owner.__name__}.{before}", now, level=4)
+        if _place(owner, before) < _place(owner, now):
+            warn(f"{owner.__name__}.{before}", now, level=4, of=FutureWarning)
             setattr(owner, now, getattr(owner, before))
     if kind == "search" and (named := str(getattr(owner, "kind", ""))) in KINDS:
-        warn(f"kind = {named!r} of {owner.__name__}", repr(KINDS[named]), level=4)
+        described = f"kind = {named!r} of {owner.__name__}"
+        warn(described, repr(KINDS[named]), level=4, of=FutureWarning)
         owner.kind = KINDS[named]
     return found
+
+
+def _place(owner: type, member: str) -> int:
+    """Count the classes before the one that a member is inherited from; all where none has it."""
+    has = [member in vars(each) for each in owner.__mro__]
+    return has.index(True) if True in has else len(has)
 
 
 def keywords(**names: str) -> Callable[[T], T]:
