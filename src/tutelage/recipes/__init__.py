@@ -39,8 +39,7 @@ def read_recipe(name: str, told: Told | None = say) -> tuple[dict[str, Any], str
     if not path.is_file():
         raise ValueError(f"unknown recipe {name!r}: {nearest(name, recipe_names())}")
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        settings = lifted_settings(tomllib.loads(path.read_text(encoding="utf-8")), told)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"recipe {path} is not TOML: {error}") from error
-    about = settings.pop("about", "")
-    return lifted_settings(settings, told), about
+    return settings, settings.pop("about", "")

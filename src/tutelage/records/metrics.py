@@ -44,11 +44,18 @@ def line_of(row: Row | Mapping[str, Any]) -> bytes:
 def version_of(content: bytes) -> int:
     """Return of what version rows at the end of a file are; 1 where no line says so.
 
+    A line that should say so and is damaged says nothing.
+
     Raises:
-        ValueError: A newer release wrote it, or a line that should say so is damaged.
+        ValueError: A newer release wrote it.
     """
     described = [line for line in content.splitlines() if line.startswith(BEGINNING)]
-    return known_version(parse(described[-1]), VERSION) if described else 1
+    try:
+        return known_version(parse(described[-1]), VERSION) if described else 1
+    except NewerError:
+        raise
+    except (ValueError, RecursionError):
+        return 1
 
 
 def read(content: bytes, types: Mapping[str, type[Row]]) -> Metrics:
