@@ -83,6 +83,25 @@ def test_a_damaged_run_toml_is_named(refused, run, here):
     assert content(here) == before
 
 
+@pytest.mark.parametrize("deep", ["a." * 5000 + "a = 1", "a = " + "[" * 5000])
+def test_settings_that_are_nested_too_deep_are_damaged(refused, tutelage, run, here, deep):
+    with (here / "run" / "run.toml").open("a") as file:
+        file.write(f"[deep]\n{deep}\n")
+    refused("search --resume run", r"run/run\.toml is damaged: maximum recursion depth")
+    code, _, _ = tutelage("report run")
+    assert code == 0
+    (here / "own.toml").write_text(deep)
+    refused("search --recipe own.toml --out other", r"recipe own\.toml is not TOML: maximum rec")
+
+
+def test_a_search_ends_in_spite_of_a_damaged_row(run, here, tutelage):
+    (here / "run" / "genotype.json").unlink()
+    rows = here / "run" / "metrics.jsonl"
+    rows.write_bytes(rows.read_bytes().replace(b'"epoch": 0', b'"epoch": x'))
+    code, _, _ = tutelage("search --resume run")
+    assert code == 0 and (here / "run" / "genotype.json").exists()
+
+
 def test_ctrl_c_saves_and_resuming_ends_as_if_never_stopped(stopped, finished, tutelage):
     code, out, error = tutelage("search --resume run")
     assert (code, error) == (0, "")

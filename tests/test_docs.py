@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.cli import application
+from tutelage.cli import application, flags_for
 from tutelage.parts import PARTS
 from tutelage.recipes import recipe_names
 
@@ -39,7 +39,9 @@ def test_commands_parse(page, code):
     for line in code.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if words[:1] == ["tutelage"] and len(words) > 1 and not words[1].startswith("-"):
-            application(words[1:]).parse_args(words[1:], exit_on_error=False, print_error=False)
+            application(flags_for(words[1:])).parse_args(
+                words[1:], exit_on_error=False, print_error=False
+            )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -70,15 +70,43 @@ def test_an_old_flag_is_taken_and_named(before, capsys):
     assert lifted_flags([f"--{before}=1", "--seed", "2"]) == [f"--{now}=1", "--seed", "2"]
     assert capsys.readouterr().err.count(f"warning: --{before} is now --{now}; ") == 2
     assert lifted_flags([]) == []
-    own = ["search", "--method", "mine:Method", f"--{before}", "1"]
-    assert lifted_flags(own) == own and capsys.readouterr().err == ""
+    known = {before.removeprefix("no-")}
+    assert lifted_flags([f"--{before}", "1"], known) == [f"--{before}", "1"]
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("tokens", [["--stem", "8"], ["--stem=8"]])
-def test_channels_of_a_stem_have_a_flag_of_their_own(tokens):
-    with pytest.raises(ValueError, match="--stem 8: a chain's stem is now --stem-channels"):
-        lifted_flags(["search", *tokens])
-    assert lifted_flags(["--stem", "cifar"]) == ["--stem", "cifar"]
+def test_channels_of_a_stem_have_a_flag_of_their_own(tokens, capsys):
+    now = [tokens[0].replace("--stem", "--stem-channels"), *tokens[1:]]
+    assert lifted_flags(tokens, {"stem", "stem-channels"}) == now
+    assert "warning: --stem is now --stem-channels; " in capsys.readouterr().err
+    assert lifted_flags(tokens, {"stem"}) == tokens  # no chain
+    assert lifted_flags(["--stem", "cifar"], {"stem", "stem-channels"}) == ["--stem", "cifar"]
+    assert capsys.readouterr().err == ""
+
+
+OWN = """
+from dataclasses import dataclass
+from tutelage.methods.single import Single
+
+@dataclass(frozen=True)
+class Own(Single):
+    taught_weight: float = 1.0
+    \"\"\"A setting that is named as one of 0.1.\"\"\"
+"""
+
+
+def test_a_part_of_ones_own_keeps_its_flags_and_the_run_has_the_old_ones(
+    tmp_path, monkeypatch, tutelage
+):
+    (tmp_path / "own_part.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own.toml").write_text('form = "cifar"\n[method]\nname = "own_part:Own"\n')
+    small = "--space nasbench201 --quick --dry-run --taught-weight 2"
+    code, _, err = tutelage(f"search --recipe {tmp_path / 'own.toml'} {small}")
+    assert code == 0 and err.count("form is now stem") == 1 and "taught" not in err
+    code, _, err = tutelage(f"search --method own_part:Own --form cifar {small}")
+    assert code == 0 and err.count("--form is now --stem") == 1
 
 
 def test_the_command_line_takes_an_old_flag(tutelage):
@@ -94,6 +122,13 @@ def test_old_names_in_python_work_and_warn():
         assert replace(NASBENCH_MACRO, stem=4).stem_channels == 4
     with pytest.warns(DeprecationWarning, match=r"LBT\(teacher_exam=\.\.\.\)"):
         assert not tutelage.LBT(teacher_exam=False).validate_teacher
+    for value, before, now in (
+        (Size(), "form", "stem"),
+        (NASBENCH_MACRO, "stem", "stem_channels"),
+        (tutelage.LBT(), "teacher_exam", "validate_teacher"),
+    ):
+        with pytest.warns(DeprecationWarning, match=rf"\.{before} is now {now}"):
+            assert getattr(value, before) == getattr(value, now)
     for module, before, now in (
         (tutelage.spaces.base, "Mix", "ArchWeights"),
         (tutelage.spaces.paths, "genes", "encode"),
@@ -105,6 +140,15 @@ def test_old_names_in_python_work_and_warn():
             assert getattr(module, before) is getattr(sys.modules.get(home, module), own)
     with pytest.raises(AttributeError, match="has no attribute 'Mixture'"):
         tutelage.spaces.base.Mixture  # noqa: B018
+
+
+def test_the_warning_about_a_setting_of_search_names_the_line_of_the_script(tmp_path):
+    with (
+        pytest.warns(DeprecationWarning, match="form is now stem") as told,
+        pytest.raises(ValueError, match="epochs"),
+    ):
+        tutelage.search(out=tmp_path / "run", form="cifar", epochs=-1)
+    assert [each.filename for each in told] == [__file__]
 
 
 def test_scores_of_a_result_by_their_old_name(tmp_path):
@@ -128,7 +172,7 @@ class Old:
 
 
 def test_a_users_search_of_0_1_works_and_warns():
-    with pytest.warns(DeprecationWarning) as told:
+    with pytest.warns(FutureWarning) as told:
         search = make_part("search", {"name": f"{__name__}:Old"})
     said = [str(each.message).partition(";")[0] for each in told]
     assert said == ["Old.mix is now relax", "kind = 'relaxes' of Old is now 'relaxed'"]
@@ -156,3 +200,17 @@ def test_every_new_name_is_a_setting():
     known = {f.name for each in (tutelage.LBT, tutelage.EnNAS) for f in init_fields(each)}
     assert set(SETTINGS["method",].values()) <= known
     assert set(SETTINGS["space",].values()) <= {f.name for f in init_fields(NASBENCH_MACRO)}
+
+
+@dataclass(frozen=True)
+class Heir(Darts):
+    """A search of 0.1 that changes one of the package."""
+
+    def mix(self, alphas, clock):
+        return ArchWeights({name: torch.zeros_like(a) for name, a in alphas.items()})
+
+
+def test_what_a_users_search_of_0_1_overrides_stays_overridden():
+    with pytest.warns(FutureWarning, match=r"Heir\.mix is now relax"):
+        search = make_part("search", {"name": f"{__name__}:Heir"})
+    assert not search.relax({"cell": torch.ones(6, 5)}, None).operations["cell"].any()

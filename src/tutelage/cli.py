@@ -68,8 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     wait_asleep()
     try:
-        tokens = lifted_flags(tokens)
-        application(tokens)(tokens, exit_on_error=False, print_error=False)
+        flags = flags_for(tokens)
+        tokens = lifted_flags(tokens, {flag.name for flag in flags})
+        application(flags)(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         sys.exit(_complain(sentence(error), 2))
     except KeyboardInterrupt:
@@ -94,8 +95,14 @@ def _complain(error: object, code: int) -> int:
     return code
 
 
-def application(tokens: Sequence[str]) -> App:
-    """Make the application; a search's flags depend on its method, search, space and recipe."""
+def flags_for(tokens: Sequence[str]) -> list[Flag]:
+    """Make the flags of a search, which depend on its method, search, space and recipe."""
+    verb = next((token for token in tokens if not token.startswith("-")), "")
+    return search_flags(tokens if verb == "search" else [])
+
+
+def application(flags: list[Flag]) -> App:
+    """Make the application, with these flags of a search."""
     app = App(
         name="tutelage",
         help="Neural architecture search in which models teach one another.",
@@ -103,8 +110,6 @@ def application(tokens: Sequence[str]) -> App:
         help_format="plaintext",
         suppress_keyboard_interrupt=False,
     )
-    verb = next((token for token in tokens if not token.startswith("-")), "")
-    flags = search_flags(tokens if verb == "search" else [])
 
     def search(
         *,
@@ -179,7 +184,7 @@ def data_flags(table: Mapping[str, Any], leave_out: Sequence[str] = ()) -> list[
 
 def search_flags(tokens: Sequence[str]) -> list[Flag]:
     """Make the flags of a search: those of the run, and of the parts that the tokens name."""
-    base = search_base(_value(tokens, "recipe"), _value(tokens, "resume"))
+    base = search_base(_value(tokens, "recipe"), _value(tokens, "resume"), told=None)
     flags = flags_of(Run, group=RUN, table=base)
     for kind, names in PARTS.items():
         name = _value(tokens, kind) or base[kind]["name"]

@@ -10,12 +10,14 @@ import functools
 import json
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from importlib import import_module
 from itertools import pairwise
 from typing import Any, TypeVar
 
 T = TypeVar("T", bound=type)
+Told = Callable[[str, str], None]
+"""What is called with the old and the new name of something."""
 
 FLAGS = {
     "form": "stem",
@@ -27,6 +29,8 @@ FLAGS = {
 """Flags until 0.1, and their present names."""
 OF_CHAIN = "stem"
 """A flag that was a number until 0.1 (channels of a chain's stem) and is a name now."""
+CHANNELS = "stem-channels"
+"""The present flag of that number."""
 SETTINGS: Mapping[tuple[str, ...], Mapping[str, str]] = {
     (): {"form": "stem"},
     ("retrain",): {"form": "stem"},
@@ -40,10 +44,18 @@ KINDS = {"relaxes": "relaxed", "samples": "one-shot", "draws": "random"}
 """Values of a search's `kind` until 0.1, and now."""
 
 
-def warn(before: str, now: str, level: int = 3) -> None:
-    """Warn in Python that a name of 0.1 has changed."""
+def warn(before: str, now: str, level: int = 3, of: type[Warning] = DeprecationWarning) -> None:
+    """Warn in Python that a name of 0.1 has changed.
+
+    Args:
+        before: The name of 0.1.
+        now: The present one.
+        level: How many calls above this one the user's line is. Python shows a deprecation only
+            for the lines of the script itself.
+        of: The kind of warning.
+    """
     text = f"{before} is now {now}; the old name works in this release only"
-    warnings.warn(text, DeprecationWarning, stacklevel=level)
+    warnings.warn(text, of, stacklevel=level)
 
 
 def say(before: str, now: str) -> None:
@@ -64,7 +76,7 @@ def lifted(table: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]
 
 def lifted_settings(
     table: Mapping[str, Any],
-    told: Callable[[str, str], None] | None = None,
+    told: Told | None = None,
     within: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Return settings of 0.1, as in run.toml and recipes, with the present names.
@@ -104,51 +116,56 @@ def _lifted_text(value: Any) -> Any:
     return json.dumps(found)
 
 
-def lifted_flags(tokens: Sequence[str]) -> list[str]:
+def lifted_flags(tokens: Sequence[str], known: Container[str] = ()) -> list[str]:
     """Return a command line with the present flags, and warn of changed ones.
 
-    Raises:
-        ValueError: `--stem` has a number, which is now `--stem-channels`.
+    Args:
+        tokens: The command line.
+        known: The flags that it may have, without dashes. A user's part may have a flag with an
+            old name, which is then not changed.
     """
-    if any(":" in token.partition("=")[2] or ":" in after for token, after in _parts(tokens)):
-        return list(tokens)  # a user's part, whose flags are not changed
     found = []
     for token, after in pairwise([*tokens, ""]):
         name, joined, value = token.partition("=")
-        flag = name.removeprefix("--")
-        if name == f"--{OF_CHAIN}" and (value if joined else after).isdigit():
-            raise ValueError(f"--stem {value or after}: a chain's stem is now --stem-channels")
-        if name.startswith("--") and flag in FLAGS:
-            say(name, f"--{FLAGS[flag]}")
-            token = f"--{FLAGS[flag]}{joined}{value}"
+        now = _flag_now(name.removeprefix("--"), value if joined else after, known)
+        if name.startswith("--") and now:
+            say(name, f"--{now}")
+            token = f"--{now}{joined}{value}"
         found.append(token)
     return found
 
 
-def _parts(tokens: Sequence[str]) -> list[tuple[str, str]]:
-    """List the flags that name a method, a search or a space, each with the token after it."""
-    pairs = pairwise([*tokens, ""])
-    return [(x, after) for x, after in pairs if x.startswith(("--method", "--search", "--space"))]
+def _flag_now(flag: str, value: str, known: Container[str]) -> str | None:
+    """Return what a flag of 0.1 is called now; None where it is none."""
+    if flag == OF_CHAIN:
+        return CHANNELS if value.isdigit() and CHANNELS in known else None
+    return None if flag.removeprefix("no-") in known else FLAGS.get(flag)
 
 
 def lifted_part(kind: str, found: Any) -> Any:
-    """Give a user's class of 0.1 the present names."""
+    """Give a user's class of 0.1 the present names, with a warning that Python always shows."""
     owner: Any = found if isinstance(found, type) else type(found)
     if owner.__module__.startswith("tutelage."):
         return found
-    able = dir(owner)
     for before, now in MEMBERS.get(kind, {}).items():
-        if before in able and now not in able:
-            warn(f"{owner.__name__}.{before}", now, level=4)
+        if _place(owner, before) < _place(owner, now):
+            warn(f"{owner.__name__}.{before}", now, level=4, of=FutureWarning)
             setattr(owner, now, getattr(owner, before))
     if kind == "search" and (named := str(getattr(owner, "kind", ""))) in KINDS:
-        warn(f"kind = {named!r} of {owner.__name__}", repr(KINDS[named]), level=4)
+        described = f"kind = {named!r} of {owner.__name__}"
+        warn(described, repr(KINDS[named]), level=4, of=FutureWarning)
         owner.kind = KINDS[named]
     return found
 
 
+def _place(owner: type, member: str) -> int:
+    """Count the classes before the one that a member is inherited from; all where none has it."""
+    has = [member in vars(each) for each in owner.__mro__]
+    return has.index(True) if True in has else len(has)
+
+
 def keywords(**names: str) -> Callable[[T], T]:
-    """Let the constructor of a dataclass take its fields' names of 0.1."""
+    """Let the constructor and the attributes of a dataclass have their names of 0.1 too."""
 
     def wrapped(of: T) -> T:
         init: Any = of.__init__  # type: ignore[misc]
@@ -161,9 +178,21 @@ def keywords(**names: str) -> Callable[[T], T]:
             init(self, *values, **given)
 
         of.__init__ = made  # type: ignore[misc]
+        for before, now in names.items():
+            setattr(of, before, _read_as(f"{of.__name__}.{before}", now))
         return of
 
     return wrapped
+
+
+def _read_as(before: str, now: str) -> property:
+    """Make the attribute of 0.1 that reads the present one."""
+
+    def value(self: Any) -> Any:
+        warn(before, now)
+        return getattr(self, now)
+
+    return property(value)
 
 
 def old_name(module: str, name: str, names: Mapping[str, str]) -> Any:

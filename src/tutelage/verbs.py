@@ -15,21 +15,28 @@ from tutelage.config import Data, Retrain, Run
 from tutelage.flags import Whole, layered
 from tutelage.parts import PARTS, from_table, summary
 from tutelage.recipes import read_recipe, recipe_names
+from tutelage.renamed import Told, say
 
 Target = Annotated[str, Parameter(help="A run directory, or a genotype: name, text or file.")]
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON instead.")]
 Listing = Literal["methods", "searches", "spaces", "data", "recipes"]
 
 
-def search_base(recipe: str | None, resume: str | None) -> dict[str, Any]:
-    """Read the settings that flags override: those of a run to resume, and of a recipe."""
+def search_base(recipe: str | None, resume: str | None, told: Told | None = say) -> dict[str, Any]:
+    """Read the settings that flags override: those of a run to resume, and of a recipe.
+
+    Args:
+        recipe: A recipe's name or file.
+        resume: A run directory.
+        told: Called with the old and the new name of each setting of the recipe that has changed.
+    """
     tables = [{kind: getattr(Run(), kind) for kind in PARTS} | {"data": {}}]
     tables += [{"weights": {}, "alphas": {}, "evolution": {}, "retrain": {}}]
     if resume:
         from tutelage.run.job.directory import RunDirectory
 
         tables += [RunDirectory.open(Path(resume)).settings()]
-    own = read_recipe(recipe)[0] if recipe else {}
+    own = read_recipe(recipe, told)[0] if recipe else {}
     own.pop("quick", None)  # the changes of an earlier quick look
     return layered(*tables, own)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.checks import nearest
-from tutelage.renamed import lifted_settings, say
+from tutelage.renamed import Told, lifted_settings, say
 
 FOLDER = Path(__file__).parent
 
@@ -20,8 +20,12 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def read_recipe(name: str) -> tuple[dict[str, Any], str]:
+def read_recipe(name: str, told: Told | None = say) -> tuple[dict[str, Any], str]:
     """Read a recipe of the package by name, or a TOML file by its path.
+
+    Args:
+        name: The name, or the path.
+        told: Called with the old and the new name of each setting that has changed since 0.1.
 
     Returns:
         Its settings, and its line for the listing.
@@ -35,8 +39,7 @@ def read_recipe(name: str) -> tuple[dict[str, Any], str]:
     if not path.is_file():
         raise ValueError(f"unknown recipe {name!r}: {nearest(name, recipe_names())}")
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        settings = lifted_settings(tomllib.loads(path.read_text(encoding="utf-8")), told)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"recipe {path} is not TOML: {error}") from error
-    about = settings.pop("about", "")
-    return lifted_settings(settings, say), about
+    return settings, settings.pop("about", "")

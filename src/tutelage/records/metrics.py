@@ -44,11 +44,18 @@ def line_of(row: Row | Mapping[str, Any]) -> bytes:
 def version_of(content: bytes) -> int:
     """Return the version of the rows at the end of a file; 1 if it has no head.
 
+    A damaged head counts as none.
+
     Raises:
-        ValueError: A newer release wrote it, or a head is damaged.
+        ValueError: A newer release wrote it.
     """
     heads = [line for line in content.splitlines() if line.startswith(BEGINNING)]
-    return known_version(parse(heads[-1]), VERSION) if heads else 1
+    try:
+        return known_version(parse(heads[-1]), VERSION) if heads else 1
+    except NewerError:
+        raise
+    except (ValueError, RecursionError):
+        return 1
 
 
 def read(content: bytes, types: Mapping[str, type[Row]]) -> Metrics:

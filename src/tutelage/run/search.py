@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def search(
     def table(kind: str, part: Any) -> dict[str, Any]:
         return {"name": part} if isinstance(part, str) else part_settings(kind, part)
 
-    settings = lifted_settings(settings, warn) | {
+    settings = lifted_settings(settings, partial(warn, level=4)) | {
         "method": table("method", method),
         "search": table("search", search),
         "space": table("space", space),

@@ -55,7 +55,7 @@ def _trains(settings: Mapping[str, Any], result: Result | None) -> bool:
 def _run_files(path: Path, types: Mapping[str, type[Row]] | None = None) -> RunFiles:
     """Read a directory; `types` are the types of its rows, if its place determines them."""
     notes: list[str] = []
-    settings = lifted_settings(_table(path / "run.toml", tomllib.loads, notes))
+    settings = _table(path / "run.toml", lambda text: lifted_settings(tomllib.loads(text)), notes)
     result = _file(path / "result.json", Result.read, notes)
     environment = _file(path / "environment.json", Environment.read, notes) or Environment()
     networks = tuple(_run_files(each, TRAINING) for each in sorted(path.glob("member-*")))

@@ -141,13 +141,13 @@ class RunDirectory:
         """Read run.toml.
 
         Raises:
-            ValueError: It is not TOML.
+            ValueError: It is not TOML, or nested too deep.
         """
         try:
             return lifted_settings(
                 tomllib.loads((self.path / "run.toml").read_text(encoding="utf-8"))
             )
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(f"{self.path / 'run.toml'} is damaged: {error}") from error
 
     def write_text(self, name: str, text: str) -> None:
@@ -162,11 +162,11 @@ class RunDirectory:
         """Read a JSON file.
 
         Raises:
-            ValueError: It is not JSON.
+            ValueError: It is not JSON, or nested too deep.
         """
         try:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{self.path / name} is damaged: {error}") from error
 
     def begin_session(self, epoch: int, step: int, **hardware: Any) -> None:
@@ -185,7 +185,7 @@ class RunDirectory:
             return []
         try:
             return Environment.read(self.read_json(path.name)).sessions
-        except (ValueError, RecursionError):
+        except ValueError:
             path.replace(path.with_name("environment.damaged.json"))
             return []
 

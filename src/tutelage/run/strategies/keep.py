@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from tutelage.extras import Members
+from tutelage.records import metrics
 from tutelage.records.results import Origin
 from tutelage.records.rows import SEARCH, Answer, EndRow, EnsembleScores, LearnerScores
 from tutelage.records.typed import finite
@@ -64,8 +65,12 @@ def best(scores: Sequence[Mapping[str, float]]) -> int:
 
 
 def append_once(directory: RunDirectory, end: EndRow) -> None:
-    """Append the last row, unless a search that was stopped later has already done so."""
-    if not any(row.event == "end" for row in directory.metrics.read(SEARCH)):
+    """Append the last row, unless a search that was stopped later has already done so.
+
+    Damaged rows are ignored: a search can end in spite of them.
+    """
+    rows, _ = metrics.read(directory.metrics.path.read_bytes(), SEARCH)
+    if not any(row.event == "end" for row in rows):
         directory.metrics.append(end)
 
 
