@@ -58,7 +58,7 @@ from tutelage.spaces.published import PUBLISHED
         ("search --weights.lr inf --out x", "weights: lr = inf: must be a finite number"),
         ("search --epochs 0 --out x", r"epochs = 0: must be .*at least 1"),
         ("search --method sgl --learners 0 --out x", r"learners = 0: must be .*at least 1"),
-        ("search --method sgl --pretrain 50 --out x", "pretrain = 50 of 50 epochs: leave some"),
+        ("search --method sgl --pretrain 50 --out x", "pretrain = 50 of 50 epochs: leave epochs"),
         ("search --method lbt --student resnet19 --out x", "student 'resnet19': must be resnet18"),
         ("search --data.cutout 8 --out x", "cutout = 8: would hide whole images of digits"),
         ("search --data.train-fraction 1 --out x", "train_fraction = 1.0: must be strictly"),

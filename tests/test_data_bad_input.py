@@ -110,8 +110,8 @@ def test_a_truncated_batch(cifar, kept):
     ("content", "sentence"),
     [
         (batch(data=np.zeros((2, 3071), np.uint8)), "rows have 3071 values instead of 3 x 32 x 32"),
-        (batch(data=np.zeros((2, 3072))), "no uint8 table"),
-        (batch(data=[1, 2]), "no uint8 table"),
+        (batch(data=np.zeros((2, 3072))), "not a uint8 table"),
+        (batch(data=[1, 2]), "not a uint8 table"),
         (batch(labels=[1, 2, 3]), r"has 2 images, but labels of shape \(3,\)"),
         (batch(labels=[b"x", b"y"]), "has 2 images, but labels of shape"),
         (batch(labels=[0, 10]), "image 1 has label 10, but labels go from 0 to 9"),
@@ -182,7 +182,7 @@ def test_an_image_of_sixteen_bits_is_named(images):
 
 def test_grey_and_rgb_mixed_name_one_of_each(images):
     save(images / "train" / "dog" / "1.png", "L")
-    sentence = r"dog/1\.png is grey and .*cat/0\.png is RGB: say --data\.colour rgb"
+    sentence = r"dog/1\.png is grey and .*cat/0\.png is RGB: give --data\.colour rgb"
     refused(sentence, Data("folder", images))
     assert read(Data("folder", images, colour="rgb"), "train").images.shape == (3, 8, 8)
 

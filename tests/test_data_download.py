@@ -76,7 +76,7 @@ def test_a_broken_transfer_goes_on_where_it_stopped(serve, tmp_path):
 
 def test_the_next_command_goes_on_from_the_part(serve, tmp_path):
     server, path = serve(breaks=3, most=50_000), tmp_path / "set.tar.gz"
-    with pytest.raises(DataError, match=r"broke off after 150,000 bytes .300,000 were promised"):
+    with pytest.raises(DataError, match=r"broke off after 150,000 bytes .300,000 were announced"):
         fetch(server.url, MD5, path)
     assert not path.exists()
     fetch(server.url, MD5, path)

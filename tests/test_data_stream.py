@@ -206,9 +206,9 @@ def test_streaming_gives_what_memory_gives(photographs):
 def test_what_cannot_be_is_refused(photographs):
     with pytest.raises(DataError, match=r"centre = 0.875 with memory = 'load': .*memory stream"):
         read(Data(str(photographs), resolution=8, memory="load", centre=0.875), "train")
-    with pytest.raises(DataError, match=r"centre = 0\.5: the images of digits lie in memory"):
+    with pytest.raises(DataError, match=r"centre = 0\.5: the images of digits are in memory"):
         read(Data(centre=0.5), "train")
-    with pytest.raises(DataError, match="memory = 'stream': the images of digits lie in memory"):
+    with pytest.raises(DataError, match="memory = 'stream': the images of digits are in memory"):
         read(Data(memory="stream"), "train")
     for wrong in ({"centre": 0.0}, {"centre": 1.5}, {"rescale": 2.0}, {"jitter": -1.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -14,7 +14,7 @@ def test_pickles_are_not_opened_without_leave(tmp_path):
     path, canary = tmp_path / "NATS.pickle.pbz2", tmp_path / "canary"
     path.write_bytes(b"cposix\nsystem\n(S'touch %b'\ntR." % str(canary).encode())
     call = lambda: build_from_api(path, tmp_path / "out")  # noqa: E731
-    fails(call, "is a pickle", "runs whatever code", "--trust-pickle", "CSV")
+    fails(call, "is a pickle", "runs any code", "--trust-pickle", "CSV")
     assert not canary.exists()
 
 

@@ -273,7 +273,7 @@ def test_alphas_may_stand_still_in_the_warm_up():
 @pytest.mark.parametrize(
     ("settings", "pattern"),
     [
-        ({"warmup": 0.9}, "warmup = 0.9 of 4 epochs leaves none"),
+        ({"warmup": 0.9}, "warmup = 0.9 of 4 epochs leaves no epoch"),
         ({"warmup": 1.5}, "warmup = 1.5: must be between 0 and 1"),
         ({"decay": 1.0}, r"decay = 1\.0: must be strictly between"),
         ({"memory_top": 3}, "memory_top = 3 of 3 classes"),
