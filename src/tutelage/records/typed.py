@@ -66,10 +66,14 @@ def parse(text: str | bytes) -> Any:
     """Read JSON.
 
     Raises:
-        ValueError: It is none, or has a whole number that is longer than any of ours.
+        ValueError: It is none, or has a whole number that is longer than any of ours, or half a
+            character, which could not be shown.
         RecursionError: It is nested too deep.
     """
-    return json.loads(text, parse_int=_whole)
+    found = json.loads(text, parse_int=_whole)
+    if b"\\u" in text if isinstance(text, bytes) else "\\u" in text:
+        json.dumps(found, ensure_ascii=False).encode()
+    return found
 
 
 def _whole(digits: str) -> int:
