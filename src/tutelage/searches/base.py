@@ -29,7 +29,8 @@ class Phase:
     partial: int | None = None
     """Operations see one in so many of the channels; None: as the space has it."""
     carries: bool = False
-    """Whether weights, alphas and their schedules resume from the phase before, or start again."""
+    """Whether weights, alphas and their schedules continue from the phase before, or start
+    again."""
 
     def __post_init__(self) -> None:
         within(0, 1, frozen=self.frozen)

@@ -31,7 +31,7 @@ class Evolution:
     """Probability that a choice of a mutated copy is sampled again."""
     objectives: Objectives = "accuracy"
     """What is selected for: accuracy alone, or a Pareto front of accuracy and of few FLOPs
-    or weights."""
+    or parameters."""
     images: int = 25_600
     """Training images that set an architecture's BatchNorm statistics before it is scored; at most
     all that there are."""

@@ -118,7 +118,7 @@ class Evolving:
         return self._candidates[self.candidate]
 
     def tell(self, scores: Sequence[float]) -> None:
-        """Score the present candidate and continue to the next.
+        """Score the present candidate and go to the next.
 
         Args:
             scores: One number an objective, all to be maximised: a cost comes negated.
@@ -185,7 +185,7 @@ class Evolving:
             self._seen.add(encoding)
 
     def _crossed(self) -> Encoding:
-        """Take each gene from one of two different parents."""
+        """Take each number from one of two different parents."""
         ours, theirs = self._chosen(2)
         return _encoding(np.where(self._random.random(len(ours)) < 0.5, ours, theirs))
 

@@ -49,7 +49,7 @@ class PcDarts:
     kind: ClassVar[Kind] = "relaxed"
 
     def needs(self, space: Space) -> Needs:
-        """Search in one continue a share of the channels, weights alone at first."""
+        """Search in one phase, on a share of the channels, weights alone at first."""
         return Needs(phases=(Phase(frozen=self.frozen, partial=self.partial),))
 
     def alphas(self, space: Space) -> dict[str, Any]:

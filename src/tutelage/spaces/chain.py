@@ -7,7 +7,7 @@ class and differ in its settings, which a genotype carries as its layout.
     stem: convolution 3x3 · fixed first block (mbconv1_3x3) · stages of searched layers ·
     convolution 1x1 · global pooling · classifier
 
-The stem halves the image in the stem `imagenet`, ResNet's twice, and keeps it in `cifar`. The first
+The stem `imagenet` halves the image, ResNet's twice, and `cifar` keeps its resolution. The first
 layer of a stage has the stage's stride and changes the width. Where a network has other channels
 than its space, all widths change with them.
 

@@ -41,7 +41,7 @@ SHADES = LinearSegmentedColormap.from_list(
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class Reading:
     """The architecture weights of one cell after an epoch."""
 
     row: EpochRow
@@ -50,13 +50,13 @@ class Batch:
 
     @property
     def kind(self) -> tuple[int, tuple[int, ...]]:
-        """What the parts of a phase have in common: its number, and the shape of the weights."""
+        """What the readings of a phase have in common: its number, and the shape of the weights."""
         return self.row.phase, self.weights.shape
 
 
 @dataclass(frozen=True)
 class Course:
-    """How the architecture weights of one cell moves over the epochs of a phase."""
+    """How the architecture weights of one cell move over the epochs of a phase."""
 
     group: str
     phase: int
@@ -127,17 +127,17 @@ def courses(files: RunFiles) -> dict[tuple[int, str], list[Course]]:
 
     Where operations were dropped on the way, a phase begins even if the rows do not say so.
     """
-    found: dict[tuple[int, str], list[list[Batch]]] = {}
+    found: dict[tuple[int, str], list[list[Reading]]] = {}
     for row in files.epochs:
         for learner, groups in enumerate(row.arch_weights):
             for group, edges in groups.items():
                 if len({len(edge) for edge in edges}) != 1:
                     continue
-                part = Batch(row, np.array(edges, dtype=float))
+                reading = Reading(row, np.array(edges, dtype=float))
                 phases = found.setdefault((learner, group), [])
-                if not phases or phases[-1][-1].kind != part.kind:
+                if not phases or phases[-1][-1].kind != reading.kind:
                     phases.append([])
-                phases[-1].append(part)
+                phases[-1].append(reading)
     return {
         key: [_course(*key, each, files.last) for each in phases] for key, phases in found.items()
     }
@@ -151,11 +151,13 @@ def derived(row: EpochRow | None, learner: int) -> Genotype | None:
         return None
 
 
-def _course(learner: int, group: str, parts: Sequence[Batch], counts: EpochRow | None) -> Course:
-    """Make a course of the parts of a phase; `counts` is the row whose architectures count."""
-    last = parts[-1].row
-    kept = next((part.row for part in parts if part.row is counts), None)
-    weights = np.stack([part.weights for part in parts])
+def _course(
+    learner: int, group: str, readings: Sequence[Reading], counts: EpochRow | None
+) -> Course:
+    """Make a course of the readings of a phase; `counts` is the row whose architectures count."""
+    last = readings[-1].row
+    kept = next((each.row for each in readings if each.row is counts), None)
+    weights = np.stack([each.weights for each in readings])
     _, edges, count = weights.shape
     genotype = derived(kept or last, learner)
     names: Sequence[str | list[str]] = at(last.operations, learner, {}).get(group, ())
@@ -168,8 +170,8 @@ def _course(learner: int, group: str, parts: Sequence[Batch], counts: EpochRow |
         every = [[f"operation {i}" for i in range(count)]] * edges
     return Course(
         group=group,
-        phase=parts[0].row.phase,
-        epochs=tuple(part.row.epoch for part in parts),
+        phase=readings[0].row.phase,
+        epochs=tuple(each.row.epoch for each in readings),
         weights=weights,
         operations=tuple(tuple(each) for each in every),
         genotype=genotype,

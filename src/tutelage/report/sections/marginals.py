@@ -38,8 +38,8 @@ class Marginals:
     operations: tuple[str, ...]
     """Every operation that some edge has."""
     shares: np.ndarray
-    """Of the samples of an edge, (ops, edges); NaN where it cannot sample the operation, or drew
-    none.
+    """Of the samples of an edge, (ops, edges); NaN where the operation
+    cannot be sampled, or nothing was.
     """
     samples: np.ndarray
     """How many samples those are, (edges,); 0 where nothing says so."""

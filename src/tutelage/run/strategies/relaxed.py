@@ -83,7 +83,7 @@ class Relaxed:
         return keep(view, directory, self._genotypes(view), self._epoch(view), validate(view), [])
 
     def _genotypes(self, view: View) -> list[Genotype]:
-        """Read every learner's architecture off: of the end, or the epoch that a stop keeps."""
+        """Return every learner's architecture: of the end, or the epoch that a stop keeps."""
         if stopped := self.diagnostics.stopped:
             before = self.diagnostics.history[stopped["epoch"]]
             return [Genotype.from_dict(learner["genotype"]) for learner in before]
