@@ -237,3 +237,13 @@ def test_statistics_by_hand():
 def test_the_report_does_not_import_torch():
     code = "import sys, tutelage.report.page; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_half_a_character_is_damage(tmp_path):
+    (tmp_path / "run").mkdir()
+    cell = {"inputs": 1, "nodes": [[["\ud800", 0]]], "concat": [1]}
+    genotype = {"format": "tutelage genotype", "version": 1, "space": "x", "cells": {"cell": cell}}
+    (tmp_path / "run" / "genotype.json").write_text(json.dumps(genotype))
+    write_report([tmp_path / "run"], tmp_path / "page.html")
+    (note,) = read_run(tmp_path / "run").search.notes
+    assert "genotype.json is damaged and left out: 'utf-8' codec can't encode" in note

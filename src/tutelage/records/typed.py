@@ -66,10 +66,14 @@ def parse(text: str | bytes) -> Any:
     """Read JSON.
 
     Raises:
-        ValueError: It is not JSON, or has a whole number with too many digits.
+        ValueError: It is not JSON, or has a whole number with too many digits, or half of a
+            surrogate pair, which no text can show.
         RecursionError: It is nested too deeply.
     """
-    return json.loads(text, parse_int=_whole)
+    found = json.loads(text, parse_int=_whole)
+    if b"\\u" in text if isinstance(text, bytes) else "\\u" in text:
+        json.dumps(found, ensure_ascii=False).encode()
+    return found
 
 
 def _whole(digits: str) -> int:

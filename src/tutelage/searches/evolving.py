@@ -118,7 +118,7 @@ class Evolving:
         return self._candidates[self.candidate]
 
     def tell(self, scores: Sequence[float]) -> None:
-        """Score the present candidate and continue to the next.
+        """Score the present candidate and go to the next.
 
         Args:
             scores: One number for each objective, to be maximised: costs are negated.
