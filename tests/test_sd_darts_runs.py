@@ -105,7 +105,7 @@ def test_the_past_goes_on_into_a_wider_phase(memory, tmp_path):
 def test_the_size_is_told_before_the_run(tmp_path, capsys):
     asked = settings(limit_batches=1, epochs=2)
     search_run(asked, tmp_path / "run")
-    message = "answers to 599 and 599 images are kept, 2 x 10 probabilities each: 0.1 MB on cpu"
+    message = "probabilities for 599 and 599 images are stored, 2 x 10 each: 0.1 MB on cpu"
     assert capsys.readouterr().out.startswith(message)
     assert f"of the method  {message}" in dry_run(asked).as_text()
 

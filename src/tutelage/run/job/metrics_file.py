@@ -55,12 +55,17 @@ class MetricsFile:
         Raises:
             ValueError: A line is damaged, or a newer release wrote it.
         """
-        if not self.path.exists():
-            return []
-        rows, damage = metrics.read(self.path.read_bytes(), types)
+        rows, damage = self._read(types)
         if damage:
             raise ValueError(f"{self.path} line {damage[0].line} is damaged: {damage[0].reason}")
         return rows
+
+    def intact(self, types: Mapping[str, type[Row]]) -> list[Row]:
+        """Read the rows that can be read, without damaged ones."""
+        return self._read(types).rows
+
+    def _read(self, types: Mapping[str, type[Row]]) -> metrics.Metrics:
+        return metrics.read(self.path.read_bytes() if self.path.exists() else b"", types)
 
     def size(self) -> int:
         """Return the size in bytes, once all is on disk, for a checkpoint to record."""

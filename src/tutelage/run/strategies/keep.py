@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from tutelage.extras import Members
-from tutelage.records import metrics
 from tutelage.records.results import Origin
 from tutelage.records.rows import SEARCH, Answer, EndRow, EnsembleScores, LearnerScores
 from tutelage.records.typed import finite
@@ -69,8 +68,7 @@ def append_once(directory: RunDirectory, end: EndRow) -> None:
 
     Damaged rows are ignored: a search can end in spite of them.
     """
-    rows, _ = metrics.read(directory.metrics.path.read_bytes(), SEARCH)
-    if not any(row.event == "end" for row in rows):
+    if not any(row.event == "end" for row in directory.metrics.intact(SEARCH)):
         directory.metrics.append(end)
 
 
