@@ -133,9 +133,6 @@ class Cream:
             best = paths_of(s.board)[int(rho.argmax())]
             return Answers(z, logits_of(s, under(start, best), valid.x))
 
-        def seeds(variables):
-            return [under(start, path) for path in paths_of(variables["board"])]
-
         path = trail(start) if samples else {"operations": start.operations}
         variables = {
             "w": net.weights(),
@@ -154,10 +151,11 @@ class Cream:
             return problem
         first = ceil(self.warmup * make.epochs) if self.every else make.epochs
         sparse = replace(top, epochs=range(first, make.epochs), every=max(1, self.every))
+        best = Seeds(lambda s: [under(start, path) for path in paths_of(s["board"])])
         return problem._replace(
             variables=variables | {"path": path},
             levels=[Level("w", learn), sparse],
-            extras=[*problem.extras, Probe(probe, TEACHER), Seeds(seeds)],
+            extras=[*problem.extras, Probe(probe, TEACHER), best],
         )
 
 
