@@ -13,7 +13,7 @@ from tutelage.clock import Clock
 from tutelage.config import Weights
 from tutelage.data.seeding import generator
 from tutelage.multilevel import Level
-from tutelage.problem import Learner, Problem, pick
+from tutelage.problem import Problem
 from tutelage.run.networks.factory import Maker
 from tutelage.run.networks.relaxation import Bound
 from tutelage.run.supernet import optimizers
@@ -21,6 +21,7 @@ from tutelage.run.supernet.phases import Stretch
 from tutelage.run.supernet.setup import Setup
 from tutelage.run.supernet.strategy import Strategy
 from tutelage.run.supernet.transition import carried, carry_moments
+from tutelage.run.supernet.view import alphas_of
 from tutelage.spaces.base import Space
 from tutelage.spaces.narrowing import Kept, strongest
 from tutelage.virtual import Rate, Tree, leaves, rebuild, tree_map
@@ -68,10 +69,6 @@ class PhaseState:
     def move(self, name: str, gradient: Tree, clip: float) -> None:
         """Let Adam update alphas in place, with the gradient's norm clipped; 0: no clipping."""
         optimizers.move(self.optimisers[name], self.variables[name], gradient, clip)
-
-    def alphas(self, learner: Learner) -> Tree:
-        """Return a learner's alphas, on the CPU."""
-        return tree_map(Tensor.cpu, pick(self.variables, learner.alphas))
 
     def check(self, epoch: int, step: int) -> None:
         """Raise ValueError where a variable is not finite, so that no checkpoint stores it."""
@@ -161,7 +158,7 @@ def follow(setup: Setup, strategy: Strategy, clock: Clock, before: PhaseState) -
 def _favoured(setup: Setup, before: PhaseState, count: int) -> tuple[list[Kept], list[Kept]]:
     """Choose every learner's strongest operations, and the columns of its alphas they stand in."""
     learners = before.problem.learners
-    alphas = [before.alphas(learner) for learner in learners]
+    alphas = [alphas_of(before.variables, learner) for learner in learners]
     wholes = (before.kept * len(alphas))[: len(alphas)]  # in the first phase all share one
     if setup.budget:
         spaces = (before.spaces * len(alphas))[: len(alphas)]

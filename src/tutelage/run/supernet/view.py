@@ -19,6 +19,11 @@ from tutelage.spaces.genotype import Genotype
 from tutelage.virtual import Tree, tree_map
 
 
+def alphas_of(variables: Mapping[str, Tree], learner: Learner) -> Tree:
+    """Return a learner's alphas, on the CPU."""
+    return tree_map(Tensor.cpu, pick(variables, learner.alphas))
+
+
 @dataclass(frozen=True)
 class View:
     """A search between two steps; the next step changes its tensors."""
@@ -61,7 +66,7 @@ class View:
 
     def alphas(self, learner: Learner) -> Tree:
         """Return a learner's alphas, on the CPU."""
-        return tree_map(Tensor.cpu, pick(self.variables, learner.alphas))
+        return alphas_of(self.variables, learner)
 
     def space_of(self, learner: Learner) -> Space:
         """Return the space of a learner's supernet, as narrowed by the phases."""
