@@ -87,9 +87,15 @@ def folded_sum(maps: Sequence[Tensor], pointwise: Tensor, weights: Tensor) -> Te
     return total
 
 
-def side_by_side(maps: Sequence[Tensor]) -> Tensor:
-    """Concatenate channels of maps (B, n, H, W); a single map is not copied."""
-    return maps[0] if len(maps) == 1 else _SideBySide.apply(*maps)
+def side_by_side(maps: Sequence[Tensor], copied: bool = True) -> Tensor:
+    """Concatenate channels of maps (B, n, H, W); a single map is not copied.
+
+    Args:
+        maps: The maps.
+        copied: Whether the gradient of each is laid out on its own, as a convolution needs it;
+            False: it is a view, which is enough for an operation on single values.
+    """
+    return maps[0] if len(maps) == 1 else _SideBySide.apply(copied, *maps)
 
 
 def stacked(terms: Sequence[Tensor]) -> list[Tensor]:
@@ -132,17 +138,20 @@ class _SideBySide(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, *maps: Tensor) -> Tensor:
+    def forward(ctx: Any, copied: bool, *maps: Tensor) -> Tensor:
+        ctx.copied = copied
         ctx.types = [x.dtype for x in maps]
         ctx.sizes = [x.shape[1] for x in maps]
         return torch.cat(maps, dim=1)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, ...]:
-        # what convolved these maps needs them whole, channels innermost: one call copies all
-        parts = torch.ops.aten.split_with_sizes_copy(g.permute(0, 2, 3, 1), ctx.sizes, 3)
-        maps = (x.permute(0, 3, 1, 2) for x in parts)
-        return tuple(x.to(kind) for x, kind in zip(maps, ctx.types, strict=True))
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.copied:  # by one call for all, channels innermost
+            parts = torch.ops.aten.split_with_sizes_copy(g.permute(0, 2, 3, 1), ctx.sizes, 3)
+            parts = [x.permute(0, 3, 1, 2) for x in parts]
+        else:
+            parts = g.split(ctx.sizes, dim=1)
+        return None, *(x.to(kind) for x, kind in zip(parts, ctx.types, strict=True))
 
 
 class _Stacked(Function):

@@ -141,7 +141,7 @@ class State:
 def gather(states: Sequence[State]) -> list[tuple[Tensor, int]]:
     """Concatenate the channels of activated states of equal stride."""
     return [
-        (side_by_side([state.active for state in group]), stride)
+        (side_by_side([state.active for state in group], copied=False), stride)
         for stride, group in groupby(states, key=lambda state: state.stride)
     ]
 
