@@ -91,7 +91,7 @@ def test_a_pass_in_inference_mode_leaves_later_ones_alone():
     fast, _, _ = pair(Size(channels=2, cells=3))
     arch = ArchWeights({group: a.softmax(1).requires_grad_() for group, a in alphas().items()})
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    plan._index.cache_clear()
+    plan.index_of.cache_clear()
     with torch.inference_mode():
         before = fast(x, arch)[0]
     after = fast(x, arch)[0]

@@ -16,6 +16,7 @@ the fastest at some sizes (`benchmarks/depthwise.py`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -131,10 +132,10 @@ def _reached(kernel: Tensor, x: Tensor, dilation: int) -> Tensor:
 class Form(NamedTuple):
     """Stride, padding, dilation and groups of a convolution."""
 
-    stride: int
-    padding: tuple[int, int]
-    dilation: int
-    groups: int
+    stride: int = 1
+    padding: tuple[int, int] = (0, 0)
+    dilation: int = 1
+    groups: int = 1
 
     def own(self, x: Tensor) -> bool:
         """Tell whether a depthwise kernel's gradient is computed by a form of this file."""
@@ -154,13 +155,23 @@ class _Convolve(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, kernel = ctx.saved_tensors
-        g, wanted = channels_last(g), ctx.needs_input_grad
-        if not (torch.is_grad_enabled() or ctx.form.own(x)):  # not differentiated again: one call
-            both = _torchs(x, kernel, g, ctx.form, (wanted[0], wanted[1], False))
-            return both[0] if wanted[0] else None, both[1] if wanted[1] else None, None
-        dx = _Transpose.apply(g, kernel, x.shape[2:], ctx.form) if wanted[0] else None
-        dk = _Correlate.apply(x, g, kernel.shape[2:], ctx.form) if wanted[1] else None
-        return dx, dk, None
+        return *gradients(x, kernel, g, ctx.form, ctx.needs_input_grad), None
+
+
+def gradients(
+    x: Tensor, kernel: Tensor, g: Tensor, form: Form, wanted: Sequence[bool] = (True, True)
+) -> tuple[Any, Any]:
+    """Gradients of a convolution in its map and its kernel, for a cotangent g of its output.
+
+    Those that are not wanted are None.
+    """
+    g = channels_last(g)
+    if not (torch.is_grad_enabled() or form.own(x)):  # not differentiated again: one call
+        both = _torchs(x, kernel, g, form, (wanted[0], wanted[1], False))
+        return both[0] if wanted[0] else None, both[1] if wanted[1] else None
+    dx = _Transpose.apply(g, kernel, x.shape[2:], form) if wanted[0] else None
+    dk = _Correlate.apply(x, g, kernel.shape[2:], form) if wanted[1] else None
+    return dx, dk
 
 
 class _Transpose(Function):
@@ -249,8 +260,8 @@ def images_as_channels(
 ) -> Tensor:
     """Gradient in a depthwise kernel (C, 1, *size): g slides over x, image by image."""
     count = x.shape[0] * x.shape[1]
-    rows = x.transpose(0, 1).reshape(1, count, *x.shape[2:])
-    kernels = g.transpose(0, 1).reshape(count, 1, *g.shape[2:])
+    rows = x.transpose(0, 1).contiguous().view(1, count, *x.shape[2:])
+    kernels = g.transpose(0, 1).contiguous().view(count, 1, *g.shape[2:])
     found = F.conv2d(rows, kernels, None, dilation, padding, 1, count)
     return found.view(x.shape[1], x.shape[0], *size).sum(1, keepdim=True)
 
