@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from tutelage.spaces.convolution import Form, autocasts, convolve, gradients
+from tutelage.spaces.convolution import Form, asked, autocasts, convolve, gradients
 
 EPSILON = 1e-5
 JOINED = 1 << 16
@@ -325,8 +325,7 @@ class _FoldedSum(Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, P: Tensor, w: Tensor) -> tuple[Tensor, ...]:
-        wide = z.to(_widest(z.dtype, torch.float32))
-        wide = wide - wide.mean(DIMENSIONS, keepdim=True)
+        wide = _less_mean(z.to(_widest(z.dtype, torch.float32)))
         with exactly(z):
             rows = wide.permute(0, 2, 3, 1).flatten(0, 2).unflatten(1, (len(P), -1))
             S = _scaled_product(rows.permute(1, 2, 0), rows.transpose(0, 1), 1 / len(rows))
@@ -348,27 +347,34 @@ class _FoldedSum(Function):
         K_bar: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
         P, w, c, S, r, K = ctx.saved_tensors
-        again, count, z_bar = torch.is_grad_enabled(), c.numel() // c.shape[1], c_bar
+        count, z_bar = c.numel() // c.shape[1], c_bar
         if g is not None:
-            form = Form(groups=1)
-            z_bar, more = gradients(c, K.to(c.dtype), g.to(c.dtype), form)
+            g = g.to(c.dtype)
+            z_bar, more = gradients(c, K.to(c.dtype), g, Form())
             K_bar = more.to(K.dtype) if K_bar is None else K_bar + more
             z_bar = z_bar if c_bar is None else z_bar + c_bar
-        cotangents = (K_bar, r_bar)
         P_bar, w_bar, through = _fold_gradients(
-            P, w, S, r, cotangents, -1 / count, ctx.needs_input_grad[1:]
+            P, w, S, r, (K_bar, r_bar), -1 / count, asked(ctx)[1:]
         )
         if S_bar is not None:
             symmetric = (S_bar + S_bar.transpose(1, 2)) / count
             through = symmetric if through is None else through + symmetric
-        if z_bar is not None:
-            mean = z_bar.mean(DIMENSIONS, keepdim=True)
-            z_bar = z_bar - mean if again or g is None else z_bar.sub_(mean)
-        if through is not None:
-            kernel = through.flatten(0, 1)[..., None, None].to(c.dtype)
-            z_more = convolve(c, kernel, groups=len(P))
-            z_bar = z_more if z_bar is None else z_bar + z_more
-        return z_bar, P_bar, w_bar
+        if through is None:
+            return None if z_bar is None else _less_mean(z_bar), P_bar, w_bar
+        kernel = through.flatten(0, 1)[..., None, None].to(c.dtype)
+        if z_bar is None:
+            return convolve(c, kernel, groups=len(P)), P_bar, w_bar
+        if g is None or c_bar is not None or torch.is_grad_enabled():
+            return convolve(c, kernel, groups=len(P)) + _less_mean(z_bar), P_bar, w_bar
+        # the mean of K^T g from that of g, which has fewer channels
+        mean = g.sum(DIMENSIONS).to(K.dtype)
+        bias = K.flatten(1).t().mv(mean).mul_(-1 / count)
+        return F.conv2d(c, kernel, bias.to(c.dtype), groups=len(P)).add_(z_bar), P_bar, w_bar
+
+
+def _less_mean(x: Tensor) -> Tensor:
+    """Centre each channel of x (B, C, H, W)."""
+    return x - x.mean(DIMENSIONS, keepdim=True)
 
 
 def _fold_gradients(
@@ -438,17 +444,19 @@ class _Mix(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         weights, *stacks = ctx.saved_tensors
-        wanted, flat = ctx.needs_input_grad, g.flatten(1)
-        dw = None
-        if wanted[0]:
+        flat, wanted = g.flatten(1), iter(asked(ctx))
+        dw = base = None
+        if next(wanted):
             each = [torch.mm(stack.flatten(1).to(g.dtype), flat.t()) for stack in stacks]
             dw = (each[0] if len(each) == 1 else torch.cat(each)).to(weights.dtype)
+        if ctx.base is not None and next(wanted):
+            base = g.to(ctx.base)
         shares = weights.to(g.dtype).split([len(stack) for stack in stacks])
         return (
             dw,
-            g.to(ctx.base) if wanted[1] else None,
+            base,
             *(
                 torch.mm(share, flat).view_as(stack).to(stack.dtype) if want else None
-                for share, stack, want in zip(shares, stacks, wanted[2:], strict=True)
+                for share, stack, want in zip(shares, stacks, wanted, strict=True)
             ),
         )
