@@ -21,7 +21,7 @@ from torch import nn
 
 from tutelage.config import Data, Retrain
 from tutelage.data.augment import Augmentation, augmentation
-from tutelage.data.batches import Stream, in_order
+from tutelage.data.batches import Stream, held, in_order
 from tutelage.data.images import Labelled
 from tutelage.data.randaugment import RandAugment
 from tutelage.data.read import read
@@ -72,13 +72,14 @@ def _retrained(
     train = read(data, "train")
     data, settings = _cut(data, settings, default_cutout(train))
     given = _given(text, data, settings)
+    how = _varied(augmentation(train, data), settings)
     stream = Stream(
-        data=train,
+        data=held(train, how, device),
         subset=torch.arange(len(train.images)),
         batch_size=settings.batch_size,
         seed=settings.seed,
         name="retrain",
-        augmentation=_varied(augmentation(train, data), settings),
+        augmentation=how,
         device=device,
     )
     begin = RunDirectory.resume if resume else RunDirectory.create
