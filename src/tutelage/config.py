@@ -205,6 +205,9 @@ class Retrain:
     """Device; auto: CUDA if there is one."""
     precision: Precision = "fp32"
     """Precision of the forward passes."""
+    deterministic: bool | None = None
+    """Require deterministic algorithms of a GPU: equal runs on the same card have equal files; not
+    set: no for a retraining. It changes nothing on a CPU."""
     threads: int | None = None
     """Threads that compute, and that decode images; not set: the number of usable idle CPUs, and
     fewer for small feature maps; a run that resumes keeps its number."""
@@ -300,6 +303,9 @@ class Run:
     """Device; auto: CUDA if there is one."""
     precision: Precision = "fp32"
     """Precision of the forward passes."""
+    deterministic: bool | None = None
+    """Require deterministic algorithms of a GPU: equal runs on the same card have equal files; not
+    set: yes for a search. It changes nothing on a CPU."""
     threads: int | None = None
     """Threads that compute, and that decode images; not set: the number of usable idle CPUs, and
     fewer for small feature maps; a run that resumes keeps its number."""

@@ -26,7 +26,7 @@ from tutelage.data.images import Labelled
 from tutelage.data.randaugment import RandAugment
 from tutelage.data.read import read
 from tutelage.records.results import Result
-from tutelage.run.job import loop, threads
+from tutelage.run.job import deterministic, loop, threads
 from tutelage.run.job.device import device_named
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.settings import plain
@@ -58,7 +58,11 @@ def retrain(
         ValueError: a changed setting, unusable data, or a loss that is not finite.
         StoppedError: SIGINT or SIGTERM came; everything is saved.
     """
-    with threads.restored(settings.threads):
+    device = device_named(settings.device)
+    with (
+        threads.restored(settings.threads),
+        deterministic.required(settings.deterministic, device, default=False),
+    ):
         return _retrained(genotype, data, settings, out, resume)
 
 
@@ -124,7 +128,11 @@ def retrain_ensemble(
         ValueError: as `retrain`.
         StoppedError: as `retrain`.
     """
-    with threads.restored(settings.threads):
+    device = device_named(settings.device)
+    with (
+        threads.restored(settings.threads),
+        deterministic.required(settings.deterministic, device, default=False),
+    ):
         return _ensemble_retrained(together, data, settings, out, resume)
 
 
