@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -110,6 +111,24 @@ def test_a_batch_reaches_a_gpu_in_one_copy_and_waits_for_nothing(name):
     with Watch() as watch:
         parts = list(in_order(data, torch.arange(50), 20, GPU))
     assert watch.up == len(parts) * (1 + (how.rescale > 0))
+
+
+def test_the_numbers_of_a_parcel_arrive_as_they_are(monkeypatch):
+    arrays = [
+        np.arange(5),
+        np.zeros(0, np.float32),
+        np.array([[True], [False]]),
+        np.array([[1.5, -2.0]]),
+        np.arange(3, dtype=np.uint8),
+        np.array([[0.1, 7.0]], np.float32).T,
+    ]
+    parcel = devices.Parcel()
+    sent = [parcel.add(array) for array in arrays]
+    monkeypatch.setattr(devices, "onto", lambda tensor, device: tensor)
+    parcel.send(GPU)
+    for each, array in zip(sent, arrays, strict=True):
+        assert each.tensor.shape == array.shape
+        np.testing.assert_array_equal(each.tensor.numpy(), array)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ ALIGNED: Final = 16
 def onto(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy a tensor to the device without waiting for the work queued there."""
     if device.type == "cuda" and not tensor.is_cuda:
-        pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor)
+        pinned = torch.empty_like(tensor, pin_memory=True).copy_(tensor)
         return pinned.to(device, non_blocking=True)
     return tensor.to(device)
 
@@ -85,7 +85,7 @@ class Parcel:
         starts = [0, *ends[:-1]]
         packed = np.zeros(ends[-1], np.uint8)
         for each, start, size in zip(self._contents, starts, sizes, strict=True):
-            packed[start : start + size] = np.frombuffer(each.array.tobytes(), np.uint8)
+            packed[start : start + size] = each.array.reshape(-1).view(np.uint8)
         there = onto(torch.from_numpy(packed), device)
         for each, start, size in zip(self._contents, starts, sizes, strict=True):
             like = torch.from_numpy(each.array)
