@@ -154,7 +154,9 @@ NO_FORM = {
     "torch.Tensor.resize_": {},  # of quantised tensors
 }
 """What torch documents to raise on CUDA: the operations, and for which arguments."""
-WITHOUT = {name: given for entry in NO_FORM.values() for name, given in entry.items()}
+SILENT = {"index_reduce": always, "index_reduce_": always, "adaptive_max_pool3d_backward": always}
+"""What raises too, as torch's source says and its documentation does not."""
+WITHOUT = SILENT | {name: given for entry in NO_FORM.values() for name, given in entry.items()}
 
 
 class Watch(TorchDispatchMode):

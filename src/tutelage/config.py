@@ -206,8 +206,8 @@ class Retrain:
     precision: Precision = "fp32"
     """Precision of the forward passes."""
     deterministic: bool | None = None
-    """Require deterministic algorithms of a GPU: equal runs on the same card have equal files; not
-    set: no for a retraining. It changes nothing on a CPU."""
+    """Require deterministic algorithms of a GPU, so that equal runs on the same card have equal
+    files; not set: no for a retraining; on a CPU it changes nothing."""
     threads: int | None = None
     """Threads that compute, and that decode images; not set: the number of usable idle CPUs, and
     fewer for small feature maps; a run that resumes keeps its number."""
@@ -304,8 +304,8 @@ class Run:
     precision: Precision = "fp32"
     """Precision of the forward passes."""
     deterministic: bool | None = None
-    """Require deterministic algorithms of a GPU: equal runs on the same card have equal files; not
-    set: yes for a search. It changes nothing on a CPU."""
+    """Require deterministic algorithms of a GPU, so that equal runs on the same card have equal
+    files; not set: yes for a search; on a CPU it changes nothing."""
     threads: int | None = None
     """Threads that compute, and that decode images; not set: the number of usable idle CPUs, and
     fewer for small feature maps; a run that resumes keeps its number."""

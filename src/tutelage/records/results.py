@@ -89,9 +89,9 @@ class Session:
     hardware: Mapping[str, str | int | None] = field(default_factory=dict, metadata=WRITTEN)
     threads: int | None = field(default=None, metadata=WRITTEN)
     threads_because: str | None = field(default=None, metadata=WRITTEN)
+    system: str | None = field(default=None, metadata=WRITTEN)
     deterministic: bool | None = field(default=None, metadata=WRITTEN)
     """Whether deterministic algorithms were required of the GPU; None: it ran on a CPU."""
-    system: str | None = field(default=None, metadata=WRITTEN)
 
 
 @dataclass(frozen=True)
