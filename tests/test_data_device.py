@@ -2,15 +2,17 @@
 
 import hashlib
 from collections import Counter
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tutelage.batch import Batch
 from tutelage.config import Run
 from tutelage.data import device as devices
-from tutelage.data.ahead import Ahead, Place
+from tutelage.data.ahead import Ahead, Place, SideStream
 from tutelage.data.augment import Augmentation
 from tutelage.data.batches import Stream, held, in_order
 from tutelage.data.images import InMemory, Labelled, Unlabelled
@@ -226,6 +228,50 @@ def test_batches_made_ahead_are_those_that_are_asked_for(name):
             assert torch.equal(got, want)
     assert lane.used == USED[name]
     assert lane.made <= len(ORDERS[name])
+
+
+def test_a_side_streams_batch_is_waited_for_by_the_gpu_and_keeps_its_memory(monkeypatch):
+    """The order of the calls, on a CPU; what they do is torch's."""
+    calls = []
+
+    class Queue:
+        device = CUDA
+
+        def __init__(self, name="side"):
+            self.name = name
+
+        def record_event(self):
+            calls.append("recorded")
+            return "event"
+
+        def wait_event(self, event):
+            calls.append(f"{self.name} waits for {event}")
+
+    class Kept:
+        def record_stream(self, queue):
+            calls.append(f"kept for {queue.name}")
+
+    @contextmanager
+    def inside(queue):
+        calls.append("begin")
+        yield
+        calls.append("end")
+
+    def make():
+        calls.append("made")
+        assert not torch.is_inference_mode_enabled()
+        return Batch(Kept(), Kept(), Kept())
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Queue())
+    monkeypatch.setattr(torch.cuda, "stream", inside)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Queue("present"))
+    lane = SideStream(CUDA)
+    with torch.inference_mode():
+        handed = lane.start(make)
+    assert calls == ["begin", "made", "recorded", "end"]
+    calls.clear()
+    handed()
+    assert calls == ["present waits for event", *["kept for present"] * 3]
 
 
 def test_on_a_cpu_no_batch_is_made_before_it_is_asked_for(monkeypatch):

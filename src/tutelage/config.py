@@ -302,7 +302,7 @@ class Run:
     device: Device = "auto"
     """Device; auto: CUDA if there is one."""
     precision: Precision = "fp32"
-    """Precision of the forward passes."""
+    """Precision of the forward passes; bf16 is too coarse for a finite difference."""
     deterministic: bool | None = None
     """Require deterministic algorithms of a GPU, so that equal runs on the same card have equal
     files; not set: yes for a search; on a CPU it changes nothing."""
