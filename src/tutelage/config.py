@@ -205,6 +205,9 @@ class Retrain:
     """Device; auto: CUDA if there is one."""
     precision: Precision = "fp32"
     """Precision of the forward passes."""
+    deterministic: bool | None = None
+    """Require deterministic algorithms of a GPU, so that equal runs on the same card have equal
+    files; not set: no for a retraining; on a CPU it changes nothing."""
     threads: int | None = None
     """Threads that compute, and that decode images; not set: the number of usable idle CPUs, and
     fewer for small feature maps; a run that resumes keeps its number."""
@@ -299,7 +302,10 @@ class Run:
     device: Device = "auto"
     """Device; auto: CUDA if there is one."""
     precision: Precision = "fp32"
-    """Precision of the forward passes."""
+    """Precision of the forward passes; bf16 is too coarse for a finite difference."""
+    deterministic: bool | None = None
+    """Require deterministic algorithms of a GPU, so that equal runs on the same card have equal
+    files; not set: yes for a search; on a CPU it changes nothing."""
     threads: int | None = None
     """Threads that compute, and that decode images; not set: the number of usable idle CPUs, and
     fewer for small feature maps; a run that resumes keeps its number."""
