@@ -24,6 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
+PRODUCT = 1 << 16
+"""Elements of a map on a CPU up to which a 1x1 convolution is a matrix product."""
 SMALL = 8
 """Side of a map, in pixels, up to which a kernel's gradient uses images as channels."""
 
@@ -167,7 +169,7 @@ class _Convolve(Function):
     def forward(ctx: Any, x: Tensor, kernel: Tensor, form: Form) -> Tensor:
         ctx.save_for_backward(x, kernel)
         ctx.form = form
-        return F.conv2d(x, kernel, None, *form)
+        return plain(x, kernel, form)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -219,7 +221,8 @@ def gradients(
     Those that are not wanted are None.
     """
     g = channels_last(g)
-    if not (torch.is_grad_enabled() or form.own(x)):  # not differentiated again: one call
+    small = form == Form() and kernel.shape[2:] == (1, 1) and product(x)
+    if not (torch.is_grad_enabled() or form.own(x) or small):  # not differentiated again: one call
         both = _torchs(x, kernel, g, form, (wanted[0], wanted[1], False))
         return both[0] if wanted[0] else None, both[1] if wanted[1] else None
     dx = _transpose(g, kernel, x.shape[2:], form) if wanted[0] else None
@@ -227,12 +230,26 @@ def gradients(
     return dx, dk
 
 
+def plain(x: Tensor, kernel: Tensor, form: Form, bias: Tensor | None = None) -> Tensor:
+    """Convolve without a derivative of this file's; small maps with a 1x1 kernel as a product."""
+    if form == Form() and kernel.shape[2:] == (1, 1) and product(x):
+        rows, weight = x.permute(0, 2, 3, 1), kernel.flatten(1)
+        found = torch.mm(rows.flatten(0, 2), weight.t())
+        return found.view(*rows.shape[:3], -1).permute(0, 3, 1, 2)
+    return F.conv2d(x, kernel, bias, *form)
+
+
+def product(x: Tensor) -> bool:
+    """Tell whether a map is so small that a convolution's call takes longer than its work."""
+    return x.device.type == "cpu" and x.numel() <= PRODUCT and not autocasts(x)
+
+
 # Each of the three: with a derivative only where one is recorded, since a Function takes time
 
 
 def _along(x: Tensor, kernel: Tensor, form: Form) -> Tensor:
     recorded = torch.is_grad_enabled()
-    return _Convolve.apply(x, kernel, form) if recorded else F.conv2d(x, kernel, None, *form)
+    return (_Convolve.apply if recorded else plain)(x, kernel, form)
 
 
 def _transpose(g: Tensor, kernel: Tensor, sides: torch.Size, form: Form) -> Tensor:
@@ -248,7 +265,7 @@ def _correlate(x: Tensor, g: Tensor, size: torch.Size, form: Form) -> Tensor:
 def _in_map(g: Tensor, kernel: Tensor, sides: torch.Size, form: Form) -> Tensor:
     """Gradient of a convolution in its map, whose height and width are `sides`."""
     if form.stride == 1:
-        return F.conv2d(g, _turned(kernel, form.groups), None, *form)
+        return plain(g, _turned(kernel, form.groups), form)
     shape = (len(g), form.groups * kernel.shape[1], *sides)
     x = torch.empty(  # only its shape is used
         shape, dtype=g.dtype, device=g.device, memory_format=torch.channels_last
@@ -258,6 +275,9 @@ def _in_map(g: Tensor, kernel: Tensor, sides: torch.Size, form: Form) -> Tensor:
 
 def _in_kernel(x: Tensor, g: Tensor, size: torch.Size, form: Form) -> Tensor:
     """Gradient of a convolution in its kernel, whose height and width are `size`."""
+    if form == Form() and size == (1, 1) and product(x):
+        rows = [each.permute(0, 2, 3, 1).flatten(0, 2) for each in (g, x)]
+        return torch.mm(rows[0].t(), rows[1])[..., None, None]
     if form.own(x) and g.shape[1] == form.groups:
         return _depthwise_correlate(x, g, (size[0], size[1]), form)
     kernel = x.new_empty(g.shape[1], x.shape[1] // form.groups, *size)
