@@ -244,7 +244,7 @@ def test_arguments_may_lie_anyhow_in_memory():
     x = torch.randn(2, 5, 4, 6, device=DEVICE)
     kernel = torch.randn(3, 3, 1, 6, device=DEVICE).permute(3, 2, 0, 1)
     ours = kernels.depthwise(x.permute(0, 3, 2, 1), kernel)
-    theirs = convolution.depthwise(x.permute(0, 3, 2, 1), kernel)
+    theirs = convolution.depthwise(x.cpu().permute(0, 3, 2, 1), kernel.cpu())
     assert_close([ours], [theirs], 1e-5)
     weights = torch.randn(3, 4, device=DEVICE)[:, ::2]
     maps = torch.randn(4, 3, device=DEVICE).t()
