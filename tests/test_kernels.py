@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from tutelage.config import Run
+from tutelage.run.strategies.assemble import joined
 from tutelage.spaces import convolution, fused, kernels
 from tutelage.spaces.kernels import convolutions, covariances, folding, sums
 
@@ -312,6 +314,19 @@ def test_a_tensor_without_data_is_refused(monkeypatch):
         x = torch.empty(2, device="cuda")
     assert x.is_cuda
     assert not kernels.usable(x)
+
+
+@pytest.mark.parametrize(("setting", "allowed"), [("off", False), ("auto", True)])
+def test_the_setting_reaches_the_kernels(setting, allowed, monkeypatch):
+    said: list[bool] = []
+    monkeypatch.setattr(kernels, "allow", said.append)
+    joined(Run(kernels=setting, channels=2, cells=1))
+    assert said == [allowed]
+
+
+def test_another_setting_is_refused():
+    with pytest.raises(ValueError, match="kernels = 'on'"):
+        Run(kernels="on")
 
 
 @check

@@ -16,6 +16,7 @@ from tutelage.searches.evolution import Evolution
 
 Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
+Kernels = Literal["auto", "off"]
 MOST_THREADS = 1024
 """More than the CPUs of any machine; OpenMP ends the process if the system refuses threads."""
 
@@ -205,6 +206,8 @@ class Retrain:
     """Device; auto: CUDA if there is one."""
     precision: Precision = "fp32"
     """Precision of the forward passes."""
+    kernels: Kernels = "auto"
+    """Fused kernels on a GPU: auto, where Triton compiles for it; off, torch's operations alone."""
     threads: int | None = None
     """Threads that compute, and that decode images; not set: the number of usable idle CPUs, and
     fewer for small feature maps; a run that resumes keeps its number."""
@@ -245,6 +248,7 @@ class Retrain:
         one_of(("epoch", "step"), anneal=self.anneal)
         one_of(("cifar", "imagenet"), stem=self.stem)
         one_of(("fp32", "bf16"), precision=self.precision)
+        one_of(("auto", "off"), kernels=self.kernels)
         one_of(("auto", "cpu", "cuda"), device=self.device)
 
 
@@ -300,6 +304,8 @@ class Run:
     """Device; auto: CUDA if there is one."""
     precision: Precision = "fp32"
     """Precision of the forward passes."""
+    kernels: Kernels = "auto"
+    """Fused kernels on a GPU: auto, where Triton compiles for it; off, torch's operations alone."""
     threads: int | None = None
     """Threads that compute, and that decode images; not set: the number of usable idle CPUs, and
     fewer for small feature maps; a run that resumes keeps its number."""
@@ -370,4 +376,5 @@ class Run:
         one_of(("sgd", "plain"), virtual=self.virtual)
         one_of(("cifar", "imagenet"), stem=self.stem)
         one_of(("fp32", "bf16"), precision=self.precision)
+        one_of(("auto", "off"), kernels=self.kernels)
         one_of(("auto", "cpu", "cuda"), device=self.device)
