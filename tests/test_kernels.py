@@ -23,6 +23,7 @@ from tutelage.config import Run
 from tutelage.run.strategies.assemble import joined
 from tutelage.spaces import convolution, fused, kernels
 from tutelage.spaces.kernels import convolutions, covariances, folding, sums
+from tutelage.spaces.kernels.language import Laid
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 TRITON = find_spec("triton") is not None
@@ -251,6 +252,23 @@ def test_arguments_may_lie_anyhow_in_memory():
     weights = torch.randn(3, 4, device=DEVICE)[:, ::2]
     maps = torch.randn(4, 3, device=DEVICE).t()
     assert_close([kernels.products(maps, weights)], [summed(maps, weights)], 1e-5)
+
+
+@check
+@pytest.mark.parametrize("shape", [(2, 8, 3, 5), (1, 8, 3, 5), (2, 8, 3, 1), (2, 8, 1, 1)])
+def test_channels_of_a_larger_map_are_read_where_they_are(shape):
+    whole = torch.randn(shape, device=DEVICE).contiguous(memory_format=torch.channels_last)
+    part = whole[:, 2:5]
+    laid = Laid.out(part)
+    assert laid.map.data_ptr() == part.data_ptr()
+    kernel = torch.randn(3, 1, 3, 3, device=DEVICE)
+    given = [part.detach().requires_grad_(), kernel.requires_grad_()]
+    alike = [x.detach().cpu().clone().requires_grad_() for x in given]
+    ours, theirs = kernels.relu_depthwise(*given), convolution.depthwise(alike[0].relu(), alike[1])
+    g = torch.randn(shape, device=DEVICE).contiguous(memory_format=torch.channels_last)[:, 4:7]
+    ours = [ours, *torch.autograd.grad(ours, given, g)]
+    theirs = [theirs, *torch.autograd.grad(theirs, alike, g.cpu())]
+    assert_close(ours, theirs, 1e-5)
 
 
 # In this process, without the interpreter ---------------------------------------------------------

@@ -38,7 +38,7 @@ __all__ = [
 WIDEST = 64
 """Most channels of a group whose covariance a kernel computes: registers hold the matrix."""
 MOST = 1 << 30
-"""Most values of a map: offsets are 32-bit numbers, and those past its end must be too."""
+"""Most values of a map, as in `language.py`, which imports Triton."""
 KINDS = (torch.float32, torch.bfloat16, torch.float16)
 OLDEST = (8, 0)
 """Compute capability from which on Triton compiles for a card."""

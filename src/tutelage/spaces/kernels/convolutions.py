@@ -18,7 +18,16 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from tutelage.spaces.kernels.language import PROGRAMS, accumulator, blocks, jit, launch, power, tl
+from tutelage.spaces.kernels.language import (
+    PROGRAMS,
+    Laid,
+    accumulator,
+    blocks,
+    jit,
+    launch,
+    power,
+    tl,
+)
 
 CHANNELS = 16
 """Most channels of a tile: 64 bytes of a pixel, two whole sectors of memory."""
@@ -103,7 +112,7 @@ class _Correlate(Function):
     ) -> Tensor:
         ctx.save_for_backward(v, x, g)
         ctx.form = form
-        g, (v, gate, shared) = _channels_last(g), _gated(v, x)
+        maps = *_with_gate(v, x), Laid.out(g)
         channels, taps = v.shape[1], form.down * form.across
         wide, width = power(taps), min(CHANNELS, power(channels))
         columns, length = -(-channels // width), max(1, TAPS // (wide * width))
@@ -111,9 +120,10 @@ class _Correlate(Function):
         programs, span = blocks(count, length, max(1, PROGRAMS // columns))
         kinds = torch.promote_types(v.dtype, torch.float32)
         parts = v.new_empty(programs, channels, taps, dtype=kinds)
-        sizes = (count, channels, *v.shape[2:], *g.shape[2:], span, *form)
-        tile = x is not None, shared, accumulator(v), wide, length, width
-        launch(_correlate, (programs, columns), 4, v, gate, g, parts, *sizes, *tile)
+        read, pitches = zip(*maps, strict=True)
+        sizes = (count, channels, *pitches, *v.shape[2:], *g.shape[2:], span, *form)
+        tile = x is not None, maps[0] is maps[1], accumulator(v), wide, length, width
+        launch(_correlate, (programs, columns), 4, *read, parts, *sizes, *tile)
         return parts.sum(0).view(channels, 1, form.down, form.across).to(kind)
 
     @staticmethod
@@ -127,26 +137,21 @@ class _Correlate(Function):
 
 def _map(kernel: Any, out: Tensor, v: Tensor, x: Tensor | None, taps: Tensor, form: Form) -> None:
     """Fill a map by `_convolve` or `_transpose`."""
-    v, gate, shared = _gated(v, x)
+    laid, gate = _with_gate(v, x)
     channels, width = v.shape[1], min(CHANNELS, power(v.shape[1]))
     length, count = TILE // width, out.numel() // out.shape[1]
     grid = -(-count // length), -(-channels // width)
-    sizes = (count, channels, *v.shape[2:], *out.shape[2:], *form)
-    tile = x is not None, shared, accumulator(v), length, width
-    launch(kernel, grid, 4, v, gate, taps, out, *sizes, *tile)
+    sizes = (count, channels, laid.pitch, gate.pitch, *v.shape[2:], *out.shape[2:], *form)
+    tile = x is not None, laid is gate, accumulator(v), length, width
+    launch(kernel, grid, 4, laid.map, gate.map, taps, out, *sizes, *tile)
 
 
-def _gated(v: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor, bool]:
-    """Lay out a map and its gate; tell whether they are the same, which is then read once."""
-    if x is None or x.data_ptr() == v.data_ptr():
-        v = _channels_last(v)
-        return v, v, True
-    return _channels_last(v), _channels_last(x), False
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """Return x (B, C, H, W) in memory with its channels innermost."""
-    return x.contiguous(memory_format=torch.channels_last)
+def _with_gate(v: Tensor, x: Tensor | None) -> tuple[Laid, Laid]:
+    """Lay out a map and its gate; one memory is laid out, and read, once."""
+    laid = Laid.out(v)
+    if x is None or (x.data_ptr() == v.data_ptr() and x.stride() == v.stride()):
+        return laid, laid
+    return laid, Laid.out(x)
 
 
 def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
@@ -158,7 +163,7 @@ def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
 
 @jit
 def _convolve(
-    v, gate, kernel, out, count, channels, height, width, rows, columns,
+    v, gate, kernel, out, count, channels, pitch, gate_pitch, height, width, rows, columns,
     STRIDE: tl.constexpr, DILATION: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr,
     GATED: tl.constexpr, SAME: tl.constexpr, ACC: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
@@ -173,10 +178,12 @@ def _convolve(
         w = left + t % ACROSS * DILATION
         inside = (h >= 0) & (h < height) & (w >= 0) & (w < width) & (p < count)
         mask = inside[:, None] & (c < channels)[None, :]
-        at = ((image + h) * width + w)[:, None] * channels + c[None, :]
-        value = tl.load(v + at, mask=mask, other=0).to(ACC)
+        at = ((image + h) * width + w)[:, None]
+        value = tl.load(v + at * pitch + c[None, :], mask=mask, other=0).to(ACC)
         if GATED:
-            x = value if SAME else tl.load(gate + at, mask=mask, other=0).to(ACC)
+            x = value
+            if not SAME:
+                x = tl.load(gate + at * gate_pitch + c[None, :], mask=mask, other=0).to(ACC)
             value = tl.where(x <= 0, 0, value)
         k = tl.load(kernel + c * (DOWN * ACROSS) + t, mask=c < channels, other=0).to(ACC)
         total += k[None, :] * value
@@ -186,7 +193,7 @@ def _convolve(
 
 @jit
 def _transpose(  # height and width are those of v, the gradient of an output
-    v, gate, kernel, out, count, channels, height, width, rows, columns,
+    v, gate, kernel, out, count, channels, pitch, gate_pitch, height, width, rows, columns,
     STRIDE: tl.constexpr, DILATION: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr,
     GATED: tl.constexpr, SAME: tl.constexpr, ACC: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
@@ -203,21 +210,21 @@ def _transpose(  # height and width are those of v, the gradient of an output
         if STRIDE > 1:
             inside = inside & (h % STRIDE == 0) & (w % STRIDE == 0)
         mask = inside[:, None] & (c < channels)[None, :]
-        at = ((image + h // STRIDE) * width + w // STRIDE)[:, None] * channels + c[None, :]
+        at = ((image + h // STRIDE) * width + w // STRIDE)[:, None] * pitch + c[None, :]
         value = tl.load(v + at, mask=mask, other=0).to(ACC)
         k = tl.load(kernel + c * (DOWN * ACROSS) + t, mask=c < channels, other=0).to(ACC)
         total += k[None, :] * value
     mask = (p < count)[:, None] & (c < channels)[None, :]
-    at = p[:, None] * channels + c[None, :]
     if GATED:
-        x = tl.load(gate + at, mask=mask, other=0).to(ACC)
+        x = tl.load(gate + p[:, None] * gate_pitch + c[None, :], mask=mask, other=0).to(ACC)
         total = tl.where(x <= 0, 0, total)
-    tl.store(out + at, total, mask=mask)
+    tl.store(out + p[:, None] * channels + c[None, :], total, mask=mask)
 
 
 @jit
 def _correlate(
-    v, gate, g, parts, count, channels, height, width, rows, columns, span,
+    v, gate, g, parts, count, channels, pitch, gate_pitch, g_pitch,
+    height, width, rows, columns, span,
     STRIDE: tl.constexpr, DILATION: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr,
     GATED: tl.constexpr, SAME: tl.constexpr, ACC: tl.constexpr,
     T: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
@@ -236,13 +243,15 @@ def _correlate(
         inside = inside & (p < count)[None, :] & (t < DOWN * ACROSS)[:, None]
         mask = inside[:, :, None] & (c < channels)[None, None, :]
         pixel = ((p // (rows * columns) * height)[None, :] + h) * width + w
-        at = pixel[:, :, None] * channels + c[None, None, :]
-        value = tl.load(v + at, mask=mask, other=0).to(ACC)
+        at = pixel[:, :, None]
+        value = tl.load(v + at * pitch + c[None, None, :], mask=mask, other=0).to(ACC)
         if GATED:
-            x = value if SAME else tl.load(gate + at, mask=mask, other=0).to(ACC)
+            x = value
+            if not SAME:
+                x = tl.load(gate + at * gate_pitch + c[None, None, :], mask=mask, other=0).to(ACC)
             value = tl.where(x <= 0, 0, value)
         mask = (p < count)[:, None] & (c < channels)[None, :]
-        y = tl.load(g + p[:, None] * channels + c[None, :], mask=mask, other=0).to(ACC)
+        y = tl.load(g + p[:, None] * g_pitch + c[None, :], mask=mask, other=0).to(ACC)
         total += value * y[None, :, :]
     found = tl.sum(total, axis=1)
     place = (tl.program_id(0) * channels + c)[None, :] * (DOWN * ACROSS) + t[:, None]

@@ -6,7 +6,7 @@ Sizes depend on shapes alone: the same numbers are added in the same order on ev
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,10 +22,23 @@ except ImportError:  # no CUDA build of torch
 
     tl = None
 
-__all__ = ["PROGRAMS", "SIDE", "accumulator", "blocks", "jit", "launch", "power", "tl"]
+__all__ = [
+    "MOST",
+    "PROGRAMS",
+    "SIDE",
+    "Laid",
+    "accumulator",
+    "blocks",
+    "jit",
+    "launch",
+    "power",
+    "tl",
+]
 
 PROGRAMS = 512
 """Most programs that share one reduction: about four for each of a large card's processors."""
+MOST = 1 << 30
+"""Most values of a map: offsets are 32-bit numbers, and those past its end must be too."""
 SIDE = 16
 """Smallest side of a matrix product's tile."""
 
@@ -38,6 +51,31 @@ def launch(kernel: Any, grid: tuple[int, ...], warps: int, *arguments: Any) -> N
     """
     with torch.cuda.device_of(arguments[0]):
         kernel[grid](*arguments, num_warps=warps, enable_fp_fusion=True)
+
+
+class Laid(NamedTuple):
+    """A map (B, C, H, W) as kernels read it: its channels innermost, a pixel every `pitch` values.
+
+    Some channels of a larger map are read where they are.
+    """
+
+    map: Tensor
+    pitch: int
+
+    @classmethod
+    def out(cls, x: Tensor) -> Laid:
+        """Lay out x; copy it where it lies otherwise."""
+        images, channels, height, width = x.shape
+        sides = (width, 1), (height, width), (images, height * width)
+        steps = x.stride(3), x.stride(2), x.stride(0)
+        # the step of a side of one pixel means nothing
+        used = [(s, n) for s, (side, n) in zip(steps, sides, strict=True) if side > 1]
+        pitch = used[0][0] // used[0][1] if used else channels
+        regular = all(step == pitch * pixels for step, pixels in used)
+        fits = pitch >= channels and images * height * width * pitch < MOST
+        if regular and fits and (x.stride(1) == 1 or channels == 1):
+            return cls(x, pitch)
+        return cls(x.contiguous(memory_format=torch.channels_last), channels)
 
 
 def accumulator(x: Tensor) -> Any:
