@@ -29,6 +29,7 @@ from torch.autograd import Function
 from tutelage.spaces.kernels.language import (
     PROGRAMS,
     SIDE,
+    Laid,
     accumulator,
     blocks,
     jit,
@@ -70,7 +71,7 @@ class _Moments(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor, S: Tensor) -> tuple[Tensor, None]:
         z, mean = ctx.saved_tensors
-        return _Spread.apply(z, mean.detach(), S + S.transpose(1, 2), g), None
+        return _Spread.apply(z, mean.detach(), S, g, True), None
 
 
 class _Cross(Function):
@@ -87,36 +88,42 @@ class _Cross(Function):
         u, z, *means = ctx.saved_tensors
         first, second = (mean.detach() for mean in means)
         wanted = ctx.needs_input_grad
-        du = _Spread.apply(z, second, S.transpose(1, 2), None) if wanted[0] else None
-        dz = _Spread.apply(u, first, S, g) if wanted[1] else None
+        du = _Spread.apply(z, second, S.mT, None, False) if wanted[0] else None
+        dz = _Spread.apply(u, first, S, g, False) if wanted[1] else None
         return du, dz, None
 
 
 class _Spread(Function):
     """Centred rows of z times S (groups, C, C), and a bias (groups, C), over their number.
 
-    `mean` is that of z, known to the caller: a derivative in z has the path through it.
+    `mean` is that of z, known to the caller: a derivative in z has the path through it. With `both`
+    the factor is S + S^T.
     """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, mean: Tensor, S: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, z: Tensor, mean: Tensor, S: Tensor, bias: Tensor | None, both: bool
+    ) -> Tensor:
         ctx.save_for_backward(z, S, bias)
-        return _spread(z, mean, S, bias)
+        ctx.both = both
+        return _spread(z, mean, S, bias, both)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
         z, S, bias = ctx.saved_tensors
-        mean, covariance = _Cross.apply(z, v, len(S))
-        wanted = ctx.needs_input_grad
-        dz = _Spread.apply(v, mean.detach(), S.transpose(1, 2), None) if wanted[0] else None
-        return dz, None, covariance.to(S.dtype), None if bias is None else mean.to(bias.dtype)
+        mean, found = _Cross.apply(z, v, len(S))
+        dz = None
+        if ctx.needs_input_grad[0]:
+            dz = _Spread.apply(v, mean.detach(), S if ctx.both else S.mT, None, ctx.both)
+        found = (found + found.mT if ctx.both else found).to(S.dtype)
+        return dz, None, found, None if bias is None else mean.to(bias.dtype), None
 
 
 def _moments(u: Tensor, z: Tensor, groups: int) -> Both:
     """Compute the means and the covariance of u and z (B, groups * C, H, W), or of one twice."""
     same = u is z
-    u = u.contiguous(memory_format=torch.channels_last)
-    z = u if same else z.contiguous(memory_format=torch.channels_last)
+    first = Laid.out(u)
+    second = first if same else Laid.out(z)
     channels, rows = z.shape[1] // groups, z.numel() // z.shape[1]
     programs, span = blocks(rows, ROWS, max(1, PROGRAMS // groups))
     kind = torch.promote_types(torch.promote_types(u.dtype, z.dtype), torch.float32)
@@ -129,30 +136,30 @@ def _moments(u: Tensor, z: Tensor, groups: int) -> Both:
     partly = Both(empty(*means), empty(*means), empty(*products))
     found = Both(empty(channels), empty(channels), empty(channels, channels))
     tile = same, accumulator(found.first)
-    sizes = rows, groups, channels, span
-    launch(_partly, (programs, groups), 4, u, z, *partly, *sizes, *tile, ROWS, wide)
+    read, pitches = zip(first, second, strict=True)
+    sizes = rows, channels, *pitches, span
+    launch(_partly, (programs, groups), 4, *read, *partly, *sizes, *tile, ROWS, wide)
     grid = -(-(channels**2) // ENTRIES), groups
-    sizes = programs, rows, channels, span
-    launch(_merged, grid, 4, *partly, *found, *sizes, *tile, PARTS, ENTRIES)
+    shape = programs, rows, channels, span
+    launch(_merged, grid, 4, *partly, *found, *shape, *tile, PARTS, ENTRIES)
     return Both(found.first, found.first, found.covariance) if same else found
 
 
-def _spread(z: Tensor, mean: Tensor, S: Tensor, bias: Tensor | None) -> Tensor:
+def _spread(z: Tensor, mean: Tensor, S: Tensor, bias: Tensor | None, both: bool) -> Tensor:
     """Compute what `_Spread` does; a map of the type and the size of z."""
-    z, S = z.contiguous(memory_format=torch.channels_last), S.contiguous()
+    laid, out = Laid.out(z), torch.empty_like(z, memory_format=torch.channels_last)
     groups, channels = S.shape[:2]
     rows, wide = z.numel() // z.shape[1], max(SIDE, power(channels))
-    out = torch.empty_like(z)
     shift = mean if bias is None else bias.contiguous()
-    tile = bias is not None, accumulator(mean), ROWS, wide, SIDE
-    grid = -(-rows // ROWS), groups
-    launch(_spreads, grid, 4, z, mean, S, shift, out, rows, groups, channels, *tile)
+    sizes = rows, groups, channels, laid.pitch, *S.stride()
+    tile = both, bias is not None, accumulator(mean), ROWS, wide, SIDE
+    launch(_spreads, (-(-rows // ROWS), groups), 4, laid.map, mean, S, shift, out, *sizes, *tile)
     return out
 
 
 @jit
 def _partly(
-    u, z, first, second, products, rows, groups, channels, span,
+    u, z, first, second, products, rows, channels, pitch_u, pitch_z, span,
     SAME: tl.constexpr, ACC: tl.constexpr, R: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     part, group = tl.program_id(0), tl.program_id(1)
@@ -164,21 +171,24 @@ def _partly(
     for offset in range(0, span, R):
         r = offset + tl.arange(0, R)
         mask = (r < count)[:, None] & (c < channels)[None, :]
-        at = (start + r)[:, None] * (groups * channels) + column
-        sum_u += tl.sum(tl.load(u + at, mask=mask, other=0).to(ACC), axis=0)
+        at = (start + r)[:, None]
+        sum_u += tl.sum(tl.load(u + at * pitch_u + column, mask=mask, other=0).to(ACC), axis=0)
         if not SAME:
-            sum_z += tl.sum(tl.load(z + at, mask=mask, other=0).to(ACC), axis=0)
+            y = tl.load(z + at * pitch_z + column, mask=mask, other=0).to(ACC)
+            sum_z += tl.sum(y, axis=0)
     mean_u = sum_u / count
     mean_z = mean_u if SAME else sum_z / count
-    sum_u, sum_z, total = sum_u * 0, sum_z * 0, tl.full((C, C), 0, ACC)
+    sum_u, sum_z, total = tl.full((C,), 0, ACC), tl.full((C,), 0, ACC), tl.full((C, C), 0, ACC)
     for offset in range(0, span, R):
         r = offset + tl.arange(0, R)
         mask = (r < count)[:, None] & (c < channels)[None, :]
-        at = (start + r)[:, None] * (groups * channels) + column
-        x = tl.where(mask, tl.load(u + at, mask=mask, other=0).to(ACC) - mean_u[None, :], 0)
+        at = (start + r)[:, None]
+        x = tl.load(u + at * pitch_u + column, mask=mask, other=0).to(ACC)
+        x = tl.where(mask, x - mean_u[None, :], 0)
         y = x
         if not SAME:
-            y = tl.where(mask, tl.load(z + at, mask=mask, other=0).to(ACC) - mean_z[None, :], 0)
+            y = tl.load(z + at * pitch_z + column, mask=mask, other=0).to(ACC)
+            y = tl.where(mask, y - mean_z[None, :], 0)
             sum_z += tl.sum(y, axis=0)
         sum_u += tl.sum(x, axis=0)
         total += tl.dot(tl.trans(x), y, input_precision="ieee", out_dtype=ACC)
@@ -215,7 +225,7 @@ def _merged(
         sum_u += count * tl.load(first + at + i[None, :], mask=mask, other=0)
         sum_z += count * tl.load(second + at + j[None, :], mask=mask, other=0)
     u, z = tl.sum(sum_u, axis=0) / rows, tl.sum(sum_z, axis=0) / rows
-    sum_u, sum_z = sum_u * 0, sum_z * 0
+    sum_u, sum_z = tl.full((N, E), 0, ACC), tl.full((N, E), 0, ACC)
     for offset in range(0, parts, N):
         n = offset + tl.arange(0, N)
         mask = (n < parts)[:, None] & there[None, :]
@@ -240,23 +250,27 @@ def _merged(
 
 @jit
 def _spreads(
-    z, mean, S, bias, out, rows, groups, channels,
-    BIASED: tl.constexpr, ACC: tl.constexpr, R: tl.constexpr, C: tl.constexpr, K: tl.constexpr,
+    z, mean, S, bias, out, rows, groups, channels, pitch, apart, down, across,
+    BOTH: tl.constexpr, BIASED: tl.constexpr, ACC: tl.constexpr,
+    R: tl.constexpr, C: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     group, c = tl.program_id(1), tl.arange(0, C)
     r = tl.program_id(0) * R + tl.arange(0, R)
-    line = r[:, None] * (groups * channels) + group * channels
+    S += group * apart
     total = tl.full((R, C), 0, ACC)
     for first in range(0, channels, K):
         k = first + tl.arange(0, K)
         mask = (r < rows)[:, None] & (k < channels)[None, :]
+        at = r[:, None] * pitch + (group * channels + k)[None, :]
         m = tl.load(mean + group * channels + k, mask=k < channels, other=0).to(ACC)
-        x = tl.load(z + line + k[None, :], mask=mask, other=0).to(ACC) - m[None, :]
+        x = tl.load(z + at, mask=mask, other=0).to(ACC) - m[None, :]
         mask = (k < channels)[:, None] & (c < channels)[None, :]
-        place = (group * channels + k)[:, None] * channels + c[None, :]
-        s = tl.load(S + place, mask=mask, other=0).to(ACC)
+        s = tl.load(S + k[:, None] * down + c[None, :] * across, mask=mask, other=0).to(ACC)
+        if BOTH:
+            s += tl.load(S + c[None, :] * down + k[:, None] * across, mask=mask, other=0).to(ACC)
         total += tl.dot(x, s, input_precision="ieee", out_dtype=ACC)
     if BIASED:
         total += tl.load(bias + group * channels + c, mask=c < channels, other=0).to(ACC)[None, :]
     mask = (r < rows)[:, None] & (c < channels)[None, :]
-    tl.store(out + line + c[None, :], total / rows, mask=mask)
+    at = r[:, None] * (groups * channels) + (group * channels + c)[None, :]
+    tl.store(out + at, total / rows, mask=mask)
