@@ -60,6 +60,24 @@ def plain_products(maps: Tensor, weights: Tensor) -> Tensor:
     return (weights.t() @ maps.flatten(1)).unflatten(1, maps.shape[1:])
 
 
+def plain_moments(z: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    rows = z.permute(0, 2, 3, 1).flatten(0, 2)
+    mean = rows.mean(0)
+    centred = (rows - mean).unflatten(1, (groups, -1)).transpose(0, 1)
+    return mean.view(groups, -1), centred.mT @ centred / len(rows)
+
+
+def fused_sum(z: Tensor, pointwise: Tensor, weights: Tensor) -> Tensor:
+    P = pointwise.view(len(weights), -1, pointwise.shape[1])
+    kernel, bias = kernels.folded(P, weights, *kernels.moments(z, len(P)))
+    return convolution.convolve(z, kernel[..., None, None]) + bias[:, None, None]
+
+
+@alone
+def plain_sum(z: Tensor, pointwise: Tensor, weights: Tensor) -> Tensor:
+    return fused.folded_sum([z], pointwise, weights)
+
+
 def plain_folded(P: Tensor, weights: Tensor, mean: Tensor, cov: Tensor) -> tuple[Tensor, Tensor]:
     variance = ((P @ cov) * P).sum(2).clamp(min=0)
     scaled = P * (weights.unsqueeze(1) * (variance + fused.EPSILON).rsqrt()).unsqueeze(2)
@@ -88,12 +106,14 @@ def pairs(images: int, channels: int, side: int, device: str) -> Iterator[Pair]:
         slow = partial(activated, dilation=dilation)
         name = f"relu, depthwise {size} x {size}, dilation {dilation}"
         yield Pair(name, fast, slow, [x, kernel])
-    fast, slow = (partial(form.moments, groups=EDGES) for form in (kernels, fused))
-    yield Pair(f"moments of {EDGES} groups", fast, alone(slow), [a_map(EDGES * channels)])
     terms = 4 * EDGES
+    fast, slow = (partial(form, groups=terms) for form in (kernels.moments, plain_moments))
+    yield Pair(f"moments of {terms} groups", fast, slow, [a_map(terms * channels)])
     rows = normal(terms, 4 * channels, channels).detach()
     covariance = (rows.mT @ rows / rows.shape[1]).requires_grad_()
     P, mean = normal(terms, channels, channels), normal(terms, channels)
+    given = [a_map(terms * channels), normal(terms * channels, channels, 1, 1), normal(terms)]
+    yield Pair(f"folded sum of {terms} terms", fused_sum, plain_sum, given)
     given = [P, normal(terms), mean, covariance]
     yield Pair(f"folding of {terms} terms", kernels.folded, plain_folded, given)
 

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from tutelage.spaces.kernels.convolutions import depthwise, relu_depthwise
     from tutelage.spaces.kernels.covariances import moments
     from tutelage.spaces.kernels.folding import folded
-    from tutelage.spaces.kernels.sums import products, weighted_sum
+    from tutelage.spaces.kernels.sums import mix, products, weighted_sum
 
 __all__ = [
     "allow",
     "depthwise",
     "folded",
+    "mix",
     "moments",
     "products",
     "relu_depthwise",
@@ -49,6 +50,7 @@ _FILES = {
     "relu_depthwise": "convolutions",
     "moments": "covariances",
     "folded": "folding",
+    "mix": "sums",
     "products": "sums",
     "weighted_sum": "sums",
 }

@@ -22,6 +22,7 @@ from tutelage.spaces.kernels.language import (
     PROGRAMS,
     Laid,
     accumulator,
+    asked,
     blocks,
     jit,
     launch,
@@ -75,9 +76,9 @@ class _Convolve(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         v, x, kernel = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        dv = _Transpose.apply(g, x, kernel, v.shape[2:], ctx.form) if wanted[0] else None
-        dk = _Correlate.apply(v, x, g, ctx.form, kernel.dtype) if wanted[2] else None
+        first, *_, last = asked(ctx)
+        dv = _Transpose.apply(g, x, kernel, v.shape[2:], ctx.form) if first else None
+        dk = _Correlate.apply(v, x, g, ctx.form, kernel.dtype) if last else None
         return dv, None, dk, None
 
 
@@ -97,9 +98,9 @@ class _Transpose(Function):
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
         g, x, kernel = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        dg = _Convolve.apply(u, x, kernel, ctx.form) if wanted[0] else None
-        dk = _Correlate.apply(u, x, g, ctx.form, kernel.dtype) if wanted[2] else None
+        first, *_, last = asked(ctx)
+        dg = _Convolve.apply(u, x, kernel, ctx.form) if first else None
+        dk = _Correlate.apply(u, x, g, ctx.form, kernel.dtype) if last else None
         return dg, None, dk, None, None
 
 
@@ -129,9 +130,9 @@ class _Correlate(Function):
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
         v, x, g = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        dv = _Transpose.apply(g, x, u, v.shape[2:], ctx.form) if wanted[0] else None
-        dg = _Convolve.apply(v, x, u, ctx.form) if wanted[2] else None
+        first, *_, last = asked(ctx)
+        dv = _Transpose.apply(g, x, u, v.shape[2:], ctx.form) if first else None
+        dg = _Convolve.apply(v, x, u, ctx.form) if last else None
         return dv, None, dg, None, None
 
 

@@ -31,6 +31,7 @@ from tutelage.spaces.kernels.language import (
     SIDE,
     Laid,
     accumulator,
+    asked,
     blocks,
     jit,
     launch,
@@ -87,7 +88,7 @@ class _Cross(Function):
     def backward(ctx: Any, g: Tensor, S: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         u, z, *means = ctx.saved_tensors
         first, second = (mean.detach() for mean in means)
-        wanted = ctx.needs_input_grad
+        wanted = asked(ctx)
         du = _Spread.apply(z, second, S.mT, None, False) if wanted[0] else None
         dz = _Spread.apply(u, first, S, g, False) if wanted[1] else None
         return du, dz, None
@@ -113,7 +114,7 @@ class _Spread(Function):
         z, S, bias = ctx.saved_tensors
         mean, found = _Cross.apply(z, v, len(S))
         dz = None
-        if ctx.needs_input_grad[0]:
+        if asked(ctx)[0]:
             dz = _Spread.apply(v, mean.detach(), S if ctx.both else S.mT, None, ctx.both)
         found = (found + found.mT if ctx.both else found).to(S.dtype)
         return dz, None, found, None if bias is None else mean.to(bias.dtype), None

@@ -22,6 +22,7 @@ from tutelage.spaces.kernels.language import (
     PROGRAMS,
     SIDE,
     accumulator,
+    asked,
     blocks,
     jit,
     launch,
@@ -45,7 +46,7 @@ def products(maps: Tensor, weights: Tensor) -> Tensor:
     Returns:
         The sums (m, *shape), of the maps' type.
     """
-    return _Combine.apply(maps.flatten(1), weights).unflatten(1, maps.shape[1:])
+    return _Combine.apply(maps.flatten(1), weights, None).unflatten(1, maps.shape[1:])
 
 
 def weighted_sum(weights: Tensor, stacks: Sequence[Tensor]) -> Tensor:
@@ -58,33 +59,52 @@ def weighted_sum(weights: Tensor, stacks: Sequence[Tensor]) -> Tensor:
     Returns:
         A map (B, C, H, W), channels innermost.
     """
-    shares = weights.unsqueeze(1).split([len(stack) for stack in stacks])
-    parts = [products(stack, share) for stack, share in zip(stacks, shares, strict=True)]
-    return sum(parts[1:], start=parts[0]).squeeze(0).permute(0, 3, 1, 2)
+    return mix(weights.unsqueeze(1), stacks).squeeze(0).permute(0, 3, 1, 2)
+
+
+def mix(weights: Tensor, stacks: Sequence[Tensor], base: Tensor | None = None) -> Tensor:
+    """Add m weighted sums of the same maps, each with its own weights.
+
+    Args:
+        weights: One for every map and sum (maps, m).
+        stacks: Stacks (n, B, H, W, C) of maps, in the order of the weights.
+        base: What the sums are added to (m, B, H, W, C); None: 0.
+
+    Returns:
+        The sums (m, B, H, W, C), of the widest of the types of a stack and of what it is added to.
+    """
+    total = None if base is None else base.flatten(1)
+    for stack, share in zip(stacks, weights.split([len(each) for each in stacks]), strict=True):
+        total = _Combine.apply(stack.flatten(1), share, total)
+    assert total is not None
+    return total.unflatten(1, stacks[0].shape[1:])
 
 
 class _Combine(Function):
-    """Maps (n, N) and weights (n, m) to (m, N)."""
+    """Maps (n, N) and weights (n, m) to (m, N), added to a base (m, N) or to none."""
 
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, weights: Tensor) -> Tensor:
+    def forward(ctx: Any, maps: Tensor, weights: Tensor, base: Tensor | None) -> Tensor:
         ctx.save_for_backward(maps, weights)
+        ctx.kind = None if base is None else base.dtype
         maps, outputs, count = maps.contiguous(), weights.shape[1], maps.shape[1]
         wide = power(outputs)
         block = max(SIDE, TILE // wide)
-        found = maps.new_empty(outputs, count)
+        kind = maps.dtype if base is None else torch.promote_types(maps.dtype, base.dtype)
+        found = maps.new_empty(outputs, count, dtype=kind)
+        start = maps if base is None else base.contiguous()
         sizes = (len(maps), outputs, count, *weights.stride())
-        grid, tile = (-(-count // block),), (accumulator(maps), wide, block)
-        launch(_combine, grid, 4, weights, maps, found, *sizes, *tile)
+        grid, tile = (-(-count // block),), (base is not None, accumulator(found), wide, block)
+        launch(_combine, grid, 4, weights, maps, start, found, *sizes, *tile)
         return found
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         maps, weights = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        dx = _Combine.apply(g, weights.t()).to(maps.dtype) if wanted[0] else None
+        wanted = asked(ctx)
+        dx = _Combine.apply(g, weights.t(), None).to(maps.dtype) if wanted[0] else None
         dw = _Correlate.apply(maps, g).to(weights.dtype) if wanted[1] else None
-        return dx, dw
+        return dx, dw, None if ctx.kind is None else g.to(ctx.kind)
 
 
 class _Correlate(Function):
@@ -105,28 +125,31 @@ class _Correlate(Function):
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, Tensor | None]:
         maps, others = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        dx = _Combine.apply(others, v.t()).to(maps.dtype) if wanted[0] else None
-        dg = _Combine.apply(maps, v).to(others.dtype) if wanted[1] else None
+        wanted = asked(ctx)
+        dx = _Combine.apply(others, v.t(), None).to(maps.dtype) if wanted[0] else None
+        dg = _Combine.apply(maps, v, None).to(others.dtype) if wanted[1] else None
         return dx, dg
 
 
 @jit
-def _combine(  # out[j] = sum_i weights[i, j] maps[i]
-    weights, maps, out, terms, outputs, count, row, column, ACC: tl.constexpr,
-    J: tl.constexpr, BLOCK: tl.constexpr,
+def _combine(  # out[j] = base[j] + sum_i weights[i, j] maps[i]
+    weights, maps, base, out, terms, outputs, count, row, column,
+    BASED: tl.constexpr, ACC: tl.constexpr, J: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     j = tl.arange(0, J)
+    place = j.to(tl.int64)[:, None] * count + at[None, :]
+    inside = (j < outputs)[:, None] & (at < count)[None, :]
     total = tl.full((J, BLOCK), 0, ACC)
+    if BASED:
+        total = tl.load(base + place, mask=inside, other=0).to(ACC)
     for _ in tl.range(0, terms, loop_unroll_factor=4):
         w = tl.load(weights + j * column, mask=j < outputs, other=0).to(ACC)
         x = tl.load(maps + at, mask=at < count, other=0).to(ACC)
         total += w[:, None] * x[None, :]
         weights += row
         maps += count
-    place = j.to(tl.int64)[:, None] * count + at[None, :]
-    tl.store(out + place, total, mask=(j < outputs)[:, None] & (at < count)[None, :])
+    tl.store(out + place, total, mask=inside)
 
 
 @jit
