@@ -208,6 +208,9 @@ class Retrain:
     """Precision of the forward passes."""
     kernels: Kernels = "auto"
     """Fused kernels on a GPU: auto, where Triton compiles for it; off, torch's operations alone."""
+    deterministic: bool | None = None
+    """Require deterministic algorithms of a GPU, so that equal runs on the same card have equal
+    files; not set: no for a retraining; on a CPU it changes nothing."""
     threads: int | None = None
     """Threads that compute, and that decode images; not set: the number of usable idle CPUs, and
     fewer for small feature maps; a run that resumes keeps its number."""
@@ -303,9 +306,12 @@ class Run:
     device: Device = "auto"
     """Device; auto: CUDA if there is one."""
     precision: Precision = "fp32"
-    """Precision of the forward passes."""
+    """Precision of the forward passes; bf16 is too coarse for a finite difference."""
     kernels: Kernels = "auto"
     """Fused kernels on a GPU: auto, where Triton compiles for it; off, torch's operations alone."""
+    deterministic: bool | None = None
+    """Require deterministic algorithms of a GPU, so that equal runs on the same card have equal
+    files; not set: yes for a search; on a CPU it changes nothing."""
     threads: int | None = None
     """Threads that compute, and that decode images; not set: the number of usable idle CPUs, and
     fewer for small feature maps; a run that resumes keeps its number."""

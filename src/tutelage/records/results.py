@@ -90,6 +90,8 @@ class Session:
     threads: int | None = field(default=None, metadata=WRITTEN)
     threads_because: str | None = field(default=None, metadata=WRITTEN)
     system: str | None = field(default=None, metadata=WRITTEN)
+    deterministic: bool | None = field(default=None, metadata=WRITTEN)
+    """Whether deterministic algorithms were required of the GPU; None: it ran on a CPU."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from tutelage.config import Run
 from tutelage.data.streams import halves_of
 from tutelage.extras import Notice
 from tutelage.run.cost.table import Cost, Costs, final_size
-from tutelage.run.job import threads
+from tutelage.run.job import deterministic, threads
+from tutelage.run.job.device import device_named
 from tutelage.run.job.threads import Threads
 from tutelage.run.measure.memory import available
 from tutelage.run.measure.steps import Measured, Scoring, Section, measure, measure_scoring
@@ -217,7 +218,11 @@ def dry_run(settings: Run) -> Dry:
     Raises:
         ValueError: As a search does.
     """
-    with threads.restored(settings.threads):
+    device = device_named(settings.device)
+    with (
+        threads.restored(settings.threads),
+        deterministic.required(settings.deterministic, device, default=True),
+    ):
         return _measured(settings)
 
 

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-ELSEWHERE = ("device", "threads", "kernels", "root", "download", "save_every", "table")
-"""Settings that may change when a run resumes: they name places, or who computes. They affect no
-more than the last digits of results."""
+ELSEWHERE = (
+    *("device", "deterministic", "threads", "kernels", "root", "download"),
+    *("save_every", "table"),
+)
+"""Settings that may change when a run resumes: they name places, or how exactly results
+repeat."""
 
 
 def plain(settings: DataclassInstance) -> dict[str, Any]:
