@@ -1,7 +1,8 @@
 """Fused kernels, in Triton, of the operations that a fast supernet repeats most on a GPU.
 
-Every function here has a plain form in `fused.py` or `convolution.py`, with the same arguments and
-the same derivatives. Who computes asks `usable` first, and takes the plain form otherwise.
+What they compute has a plain form in `fused.py` or `convolution.py`, with the same derivatives;
+`moments` and `folded` are together the folding of `fused.folded_sum`. Who computes asks `usable`
+first, and takes the plain form otherwise.
 
 Sums are in float32, in float64 for maps in float64, whatever the type of what is read. No kernel
 uses atomic operations, and sizes of tiles depend on shapes alone: equal calls have equal bits.

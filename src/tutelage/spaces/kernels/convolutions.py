@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from tutelage.spaces.kernels.asked import asked
 from tutelage.spaces.kernels.language import (
     PROGRAMS,
     Laid,
     accumulator,
-    asked,
     blocks,
     jit,
     launch,

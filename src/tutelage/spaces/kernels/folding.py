@@ -1,6 +1,6 @@
 """Kernel and bias of a sum of normalised 1x1 convolutions, from the moments of their maps.
 
-The small algebra of `fused.folded_sum`. For terms k, outputs o and channels c, with projections P,
+The small algebra of a folded sum. For terms k, outputs o and channels c, with projections P,
 weights w, covariances and means of the maps:
 
     V_ko = p_ko cov_k p_ko^T    r = (max(V, 0) + eps)^(-1/2)
