@@ -16,6 +16,7 @@ from tutelage.searches.evolution import Evolution
 
 Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
+Kernels = Literal["auto", "off"]
 MOST_THREADS = 1024
 """More than the CPUs of any machine; OpenMP ends the process if the system refuses threads."""
 
@@ -205,6 +206,8 @@ class Retrain:
     """Device; auto: CUDA if there is one."""
     precision: Precision = "fp32"
     """Precision of the forward passes."""
+    kernels: Kernels = "auto"
+    """Fused kernels on a GPU: auto, where Triton compiles for it; off, torch's operations alone."""
     deterministic: bool | None = None
     """Require deterministic algorithms of a GPU, so that equal runs on the same card have equal
     files; not set: no for a retraining; on a CPU it changes nothing."""
@@ -248,6 +251,7 @@ class Retrain:
         one_of(("epoch", "step"), anneal=self.anneal)
         one_of(("cifar", "imagenet"), stem=self.stem)
         one_of(("fp32", "bf16"), precision=self.precision)
+        one_of(("auto", "off"), kernels=self.kernels)
         one_of(("auto", "cpu", "cuda"), device=self.device)
 
 
@@ -303,6 +307,8 @@ class Run:
     """Device; auto: CUDA if there is one."""
     precision: Precision = "fp32"
     """Precision of the forward passes; bf16 is too coarse for a finite difference."""
+    kernels: Kernels = "auto"
+    """Fused kernels on a GPU: auto, where Triton compiles for it; off, torch's operations alone."""
     deterministic: bool | None = None
     """Require deterministic algorithms of a GPU, so that equal runs on the same card have equal
     files; not set: yes for a search; on a CPU it changes nothing."""
@@ -376,4 +382,5 @@ class Run:
         one_of(("sgd", "plain"), virtual=self.virtual)
         one_of(("cifar", "imagenet"), stem=self.stem)
         one_of(("fp32", "bf16"), precision=self.precision)
+        one_of(("auto", "off"), kernels=self.kernels)
         one_of(("auto", "cpu", "cuda"), device=self.device)

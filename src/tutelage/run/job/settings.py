@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-ELSEWHERE = ("device", "deterministic", "threads", "root", "download", "save_every", "table")
+ELSEWHERE = (
+    *("device", "deterministic", "threads", "kernels", "root", "download"),
+    *("save_every", "table"),
+)
 """Settings that may change when a run resumes: they name places, or how exactly results
 repeat."""
 
