@@ -24,6 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from tutelage.spaces import kernels
+from tutelage.spaces.kernels.asked import asked
+
 PRODUCT = 1 << 16
 """Elements of a map on a CPU up to which a 1x1 convolution is a matrix product."""
 SMALL = 8
@@ -102,14 +105,22 @@ def convolve(
     """Convolve x (B, C, H, W) with a kernel (O, C / groups, k, k), k odd, padded."""
     size = (kernel.shape[2], kernel.shape[3])
     form = Form(stride, (dilation * (size[0] // 2), dilation * (size[1] // 2)), dilation, groups)
-    if autocasts(x):
-        kind = torch.get_autocast_dtype(x.device.type)
-        x, kernel = x.to(kind), kernel.to(kind)
-    return _along(x, kernel, form)
+    return _along(*cast(x, kernel), form)
+
+
+def cast(x: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """Convert a map and a kernel to the type that autocast chooses for convolutions."""
+    if not autocasts(x):
+        return x, kernel
+    kind = torch.get_autocast_dtype(x.device.type)
+    return x.to(kind), kernel.to(kind)
 
 
 def depthwise(x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
     """Convolve each channel of x (B, C, H, W) with its own kernel (C, 1, k, k), k odd, padded."""
+    x, kernel = cast(x, kernel)
+    if kernels.usable(x):
+        return kernels.depthwise(x, kernel, stride, dilation)
     if stride == dilation == 2:
         # every tap is on an even pixel: an ordinary convolution of a quarter of the image
         x, stride, dilation = subsample(x, 2), 1, 1
@@ -117,6 +128,13 @@ def depthwise(x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1) -> 
     if kernel.shape[2:] == (1, 1):
         return subsample(x, stride) * kernel.view(-1, 1, 1)
     return convolve(x, kernel, stride, dilation, x.shape[1])
+
+
+def relu_depthwise(x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
+    """Convolve each channel of ReLU of x (B, C, H, W) with its own kernel, as `depthwise`."""
+    if kernels.usable(x):
+        return kernels.relu_depthwise(*cast(x, kernel), stride, dilation)
+    return depthwise(x.relu(), kernel, stride, dilation)
 
 
 def _reached(kernel: Tensor, x: Tensor, dilation: int) -> Tensor:
@@ -127,22 +145,6 @@ def _reached(kernel: Tensor, x: Tensor, dilation: int) -> Tensor:
     half = kernel.shape[-1] // 2
     down, across = (min(half, (side - 1) // dilation) - half for side in x.shape[2:])
     return F.pad(kernel, (across, across, down, down)) if down or across else kernel
-
-
-_executes = getattr(torch._C, "_will_engine_execute_node", None)
-
-
-def asked(ctx: Any) -> list[bool]:
-    """Tell for each tensor that a Function took whether this backward pass asks its gradient.
-
-    A Function's `needs_input_grad` says only that it could be asked. The product of an exact
-    hypergradient asks no gradient of the weights, and its first pass none of the alphas. A gradient
-    of a leaf counts as asked: the engine does not say.
-    """
-    nodes = [node for node, _ in ctx.next_functions]
-    if _executes is None:
-        return [node is not None for node in nodes]
-    return [node is not None and (hasattr(node, "variable") or _executes(node)) for node in nodes]
 
 
 # Three functions that are closed under differentiation -------------------------------------------
