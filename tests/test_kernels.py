@@ -17,10 +17,13 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
 
 from tutelage.config import Run
 from tutelage.run.strategies.assemble import joined
 from tutelage.spaces import convolution, fused, kernels
+from tutelage.spaces.base import ArchWeights, Size
+from tutelage.spaces.cells import DARTS
 from tutelage.spaces.kernels import convolutions, covariances, folding, sums
 from tutelage.spaces.kernels.language import Laid, tl
 
@@ -35,6 +38,12 @@ def check(test: Callable) -> Callable:
     ready = TRITON and (INTERPRETED or torch.cuda.is_available())
     why = "needs Triton and a CUDA device, or the interpreter (test_the_interpreter_agrees)"
     return pytest.mark.cuda(pytest.mark.skipif(not ready, reason=why)(test))
+
+
+@pytest.fixture(autouse=True)
+def plain_forms_are_plain(monkeypatch):
+    """On a GPU a plain form would itself ask for kernels."""
+    monkeypatch.setattr(kernels, "_allowed", [False])
 
 
 class Case(NamedTuple):
@@ -291,6 +300,29 @@ def test_channels_of_a_larger_map_are_read_where_they_are(shape):
 # In this process, without the interpreter ---------------------------------------------------------
 
 
+@check
+@pytest.mark.skipif(not INTERPRETED, reason="float64 is for the interpreter")
+def test_a_supernet_of_kernels_equals_a_plain_one_in_two_derivatives(monkeypatch):
+    torch.manual_seed(0)
+    net = DARTS.supernet(Size(channels=3, cells=1, classes=3)).double()
+    x, y = torch.randn(2, 3, 4, 4, dtype=torch.float64), torch.tensor([0, 2])
+    weights = {name: p.detach().requires_grad_() for name, p in net.named_parameters()}
+    arch = {
+        group: torch.rand(shape, dtype=torch.float64, requires_grad=True)
+        for group, shape in DARTS.choices.items()
+    }
+    inputs = [*weights.values(), arch["reduce"]]
+    found = []
+    for used in (False, True):
+        monkeypatch.setattr(kernels, "usable", lambda x, channels=0, used=used: used)
+        logits, _ = functional_call(net, weights, (x, ArchWeights(arch)))
+        loss = torch.nn.functional.cross_entropy(logits, y)
+        first = torch.autograd.grad(loss, inputs, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
+        found.append([loss, *first, *second])
+    assert_close(*found, 1e-9)
+
+
 @needs_triton
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter's process")
 def test_the_interpreter_agrees():
@@ -368,15 +400,12 @@ def test_another_setting_is_refused():
 @pytest.mark.skipif(INTERPRETED, reason="needs a CUDA device")
 def test_what_is_usable_on_a_gpu():
     x = torch.ones(2, device="cuda")
+    assert not kernels.usable(x)
+    kernels.allow(True)
     assert kernels.usable(x)
     assert kernels.usable(x, 64)
     assert not kernels.usable(x, 65)
     assert not kernels.usable(x.double())
-    try:
-        kernels.allow(False)
-        assert not kernels.usable(x)
-    finally:
-        kernels.allow(True)
 
 
 @pytest.mark.skipif(TRITON, reason="Triton is there")
