@@ -107,7 +107,9 @@ class PhaseState:
                 self.variables[name] = rebuild(tree, (x.to(mine.device) for x, mine in pairs))
         self.velocities = {n: tree_map(placed, x) for n, x in state["velocities"].items()}
         for name, optimiser in self.optimisers.items():
-            optimiser.load_state_dict(state["optimisers"][name])
+            # its own settings, not those of an earlier release or of another device
+            own = optimiser.state_dict()["param_groups"]
+            optimiser.load_state_dict({**state["optimisers"][name], "param_groups": own})
 
 
 def begin(
