@@ -130,22 +130,28 @@ class Kind:
 
 @final
 class Programs:
-    """The programs of a search; without a recorder, every step runs as it is."""
+    """The programs of a search; without a recorder, every step runs as it is.
+
+    Attributes:
+        settled: Whether steps like the last one run as they will from now on.
+    """
 
     def __init__(self, recorder: Recorder | None, device: torch.device, clock: Clock) -> None:
         self.recorder, self.device, self.clock = recorder, device, clock
         self._kinds: dict[Hashable, Kind] = {}
-        self._last: Kind | Case = Kind()
+        self.settled = True
         self._said: dict[str, bool] = {}
 
     def run(self, step: Step) -> Result:
         """Take a step: as a program if there is one, watched if there may be one."""
         if self.recorder is None:
             return step.work(step.batches, step.numbers)
-        kind = self._last = self._kinds.setdefault(step.kind, Kind())
+        kind = self._kinds.setdefault(step.kind, Kind())
+        self.settled = kind.refused
         if kind.refused or not kind.known:
             return self._eager(step, kind)
-        case = self._last = kind.case(self.clock, step.batches)
+        case = kind.case(self.clock, step.batches)
+        self.settled = case.certain or case.refused
         if case.certain:
             return self._program(step, case)
         return self._eager(step, kind) if case.refused else self._watched(step, kind, case)
@@ -153,14 +159,6 @@ class Programs:
     def drop(self) -> None:
         """Forget all programs: a new phase has other tensors."""
         self._kinds.clear()
-
-    @property
-    def settled(self) -> bool:
-        """Whether steps like the last one run as they will from now on."""
-        last = self._last
-        if self.recorder is None or last.refused:
-            return True
-        return isinstance(last, Case) and last.program is not None
 
     def notices(self) -> list[str]:
         """Return the sentences on what runs as a program that were not returned before."""

@@ -94,6 +94,13 @@ def _free_generator(state: torch.Tensor) -> None:
     generator.graphsafe_set_state(fresh.graphsafe_get_state())
 
 
+def chosen(choice: Literal["auto", "on", "off"], device: torch.device) -> str:
+    """Say whether steps may run as CUDA graphs, and why not, for environment.json."""
+    if choice == "off":
+        return "off: as the settings say"
+    return "on" if device.type == "cuda" else f"off: only CUDA has them, not {device.type}"
+
+
 def recorder_of(choice: Literal["auto", "on", "off"], device: torch.device) -> Recorder | None:
     """Return the recorder of a device; None: steps run one operation at a time.
 
