@@ -476,6 +476,7 @@ def test_moments_of_an_earlier_release_move_to_the_fused_optimiser():
     work, other = searching(settings), searching(settings)
     for _ in range(2):
         work.advance()
+    work.check()
     stored = deepcopy(work.state())
     plain = torch.optim.Adam(leaves(work.phase.variables["A"]), lr=3e-4, betas=(0.5, 0.999))
     groups = plain.state_dict()["param_groups"]

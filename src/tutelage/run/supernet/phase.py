@@ -17,8 +17,7 @@ from tutelage.problem import Problem
 from tutelage.run.networks.factory import Maker
 from tutelage.run.networks.relaxation import Bound
 from tutelage.run.supernet import optimizers
-from tutelage.run.supernet.phases import Stretch
-from tutelage.run.supernet.setup import Setup
+from tutelage.run.supernet.setup import Setup, Stretch
 from tutelage.run.supernet.strategy import Strategy
 from tutelage.run.supernet.transition import carried, carry_moments
 from tutelage.run.supernet.view import alphas_of
