@@ -48,7 +48,6 @@ HOST = {
     "prdarts": "it reads a value back: _local_scalar_dense",
     "kdcl": "it reads a value back: _to_copy",
     "cream": "it reads a value back: _local_scalar_dense",
-    "pamkd": "it draws random numbers on the host: randperm",
 }
 """What stays eager on CUDA, and one of the reasons."""
 
@@ -152,6 +151,8 @@ def test_static_steps_equal_eager_ones_to_the_bit(via):
     assert static.programs.notices() == []
 
 
+REPEATED = {"drnas": "_sample_dirichlet", "pamkd": "randperm"}
+"""What draws random numbers in a loss that a finite difference evaluates again."""
 SEVERAL = [(method, "darts") for method in METHODS if method != "single"]
 SEVERAL += [("single", search) for search in RELAXED if search != "darts"]
 
@@ -164,8 +165,8 @@ def test_every_method_and_search(method, search, via):
     said, reason = static.programs.notices(), READING.get(search, READING.get(method, ""))
     if reason:
         assert reason in said[0] and not static.programs.recorder.recorded
-    elif search == "drnas" and via == "finite-difference":
-        assert "a rule repeats random numbers" in said[0]
+    elif via == "finite-difference" and (drawn := REPEATED.get(search, REPEATED.get(method))):
+        assert f"a rule repeats random numbers: {drawn}" in said[0]
     else:
         assert static.programs.recorder.replayed
 
@@ -523,8 +524,8 @@ def test_on_cuda_every_method_and_search(method, search, via, library):
     (found,) = fake_cuda.steps_of([settings_of(method, search, via=via)], library)
     if reason := HOST.get(search, HOST.get(method, "")):
         assert reason in found["obstacles"][-1]
-    elif search == "drnas" and via == "finite-difference":
-        assert "a rule repeats random numbers: _sample_dirichlet" in found["obstacles"][-1]
+    elif via == "finite-difference" and (drawn := REPEATED.get(search, REPEATED.get(method))):
+        assert f"a rule repeats random numbers: {drawn}" in found["obstacles"][-1]
     else:
         claimed(found)
 
@@ -547,7 +548,9 @@ def test_a_replayed_graph_equals_an_eager_step(method, search, via, monkeypatch)
     finally:
         torch.use_deterministic_algorithms(before)
     said = " ".join(static.programs.notices())
-    host = HOST.get(search, HOST.get(method)) or (search == "drnas" and via == RULES[1])
+    host = HOST.get(search, HOST.get(method)) or (
+        via == "finite-difference" and (search in REPEATED or method in REPEATED)
+    )
     assert ("one operation at a time" if host else "run as one program") in said
     assert "recording failed" not in said
 

@@ -56,7 +56,8 @@ class Meter:
             ValueError: A loss is not finite, or the alphas have had no gradient for too long.
         """
         stored = self._unchecked
-        rest = iter(torch.cat([values for _, values in stored]).tolist() if stored else ())
+        vectors = [values for places, values in stored if places]
+        rest = iter(torch.cat(vectors).tolist() if vectors else ())
         for at, (places, _) in enumerate(stored, start=step - len(stored) + 1):
             self.last = dict(zip(places, islice(rest, len(places)), strict=True))
             self.last = {p: x for p, x in self.last.items() if not _unknown(p, x)}
