@@ -41,13 +41,13 @@ def preloaded(folder: Path) -> dict[str, str] | None:
     """Build the library for a torch without CUDA; return the variables that load it.
 
     Returns:
-        None where there is no compiler.
+        None where there is no compiler, or torch has no headers.
     """
     if torch.version.cuda:
         return {}
-    if not shutil.which("g++"):
-        return None
     root, library = Path(torch.__file__).parent, folder / "fake_cuda.so"
+    if not shutil.which("g++") or not (root / "include" / "ATen").is_dir():
+        return None
     source = Path(__file__).with_suffix(".cpp")
     line = ["g++", "-std=c++20", "-shared", "-fPIC", f"-I{root / 'include'}", str(source)]
     abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}"

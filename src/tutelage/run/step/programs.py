@@ -7,7 +7,8 @@ steps of this kind stay as they are, and the reason is said once.
 
 A step's operations may depend on its kind, which its caller names, on the values of the clock that
 it reads, and on the shapes of the batches that it reads. For every combination of these there is a
-program of its own. The program of an earlier epoch is dropped where a step reads the epoch.
+program of its own, and where another one of its kind exists, one watched run is enough. The program
+of an earlier epoch is dropped where a step reads the epoch.
 """
 
 from __future__ import annotations
@@ -86,18 +87,24 @@ class Case:
     refused: bool = False
     program: Program | None = None
 
-    def judge(self, seen: Watch) -> str:
-        """Compare a watched run with the one before; return why there is no program, or nothing."""
+    def judge(self, seen: Watch, like: Sequence[str] | None) -> str:
+        """Compare a watched run with the one before; return why there is no program, or nothing.
+
+        Args:
+            seen: The run.
+            like: Names of the operations of another case of the same kind that has a program. If
+                this run has the same ones, a second run would show nothing new.
+        """
         self.runs += 1
         if seen.obstacles:
             self.operations = None
             return next(iter(seen.obstacles)) if self.runs > 1 else ""
         before, self.operations = self.operations, seen.operations
         apart = difference(before, seen.operations) if before is not None else "unknown"
-        self.certain = not apart
+        self.certain = not apart or seen.names == like
         if self.certain:
             self.operations = None
-        return apart if apart and self.runs == RUNS else ""
+        return "" if self.certain or self.runs < RUNS else apart
 
 
 @dataclass(eq=False)
@@ -113,6 +120,8 @@ class Kind:
     known: bool = False
     """Whether a step of this kind has run, so that it is known what they read."""
     refused: bool = False
+    names: list[str] | None = None
+    """Names of the operations of a case that is certain."""
 
     def learn(self, streams: set[str], times: set[str]) -> bool:
         """Note what a run has read; tell whether that was known before."""
@@ -181,9 +190,12 @@ class Programs:
         self.clock.reads.clear()
         with Watch(self.device) as seen:
             result = self.recorder.warm(lambda: step.work(batches, numbers))
-        if self._learn(step, kind, batches) and (reason := case.judge(seen)):
-            case.refused = True
-            self._refuse(step, reason)
+        if self._learn(step, kind, batches):
+            if reason := case.judge(seen, kind.names):
+                case.refused = True
+                self._refuse(step, reason)
+            elif case.certain:
+                kind.names = seen.names
         return result
 
     def _learn(self, step: Step, kind: Kind, batches: Noted) -> bool:

@@ -38,6 +38,11 @@ class Watch(TorchDispatchMode):
         self.operations: list[Operation] = []
         self.obstacles: dict[str, None] = {}
 
+    @property
+    def names(self) -> list[str]:
+        """The operations without their arguments."""
+        return [operation[0] for operation in self.operations]
+
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
