@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import fields, replace
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from tutelage.parts import PARTS, from_table, make_part
 from tutelage.run.search import search_run
 from tutelage.run.step.held import settle
 from tutelage.run.step.programs import Programs, Step
-from tutelage.run.step.recorders import Again, chosen, recorder_of
+from tutelage.run.step.recorders import Again, Graphs, chosen, recorder_of
 from tutelage.run.strategies.assemble import joined
 from tutelage.run.supernet import state
 from tutelage.run.supernet.state import Searching
@@ -563,6 +564,75 @@ def test_a_replayed_graph_equals_an_eager_step(pair, via, monkeypatch):
     )
     assert ("one operation at a time" if host else "run as one program") in said
     assert "recording failed" not in said
+
+
+class Pretended:
+    """Stands in for `torch.cuda` where a graph is recorded: it calls and records nothing."""
+
+    def __init__(self):
+        self.present, self.pools, self.recorded = "the default stream", 0, []
+        self.generator = SimpleNamespace(device=CPU, graphsafe_set_state=self.changed)
+        self.default_generators = [self.generator]
+        self.states = []
+
+    def changed(self, state):
+        self.states.append(state)
+
+    def Stream(self, device):
+        return SimpleNamespace(wait_stream=lambda other: None, name="the side stream")
+
+    def CUDAGraph(self):
+        return SimpleNamespace(replay=lambda: "replayed")
+
+    def graph_pool_handle(self):
+        self.pools += 1
+        return self.pools
+
+    def current_stream(self, device=None):
+        return SimpleNamespace(wait_stream=lambda other: None, name=self.present)
+
+    def set_stream(self, stream):
+        self.present = stream.name
+
+    def current_device(self):
+        return 0
+
+    def get_rng_state(self):
+        return torch.get_rng_state()
+
+    @contextmanager
+    def stream(self, stream):
+        yield
+
+    @contextmanager
+    def graph(self, graph, pool, stream, capture_error_mode):
+        before, self.present = self.present, stream.name  # stays where a recording fails
+        self.recorded.append(pool)
+        yield
+        self.present = before
+
+
+def test_graphs_share_a_pool_until_a_recording_fails(monkeypatch):
+    pretended, states = Pretended(), []
+    monkeypatch.setattr(torch, "cuda", pretended)
+    fresh = SimpleNamespace(set_state=states.append, graphsafe_get_state=lambda: "new")
+    monkeypatch.setattr(torch, "Generator", lambda device: fresh)
+    graphs = Graphs(CPU)
+    assert graphs.warm(lambda: 7) == 7
+    called = []
+    for number in range(2):
+        assert graphs.record(lambda number=number: called.append(number))() == "replayed"
+    assert called == [0, 1] and pretended.recorded == [1, 1, 1]  # the first is the anchor
+
+    def failing():
+        raise RuntimeError("not permitted")
+
+    with pytest.raises(RuntimeError, match="not permitted"):
+        graphs.record(failing)
+    assert pretended.present == "the default stream" and pretended.states == ["new"]
+    assert len(states) == 1
+    graphs.record(lambda: None)
+    assert pretended.recorded[-2:] == [2, 2]
 
 
 # Side streams -----------------------------------------------------------------------------------
