@@ -197,7 +197,7 @@ def test_steps_that_read_the_epoch_are_recorded_anew_in_each():
 
 def test_a_small_last_batch_has_a_program_of_its_own():
     settings = settings_of(via="first-order", batch_size=12, limit_batches=None, epochs=5)
-    settings["data"] = {"train_fraction": 0.02}
+    settings["data"] = {"train_fraction": 0.025}
     static = side_by_side(settings, 13)
     train = static.setup.streams.train
     assert static.steps == 3 and len(train.batch(0, 2).y) < len(train.batch(0, 1).y) == 12
