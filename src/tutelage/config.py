@@ -17,6 +17,7 @@ from tutelage.searches.evolution import Evolution
 Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
 Kernels = Literal["auto", "off"]
+Graph = Literal["auto", "on", "off"]
 MOST_THREADS = 1024
 """More than the CPUs of any machine; OpenMP ends the process if the system refuses threads."""
 
@@ -312,6 +313,9 @@ class Run:
     deterministic: bool | None = None
     """Require deterministic algorithms of a GPU, so that equal runs on the same card have equal
     files; not set: yes for a search; on a CPU it changes nothing."""
+    graph: Graph = "auto"
+    """Run steps whose operations never change as one CUDA graph; auto: on CUDA, if a step can be
+    recorded; on: refuse a CPU; off: run one operation at a time."""
     threads: int | None = None
     """Threads that compute, and that decode images; not set: the number of usable idle CPUs, and
     fewer for small feature maps; a run that resumes keeps its number."""
@@ -384,3 +388,4 @@ class Run:
         one_of(("fp32", "bf16"), precision=self.precision)
         one_of(("auto", "off"), kernels=self.kernels)
         one_of(("auto", "cpu", "cuda"), device=self.device)
+        one_of(("auto", "on", "off"), graph=self.graph)

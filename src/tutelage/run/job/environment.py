@@ -21,6 +21,7 @@ def session(
     threads: int | None = None,
     threads_because: str | None = None,
     deterministic: bool | None = None,
+    graph: str | None = None,
 ) -> Session:
     """Return the record of a session that begins now at an epoch and a step."""
     return Session(
@@ -34,6 +35,7 @@ def session(
         threads=threads,
         threads_because=threads_because,
         deterministic=deterministic,
+        graph=graph,
         system=platform.platform(),
     )
 

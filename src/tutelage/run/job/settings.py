@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 ELSEWHERE = (
-    *("device", "deterministic", "threads", "kernels", "root", "download"),
+    *("device", "deterministic", "graph", "threads", "kernels", "root", "download"),
     *("save_every", "table"),
 )
 """Settings that may change when a run resumes: they name places, or how exactly results
