@@ -147,6 +147,7 @@ def test_augmentation_takes_the_sets_own_treatment_unless_told_otherwise():
         augmentation(data, Data(cutout=8))
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_a_gpu_makes_the_same_batch():
     pixels, how = pictures(count=32), Augmentation(2, True, 3)

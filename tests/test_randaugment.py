@@ -140,6 +140,7 @@ def test_every_operation_comes_up_equally_often(monkeypatch):
     assert all(abs(n - expected) < 5 * expected**0.5 for n in seen.values())
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 @pytest.mark.parametrize("name", [*TONES, *MOVES])
 def test_a_gpu_does_the_same(name):
