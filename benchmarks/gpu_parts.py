@@ -39,6 +39,7 @@ from tutelage.data.augment import augmentation
 from tutelage.data.batches import Stream
 from tutelage.data.read import read
 from tutelage.parts import from_table
+from tutelage.run.job.device import arithmetic
 from tutelage.run.retrain import default_cutout
 from tutelage.run.training.training import Training
 from tutelage.spaces.base import Size
@@ -184,8 +185,9 @@ def retraining(options: argparse.Namespace, seconds: float) -> Rows:
     for precision in get_args(Precision):
         table = {"channels": 36, "cells": 20, "auxiliary": 0.4, "precision": precision} | small
         settings = from_table(Retrain, table | {"device": options.device}, "a retraining")
-        work = Training(resolve("DARTS_V2"), stream_of(options, settings), settings)
-        count, ms = timed(work.advance, options)
+        with arithmetic(precision):
+            work = Training(resolve("DARTS_V2"), stream_of(options, settings), settings)
+            count, ms = timed(work.advance, options)
         rate = settings.batch_size / ms * 1000
         yield {
             "what": f"retraining, {precision}",

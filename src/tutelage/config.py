@@ -14,7 +14,7 @@ from tutelage.checks import at_least, one_of, positive, within
 from tutelage.renamed import keywords
 from tutelage.searches.evolution import Evolution
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "ieee", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
 MOST_THREADS = 1024
 """More than the CPUs of any machine; OpenMP ends the process if the system refuses threads."""
@@ -204,7 +204,8 @@ class Retrain:
     device: Device = "auto"
     """Device; auto: CUDA if there is one."""
     precision: Precision = "fp32"
-    """Precision of the forward passes."""
+    """Precision of the forward passes: fp32, in which convolutions on CUDA may round their factors
+    to TF32; ieee, fp32 without that; or bf16."""
     threads: int | None = None
     """Threads that compute, and that decode images; not set: the number of usable idle CPUs, and
     fewer for small feature maps; a run that resumes keeps its number."""
@@ -244,7 +245,7 @@ class Retrain:
         one_of(("cosine", "linear", "step"), schedule=self.schedule)
         one_of(("epoch", "step"), anneal=self.anneal)
         one_of(("cifar", "imagenet"), stem=self.stem)
-        one_of(("fp32", "bf16"), precision=self.precision)
+        one_of(("fp32", "ieee", "bf16"), precision=self.precision)
         one_of(("auto", "cpu", "cuda"), device=self.device)
 
 
@@ -299,7 +300,8 @@ class Run:
     device: Device = "auto"
     """Device; auto: CUDA if there is one."""
     precision: Precision = "fp32"
-    """Precision of the forward passes."""
+    """Precision of the forward passes: fp32, in which convolutions on CUDA may round their factors
+    to TF32; ieee, fp32 without that; or bf16."""
     threads: int | None = None
     """Threads that compute, and that decode images; not set: the number of usable idle CPUs, and
     fewer for small feature maps; a run that resumes keeps its number."""
@@ -369,5 +371,5 @@ class Run:
             raise ValueError(f"sides = {self.sides}: must be 1 or 2")
         one_of(("sgd", "plain"), virtual=self.virtual)
         one_of(("cifar", "imagenet"), stem=self.stem)
-        one_of(("fp32", "bf16"), precision=self.precision)
+        one_of(("fp32", "ieee", "bf16"), precision=self.precision)
         one_of(("auto", "cpu", "cuda"), device=self.device)

@@ -19,6 +19,7 @@ from tutelage.extras import Notice
 from tutelage.parts import make_part
 from tutelage.run.cost.table import Cost, Costs, final_size
 from tutelage.run.job import threads
+from tutelage.run.job.device import arithmetic
 from tutelage.run.measure.forecast import Forecast
 from tutelage.run.measure.memory import available
 from tutelage.run.measure.result import FILLED, Change, Dry
@@ -39,7 +40,7 @@ def dry_run(settings: Run) -> Dry:
     Raises:
         ValueError: As a search does.
     """
-    with threads.restored(settings.threads):
+    with threads.restored(settings.threads), arithmetic(settings.precision):
         return _measured(settings)
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tutelage.batch import Batch
 from tutelage.config import Retrain
 from tutelage.data.batches import Stream
 from tutelage.data.seeding import generator
@@ -55,11 +56,15 @@ class Training:
         network: Any = build(genotype, self.size, auxiliary=self.auxiliary > 0)
         self.network = network.to(stream.device, memory_format=torch.channels_last)
         self.network.dropout = settings.dropout
+        self._lr, self._drop_path = (torch.zeros((), device=stream.device) for _ in range(2))
+        self.network.drop_path = self._drop_path if settings.drop_path else 0.0
         self.optimiser = optimiser(self.network, settings)
+        self.optimiser.rates(self._lr)
         self.average = Average(self.network, settings.ema) if settings.ema else None
         self.epoch, self.step, self.epochs = 0, 0, settings.epochs
         self.steps = min(stream.steps, settings.limit_batches or stream.steps)
         self._unchecked: list[Tensor] = []
+        self._last_rate = 0.0
         self._begin_epoch()
 
     @property
@@ -87,30 +92,44 @@ class Training:
 
     def advance(self) -> None:
         """Take one step of the optimiser; the device may still compute when this returns."""
-        settings = self.settings
-        x, y, _ = self.stream.batch(self.epoch, self.step)
+        settings, batch = self.settings, self.stream.batch(self.epoch, self.step)
         # The dropped paths are seeded at every step, so that no checkpoint needs their state.
         seed = generator(settings.seed, "retrain/drop path", self.epoch, self.step).integers(2**63)
         torch.manual_seed(int(seed))
         self.network.train()
-        self.network.drop_path = self.drop_path()
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.rate()
-        with autocast(x.device, settings.precision):
+        self._last_rate = self.rate()
+        self._lr.fill_(self._last_rate)
+        self._drop_path.fill_(self.drop_path())
+        found = self.take(batch)
+        if self.average is not None:
+            self.average.update(self.network, self.done)
+        self._sums += found[2:]
+        self._unchecked.append(found[:2])
+        self.step += 1
+
+    def take(self, batch: Batch) -> Tensor:
+        """Take the step on a batch: the same operations every time, and no value is read.
+
+        Learning rate and drop-path are tensors, set before. Weights, running statistics and the
+        optimiser's buffers change in place.
+
+        Returns:
+            Values (5,) in float64: the loss that is minimised and its gradient's norm; then the
+            sum of the images' losses, how many are classified correctly, and how many there are.
+        """
+        x, y, _ = batch
+        with autocast(x.device, self.settings.precision):
             logits, auxiliary = self.network(x)
             loss = self._loss(logits, y)
             total = loss if auxiliary is None else loss + self.auxiliary * self._loss(auxiliary, y)
         self.optimiser.zero_grad()
         total.backward()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip or math.inf)
+        clip = self.settings.clip or math.inf
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip)
         self.optimiser.step()
-        if self.average is not None:
-            self.average.update(self.network, self.done)
         correct = (logits.argmax(1) == y).sum()
-        count = len(y)
-        self._sums += torch.stack((loss.detach() * count, correct, torch.full_like(correct, count)))
-        self._unchecked.append(torch.stack((total.detach().float(), norm.float())))
-        self.step += 1
+        found = (total, norm, loss * len(y), correct, torch.full_like(correct, len(y)))
+        return torch.stack([x.detach().double() for x in found])
 
     def _loss(self, logits: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), y, label_smoothing=self.settings.label_smoothing)
@@ -146,7 +165,7 @@ class Training:
             step=self.step,
             train_loss=loss / count,
             train_accuracy=correct / count,
-            lr=self.optimiser.param_groups[0]["lr"],
+            lr=self._last_rate,
             drop_path=self.drop_path(),
         )
 
@@ -184,6 +203,7 @@ class Training:
         self._sums = state["sums"].to(self.stream.device)
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self.optimiser.rates(self._lr)
         if self.average is not None:
             self.average.network.load_state_dict(state["average"])
 
