@@ -40,11 +40,12 @@ def validate(view: View) -> Validated:
         labels.append(y)
         if selects:
             probabilities.append(torch.stack([own.double().softmax(1) for own, *_ in logits]))
-    # from here on the device is waited for: once, not in every batch
+    # only here the device is waited for, not in every batch
     y = torch.cat(labels).cpu()
+    totals = torch.stack([torch.stack(values).double().sum() for values in sums.values()])
     scores: list[dict[str, float]] = [{} for _ in view.learners]
-    for (k, score), values in sums.items():
-        scores[k][score] = float(torch.stack(values).double().sum()) / len(y)
+    for (k, score), total in zip(sums, totals.tolist(), strict=True):
+        scores[k][score] = total / len(y)
     return Validated(scores, [each.cpu() for each in probabilities], y)
 
 
