@@ -13,8 +13,8 @@ import tutelage
 ROOT = Path(tutelage.__file__).parent
 
 ROOMS = (
-    *("job", "networks", "cost", "training", "supernet", "monitor", "one_shot", "strategies"),
-    "measure",
+    *("job", "networks", "cost", "training", "step", "supernet", "monitor", "one_shot"),
+    *("strategies", "measure"),
 )
 """The folders of `run`, from the lowest: none imports one after it, nor the verbs at the root."""
 
@@ -62,8 +62,9 @@ ALLOWED = {
     "run.networks": {*BASE, "run.networks", "parts", "searches.base", "report.figures"},
     "run.cost": {*BASE, "run.networks", "run.cost", "searches"},
     "run.training": {*BASE, "run.networks", "run.cost", "run.training"},
+    "run.step": {"batch", "clock", "virtual", "run.step"},
     "run.supernet": {
-        *(*BASE, *(f"run.{room}" for room in ("job", "networks", "cost", "supernet"))),
+        *(*BASE, *(f"run.{room}" for room in ("job", "networks", "cost", "step", "supernet"))),
         *("searches", "transfer"),
     },
     "run.monitor": {*BASE, "run.supernet", "run.monitor", "searches", "transfer", "benchmark"},

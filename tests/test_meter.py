@@ -14,7 +14,7 @@ from tutelage.methods.pamkd import PAMKD
 from tutelage.methods.single import Single
 from tutelage.multilevel import Report
 from tutelage.records.rows import LearnerScores, Teaching
-from tutelage.run.supernet.metrics import Meter, entries, teaching_line
+from tutelage.run.supernet.metrics import Meter, entries, measured, teaching_line
 
 P = torch.tensor(
     [[0.5, 0.25, 0.25], [0.125, 0.75, 0.125], [0.25, 0.25, 0.5], [0.625, 0.25, 0.125]],
@@ -28,7 +28,7 @@ def metered(*steps, batch=None):
     """A meter after an epoch of steps, each given by its notes."""
     meter = Meter()
     for notes in steps:
-        meter.add(Report({}, [notes], {}), batch)
+        meter.add(*measured(Report({}, [notes], {}), batch))
     meter.check(0, len(steps))
     return meter
 

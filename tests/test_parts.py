@@ -30,7 +30,7 @@ from tutelage.run.cost.table import costs_of, final_size
 from tutelage.run.job.settings import plain
 from tutelage.run.networks.factory import Maker
 from tutelage.run.supernet.penalty import without_alphas
-from tutelage.run.supernet.phases import stretches
+from tutelage.run.supernet.setup import stretches
 from tutelage.searches.needs import fit, size_of
 from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.chain import Chain

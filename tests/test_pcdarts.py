@@ -10,7 +10,7 @@ from torch.func import functional_call
 from test_search import TINY, work_of
 from tutelage.clock import Clock
 from tutelage.methods.single import Single
-from tutelage.run.supernet.phases import stretches
+from tutelage.run.supernet.setup import stretches
 from tutelage.searches.darts import Darts
 from tutelage.searches.needs import fit
 from tutelage.searches.pcdarts import BETAS, PcDarts

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tutelage.clock import Clock
-from tutelage.run.supernet.phases import stretches
+from tutelage.run.supernet.setup import stretches
 from tutelage.searches.base import softmax
 from tutelage.searches.darts import Darts
 from tutelage.searches.needs import fit, size_of

@@ -10,7 +10,7 @@ import torch
 from test_search import KilledError, killed_at, run_toml, same_runs
 from tutelage.run.job import checkpoint
 from tutelage.run.search import search_run
-from tutelage.run.supernet.phases import stretches
+from tutelage.run.supernet.setup import stretches
 from tutelage.run.supernet.transition import narrowed, placed
 from tutelage.searches.base import Phase
 from tutelage.searches.drnas import DrNas

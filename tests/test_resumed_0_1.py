@@ -17,7 +17,7 @@ from tutelage.records.rows import (
 from tutelage.run.job import checkpoint, loop
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.metrics_file import MetricsFile
-from tutelage.run.supernet.metrics import Meter, entries
+from tutelage.run.supernet.metrics import Meter, entries, measured
 
 
 class Toy:
@@ -35,7 +35,8 @@ class Toy:
     def advance(self):
         loss = torch.tensor(1 / (self.done + 3), dtype=torch.float64)
         terms = {"validate": {"learn": loss}}
-        self.meter.add(Report({"learn": loss}, [{"gate": loss.expand(2, 2)}], terms), None)
+        report = Report({"learn": loss}, [{"gate": loss.expand(2, 2)}], terms)
+        self.meter.add(*measured(report, None))
         self.step += 1
 
     def check(self):

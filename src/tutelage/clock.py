@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+FIELDS: Final = ("phase", "epoch", "epochs", "progress")
 
 
 @dataclass
@@ -17,3 +20,10 @@ class Clock:
     """Epochs for which these weights train."""
     progress: float = 0.0
     """Fraction of the whole search that is done, in [0, 1]."""
+    reads: set[str] = field(default_factory=set, repr=False, compare=False)
+    """Names of the fields above that were read since this set was last cleared."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in FIELDS:
+            super().__getattribute__("reads").add(name)
+        return super().__getattribute__(name)

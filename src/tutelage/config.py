@@ -16,6 +16,7 @@ from tutelage.searches.evolution import Evolution
 
 Precision = Literal["fp32", "ieee", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
+Graph = Literal["auto", "on", "off"]
 MOST_THREADS = 1024
 """More than the CPUs of any machine; OpenMP ends the process if the system refuses threads."""
 
@@ -302,6 +303,9 @@ class Run:
     precision: Precision = "fp32"
     """Precision of the forward passes: fp32, in which convolutions on CUDA may round their factors
     to TF32; ieee, fp32 without that; or bf16."""
+    graph: Graph = "auto"
+    """Run steps whose operations never change as one CUDA graph; auto: on CUDA, if a step can be
+    recorded; on: refuse a CPU; off: run one operation at a time."""
     threads: int | None = None
     """Threads that compute, and that decode images; not set: the number of usable idle CPUs, and
     fewer for small feature maps; a run that resumes keeps its number."""
@@ -373,3 +377,4 @@ class Run:
         one_of(("cifar", "imagenet"), stem=self.stem)
         one_of(("fp32", "ieee", "bf16"), precision=self.precision)
         one_of(("auto", "cpu", "cuda"), device=self.device)
+        one_of(("auto", "on", "off"), graph=self.graph)

@@ -62,18 +62,19 @@ def cosines(features: Tensor) -> Tensor:
     return units @ units.T
 
 
-def partition(images: int, size: int) -> Tensor:
+def partition(images: int, size: int, device: torch.device | None = None) -> Tensor:
     """Divide a batch at random into groups, int64 (G, R); remaining images are in no group.
 
     Args:
         images: Images in the batch, B.
         size: Images in a group, R, at least 2; fewer if the batch is too small for two groups of
             that size. A batch of less than 4 images has no groups.
+        device: Where the groups are sampled; None: the CPU.
     """
     size = min(size, images // 2)
     if size < 2:
-        return torch.empty(0, 2, dtype=torch.int64)
-    return torch.randperm(images)[: images // size * size].view(-1, size)
+        return torch.empty(0, 2, dtype=torch.int64, device=device)
+    return torch.randperm(images, device=device)[: images // size * size].view(-1, size)
 
 
 def group_similarity(cosine: Tensor, groups: Tensor) -> Tensor:
@@ -129,6 +130,7 @@ def knowledge(
     margin: float = 0.01,
     reduction: Literal["sum", "mean"] = "sum",
     temperature: float = 1.0,
+    device: torch.device | None = None,
 ) -> Transfer:
     """Return the teaching loss of a form of knowledge; groups are sampled here, once.
 
@@ -150,8 +152,9 @@ def knowledge(
         margin: Margin of the hinges of groups and triples, ε.
         reduction: Sum or mean over pairs of groups, over triples.
         temperature: Temperature of the divergence, T.
+        device: Where groups are sampled, that of the answers; None: the CPU.
     """
-    groups = partition(images, group_size) if form == "groups" else torch.empty(0, 0)
+    groups = partition(images, group_size, device) if form == "groups" else torch.empty(0, 0)
 
     def reduced(hinges: Tensor, ordered: int) -> Tensor:
         return hinges.sum() / (max(1, ordered) if reduction == "mean" else 1)

@@ -15,7 +15,7 @@ product is computed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -31,7 +31,8 @@ Product = Callable[[Sequence[Tensor]], "list[Tensor | None]"]
 class Rate(NamedTuple):
     """SGD's settings of a variable, for both virtual and real steps."""
 
-    lr: float
+    lr: float | Tensor
+    """A number, or a tensor () on the variable's device, which a recorded step reads anew."""
     momentum: float = 0.0
     weight_decay: float = 0.0
     clip: float = 0.0
@@ -236,16 +237,41 @@ def gradient_at(value: Tensor, at: Sequence[Tensor], create_graph: bool = False)
     return list(found) if create_graph else [x.detach() for x in found]
 
 
+_repeating = [0]
+"""How many repetitions of random numbers are in progress, one inside the other."""
+
+
+def repeats() -> bool:
+    """Tell whether a rule evaluates a loss again, with the same random numbers as before."""
+    return _repeating[0] > 0
+
+
 class _Replay:
-    """Store the generators' states; a call repeats the random numbers from this point."""
+    """Store the generators' states; a call repeats the random numbers from this point.
+
+    No generator's state can be read or set while a CUDA graph records. A step is only recorded if
+    nothing was random in its repeated evaluations, so then the states do not matter.
+    """
 
     def __init__(self) -> None:
+        self.records = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+        if self.records:
+            return
         self.cpu = torch.get_rng_state()
         self.devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
         self.cuda = [torch.cuda.get_rng_state(device) for device in self.devices]
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
+        _repeating[0] += 1
+        try:
+            with nullcontext() if self.records else self._repeated():
+                yield
+        finally:
+            _repeating[0] -= 1
+
+    @contextmanager
+    def _repeated(self) -> Iterator[None]:
         with torch.random.fork_rng(self.devices):
             torch.set_rng_state(self.cpu)
             for device, state in zip(self.devices, self.cuda, strict=True):
@@ -312,7 +338,9 @@ def _descend(w: Tree, g: Tree, velocity: Tree | None, rate: Rate) -> tuple[Tree,
     moved = step
     if rate.nesterov:
         step = torch.add(decayed, moved, alpha=rate.momentum)
-    return _split(torch.sub(x, step, alpha=rate.lr), w), _split(moved, w)
+    # one operation for a number and for a tensor, so that both give the same bits
+    lr = rate.lr.to(x.dtype) if isinstance(rate.lr, Tensor) else x.new_full((), rate.lr)
+    return _split(torch.addcmul(x, step, lr, value=-1), w), _split(moved, w)
 
 
 def _flat(tree: Tree) -> Tensor:

@@ -113,6 +113,7 @@ class PAMKD:
                 group_size=self.group_size,
                 margin=self.margin,
                 reduction=self.reduction,
+                device=u.device,
             )
             h = teach(students, teachers, transfer)  # Eq. 7 summed over pairs, (K, K)
             logits = [teacher.logits for teacher in teachers]

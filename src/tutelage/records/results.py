@@ -89,6 +89,10 @@ class Session:
     hardware: Mapping[str, str | int | None] = field(default_factory=dict, metadata=WRITTEN)
     threads: int | None = field(default=None, metadata=WRITTEN)
     threads_because: str | None = field(default=None, metadata=WRITTEN)
+    graph: str | None = field(default=None, metadata=WRITTEN)
+    """Whether steps may run as CUDA graphs, and why not."""
+    programs: list[str] = field(default_factory=list, metadata=WRITTEN)
+    """Sentences: which steps ran as one program, and why others did not."""
     system: str | None = field(default=None, metadata=WRITTEN)
 
 

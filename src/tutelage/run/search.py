@@ -22,6 +22,7 @@ from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.loop import run
 from tutelage.run.job.settings import plain
 from tutelage.run.networks.found import Found
+from tutelage.run.step.recorders import chosen
 from tutelage.run.strategies.assemble import joined
 from tutelage.run.supernet.state import Searching
 from tutelage.searches.base import Search
@@ -119,6 +120,8 @@ def _searched(settings: Run, out: Path, resume: bool) -> Found:
                 title=f"search {out}",
                 resume_with=f"tutelage search --resume {out}",
                 gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+                graph=chosen(settings.graph, device),
+                notices=work.programs.notices,
             )
             try:
                 work.set_clock()

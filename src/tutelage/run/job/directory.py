@@ -179,6 +179,11 @@ class RunDirectory:
         self._sessions.append(session(epoch, step, **hardware))
         self.save_session()
 
+    def note(self, sentence: str) -> None:
+        """Keep a sentence on the present session's programs, for its next writing."""
+        present = self._sessions[-1]
+        self._sessions[-1] = replace(present, programs=[*present.programs, sentence])
+
     def _read_sessions(self) -> list[Session]:
         path = self.path / "environment.json"
         if not path.exists():

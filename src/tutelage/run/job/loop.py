@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from tutelage.records.rows import Candidate, EpochRow, Row, TrainingRow
@@ -66,6 +66,8 @@ def run(
     title: str,
     resume_with: str,
     gpu: str | None = None,
+    graph: str | None = None,
+    notices: Callable[[], Sequence[str]] = tuple,
 ) -> None:
     """Work to the last epoch, writing rows and checkpoints.
 
@@ -77,6 +79,9 @@ def run(
         title: Name of the work in the progress display.
         resume_with: The command that resumes the work after a signal, for the message.
         gpu: The GPU's name, for environment.json.
+        graph: Whether steps may run as CUDA graphs, for environment.json.
+        notices: Called after every step; returns sentences to say once and to keep in
+            environment.json.
 
     Raises:
         ValueError: A loss is not finite.
@@ -94,7 +99,9 @@ def run(
     directory.metrics.cut(size)
     directory.metrics.begin()
     number, because = threads.present()
-    directory.begin_session(work.epoch, work.step, gpu=gpu, threads=number, threads_because=because)
+    directory.begin_session(
+        work.epoch, work.step, gpu=gpu, threads=number, threads_because=because, graph=graph
+    )
 
     def save() -> None:
         work.check_state()
@@ -111,6 +118,9 @@ def run(
     ):
         while work.epoch < work.epochs:
             work.advance()
+            for sentence in notices():
+                progress.note(sentence)
+                directory.note(sentence)
             now = time.monotonic()
             ended = work.step == work.steps
             logged = work.step % log_every == 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-ELSEWHERE = ("device", "threads", "root", "download", "save_every", "table")
+ELSEWHERE = ("device", "graph", "threads", "root", "download", "save_every", "table")
 """Settings that may change when a run resumes: they name places and do not affect results."""
 
 

@@ -109,8 +109,10 @@ def levels_in(work: Searching, epoch: int) -> tuple[str, ...]:
 
 
 def time_of_step(work: Searching, steps: int) -> float:
-    """Return the median time of a few steps, after one that is not measured."""
+    """Return the median time of a few steps, after those that prepare them."""
     work.advance()
+    while not work.programs.settled:
+        work.advance()
     times: list[float] = []
     while len(times) < steps and sum(times) < SECONDS:
         synchronise(work.setup.device)

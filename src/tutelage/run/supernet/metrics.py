@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, final
 
 import torch
@@ -37,22 +38,15 @@ class Meter:
         self.last: dict[Place, float] = {}
         self._sums: dict[Place, float] = defaultdict(float)
         self._counts: dict[Place, int] = defaultdict(int)
-        self._unchecked: list[dict[Place, Tensor]] = []
+        self._unchecked: list[tuple[Sequence[Place], Tensor]] = []
         self._still = 0
 
-    def add(self, report: Report, batch: Any) -> None:
-        """Store what one step reports; the device may still compute it."""
-        values: dict[Place, Tensor] = {("loss", name): x for name, x in report.losses.items()}
-        values |= {
-            ("gradient", top, part): value
-            for top, terms in report.terms.items()
-            for part, value in terms.items()
-        }
-        values |= _marks(report.notes, batch)
-        self._unchecked.append({place: x.detach().double() for place, x in values.items()})
+    def add(self, places: Sequence[Place], values: Tensor) -> None:
+        """Store what one step measured, as `measured` returns it; the device may still compute."""
+        self._unchecked.append((places, values))
 
     def check(self, epoch: int, step: int) -> None:
-        """Wait for the device and read what was stored.
+        """Wait for the device and read what was stored, all at once.
 
         Args:
             epoch: The present epoch.
@@ -61,9 +55,11 @@ class Meter:
         Raises:
             ValueError: A loss is not finite, or the alphas have had no gradient for too long.
         """
-        for at, values in enumerate(self._unchecked, start=step - len(self._unchecked) + 1):
-            numbers = torch.stack(list(values.values())).tolist() if values else []
-            self.last = dict(zip(values, numbers, strict=True))
+        stored = self._unchecked
+        vectors = [values for places, values in stored if places]
+        rest = iter(torch.cat(vectors).tolist() if vectors else ())
+        for at, (places, _) in enumerate(stored, start=step - len(stored) + 1):
+            self.last = dict(zip(places, islice(rest, len(places)), strict=True))
             self.last = {p: x for p, x in self.last.items() if not _unknown(p, x)}
             for place, number in self.last.items():
                 if place[0] == "loss" and not math.isfinite(number):
@@ -103,6 +99,20 @@ class Meter:
         """Resume from a checkpoint."""
         self._sums.update(state["sums"])
         self._counts.update(state["counts"])
+
+
+def measured(report: Report, batch: Any) -> tuple[list[Place], Tensor]:
+    """Return what one step reports, as places and one vector of values (places,), float64."""
+    values: dict[Place, Tensor] = {("loss", name): x for name, x in report.losses.items()}
+    values |= {
+        ("gradient", top, part): value
+        for top, terms in report.terms.items()
+        for part, value in terms.items()
+    }
+    values |= _marks(report.notes, batch)
+    if not values:
+        return [], torch.empty(0, dtype=torch.float64)
+    return list(values), torch.stack([x.detach().double() for x in values.values()])
 
 
 def entries(values: Mapping[Place, float]) -> dict[str, Any]:

@@ -40,9 +40,12 @@ def adams(
 ) -> dict[str, torch.optim.Adam]:
     """Make an Adam optimiser for every variable that levels train by it."""
     names = dict.fromkeys(level.variable for level in levels if level.optimiser == "alphas")
+    device = next((x.device.type for name in names for x in leaves(variables[name])), "cpu")
     return {
         name: torch.optim.Adam(
             leaves(variables[name]),
+            fused=True,  # one operation, which a CUDA graph can repeat
+            capturable=device == "cuda",
             lr=alphas.lr,
             betas=(alphas.beta1, alphas.beta2),
             weight_decay=alphas.weight_decay,

@@ -17,8 +17,7 @@ from tutelage.problem import Problem
 from tutelage.run.networks.factory import Maker
 from tutelage.run.networks.relaxation import Bound
 from tutelage.run.supernet import optimizers
-from tutelage.run.supernet.phases import Stretch
-from tutelage.run.supernet.setup import Setup
+from tutelage.run.supernet.setup import Setup, Stretch
 from tutelage.run.supernet.strategy import Strategy
 from tutelage.run.supernet.transition import carried, carry_moments
 from tutelage.run.supernet.view import alphas_of
@@ -107,7 +106,9 @@ class PhaseState:
                 self.variables[name] = rebuild(tree, (x.to(mine.device) for x, mine in pairs))
         self.velocities = {n: tree_map(placed, x) for n, x in state["velocities"].items()}
         for name, optimiser in self.optimisers.items():
-            optimiser.load_state_dict(state["optimisers"][name])
+            # its own settings, not those of an earlier release or of another device
+            own = optimiser.state_dict()["param_groups"]
+            optimiser.load_state_dict({**state["optimisers"][name], "param_groups": own})
 
 
 def begin(

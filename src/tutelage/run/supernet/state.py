@@ -15,10 +15,13 @@ import torch
 from tutelage.clock import Clock
 from tutelage.data.seeding import generator
 from tutelage.data.streams import LazyBatches
-from tutelage.extras import AfterStep, Share
-from tutelage.multilevel import search_step, summands
+from tutelage.extras import Share
+from tutelage.multilevel import summands
 from tutelage.records.rows import EpochRow, StepRow
+from tutelage.run.step.programs import Programs
+from tutelage.run.step.recorders import Recorder, recorder_of
 from tutelage.run.supernet import optimizers, rows
+from tutelage.run.supernet.iteration import Iteration
 from tutelage.run.supernet.metrics import Meter
 from tutelage.run.supernet.phase import begin, follow
 from tutelage.run.supernet.setup import Setup
@@ -38,13 +41,25 @@ class Searching:
         step: Steps done in the epoch.
         steps: Steps of an epoch.
         epochs: Epochs of the whole search; fewer once it has stopped early.
+        programs: Steps that run as one program.
     """
 
-    def __init__(self, setup: Setup, strategy: Strategy) -> None:
-        """Initialise the first phase's variables."""
+    def __init__(self, setup: Setup, strategy: Strategy, recorder: Recorder | None = None) -> None:
+        """Initialise the first phase's variables.
+
+        Args:
+            setup: The parts of the search.
+            strategy: How it is carried out.
+            recorder: Makes programs of steps; None: the one of the settings and the device.
+
+        Raises:
+            ValueError: The settings require programs, and the device has none.
+        """
         self.setup, self.strategy = setup, strategy
         self.clock, self.meter = Clock(), Meter()
         self.via = optimizers.rule(setup.settings)
+        recorder = recorder or recorder_of(setup.settings.graph, setup.device)
+        self.programs = Programs(recorder, setup.device, self.clock)
         self.apart: dict[str, dict[str, float]] = {}
         self.epoch, self.step, self.epochs = 0, 0, strategy.epochs
         self.phase = begin(setup, strategy, self.clock, 0, [everything(setup.space)])
@@ -73,7 +88,7 @@ class Searching:
             step=self.step,
             steps=self.steps,
             training=frozenset(level.variable for level in levels),
-            rates={name: rate.lr for name, rate in self.rates().items()},
+            rates={name: float(rate.lr) for name, rate in self.rates().items()},
             last=self.meter.last,
             means=self.meter.means,
             apart=self.apart,
@@ -96,27 +111,11 @@ class Searching:
         torch.manual_seed(int(seed))  # for the random numbers of the losses
         batch = LazyBatches(self.setup.streams, self.epoch, self.step)
         levels, rates = phase.levels(self.epoch), self.rates()
-        plain = {name: Rate(rate.lr) for name, rate in rates.items()}
-        virtual = rates if settings.virtual == "sgd" else plain
+        now = Iteration(settings, phase, self.via, levels, rates, self.done)
         if self.step == 0 and problem.joint:
             held = phase.variables, phase.velocities
-            self.apart |= summands(levels, *held, batch, virtual, self.via, problem.order)
-        report = search_step(
-            levels,
-            phase.variables,
-            phase.velocities,
-            batch,
-            rates=rates,
-            virtual=virtual,
-            via=self.via,
-            order=problem.order,
-            move=lambda name, gradient: phase.move(name, gradient, settings.alphas.clip),
-            joint=problem.joint,
-            iteration=self.done,
-        )
-        self.meter.add(report, batch)
-        if after := problem.extra(AfterStep):
-            after.call(phase.variables, batch, report.notes)
+            self.apart |= summands(levels, *held, batch, now.virtual, self.via, problem.order)
+        self.meter.add(*self.programs.run(now.step(batch)))
         self.step += 1
 
     def set_clock(self) -> None:
@@ -128,6 +127,7 @@ class Searching:
     def next_phase(self) -> None:
         """Go to the next phase."""
         self.phase = follow(self.setup, self.strategy, self.clock, self.phase)
+        self.programs.drop()
 
     # The protocol of the loop ----------------------------------------------------------------
 
@@ -188,3 +188,4 @@ class Searching:
             kept = state["kept"]
             self.phase = begin(self.setup, self.strategy, self.clock, state["phase"], kept)
         self.phase.restore(state, self.setup.device)
+        self.programs.drop()

@@ -1,0 +1,1 @@
+"""The static step: a step whose operations are always the same runs as one program."""
