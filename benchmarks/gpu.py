@@ -107,16 +107,18 @@ def work(options: argparse.Namespace, names: list[str], ends: float, send: Conne
     """Run parts one after another; report what they do. An error ends the process."""
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # progress of searches
         for name in names:
-            send.send(("begin", name, None))
             part = gpu_parts.PARTS[name]
             seconds = min(part.share * 60 * options.minutes, ends - GRACE - time.monotonic())
+            send.send(("begin" if seconds > 0 else "late", name, None))
+            if seconds <= 0:
+                return
             try:
                 for row in part.measure(options, seconds):
                     send.send(("row", name, row))
             except Exception as error:  # whatever it is, the other parts run
-                send.send(("error", name, f"{type(error).__name__}: {error}"))
+                send.send(("failed", name, f"{type(error).__name__}: {error}"))
                 return
-            send.send(("end", name, None))
+            send.send(("done", name, None))
 
 
 def conduct(run: Conduct) -> None:
@@ -138,33 +140,36 @@ def follow(run: Conduct, left: list[str], receive: Connection) -> None:
     """Record what a process reports until all is done, it ends, or a part's time is up."""
     part, begun = run.parts[left[0]], time.monotonic()
     limit = GRACE + 60 * run.options.minutes  # until the process has begun
-    while left:
-        wait = min(begun + limit, run.ends) - time.monotonic()
+    ended = ""
+    while left and ended in ("", "done"):
+        event, name, value = next_event(receive, min(begun + limit, run.ends))
         ended = ""
-        try:
-            if not receive.poll(max(0.0, wait)):
-                ended = f"stopped after {time.monotonic() - begun:.0f} s: its time was up"
-            else:
-                event, name, value = receive.recv()
-        except EOFError:
-            ended = "failed: its process ended"
-        if not ended and event == "begin":
+        if event == "begin":
             part, begun, limit = run.parts[name], time.monotonic(), _limit(run, name)
             part.state = "running"
-        elif not ended and event == "row":
+        elif event == "row":
             part.rows.append(value)
-            print(f"{left[0]}: {json.dumps(value)}", flush=True)
-        elif not ended and event == "end":
-            ended = "done"
-        elif not ended:
-            ended, part.error = "failed", value
-        part.seconds = round(time.monotonic() - begun, 1)
+            print(f"{name}: {json.dumps(value)}", flush=True)
+        elif event == "late":  # all the others stay as they are
+            left.clear()
+        else:
+            ended, part.error = event, value or ""
+        if event != "late":
+            part.seconds = round(time.monotonic() - begun, 1)
         if ended:
             part.state = ended
             left.pop(0)
         run.save()
-        if ended not in ("", "done"):
-            return
+
+
+def next_event(receive: Connection, until: float) -> tuple[str, str, Any]:
+    """Return the next event of a process, a part's name, and a value."""
+    try:
+        if receive.poll(max(0.0, until - time.monotonic())):
+            return receive.recv()
+    except EOFError:
+        return "failed", "", "its process ended"
+    return "stopped", "", "its time was up"
 
 
 def _limit(run: Conduct, name: str) -> float:

@@ -20,19 +20,17 @@ from tutelage.run.job.checkpoint import StoppedError
 from tutelage.run.search import search_run
 
 Row = dict[str, Any]
-REPEATED = ("first-order", "nasbench201", "sgl")
-"""The cases of which short searches run twice."""
 
 
-def repeats(options: argparse.Namespace) -> Iterator[Row]:
+def repeats(options: argparse.Namespace, *keys: str) -> Iterator[Row]:
     """Run short searches twice, and compare their files to the bit; replayed with eager, too."""
-    for case in (case for case in CASES if case.key in REPEATED):
+    for case in (case for case in CASES if case.key in keys):
         files = {}
         for graph in modes(options):
             runs = []
             for index in range(2):
                 out = options.scratch / f"repeat-{case.key}-{graph}-{index}"
-                changed: Row = {"epochs": 1, "limit_batches": 2 if options.tiny else 12}
+                changed: Row = {"epochs": 1, "limit_batches": 2 if options.tiny else 8}
                 changed |= {"log_every": 1, "deterministic": True} if known("deterministic") else {}
                 search_run(settings_of(options, case, graph, **changed), out)
                 runs.append((out / "metrics.jsonl").read_bytes())

@@ -61,7 +61,7 @@ def known(name: str) -> bool:
 
 def modes(options: argparse.Namespace) -> tuple[str, ...]:
     """List the values of `--graph` to measure."""
-    return ("on", "off") if options.device == "cuda" and known("graph") else ("off",)
+    return ("on", "off") if options.device == "cuda" else ("off",)
 
 
 def size_of(options: argparse.Namespace, case: Case) -> tuple[int, int, int]:
@@ -73,9 +73,7 @@ def settings_of(options: argparse.Namespace, case: Case, graph: str, **changed: 
     """Return the settings of a case, with some changed."""
     channels, cells, batch = size_of(options, case)
     table = {"channels": channels, "cells": cells, "batch_size": batch, **case.table}
-    table |= {"data": options.images_of, "device": options.device}
-    if known("graph"):
-        table["graph"] = graph
+    table |= {"data": options.images_of, "device": options.device, "graph": graph}
     return from_table(Run, table | changed, "a search")
 
 

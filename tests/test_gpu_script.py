@@ -45,8 +45,20 @@ def test_bars_are_judged_by_hand():
     assert found["against quark0/darts, first order"].verdict == "met"
     found = verdicts(repeats=[{"what": "a", "same": True}, {"what": "b", "same": False}])
     assert found["repeats that are the same to the bit"].verdict == "not met"
-    found = verdicts(tests=[{"what": "tests", "key": "tests", "failed": 0}])
-    assert found["failed tests on CUDA"].verdict == "met"
+
+
+@pytest.mark.parametrize(
+    ("passed", "failed", "note", "verdict"),
+    [
+        (9, 0, "", "met"),
+        (9, 1, "stopped", "not met"),
+        (9, 0, "stopped", "not measured"),
+        (0, 0, "", "not measured"),
+    ],
+)
+def test_tests_that_did_not_run_meet_no_bar(passed, failed, note, verdict):
+    row = {"what": "tests", "key": "tests", "passed": passed, "failed": failed, "note": note}
+    assert verdicts(tests=[row])["failed tests on CUDA"].verdict == verdict
 
 
 def test_an_eager_step_meets_no_bar_of_a_replayed_one():
@@ -86,8 +98,8 @@ def follow(run, *events):
 def test_a_part_that_fails_is_recorded_and_the_next_ones_are_left(tmp_path):
     run = record(tmp_path, "steps", "kernels", "searches")
     row = {"what": "a step", "ms": 1.0}
-    events = [("begin", "steps", None), ("row", "steps", row), ("end", "steps", None)]
-    events += [("begin", "kernels", None), ("error", "kernels", "RuntimeError: no")]
+    events = [("begin", "steps", None), ("row", "steps", row), ("done", "steps", None)]
+    events += [("begin", "kernels", None), ("failed", "kernels", "RuntimeError: no")]
     left, parts = follow(run, *events)
     assert left == ["searches"]
     assert (parts["steps"]["state"], parts["steps"]["rows"]) == ("done", [row])
@@ -97,7 +109,15 @@ def test_a_part_that_fails_is_recorded_and_the_next_ones_are_left(tmp_path):
 
 def test_a_process_that_dies_is_recorded(tmp_path):
     left, parts = follow(record(tmp_path, "steps", "kernels"), ("begin", "steps", None))
-    assert left == ["kernels"] and parts["steps"]["state"] == "failed: its process ended"
+    assert left == ["kernels"] and parts["steps"]["state"] == "failed"
+    assert parts["steps"]["error"] == "its process ended"
+
+
+def test_parts_for_which_no_time_is_left_are_recorded(tmp_path):
+    events = [("begin", "steps", None), ("done", "steps", None), ("late", "kernels", None)]
+    left, parts = follow(record(tmp_path, "steps", "kernels", "searches"), *events)
+    assert not left and parts["steps"]["state"] == "done"
+    assert parts["kernels"]["state"] == parts["searches"]["state"] == "not begun: the time was up"
 
 
 def test_a_part_whose_time_is_up_is_stopped(tmp_path):
@@ -108,7 +128,7 @@ def test_a_part_whose_time_is_up_is_stopped(tmp_path):
     left = list(run.parts)
     gpu.follow(run, left, receive)
     assert left == ["kernels"]
-    assert run.parts["steps"].state.startswith("stopped after 0 s")
+    assert (run.parts["steps"].state, run.parts["steps"].error) == ("stopped", "its time was up")
     assert len(run.parts["steps"].rows) == 1
 
 

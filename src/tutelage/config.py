@@ -207,6 +207,9 @@ class Retrain:
     precision: Precision = "fp32"
     """Precision of the forward passes: fp32, in which convolutions on CUDA may round their factors
     to TF32; ieee, fp32 without that; or bf16."""
+    graph: Graph = "auto"
+    """Run the training step as one CUDA graph; auto: on CUDA, if it can be recorded; on: refuse a
+    CPU; off: run one operation at a time."""
     threads: int | None = None
     """Threads that compute, and that decode images; not set: the number of usable idle CPUs, and
     fewer for small feature maps; a run that resumes keeps its number."""
@@ -248,6 +251,7 @@ class Retrain:
         one_of(("cifar", "imagenet"), stem=self.stem)
         one_of(("fp32", "ieee", "bf16"), precision=self.precision)
         one_of(("auto", "cpu", "cuda"), device=self.device)
+        one_of(("auto", "on", "off"), graph=self.graph)
 
 
 @keywords(form="stem")

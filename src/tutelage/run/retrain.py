@@ -33,6 +33,7 @@ from tutelage.run.job.settings import plain
 from tutelage.run.networks import ensemble
 from tutelage.run.networks.ensemble import Ensemble
 from tutelage.run.networks.files import FILE, About, about, load, member, save_network, space_of
+from tutelage.run.step.recorders import chosen
 from tutelage.run.training.training import Training
 from tutelage.spaces.genotype import Genotype
 
@@ -96,6 +97,8 @@ def _retrained(
             title=f"retrain {out}",
             resume_with="the same command",
             gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+            graph=chosen(settings.graph, device),
+            notices=training.programs.notices,
         )
         result = replace(training.result(), **test(training, data, directory.path))
         directory.save_session()

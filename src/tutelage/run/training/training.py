@@ -7,6 +7,8 @@ step), so a training that resumes from a checkpoint equals an uninterrupted one.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any, cast, final
 
 import torch
@@ -14,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.batch import Batch
+from tutelage.clock import Clock
 from tutelage.config import Retrain
 from tutelage.data.batches import Stream
 from tutelage.data.seeding import generator
@@ -21,6 +24,8 @@ from tutelage.records.results import Result
 from tutelage.records.rows import TrainingRow
 from tutelage.run.cost.count import flops, params
 from tutelage.run.networks.files import About, build
+from tutelage.run.step.programs import Programs, Step
+from tutelage.run.step.recorders import Recorder, recorder_of
 from tutelage.run.training.optimizer import Average, optimiser, rate
 from tutelage.spaces.base import Size
 from tutelage.spaces.genotype import Genotype
@@ -42,7 +47,26 @@ class Training:
         epochs: Epochs in all.
     """
 
-    def __init__(self, genotype: Genotype, stream: Stream, settings: Retrain) -> None:
+    def __init__(
+        self,
+        genotype: Genotype,
+        stream: Stream,
+        settings: Retrain,
+        recorder: Recorder | None = None,
+    ) -> None:
+        """Initialise the network.
+
+        Args:
+            genotype: Its architecture.
+            stream: The images.
+            settings: The recipe.
+            recorder: Makes a program of the step; None: the one of the settings and the device.
+
+        Raises:
+            ValueError: The settings require programs, and the device has none.
+        """
+        recorder = recorder or recorder_of(settings.graph, stream.device)
+        self.programs = Programs(recorder, stream.device, Clock())
         self.settings, self.stream, self.genotype = settings, stream, genotype
         self.auxiliary = cast(float, settings.auxiliary)
         self.size = Size(
@@ -100,12 +124,24 @@ class Training:
         self._last_rate = self.rate()
         self._lr.fill_(self._last_rate)
         self._drop_path.fill_(self.drop_path())
-        found = self.take(batch)
+        step = Step(
+            "training", "the network", self.work, SimpleNamespace(train=batch), {}, self.held
+        )
+        found = self.programs.run(step)[1]
         if self.average is not None:
             self.average.update(self.network, self.done)
         self._sums += found[2:]
         self._unchecked.append(found[:2])
         self.step += 1
+
+    def work(self, batches: Any, numbers: Mapping[str, Any]) -> tuple[None, Tensor]:
+        """Take the step, as a program calls it."""
+        return None, self.take(batches.train)
+
+    def held(self) -> list[Tensor]:
+        """List the tensors that a step changes in place."""
+        kept = [x for each in self.optimiser.state.values() for x in each.values()]
+        return [*self.network.parameters(), *self.network.buffers(), *kept]
 
     def take(self, batch: Batch) -> Tensor:
         """Take the step on a batch: the same operations every time, and no value is read.
@@ -202,6 +238,7 @@ class Training:
         self.epoch, self.step = state["epoch"], state["step"]
         self._sums = state["sums"].to(self.stream.device)
         self.network.load_state_dict(state["network"])
+        self.programs.drop()
         self.optimiser.load_state_dict(state["optimiser"])
         self.optimiser.rates(self._lr)
         if self.average is not None:
