@@ -123,6 +123,7 @@ def test_a_search_that_trains_nothing_is_not_measured(steps):
 
 def test_too_large_a_batch_is_answered_without_running_it(steps, monkeypatch):
     monkeypatch.setattr(Forecast, "at", lambda self, batch: 10**9 * batch)
+    monkeypatch.setattr(Forecast, "needed", Forecast.at)
     monkeypatch.setattr(module, "available", lambda device: 10**10)
     found = dry_run(settings())
     assert 16 not in steps and not found.fits
@@ -293,24 +294,30 @@ def test_the_prediction_is_near_what_a_process_takes():
 def test_changes_that_fit_are_named(monkeypatch):
     """Of SGL with four learners: fewer of them, one by one, and recomputation."""
     monkeypatch.setattr(module, "available", lambda device: 10**10)
-    needed = {(4, False): 20e9, (4, True): 12e9, (3, False): 11e9, (2, False): 8e9}
+    sizes = {(4, False): 20e9, (4, True): 12e9, (3, False): 11e9, (2, False): 8e9}
     asked = []
 
     def at(self, batch):
         return int(self.low.extra * (1 if batch == 16 else 0.1))
 
+    def needed(self, batch):
+        graph = 4e9 if (asked[-1], batch) == ((4, False), 16) else 0
+        return at(self, batch) + int(graph)
+
     def trace(work):
         own = work.setup.settings
         asked.append((own.method["learners"], own.recompute))
-        size = needed[asked[-1]]
+        size = sizes[asked[-1]]
         return Traced(work.setup.streams.train.batch_size, [], int(size))
 
     monkeypatch.setattr(Forecast, "at", at)
+    monkeypatch.setattr(Forecast, "needed", needed)
     monkeypatch.setattr(module, "trace", trace)
     own = settings("sgl", space={"name": "nasbench201"}, cells=1, limit_batches=1, via="exact")
     found = dry_run(replace(own, method={"name": "sgl", "learners": 4}))
-    assert asked[::2] == list(needed)
+    assert asked[::2] == list(sizes)
     assert found.changes == (
+        ("--graph off", 20 * 10**9),
         ("--recompute", 12 * 10**9),
         ("--learners 3", 11 * 10**9),
         ("--learners 2", 8 * 10**9),

@@ -15,6 +15,7 @@ from tutelage.data.streams import halves_of
 from tutelage.run.measure.forecast import Forecast, Traced
 from tutelage.run.measure.live import BLOCK, Live, Trace, peak_at, traced
 from tutelage.run.measure.steps import sections, trace
+from tutelage.run.step.recorders import Again
 from tutelage.run.strategies.assemble import joined
 from tutelage.run.supernet.state import Searching
 
@@ -93,6 +94,7 @@ def test_other_operations_are_extended_by_their_peaks():
     low, high = Trace(["a"], [100], [100]), Trace(["a", "b"], [100, 200], [100, 200])
     assert peak_at((2, low), (4, high), 8) == 400
     assert peak_at((2, high), (4, low), 80) == 0
+    assert peak_at((2, Trace()), (4, Trace()), 80) == 0
 
 
 def test_sections_have_peaks_of_their_own():
@@ -104,6 +106,30 @@ def test_sections_have_peaks_of_their_own():
     assert found.largest(10 + 80 * 15 + 7, 1000) == 16
     assert found.largest(10 + 80 * 15 + 6, 1000) == 8
     assert found.largest(10 + 80 * 15, 10) == 10
+
+
+def test_a_program_keeps_what_its_step_frees():
+    """Of a step that needs 40 bytes an image at its peak, and 100 at its end."""
+
+    def at(batch, recorded):
+        sizes = [100, 100 + 40 * batch, 100]
+        return Traced(batch, [Trace(["a", "b", "c"], sizes, sizes, recorded)])
+
+    found = Forecast(at(1, True), at(2, True))
+    assert (found.at(10), found.graph(10), found.needed(10)) == (500, 400, 900)
+    assert found.largest(900, 8) == 8 and found.largest(739, 100) == 0
+    assert found.largest(740, 100) == 8
+    without = Forecast(at(1, False), at(2, False))
+    assert (without.at(10), without.graph(10), without.needed(10)) == (500, 0, 500)
+
+
+@pytest.mark.parametrize(("search", "recorded"), [("darts", True), ("gdas", False)])
+def test_what_is_recorded_is_found_by_running_it(search, recorded):
+    """On a CPU with a recorder that calls the step again."""
+    settings = run(search=search, limit_batches=None)
+    work = searching(settings, 8)
+    work.programs.recorder = Again()
+    assert [each.recorded for each in trace(work).traces] == [recorded]
 
 
 # Predicted against measured ---------------------------------------------------------------------
@@ -165,7 +191,7 @@ def test_the_prediction_is_near_for_more(settings):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 @pytest.mark.parametrize("settings", FEW, ids=name)
 def test_the_prediction_is_near_what_a_gpu_allocates(settings):
-    settings = replace(settings, channels=16)
+    settings = replace(settings, channels=16, graph="off")
     low, high = (trace(searching(settings, batch, "cuda")) for batch in (32, 64))
     predicted = Forecast(low, high).at(256)
     gc.collect()

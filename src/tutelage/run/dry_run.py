@@ -87,17 +87,18 @@ def _filled(dry: Dry, setup: Setup, searching: Callable[[Setup, int], Searching]
         small, larger = (trace(searching(changed, each)) for each in (low, high))
         return Forecast(small, larger)
 
-    dry = replace(dry, forecast=forecast(setup))
+    asked_for = forecast(setup)
+    dry = replace(dry, forecast=asked_for)
     room = FILLED * dry.memory
     try:
-        if dry.predicted <= room:
+        if dry.predicted + dry.graph <= room:
             dry = replace(dry, measured=(measure(searching(setup, asked), STEPS),))
     except RuntimeError as error:  # torch raises this on every device: out of memory
         if "memory" not in str(error):
             raise
     if not dry.fits:
         small = tuple(measure(searching(setup, each), 1) for each in (low, high))
-        found = tuple(_changes(setup, dry.batch, room, forecast))
+        found = tuple(_changes(setup, asked_for, dry.batch, room, forecast))
         dry = replace(dry, measured=small, changes=found)
     if any(section.paths for section in dry.measured[-1].sections):
         view = searching(setup, dry.measured[-1].batch).view()
@@ -106,13 +107,19 @@ def _filled(dry: Dry, setup: Setup, searching: Callable[[Setup, int], Searching]
 
 
 def _changes(
-    setup: Setup, batch: int, room: float, forecast: Callable[[Setup], Forecast]
+    setup: Setup,
+    asked: Forecast,
+    batch: int,
+    room: float,
+    forecast: Callable[[Setup], Forecast],
 ) -> Iterator[Change]:
-    """Predict what a search needs if it recomputes, and with fewer learners until it fits."""
+    """Predict what a search needs without graphs, if it recomputes, and with fewer learners."""
     settings = setup.settings
+    if asked.graph(batch):
+        yield Change("--graph off", asked.at(batch))
     if settings.via == "exact" and not settings.recompute:
         less = replace(setup, settings=replace(settings, recompute=True))
-        yield Change("--recompute", forecast(less).at(batch))
+        yield Change("--recompute", forecast(less).needed(batch))
     for learners in range(settings.method.get("learners", 0) - 1, 1, -1):
         table = settings.method | {"learners": learners}
         try:
@@ -120,7 +127,7 @@ def _changes(
         except ValueError:  # with fewer, its other settings do not fit
             return
         fewer = replace(setup, method=method, settings=replace(settings, method=table))
-        peak = forecast(fewer).at(batch)
+        peak = forecast(fewer).needed(batch)
         yield Change(f"--learners {learners}", peak)
         if peak <= room:
             return

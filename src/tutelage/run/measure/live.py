@@ -34,6 +34,8 @@ class Trace:
     """Bytes that the tensors need."""
     rounded: list[int] = field(default_factory=list)
     """Bytes that are allocated for them."""
+    recorded: bool = False
+    """Whether the step becomes a program, which keeps the memory of its intermediate values."""
 
     @property
     def peak(self) -> int:
@@ -114,13 +116,24 @@ def peak_at(low: tuple[int, Trace], high: tuple[int, Trace], batch: int) -> int:
     If the two do not list the same operations, as where a step's operations depend on its values,
     the line through their peaks is used in place of the lines through every operation.
     """
+    return max(_curve(low, high, batch), default=0)
+
+
+def kept_at(low: tuple[int, Trace], high: tuple[int, Trace], batch: int) -> int:
+    """Predict what a step takes at its peak more than at its end, which a program of it keeps."""
+    curve = _curve(low, high, batch)
+    return max(curve) - curve[-1] if curve and high[1].recorded else 0
+
+
+def _curve(low: tuple[int, Trace], high: tuple[int, Trace], batch: int) -> list[int]:
+    """Return the bytes after every operation at a batch size; or only at the peak, and the end."""
     (small, a), (large, b) = low, high
     share = (batch - small) / (large - small)
 
-    def line(first: int, second: int) -> float:
-        return first + share * (second - first)
+    def line(first: int, second: int) -> int:
+        return max(0, round(first + share * (second - first)))
 
     if a.operations != b.operations:
-        return max(0, round(line(a.peak, b.peak)))
+        return [line(a.peak, b.peak), line(a.rounded[-1], b.rounded[-1])]
     lines = zip(a.sizes, b.sizes, b.rounded, strict=True)
-    return max((round(line(x, y)) + rounded - y for x, y, rounded in lines), default=0)
+    return [line(x, y) + rounded - y for x, y, rounded in lines]

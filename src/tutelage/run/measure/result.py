@@ -90,6 +90,11 @@ class Dry:
         return self.forecast.at(self.batch) if self.forecast else 0
 
     @property
+    def graph(self) -> int:
+        """Bytes that CUDA graphs keep beside that, predicted; 0: no step is recorded."""
+        return self.forecast.graph(self.batch) if self.forecast else 0
+
+    @property
     def seconds(self) -> float:
         """Time of all steps of the search."""
         return sum(x.seconds * len(x.epochs) * self.steps for x in self.sections)
@@ -171,6 +176,7 @@ class Dry:
             "memory",
             *([_entry("of the method", self.notice)] if self.notice else []),
             _entry("peak", f"{self._about}{share}{beside}"),
+            *([_entry("of a graph", f"up to {self.graph / GIB:.2f} GiB more")] * (self.graph > 0)),
             *(
                 _entry("would fit" if peak <= room else "no fit", f"{flags}: {peak / GIB:.2f} GiB")
                 for flags, peak in self.changes

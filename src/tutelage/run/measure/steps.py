@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from statistics import median
@@ -72,7 +73,11 @@ def trace(work: Searching) -> Traced:
     gc.collect()
     device = work.setup.device
     reset_peak(device)
-    traces = [traced(work.advance, device.type) for _ in sections(work)]
+    traces = []
+    for _ in sections(work):
+        found = traced(work.advance, device.type)
+        settle(work)
+        traces.append(replace(found, recorded=work.programs.recorded))
     tensors = max(each.peak for each in traces)
     extra = max(0, peak(device) - tensors)
     return Traced(work.setup.streams.train.batch_size, traces, extra)
@@ -108,11 +113,16 @@ def levels_in(work: Searching, epoch: int) -> tuple[str, ...]:
     return tuple(level.name for level in work.phase.levels(epoch))
 
 
+def settle(work: Searching) -> None:
+    """Take steps until the next ones run as all later ones will, as programs or not."""
+    while not work.programs.settled:
+        work.advance()
+
+
 def time_of_step(work: Searching, steps: int) -> float:
     """Return the median time of a few steps, after those that prepare them."""
     work.advance()
-    while not work.programs.settled:
-        work.advance()
+    settle(work)
     times: list[float] = []
     while len(times) < steps and sum(times) < SECONDS:
         synchronise(work.setup.device)
