@@ -6,13 +6,16 @@ An operation is a call of torch's dispatcher below autograd; views and allocatio
 since no kernel runs for them. A step is what a search does between two batches: the alphas move,
 then the weights. Images are the digits, of 8 x 8 pixels: the number does not depend on the batch,
 and on the images' size only where a map is so small that part of a kernel never leaves the padding.
-The first step is not counted: it fills caches.
+The first step is not counted: it fills caches. The first table has the steps with a budget
+(`tests/test_operations.py`), the second every search and every method at the size of the first
+demo. A search that samples runs other operations at every step: its number is the mean of four.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -20,10 +23,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tutelage.config import Run
 from tutelage.data.streams import halves_of
+from tutelage.methods import METHODS
 from tutelage.parts import from_table
 from tutelage.recipes import read_recipe
 from tutelage.run.strategies.assemble import joined
 from tutelage.run.supernet.state import Searching
+from tutelage.searches import SEARCHES
 
 
 class Count(TorchDispatchMode):
@@ -74,31 +79,62 @@ STEPS = [
 """What is counted, with its name in the table."""
 
 
-def count(settings: Run) -> Counter[str]:
-    """Count the operations of the second step of a search on the digits."""
+SAMPLING = {"single-path": "nasbench-macro", "diverse-paths": "nasbench-macro"}
+"""Searches that sample paths, and a space for each."""
+TEACHERS = {"lbt": {"student": "DARTS_V1"}, "dna": {"teacher": "untrained"}}
+"""Settings that a method needs."""
+PATHS = ("single-path", "nasbench-macro")
+WHERE = {"ennas": PATHS, "cream": PATHS, "dna": ("single-path", "dna")}
+"""A search and a space for each method that does not run in DARTS' cells."""
+
+
+def others() -> Iterator[Step]:
+    """Yield a step of every search, then one of every method by each rule that it has."""
+    for search in SEARCHES:
+        space = SAMPLING.get(search, "darts")
+        if search != "random":  # it trains nothing
+            small = {} if search in SAMPLING else {"channels": 12, "cells": 3}
+            table = {"search": {"name": search}, "space": {"name": space}, "batch_size": 16} | small
+            table["via"] = "first-order"
+            yield Step(f"`{search}` in `{space}`", from_table(Run, table, "a search"))
+    for method in METHODS:
+        parts: dict[str, Any] = {"method": {"name": method} | TEACHERS.get(method, {})}
+        if method in WHERE:
+            parts["search"], parts["space"] = ({"name": name} for name in WHERE[method])
+            parts |= {"channels": None, "cells": None}
+        for via in ("first-order",) if method in WHERE else ("first-order", "exact"):
+            yield Step(f"`{method}`, {via}", demo(**parts, via=via))
+
+
+def count(settings: Run, steps: int = 1) -> Counter[str]:
+    """Count the operations of the steps of a search on the digits that follow its first one."""
     parts = joined(settings)
     torch.manual_seed(settings.seed)
     setup = parts.setup(halves_of(settings, parts.train))
     work = Searching(setup, parts.strategy(setup))
+    work.epoch = work.phase.stretch.thaw  # from here on alphas train too
     work.advance()
     with Count() as counted:
-        work.advance()
+        for _ in range(steps):
+            work.advance()
     return counted.operations
 
 
 def main() -> None:
-    """Print a table; of every step its most frequent operations too, where asked for."""
+    """Print the tables; of every step its most frequent operations too, where asked for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--top", type=int, default=0, help="operations to list for every step")
     top = parser.parse_args().top
-    print(f"torch {torch.__version__}\n\n| step | operations |\n|---|---|")
-    for step in STEPS:
-        operations = count(step.settings)
-        print(f"| {step.what} | {operations.total():,} |", flush=True)
-        for name, times in operations.most_common(top):
-            print(f"|     {name} | {times:,} |")
+    print(f"torch {torch.__version__}")
+    for steps, times in ((STEPS, 1), (others(), 4)):
+        print("\n| step | operations |\n|---|---|")
+        for step in steps:
+            operations = count(step.settings, times)
+            print(f"| {step.what} | {operations.total() / times:,.0f} |", flush=True)
+            for name, number in operations.most_common(top):
+                print(f"|     {name} | {number / times:,.0f} |")
 
 
 if __name__ == "__main__":

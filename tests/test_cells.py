@@ -17,7 +17,9 @@ from reference import NaiveSupernet, unstack
 from tutelage.searches.random import Random
 from tutelage.spaces import plan
 from tutelage.spaces.base import ArchWeights, Size
+from tutelage.spaces.cells import DARTS
 from tutelage.spaces.genotype import Genotype
+from tutelage.spaces.nb201 import NASBENCH201
 
 # Supernet
 
@@ -91,7 +93,7 @@ def test_a_pass_in_inference_mode_leaves_later_ones_alone():
     fast, _, _ = pair(Size(channels=2, cells=3))
     arch = ArchWeights({group: a.softmax(1).requires_grad_() for group, a in alphas().items()})
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    plan._index.cache_clear()
+    plan.index_of.cache_clear()
     with torch.inference_mode():
         before = fast(x, arch)[0]
     after = fast(x, arch)[0]
@@ -278,3 +280,23 @@ def test_random_search_is_uniform_and_repeatable():
     assert len(sources) == 10 and all(abs(count - 200) < 68 for count in sources.values())
     assert set(names) == set(NAMES[1:])
     assert all(abs(count - 4000 / 7) < 111 for count in names.values())
+
+
+@pytest.mark.parametrize("amp", [False, True])
+def test_second_order_differentiates_no_grouped_convolution_of_torchs(amp):
+    """On every device: torch's second derivative of one takes calls for every group."""
+    for space in (DARTS, NASBENCH201, DARTS.varied(partial=2)):
+        net = space.supernet(Size(channels=4, cells=3 if space.name == "darts" else 1))
+        weights = {name: p.detach().requires_grad_() for name, p in net.named_parameters()}
+        arch = ArchWeights({group: torch.rand(shape) for group, shape in space.choices.items()})
+        with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+            logits, _ = functional_call(net, weights, (torch.randn(4, 3, 8, 8), arch))
+        gradients = torch.autograd.grad(logits.sum(), weights.values(), create_graph=True)
+        seen, found = set(), [x.grad_fn for x in (logits, *gradients)]
+        while found:
+            node = found.pop()
+            if node is not None and node not in seen:
+                seen.add(node)
+                found += [following for following, _ in node.next_functions]
+        assert "_ConvolveBackward" in {node.name() for node in seen}
+        assert not [node for node in seen if node.name().startswith("Convolution")]

@@ -6,19 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from changes import augment, changed
 from tutelage.config import Data
-from tutelage.data import DataError
-from tutelage.data.augment import (
-    Augmentation,
-    augment,
-    augmentation,
-    crop_and_flip,
-    cut_out,
-    normalise,
-)
-from tutelage.data.erasing import erase, rectangles
+from tutelage.data import DataError, erasing, randaugment
+from tutelage.data import augment as augmenting
+from tutelage.data.augment import Augmentation, augmentation
+from tutelage.data.erasing import rectangles
 from tutelage.data.images import InMemory, Labelled
-from tutelage.data.randaugment import OFF, RandAugment, rand_augment
+from tutelage.data.randaugment import OFF, RandAugment
 from tutelage.data.seeding import generator
 
 MEAN, STD = (0.5, 0.25, 0.4), (0.2, 0.3, 0.25)
@@ -29,6 +24,35 @@ def pictures(count=6, channels=3, height=7, width=5, seed=0):
     generator = torch.Generator().manual_seed(seed)
     shape = (count, channels, height, width)
     return torch.randint(1, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+def normalise(pixels, mean, std):
+    width = pixels.shape[3]
+    return changed(pixels, lambda parcel: augmenting.normalise(width, mean, std, parcel))
+
+
+def crop_and_flip(pixels, padding, *numbers):
+    shape = tuple(pixels.shape)
+    return changed(
+        pixels, lambda parcel: augmenting.crop_and_flip(shape, padding, *numbers, parcel)
+    )
+
+
+def cut_out(x, side, row, column):
+    shape = tuple(x.shape)
+    return changed(x, lambda parcel: augmenting.cut_out(shape, side, row, column, parcel))
+
+
+def erase(x, probability, random):
+    shape = tuple(x.shape)
+    return changed(x, lambda parcel: erasing.erase(shape, probability, random, parcel))
+
+
+def rand_augment(pixels, how, fill, random):
+    shape = tuple(pixels.shape)
+    return changed(
+        pixels, lambda parcel: randaugment.rand_augment(shape, how, fill, random, parcel)
+    )
 
 
 def slow_crop_and_flip(image, padding, top, left, mirrored):
@@ -59,9 +83,9 @@ def slow_cut_out(image, side, row, column):
 @pytest.mark.parametrize("padding", [0, 1, 3])
 def test_crop_and_flip_cuts_the_window_that_a_loop_cuts(channels, padding):
     pixels = pictures(channels=channels)
-    top = torch.arange(6) % (2 * padding + 1)
-    left = (torch.arange(6) * 2) % (2 * padding + 1)
-    mirrored = torch.tensor([True, False, True, True, False, False])
+    top = np.arange(6) % (2 * padding + 1)
+    left = (np.arange(6) * 2) % (2 * padding + 1)
+    mirrored = np.array([True, False, True, True, False, False])
     got = crop_and_flip(pixels, padding, top, left, mirrored)
     for i, image in enumerate(pixels.numpy()):
         want = slow_crop_and_flip(image, padding, int(top[i]), int(left[i]), bool(mirrored[i]))
@@ -70,8 +94,8 @@ def test_crop_and_flip_cuts_the_window_that_a_loop_cuts(channels, padding):
 
 def test_a_centred_window_that_is_not_mirrored_is_the_image():
     pixels = pictures()
-    middle = torch.full((6,), 2)
-    assert torch.equal(crop_and_flip(pixels, 2, middle, middle, torch.zeros(6).bool()), pixels)
+    middle = np.full(6, 2)
+    assert torch.equal(crop_and_flip(pixels, 2, middle, middle, np.zeros(6, bool)), pixels)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -90,7 +114,7 @@ def test_normalise_agrees_with_float64(channels, layout):
 @pytest.mark.parametrize("side", [1, 2, 3, 4])
 def test_cut_out_clears_the_square_that_a_loop_clears(side):
     x = normalise(pictures(), MEAN, STD)
-    row, column = torch.tensor([0, 6, 3, 0, 6, 2]), torch.tensor([0, 4, 2, 4, 0, 1])
+    row, column = np.array([0, 6, 3, 0, 6, 2]), np.array([0, 4, 2, 4, 0, 1])
     want = [
         slow_cut_out(image, side, r, c)
         for image, r, c in zip(x.numpy(), row.tolist(), column.tolist(), strict=True)
@@ -100,7 +124,7 @@ def test_cut_out_clears_the_square_that_a_loop_clears(side):
 
 def test_cut_out_hides_a_whole_square_away_from_the_borders_and_a_quarter_in_a_corner():
     x = torch.ones(2, 1, 9, 9)
-    cut_out(x, 4, torch.tensor([4, 0]), torch.tensor([4, 0]))
+    cut_out(x, 4, np.array([4, 0]), np.array([4, 0]))
     assert (x == 0).sum((1, 2, 3)).tolist() == [16, 4]
 
 

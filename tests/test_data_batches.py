@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from changes import augment
 from tutelage.data import DataError
-from tutelage.data.augment import Augmentation, augment
+from tutelage.data.augment import Augmentation
 from tutelage.data.batches import Stream, in_order
 from tutelage.data.images import InMemory, Labelled, OnDisk, Unlabelled
 from tutelage.data.seeding import generator

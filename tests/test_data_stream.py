@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance
 
+from changes import changed
 from photographs import make_photographs
 from retraining import SMALL, files, train
 from test_retrain_resume import train_until_killed
@@ -221,7 +222,7 @@ def test_what_cannot_be_is_refused(photographs):
 def test_jitter_is_pillows_in_an_order_of_every_image():
     pixels = torch.randint(0, 256, (60, 3, 9, 7), dtype=torch.uint8)
     before = pixels.clone()
-    got = jitter(pixels, 0.4, generator(2, "x"))
+    got = changed(pixels, lambda parcel: jitter(60, 0.4, generator(2, "x"), parcel))
     assert torch.equal(pixels, before)
     random = generator(2, "x")
     order, chance = random.random((3, 60)).argsort(0), random.random((3, 60))

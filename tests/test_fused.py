@@ -58,7 +58,7 @@ def test_gradients_of_pieces_are_gradients(joined, monkeypatch):
         (lambda x, k: depthwise(x, k, 1, 2), (x, k)),
         (lambda x, p, w: folded_sum([x[:, :2], x[:, 2:]], p, w), (x, p, w)),
         (normalise, (x,)),
-        (lambda w, x: weighted_sum(w, [normalised([x[:, :2], x[:, 2:]])]), (w, x)),
+        (lambda w, x: weighted_sum(w, stacked(normalised([x[:, :2], x[:, 2:]]))), (w, x)),
         (lambda w, x: normalised_sum(w, [x[:, :2], x[:, 2:]]), (w, x)),
         (lambda w, x: weighted_sum(w, [*stacked([x]), *stacked([x**2])]), (w, x)),
         (lambda w, x: weighted_sum(w, stacked([x, x**2])), (w, x)),

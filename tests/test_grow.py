@@ -10,8 +10,9 @@ from torch.func import functional_call
 from tutelage.spaces.base import ArchWeights, Size, Variant
 from tutelage.spaces.cells import DARTS
 from tutelage.spaces.grow import grow
-from tutelage.spaces.mixed import MixedNode, State
+from tutelage.spaces.mixed import MixedNode, State, run_cell
 from tutelage.spaces.nb201 import NASBENCH201
+from tutelage.spaces.plan import Layout
 from tutelage.spaces.plan import weights_of as weights_in
 
 SIZE = Size(channels=12, cells=3, classes=5)
@@ -149,13 +150,23 @@ def test_a_strided_skip_copies_within_its_halves():
             assert outputs[:narrow] == list(range(narrow))
 
 
+class InCell(nn.Module):
+    """A cell of one node."""
+
+    def __init__(self, node):
+        super().__init__()
+        self.node = node
+
+    def forward(self, inputs, weights):
+        return run_cell([self.node], inputs, weights, Variant())[-1].whole
+
+
 def run(module, weights, states, arch):
     """Evaluate the one node of a module."""
-    weights = {name.removeprefix("node."): x for name, x in weights.items()}
-    (given,) = weights_in(ArchWeights({"cell": arch}), "cell", module["node"].edges, [len(states)])
-    return functional_call(
-        module["node"], weights, ([State(x, 1, Variant()) for x in states], given)
-    )
+    layout = Layout((len(states),))
+    (given,) = weights_in(ArchWeights({"cell": arch}), "cell", module["node"].edges, layout, 1)
+    inputs = [State(x, 1, Variant()) for x in states]
+    return functional_call(InCell(module["node"]), weights, (inputs, given))
 
 
 @pytest.mark.parametrize("balanced", [True, False])

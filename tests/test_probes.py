@@ -24,6 +24,7 @@ from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.cells import DARTS
 from tutelage.spaces.genotype import Cell, Genotype
 from tutelage.spaces.plan import weights_of
+from tutelage.spaces.supernet import LAYOUTS
 from tutelage.virtual import Tree, leaves, rebuild
 
 
@@ -170,14 +171,15 @@ def test_eigenvalue_of_a_supernet_equals_the_dense_hessian():
 def test_cell_gradients_equal_those_of_separate_tensors():
     net, validate = supernet(cells=5)
     arch = softmax({g: torch.randn(s, dtype=torch.float64) for g, s in DARTS.choices.items()})
-    found = cell_gradients(validate, arch)
+    found = cell_gradients(validate, arch, net.counts)
     assert {group: len(each) for group, each in found.items()} == {"normal": 3, "reduce": 2}
 
     separate = [arch.operations[place.group].clone().requires_grad_() for place in net.plan]
     for cell, place, own in zip(net.cells, net.plan, separate, strict=True):
-        edges, nodes = net.edges[place.group], DARTS.nodes
-        given = partial(weights_of, ArchWeights({place.group: own}), place.group, edges, nodes)
-        cell.register_forward_pre_hook(lambda _, args, given=given: (*args[:2], given()))
+        group = place.group
+        shape = (net.edges[group], LAYOUTS[place.stride])
+        given = partial(weights_of, ArchWeights({group: own}), group, *shape, cells=1)
+        cell.register_forward_pre_hook(lambda _, args, given=given: (*args[:2], *given()))
     expected = torch.autograd.grad(validate(arch), separate)
     for group in found:
         of_group = [g for g, at in zip(expected, net.plan, strict=True) if at.group == group]

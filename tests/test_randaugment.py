@@ -5,11 +5,26 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from tutelage.data.randaugment import MOVES, TONES, RandAugment, operate, rand_augment
+from changes import changed
+from tutelage.data import randaugment
+from tutelage.data.randaugment import MOVES, TONES, RandAugment, argument
 from tutelage.data.seeding import generator
 
 FILL = (124, 116, 104)
 AFFINE, BILINEAR = Image.Transform.AFFINE, Image.Resampling.BILINEAR
+
+
+def operate(pixels, name, levels, fill):
+    numbers = torch.from_numpy(argument(name, levels, *pixels.shape[2:])).to(pixels.device)
+    background = torch.tensor(fill, dtype=torch.uint8, device=pixels.device)
+    return randaugment.operate(pixels, name, numbers, background)
+
+
+def rand_augment(pixels, how, fill, random):
+    shape = tuple(pixels.shape)
+    return changed(
+        pixels, lambda parcel: randaugment.rand_augment(shape, how, fill, random, parcel)
+    )
 
 
 def affine(image, matrix, fill):

@@ -21,7 +21,9 @@ from tutelage.searches.pcdarts import BETAS, PcDarts
 from tutelage.spaces import fused
 from tutelage.spaces.base import ArchWeights, Size, Space
 from tutelage.spaces.cells import DARTS, S1, S3, S4
+from tutelage.spaces.mixed import State, run_cell
 from tutelage.spaces.nb201 import NASBENCH201
+from tutelage.spaces.plan import Layout, weights_of
 from tutelage.virtual import leaves, rebuild
 
 CELLS = Size(channels=2, cells=3, classes=3)
@@ -175,21 +177,28 @@ def test_without_operations_the_first_share_is_zero_and_the_others_pass(name):
     * K + k."""
     case = CASES[name]
     fast, _, _ = pair(case)
-    node = next(each for each in fast.modules() if hasattr(each, "stacks"))
-    seen: dict[str, Any] = {}
-    node.register_forward_hook(lambda _, args, y: seen.update(states=list(args[0]), y=y))
+    cell = next(each for each in fast.modules() if hasattr(each, "nodes"))
     nothing = {group: [[] for _ in edges] for group, edges in case.space.operations.items()}
     arch = case.search.relax(alphas_of(case), CLOCK)
-    fast(
-        torch.randn(2, 3, 8, 8, dtype=torch.float64),
+    group, variant = next(iter(case.space.choices)), case.space.variant
+    shares, layout = variant.partial, Layout(case.space.nodes)
+    (given,) = weights_of(
         ArchWeights(arch.operations, nothing, arch.edges),
+        group,
+        case.space.operations[group],
+        layout,
+        1,
     )
-    group = next(iter(case.space.choices))
-    shares = case.space.variant.partial
-    weights = arch.edges[group][: len(seen["states"])]
-    passed = sum(w * state.whole for w, state in zip(weights, seen["states"], strict=True))
+    channels = case.size.channels
+    inputs = [
+        State(torch.randn(2, channels, 8, 8, dtype=torch.float64), 1, variant)
+        for _ in range(layout.nodes[0])
+    ]
+    found = run_cell(list(cell.nodes), inputs, given, variant)[len(inputs)].whole
+    weights = arch.edges[group][: len(inputs)]
+    passed = sum(w * state.whole for w, state in zip(weights, inputs, strict=True))
     each = passed.shape[1] // shares
-    for place, channel in enumerate(seen["y"].unbind(1)):
+    for place, channel in enumerate(found.unbind(1)):
         i, share = divmod(place, shares)
         expected = passed[:, share * each + i] if share else torch.zeros_like(channel)
         torch.testing.assert_close(channel, expected, rtol=1e-12, atol=1e-12)

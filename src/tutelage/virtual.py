@@ -139,7 +139,10 @@ class Exact:
         self, loss: Callable[..., Tensor], w: list[Tensor], u: list[Tensor], needed: Sequence[bool]
     ) -> tuple[list[Tensor], Product]:
         """See `Via`."""
-        w, u = _require(w), _require(u, needed[len(w) :])
+        # views of leaves: of those the engine can say whether a pass asks their gradient
+        w, u = (
+            [x.view_as(x) for x in each] for each in (_require(w), _require(u, needed[len(w) :]))
+        )
         replay = _Replay()
         g = gradient_at(loss(w, u), w, create_graph=not self.recompute)
 

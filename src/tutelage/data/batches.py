@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import final
+from functools import cached_property, lru_cache
+from typing import NamedTuple, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tutelage.batch import Batch
 from tutelage.data import DataError
-from tutelage.data.augment import Augmentation, augment, normalise
-from tutelage.data.device import onto
-from tutelage.data.images import Labelled
+from tutelage.data.ahead import Ahead, Place, SideStream
+from tutelage.data.augment import Augmentation, normalise, prepare
+from tutelage.data.device import Change, Parcel, onto
+from tutelage.data.erasing import Integers
+from tutelage.data.images import Images, Labelled
 from tutelage.data.seeding import generator
 from tutelage.data.windows import Windows
 
@@ -53,18 +56,45 @@ class Stream:
         """Return one batch; steps from `steps` on use another permutation.
 
         Images are float32 (B, C, H, W) in channels-last memory, and the index is their position in
-        the subset. If images are read from disk, the next batch is prepared in the meantime.
+        the subset. The next batch is prepared in the meantime: on a GPU it is made, on a side
+        stream; images that are read from disk are decoded.
         """
-        index = self._index(epoch, step)
-        chosen = self.subset[index]
-        pixels = onto(self.data.images.take(chosen, self._windows(epoch, step)), self.device)
-        if (step + 1) % self.steps:
-            following = self.subset[self._index(epoch, step + 1)]
-            self.data.images.expect(following, self._windows(epoch, step + 1))
+        last = (step + 1) % self.steps == 0
+        following = Place(epoch + 1, 0) if last else Place(epoch, step + 1)
+        return self._ahead.batch(Place(epoch, step), following)
+
+    def make(self, place: Place) -> Batch:
+        """Make a batch; of a GPU nothing is waited for.
+
+        All numbers of a batch are sampled on the host and copied together. Images that the device
+        does not hold are a second copy.
+        """
+        images, (epoch, step) = self.data.images, place
+        index = self._index(place)
         random = generator(self.seed, f"{self.name}/augment", epoch, step)
-        x = augment(pixels, self.augmentation, self.data.mean, self.data.std, random)
-        y = self.data.images.labels[chosen]
-        return Batch(x, onto(y, self.device), onto(index, self.device))
+        shape, parcel = (len(index), *images.shape), Parcel()
+        changes = prepare(self.augmentation, shape, self.data.mean, self.data.std, random, parcel)
+        subset, labels = self._numbers
+        chosen = Chosen(subset[index], labels[index], index)
+        batch = _sent(images, chosen, self.device, parcel, self._windows(place))
+        if (step + 1) % self.steps:
+            following = Place(epoch, step + 1)
+            expected = torch.from_numpy(subset[self._index(following)])
+            images.expect(expected, self._windows(following))
+        return _changed(batch, changes)
+
+    @cached_property
+    def _numbers(self) -> tuple[Integers, Integers]:
+        """The subset and its labels, as arrays: selections of torch's would be operations."""
+        subset = self.subset.numpy()
+        return subset, self.data.images.labels.numpy()[subset]
+
+    @cached_property
+    def _ahead(self) -> Ahead:
+        """What makes the next batch while the present step computes."""
+        apart = self.device.type == "cuda" and torch.cuda.is_available()
+        lane = SideStream(self.device) if apart and self.data.images.instant else None
+        return Ahead(self.make, lane)
 
     def in_order(self, images: int | None = None) -> Iterator[Batch]:
         """Yield the first images (None: all) once, in order and not augmented.
@@ -76,34 +106,78 @@ class Stream:
             subset = subset[:-1]
         return in_order(self.data, subset, self.batch_size, self.device)
 
-    def _index(self, epoch: int, step: int) -> Tensor:
-        """Positions in the subset of a batch's images, int64 (B,)."""
-        turn, place = divmod(step, self.steps)
-        permutation = order(self.seed, self.name, epoch, turn, len(self.subset))
-        return permutation[place * self.batch_size :][: self.batch_size].clone()
+    def _index(self, place: Place) -> Integers:
+        """Positions in the subset of a batch's images, (B,)."""
+        turn, place_in_turn = divmod(place.step, self.steps)
+        permutation = order(self.seed, self.name, place.epoch, turn, len(self.subset))
+        return permutation[place_in_turn * self.batch_size :][: self.batch_size].copy()
 
-    def _windows(self, epoch: int, step: int) -> Windows | None:
+    def _windows(self, place: Place) -> Windows | None:
         """Windows of a batch's images, if the augmentation has them."""
         if not self.augmentation.rescale:
             return None
-        random = generator(self.seed, f"{self.name}/windows", epoch, step)
+        random = generator(self.seed, f"{self.name}/windows", *place)
         return Windows.draw(self.batch_size, self.augmentation.rescale, random)
 
 
+def held(data: Labelled, how: Augmentation, device: torch.device) -> Labelled:
+    """Return the same set, its images on the device where batches are made of them there."""
+    return data if how.rescale else data.on(device)  # windows are resized by Pillow, on the host
+
+
 @lru_cache(maxsize=8)
-def order(seed: int, name: str, epoch: int, turn: int, count: int) -> Tensor:
+def order(seed: int, name: str, epoch: int, turn: int, count: int) -> Integers:
     """Return a stream's permutation of range(count) for one turn of an epoch; do not change it."""
-    return torch.from_numpy(generator(seed, f"{name}/order", epoch, turn).permutation(count))
+    return generator(seed, f"{name}/order", epoch, turn).permutation(count)
 
 
 def in_order(
     data: Labelled, subset: Tensor, batch_size: int, device: torch.device
 ) -> Iterator[Batch]:
     """Yield every image of a subset exactly once, in order and not augmented."""
-    batches = torch.arange(len(subset)).split(batch_size)
-    for index, following in zip(batches, (*batches[1:], None), strict=True):
-        pixels = onto(data.images.take(subset[index]), device)
+    images = data.images
+    every = Chosen(subset.numpy(), images.labels.numpy()[subset.numpy()], np.arange(len(subset)))
+    batches = [
+        Chosen(*(numbers[start : start + batch_size] for numbers in every))
+        for start in range(0, len(subset), batch_size)
+    ]
+    for chosen, following in zip(batches, (*batches[1:], None), strict=True):
+        parcel = Parcel()
+        change = normalise(images.shape[2], data.mean, data.std, parcel)
+        batch = _sent(images, chosen, device, parcel)
         if following is not None:
-            data.images.expect(subset[following])
-        x = normalise(pixels, data.mean, data.std)
-        yield Batch(x, onto(data.images.labels[subset[index]], device), onto(index, device))
+            images.expect(torch.from_numpy(following.images))
+        yield _changed(batch, [change])
+
+
+class Chosen(NamedTuple):
+    """The images of a batch, as numbers (B,)."""
+
+    images: Integers
+    """Places in the data set."""
+    labels: Integers
+    position: Integers
+    """Places in the subset."""
+
+
+def _sent(
+    images: Images,
+    chosen: Chosen,
+    device: torch.device,
+    parcel: Parcel,
+    windows: Windows | None = None,
+) -> Batch:
+    """Send a parcel, and bring chosen images to the device, as uint8, with labels and positions."""
+    labels, position = parcel.add(chosen.labels), parcel.add(chosen.position)
+    there = parcel.add(chosen.images)
+    parcel.send(device)
+    held = images.device.type == device.type
+    taken = images.take(there.tensor if held else torch.from_numpy(chosen.images), windows)
+    return Batch(onto(taken, device), labels.tensor, position.tensor)
+
+
+def _changed(batch: Batch, changes: Sequence[Change]) -> Batch:
+    x = batch.x
+    for change in changes:
+        x = change(x)
+    return batch._replace(x=x)

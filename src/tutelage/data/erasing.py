@@ -7,14 +7,16 @@ the papers of MBConv networks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
-from tutelage.data.device import onto
+from tutelage.data.device import Change, Parcel
+
+Integers = npt.NDArray[np.int64]
 
 AREA: Final = (0.02, 1 / 3)
 """Least and largest share of the image that is erased."""
@@ -24,28 +26,46 @@ ATTEMPTS: Final = 10
 """Most rectangles that are tried until one is smaller than the image."""
 
 
-def erase(x: Tensor, probability: float, random: np.random.Generator) -> Tensor:
-    """Fill a rectangle of some images (B, C, H, W) with normal noise, in place.
+def erase(
+    shape: tuple[int, int, int, int],
+    probability: float,
+    random: np.random.Generator,
+    parcel: Parcel,
+) -> Change:
+    """Fill a rectangle of some normalised images (B, C, H, W) with normal noise, in place.
 
     Args:
-        x: normalised images.
+        shape: of the images.
         probability: probability of a rectangle, for each image.
         random: the generator, of numpy, so that a CPU and a GPU do the same.
+        parcel: takes the rectangles and the noise.
     """
-    count, channels, height, width = x.shape
+    count, channels, height, width = shape
     top, left, tall, wide = rectangles(count, height, width, probability, random)
-    noise = random.standard_normal(channels * int((tall * wide).sum()), np.float32)
-    where = onto(torch.from_numpy(np.stack([top, left, tall, wide])), x.device)[:, :, None]
-    down = torch.arange(height, device=x.device) - where[0]  # (B, H)
-    across = torch.arange(width, device=x.device) - where[1]  # (B, W)
-    rows, columns = (down >= 0) & (down < where[2]), (across >= 0) & (across < where[3])
-    inside = rows[:, None, :, None] & columns[:, None, None, :]
-    return x.masked_scatter_(inside, onto(torch.from_numpy(noise), x.device).to(x.dtype))
+    noise = parcel.add(random.standard_normal(channels * int((tall * wide).sum()), np.float32))
+    inside = box(shape, top, left, tall, wide, parcel)
+    return lambda x: x.masked_scatter_(inside(), noise.tensor.to(x.dtype))
+
+
+def box(
+    shape: tuple[int, int, int, int],
+    top: Integers,
+    left: Integers,
+    tall: Integers,
+    wide: Integers,
+    parcel: Parcel,
+) -> Callable[[], Tensor]:
+    """Return what makes, on the device, the mask (B, 1, H, W) of a rectangle in every image."""
+    down = np.arange(shape[2]) - top[:, None]  # (B, H)
+    across = np.arange(shape[3]) - left[:, None]  # (B, W)
+    rows = parcel.add(((down >= 0) & (down < tall[:, None]))[:, None, :, None])
+    columns = parcel.add(((across >= 0) & (across < wide[:, None]))[:, None, None, :])
+    return lambda: rows.tensor & columns.tensor
 
 
 def rectangles(
     count: int, height: int, width: int, probability: float, random: np.random.Generator
-) -> npt.NDArray[np.int64]:
+) -> Integers:
     """Sample top, left, height and width of rectangles, (4, B); 0 by 0 for no rectangle."""
     chance = random.random((3, count))
     area, shape = random.random((2, ATTEMPTS, count))

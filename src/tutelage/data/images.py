@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol, final
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tutelage.cpus import decoders
 from tutelage.data import DataError
+from tutelage.data.device import fits_on
 from tutelage.data.seeding import generator
 from tutelage.data.windows import Box, Windows, central
 
@@ -46,8 +47,19 @@ class Images(Protocol):
     def shape(self) -> Shape:
         """Channels, height and width of an image."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where `take` expects the index and returns the images."""
+
+    @property
+    def instant(self) -> bool:
+        """Whether `take` returns without reading files."""
+
     def __len__(self) -> int:
         """Count the images, N."""
+
+    def on(self, device: torch.device) -> Images:
+        """Return the same images where batches for a device are fastest to take."""
 
     def take(self, index: Tensor, windows: Windows | None = None) -> Tensor:
         """Return the images at an index (B,), or windows of them, as uint8 (B, C, H, W)."""
@@ -74,13 +86,19 @@ class Labelled:
     flip: bool
     """Whether half of the images are flipped left to right."""
 
+    def on(self, device: torch.device) -> Labelled:
+        """Return the same set, its images where batches for a device are fastest to take."""
+        images = self.images.on(device)
+        return self if images is self.images else replace(self, images=images)
+
     def __post_init__(self) -> None:
         lowest, highest = (0, len(self.classes) - 1) if self.classes else (-1, -1)
-        wrong = (self.images.labels < lowest) | (self.images.labels > highest)
+        labels = self.images.labels.numpy()
+        wrong = (labels < lowest) | (labels > highest)
         if wrong.any():
-            at = int(wrong.nonzero()[0])
+            at = wrong.argmax()
             raise DataError(
-                f"{self.name}: image {at} has label {int(self.images.labels[at])}, "
+                f"{self.name}: image {at} has label {labels[at]}, "
                 f"but labels go from {lowest} to {highest}"
             )
 
@@ -92,6 +110,9 @@ class InMemory:
 
     pixels: Tensor
     labels: Tensor
+    """On the CPU, wherever the pixels are."""
+    instant = True
+    _elsewhere: dict[torch.device, InMemory] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def shape(self) -> Shape:
@@ -99,12 +120,30 @@ class InMemory:
         _, channels, height, width = self.pixels.shape
         return channels, height, width
 
+    @property
+    def device(self) -> torch.device:
+        """The device that holds the images."""
+        return self.pixels.device
+
     def __len__(self) -> int:
         """Count the images."""
         return len(self.pixels)
 
+    def on(self, device: torch.device) -> InMemory:
+        """Return these images on a GPU if they fit there, one copy for all; else these ones."""
+        if device.type == "cpu" or self.device == device:
+            return self
+        if device not in self._elsewhere:
+            fits = fits_on(device, self.pixels.nbytes)
+            here = InMemory(self.pixels.to(device), self.labels) if fits else self
+            self._elsewhere[device] = here
+        return self._elsewhere[device]
+
     def take(self, index: Tensor, windows: Windows | None = None) -> Tensor:
-        """Return the images at an index (B,), or windows of them, as uint8 (B, C, H, W)."""
+        """Return the images at an index (B,), or windows of them, as uint8 (B, C, H, W).
+
+        Windows are resized by Pillow, and need the images on the CPU.
+        """
         taken = self.pixels.index_select(0, index)
         if windows is None:
             return taken
@@ -123,6 +162,9 @@ class OnDisk:
 
     Pillow releases the interpreter lock while it decodes and resizes, so threads are enough.
     """
+
+    instant = False
+    device = torch.device("cpu")
 
     def __init__(
         self,
@@ -151,6 +193,10 @@ class OnDisk:
     def __len__(self) -> int:
         """Count the images."""
         return len(self._paths)
+
+    def on(self, device: torch.device) -> OnDisk:
+        """Return the same images: the processor decodes them."""
+        return self
 
     def take(self, index: Tensor, windows: Windows | None = None) -> Tensor:
         """Return the images at an index (B,), or windows of them, as uint8 (B, C, H, W).
@@ -213,6 +259,21 @@ class Unlabelled:
     def __len__(self) -> int:
         """Count the images."""
         return len(self.images)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the other set has its images."""
+        return self.images.device
+
+    @property
+    def instant(self) -> bool:
+        """Whether the other set's are there without reading files."""
+        return self.images.instant
+
+    def on(self, device: torch.device) -> Unlabelled:
+        """Return them on a GPU, unless Pillow resizes them."""
+        resized = self.images.shape != self.shape
+        return self if resized else replace(self, images=self.images.on(device))
 
     def take(self, index: Tensor, windows: Windows | None = None) -> Tensor:
         """Return the images at an index (B,), or windows of them, as uint8 (B, C, H, W)."""

@@ -16,14 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tutelage.data.device import onto
-
-Floats = npt.NDArray[np.float64]
+from tutelage.data.device import Change, Parcel, Sent
+from tutelage.data.tones import TONES, Floats, Tone, brightness, color, contrast
 
 
 @dataclass(frozen=True)
@@ -44,190 +42,102 @@ OFF = RandAugment()
 
 
 def rand_augment(
-    pixels: Tensor, how: RandAugment, fill: tuple[int, ...], random: np.random.Generator
-) -> Tensor:
-    """Return uint8 images (B, C, H, W), each after its own random operations.
+    shape: tuple[int, int, int, int],
+    how: RandAugment,
+    fill: tuple[int, ...],
+    random: np.random.Generator,
+    parcel: Parcel,
+) -> Change:
+    """Change uint8 images (B, C, H, W), each by its own random operations.
 
     Args:
-        pixels: uint8 (B, C, H, W).
+        shape: of the images.
         how: the settings.
         fill: grey value of every channel for pixels outside of a moved image.
         random: the generator, of numpy, so that a CPU and a GPU do the same.
+        parcel: takes the numbers of the operations.
     """
-    count, names = len(pixels), (*TONES, *MOVES)
+    (count, _, height, width), names = shape, (*TONES, *MOVES)
     chance = random.random((how.operations, 3, count))
     deviation = random.standard_normal((how.operations, count))
-    pixels = pixels.clone()
+    background = parcel.add(np.array(fill, np.uint8))
+    turns: list[tuple[str, Sent, Sent]] = []
     for (drawn, run, side), normal in zip(chance, deviation, strict=True):
         which = np.where(run < how.probability, (drawn * len(names)).astype(np.int64), -1)
         strength = np.clip(how.magnitude + how.std * normal, 0, 10) / 10
         for place in np.unique(which[which >= 0]):
             images = (which == place).nonzero()[0]
             signed = np.where(side[images] < 0.5, -1, 1) * strength[images]
-            index = onto(torch.from_numpy(images), pixels.device)
-            pixels[index] = operate(pixels[index], names[place], signed, fill)
-    return pixels
+            numbers = argument(names[place], signed, height, width)
+            turns.append((names[place], parcel.add(images), parcel.add(numbers)))
+
+    def change(pixels: Tensor) -> Tensor:
+        pixels = pixels.clone()
+        for name, images, numbers in turns:
+            chosen = pixels.index_select(0, images.tensor)
+            changed = operate(chosen, name, numbers.tensor, background.tensor)
+            pixels.index_copy_(0, images.tensor, changed)
+        return pixels
+
+    return change
 
 
-def jitter(pixels: Tensor, most: float, random: np.random.Generator) -> Tensor:
+def jitter(count: int, most: float, random: np.random.Generator, parcel: Parcel) -> Change:
     """Change brightness, contrast and saturation of uint8 images, in a random order for each.
 
     Args:
-        pixels: uint8 (B, C, H, W).
+        count: the number of images, B.
         most: largest relative change; factors are sampled from max(0, 1 - most) to 1 + most.
         random: the generator, of numpy, so that a CPU and a GPU do the same.
+        parcel: takes the numbers.
     """
-    count, tones = len(pixels), (brightness, contrast, color)
+    tones = (brightness, contrast, color)
     order = random.random((len(tones), count)).argsort(0)
     low = max(0, 1 - most)
     factors = low + (1 + most - low) * random.random((len(tones), count))
-    pixels = pixels.clone()
+    turns: list[tuple[Tone, Sent, Sent]] = []
     for turn in order:
         for place in np.unique(turn):
             images = (turn == place).nonzero()[0]
-            factor = onto(torch.from_numpy(factors[place, images]), pixels.device)
-            index = onto(torch.from_numpy(images), pixels.device)
-            pixels[index] = tones[place](pixels[index], factor.view(-1, 1, 1, 1))
-    return pixels
+            factor = factors[place, images].reshape(-1, 1, 1, 1)
+            turns.append((tones[place], parcel.add(images), parcel.add(factor)))
+
+    def change(pixels: Tensor) -> Tensor:
+        pixels = pixels.clone()
+        for tone, images, factor in turns:
+            changed = tone(pixels.index_select(0, images.tensor), factor.tensor)
+            pixels.index_copy_(0, images.tensor, changed)
+        return pixels
+
+    return change
 
 
-def operate(pixels: Tensor, name: str, strength: Floats, fill: tuple[int, ...]) -> Tensor:
+def argument(name: str, strength: Floats, height: int, width: int) -> Floats:
+    """Return the argument of an operation of every image: of `operate`, (B, ...).
+
+    Args:
+        name: one of TONES or MOVES.
+        strength: from -1 to 1, (B,); operations without two directions ignore its sign.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
+    """
+    if name in MOVES:
+        return np.stack([MOVES[name](each, width, height) for each in strength.tolist()])
+    return TONES[name][0](np.abs(strength)).reshape(-1, 1, 1, 1)
+
+
+def operate(pixels: Tensor, name: str, numbers: Tensor, background: Tensor) -> Tensor:
     """Apply one operation to every image.
 
     Args:
         pixels: uint8 (B, C, H, W).
         name: one of TONES or MOVES.
-        strength: from -1 to 1, (B,); operations without two directions ignore its sign.
-        fill: grey value of every channel for pixels outside of a moved image.
+        numbers: its `argument`, on the device.
+        background: grey value of every channel for pixels outside of a moved image, uint8 (C,).
     """
     if name in MOVES:
-        height, width = pixels.shape[2:]
-        table = np.stack([MOVES[name](each, width, height) for each in strength.tolist()])
-        return move(pixels, onto(torch.from_numpy(table), pixels.device), fill)
-    amount, tone = TONES[name]
-    amounts = torch.from_numpy(amount(np.abs(strength)))
-    return tone(pixels, onto(amounts, pixels.device).view(-1, 1, 1, 1))
-
-
-# Grey values ------------------------------------------------------------------------------------
-
-
-def invert(pixels: Tensor, _: Tensor) -> Tensor:
-    """Turn black into white."""
-    return 255 - pixels
-
-
-def posterize(pixels: Tensor, bits: Tensor) -> Tensor:
-    """Keep the highest bits of every grey value."""
-    return pixels & (256 - 2 ** (8 - bits.int())).to(torch.uint8)
-
-
-def solarize(pixels: Tensor, threshold: Tensor) -> Tensor:
-    """Invert values that are not below the threshold."""
-    return torch.where(pixels < threshold.short(), pixels, 255 - pixels)
-
-
-def solarize_add(pixels: Tensor, addition: Tensor) -> Tensor:
-    """Lighten values below 128."""
-    lighter = (pixels + addition.short()).clamp_max(255).to(torch.uint8)
-    return torch.where(pixels < 128, lighter, pixels)
-
-
-def auto_contrast(pixels: Tensor, _: Tensor) -> Tensor:
-    """Stretch every channel from black to white."""
-    rows = pixels.flatten(2)
-    low, high = rows.amin(2, keepdim=True).double(), rows.amax(2, keepdim=True).double()
-    scale = torch.full_like(low, 255) / (high - low).clamp_min(1)  # 255 / x: by a reciprocal
-    grey = torch.arange(256, dtype=torch.float64, device=pixels.device)
-    stretched = (grey * scale - low * scale).clamp(0, 255)
-    return look_up(pixels, torch.where(high > low, stretched, grey))
-
-
-def equalize(pixels: Tensor, _: Tensor) -> Tensor:
-    """Give every channel a flat histogram."""
-    rows = pixels.flatten(2).long()
-    counts = rows.new_zeros(*rows.shape[:2], 256)
-    counts.scatter_add_(2, rows, rows.new_ones(()).expand(rows.shape))
-    brightest = counts.gather(2, rows.amax(2, keepdim=True))
-    step = (rows.shape[2] - brightest) // 255
-    below = counts.cumsum(2) - counts
-    flat = (below + step // 2) // step.clamp_min(1)
-    grey = torch.arange(256, device=pixels.device)
-    return look_up(pixels, torch.where(step > 0, flat.clamp_max(255), grey))
-
-
-def color(pixels: Tensor, factor: Tensor) -> Tensor:
-    """Reduce colour, by a factor below 1, or increase it."""
-    return blend(luminance(pixels), pixels, factor)
-
-
-def contrast(pixels: Tensor, factor: Tensor) -> Tensor:
-    """Reduce contrast around the image's mean, by a factor below 1, or increase it."""
-    grey = luminance(pixels).long()
-    size = grey.shape[2] * grey.shape[3]
-    mean = (2 * grey.sum((1, 2, 3), keepdim=True) + size) // (2 * size)
-    return blend(mean, pixels, factor)
-
-
-def brightness(pixels: Tensor, factor: Tensor) -> Tensor:
-    """Darken, by a factor below 1, or lighten."""
-    return blend(torch.zeros_like(pixels), pixels, factor)
-
-
-def sharpness(pixels: Tensor, factor: Tensor) -> Tensor:
-    """Smooth all except the border, by a factor below 1, or sharpen."""
-    grey = pixels.float()
-    rows = grey[:, :, :-2] + grey[:, :, 1:-1] + grey[:, :, 2:]
-    total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * grey[:, :, 1:-1, 1:-1]
-    smooth = pixels.clone()
-    smooth[:, :, 1:-1, 1:-1] = (total / 13 + 0.5).to(torch.uint8)
-    return blend(smooth, pixels, factor)
-
-
-def luminance(pixels: Tensor) -> Tensor:
-    """Return the grey image (B, 1, H, W) of colour or grey ones, by ITU-R 601-2."""
-    if pixels.shape[1] == 1:
-        return pixels
-    red, green, blue = pixels.int().split(1, dim=1)
-    return (red * 19595 + green * 38470 + blue * 7471 + 2**15 >> 16).to(torch.uint8)
-
-
-def blend(low: Tensor, pixels: Tensor, factor: Tensor) -> Tensor:
-    """Interpolate from `low` at a factor of 0 to the pixels at 1; extrapolate beyond 1."""
-    base = low.float()
-    # Another order or precision would round some grey values differently.
-    values = pixels.float().sub_(base).mul_(factor.float()).add_(base)
-    return values.clamp_(0, 255).to(torch.uint8)
-
-
-def look_up(pixels: Tensor, table: Tensor) -> Tensor:
-    """Replace every grey value by the entry of its image and channel in a table (B, C, 256)."""
-    count, channels, height, width = pixels.shape
-    first = torch.arange(0, table.numel(), 256, dtype=torch.int32, device=pixels.device)
-    at = (pixels + first.view(count, channels, 1, 1)).permute(0, 2, 3, 1)  # (B, H, W, C)
-    found = table.to(torch.uint8).flatten().index_select(0, at.flatten())
-    return found.view(count, height, width, channels).permute(0, 3, 1, 2)
-
-
-def enhancement(strength: Floats) -> Floats:
-    """Return a factor from 0.1 to 1.9."""
-    return 0.1 + 1.8 * strength
-
-
-Tone = Callable[[Tensor, Tensor], Tensor]
-TONES: dict[str, tuple[Callable[[Floats], Floats], Tone]] = {
-    "auto-contrast": (np.abs, auto_contrast),
-    "equalize": (np.abs, equalize),
-    "invert": (np.abs, invert),
-    "posterize": (lambda strength: np.floor(4 * strength).clip(1), posterize),
-    "solarize": (lambda strength: np.floor(256 * strength), solarize),
-    "solarize-add": (lambda strength: np.floor(110 * strength), solarize_add),
-    "color": (enhancement, color),
-    "contrast": (enhancement, contrast),
-    "brightness": (enhancement, brightness),
-    "sharpness": (enhancement, sharpness),
-}
-"""Operations that change grey values: the argument for a strength from 0 to 1, the operation."""
+        return move(pixels, numbers, background)
+    return TONES[name][1](pixels, numbers)
 
 
 # Positions --------------------------------------------------------------------------------------
@@ -272,7 +182,7 @@ MOVES: dict[str, Callable[[float, int, int], Floats]] = {
 in columns and rows from the upper left corner, for a strength from -1 to 1, width and height."""
 
 
-def move(pixels: Tensor, matrix: Tensor, fill: tuple[int, ...]) -> Tensor:
+def move(pixels: Tensor, matrix: Tensor, background: Tensor) -> Tensor:
     """Move uint8 images (B, C, H, W) by matrices (B, 2, 3) as in MOVES, bilinearly."""
     height, width = pixels.shape[2:]
     across = torch.arange(width, dtype=torch.float64, device=pixels.device) + 0.5
@@ -289,5 +199,4 @@ def move(pixels: Tensor, matrix: Tensor, fill: tuple[int, ...]) -> Tensor:
     )
     # Pillow truncates decimals; a small addition avoids that rounding errors reduce a grey value.
     values = (moved + 1 / 4096).to(torch.uint8)
-    background = onto(torch.tensor(fill, dtype=torch.uint8), pixels.device).view(1, -1, 1, 1)
-    return torch.where(inside.unsqueeze(1), values, background)
+    return torch.where(inside.unsqueeze(1), values, background.view(1, -1, 1, 1))

@@ -11,7 +11,7 @@ from torch import Tensor
 from tutelage.batch import Batch
 from tutelage.config import Run
 from tutelage.data.augment import augmentation
-from tutelage.data.batches import Stream
+from tutelage.data.batches import Stream, held
 from tutelage.data.images import Labelled
 from tutelage.data.read import read_unlabelled
 from tutelage.data.splits import split
@@ -66,15 +66,16 @@ def streams_of(
     """Make the three streams; `halves` are the images for weights and those for alphas."""
     first, second = halves
     unlabelled, third = read_unlabelled(settings.data, train, first)
+    how = augmentation(train, settings.data)
 
     def stream(name: str, data: Labelled, subset: Tensor) -> Stream:
         return Stream(
-            data=data,
+            data=held(data, how, device),
             subset=subset,
             batch_size=settings.batch_size,
             seed=settings.seed,
             name=name,
-            augmentation=augmentation(train, settings.data),
+            augmentation=how,
             device=device,
         )
 

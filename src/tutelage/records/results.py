@@ -94,6 +94,8 @@ class Session:
     programs: list[str] = field(default_factory=list, metadata=WRITTEN)
     """Sentences: which steps ran as one program, and why others did not."""
     system: str | None = field(default=None, metadata=WRITTEN)
+    deterministic: bool | None = field(default=None, metadata=WRITTEN)
+    """Whether deterministic algorithms were required of the GPU; None: it ran on a CPU."""
 
 
 @dataclass(frozen=True)

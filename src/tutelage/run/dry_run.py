@@ -18,8 +18,8 @@ from tutelage.data.streams import halves_of
 from tutelage.extras import Notice
 from tutelage.parts import make_part
 from tutelage.run.cost.table import Cost, Costs, final_size
-from tutelage.run.job import threads
-from tutelage.run.job.device import arithmetic
+from tutelage.run.job import deterministic, threads
+from tutelage.run.job.device import arithmetic, device_named
 from tutelage.run.measure.forecast import Forecast
 from tutelage.run.measure.memory import available
 from tutelage.run.measure.result import FILLED, Change, Dry
@@ -40,7 +40,12 @@ def dry_run(settings: Run) -> Dry:
     Raises:
         ValueError: As a search does.
     """
-    with threads.restored(settings.threads), arithmetic(settings.precision):
+    device = device_named(settings.device)
+    with (
+        threads.restored(settings.threads),
+        arithmetic(settings.precision),
+        deterministic.required(settings.deterministic, device, default=True),
+    ):
         return _measured(settings)
 
 

@@ -21,12 +21,12 @@ from torch import nn
 
 from tutelage.config import Data, Retrain
 from tutelage.data.augment import Augmentation, augmentation
-from tutelage.data.batches import Stream, in_order
+from tutelage.data.batches import Stream, held, in_order
 from tutelage.data.images import Labelled
 from tutelage.data.randaugment import RandAugment
 from tutelage.data.read import read
 from tutelage.records.results import Result
-from tutelage.run.job import loop, threads
+from tutelage.run.job import deterministic, loop, threads
 from tutelage.run.job.device import arithmetic, device_named
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.settings import plain
@@ -59,7 +59,12 @@ def retrain(
         ValueError: a changed setting, unusable data, or a loss that is not finite.
         StoppedError: SIGINT or SIGTERM came; everything is saved.
     """
-    with threads.restored(settings.threads), arithmetic(settings.precision):
+    device = device_named(settings.device)
+    with (
+        threads.restored(settings.threads),
+        arithmetic(settings.precision),
+        deterministic.required(settings.deterministic, device, default=False),
+    ):
         return _retrained(genotype, data, settings, out, resume)
 
 
@@ -73,13 +78,14 @@ def _retrained(
     train = read(data, "train")
     data, settings = _cut(data, settings, default_cutout(train))
     given = _given(text, data, settings)
+    how = _varied(augmentation(train, data), settings)
     stream = Stream(
-        data=train,
+        data=held(train, how, device),
         subset=torch.arange(len(train.images)),
         batch_size=settings.batch_size,
         seed=settings.seed,
         name="retrain",
-        augmentation=_varied(augmentation(train, data), settings),
+        augmentation=how,
         device=device,
     )
     begin = RunDirectory.resume if resume else RunDirectory.create
@@ -126,7 +132,12 @@ def retrain_ensemble(
         ValueError: as `retrain`.
         StoppedError: as `retrain`.
     """
-    with threads.restored(settings.threads), arithmetic(settings.precision):
+    device = device_named(settings.device)
+    with (
+        threads.restored(settings.threads),
+        arithmetic(settings.precision),
+        deterministic.required(settings.deterministic, device, default=False),
+    ):
         return _ensemble_retrained(together, data, settings, out, resume)
 
 

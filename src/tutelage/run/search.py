@@ -16,8 +16,8 @@ from tutelage.parts import from_table, part_settings
 from tutelage.problem import Method
 from tutelage.quick import quick_look, stated
 from tutelage.renamed import lifted_settings, warn
-from tutelage.run.job import threads
-from tutelage.run.job.device import arithmetic
+from tutelage.run.job import deterministic, threads
+from tutelage.run.job.device import arithmetic, device_named
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.loop import run
 from tutelage.run.job.settings import plain
@@ -86,7 +86,12 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
         ValueError: A setting, the data or the run directory is unusable, or a loss is not finite.
         StoppedError: SIGINT or SIGTERM came; everything is saved.
     """
-    with threads.restored(settings.threads), arithmetic(settings.precision):
+    device = device_named(settings.device)
+    with (
+        threads.restored(settings.threads),
+        arithmetic(settings.precision),
+        deterministic.required(settings.deterministic, device, default=True),
+    ):
         return _searched(settings, out, resume)
 
 

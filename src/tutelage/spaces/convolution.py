@@ -16,6 +16,7 @@ the fastest at some sizes (`benchmarks/depthwise.py`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -99,9 +100,10 @@ def convolve(
     """Convolve x (B, C, H, W) with a kernel (O, C / groups, k, k), k odd, padded."""
     size = (kernel.shape[2], kernel.shape[3])
     form = Form(stride, (dilation * (size[0] // 2), dilation * (size[1] // 2)), dilation, groups)
-    if autocasts(x):  # torch's convolution casts its arguments
-        return F.conv2d(x, kernel, None, stride, form.padding, dilation, groups)
-    return _Convolve.apply(x, kernel, form)
+    if autocasts(x):
+        kind = torch.get_autocast_dtype(x.device.type)
+        x, kernel = x.to(kind), kernel.to(kind)
+    return _along(x, kernel, form)
 
 
 def depthwise(x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
@@ -125,16 +127,32 @@ def _reached(kernel: Tensor, x: Tensor, dilation: int) -> Tensor:
     return F.pad(kernel, (across, across, down, down)) if down or across else kernel
 
 
+_executes = getattr(torch._C, "_will_engine_execute_node", None)
+
+
+def asked(ctx: Any) -> list[bool]:
+    """Tell for each tensor that a Function took whether this backward pass asks its gradient.
+
+    A Function's `needs_input_grad` says only that it could be asked. The product of an exact
+    hypergradient asks no gradient of the weights, and its first pass none of the alphas. A gradient
+    of a leaf counts as asked: the engine does not say.
+    """
+    nodes = [node for node, _ in ctx.next_functions]
+    if _executes is None:
+        return [node is not None for node in nodes]
+    return [node is not None and (hasattr(node, "variable") or _executes(node)) for node in nodes]
+
+
 # Three functions that are closed under differentiation -------------------------------------------
 
 
 class Form(NamedTuple):
     """Stride, padding, dilation and groups of a convolution."""
 
-    stride: int
-    padding: tuple[int, int]
-    dilation: int
-    groups: int
+    stride: int = 1
+    padding: tuple[int, int] = (0, 0)
+    dilation: int = 1
+    groups: int = 1
 
     def own(self, x: Tensor) -> bool:
         """Tell whether a depthwise kernel's gradient is computed by a form of this file."""
@@ -154,13 +172,7 @@ class _Convolve(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, kernel = ctx.saved_tensors
-        g, wanted = channels_last(g), ctx.needs_input_grad
-        if not (torch.is_grad_enabled() or ctx.form.own(x)):  # not differentiated again: one call
-            both = _torchs(x, kernel, g, ctx.form, (wanted[0], wanted[1], False))
-            return both[0] if wanted[0] else None, both[1] if wanted[1] else None, None
-        dx = _Transpose.apply(g, kernel, x.shape[2:], ctx.form) if wanted[0] else None
-        dk = _Correlate.apply(x, g, kernel.shape[2:], ctx.form) if wanted[1] else None
-        return dx, dk, None
+        return *gradients(x, kernel, g, ctx.form, asked(ctx)), None
 
 
 class _Transpose(Function):
@@ -170,20 +182,14 @@ class _Transpose(Function):
     def forward(ctx: Any, g: Tensor, kernel: Tensor, sides: torch.Size, form: Form) -> Tensor:
         ctx.save_for_backward(g, kernel)
         ctx.form = form
-        if form.stride == 1:
-            return F.conv2d(g, _turned(kernel, form.groups), None, *form)
-        shape = (len(g), form.groups * kernel.shape[1], *sides)
-        x = torch.empty(  # only its shape is used
-            shape, dtype=g.dtype, device=g.device, memory_format=torch.channels_last
-        )
-        return _torchs(x, kernel, g, form, (True, False, False))[0]
+        return _in_map(g, kernel, sides, form)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         g, kernel = ctx.saved_tensors
-        v, wanted = channels_last(v), ctx.needs_input_grad
-        dg = _Convolve.apply(v, kernel, ctx.form) if wanted[0] else None
-        dk = _Correlate.apply(v, g, kernel.shape[2:], ctx.form) if wanted[1] else None
+        v, (map_asked, kernel_asked) = channels_last(v), asked(ctx)
+        dg = _along(v, kernel, ctx.form) if map_asked else None
+        dk = _correlate(v, g, kernel.shape[2:], ctx.form) if kernel_asked else None
         return dg, dk, None, None
 
 
@@ -194,18 +200,68 @@ class _Correlate(Function):
     def forward(ctx: Any, x: Tensor, g: Tensor, size: torch.Size, form: Form) -> Tensor:
         ctx.save_for_backward(x, g)
         ctx.form = form
-        if form.own(x) and g.shape[1] == form.groups:
-            return _depthwise_correlate(x, g, (size[0], size[1]), form)
-        kernel = x.new_empty(g.shape[1], x.shape[1] // form.groups, *size)
-        return _torchs(x, kernel, g, form, (False, True, False))[1]
+        return _in_kernel(x, g, size, form)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, g = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        dx = _Transpose.apply(g, v, x.shape[2:], ctx.form) if wanted[0] else None
-        dg = _Convolve.apply(x, v, ctx.form) if wanted[1] else None
+        map_asked, g_asked = asked(ctx)
+        dx = _transpose(g, v, x.shape[2:], ctx.form) if map_asked else None
+        dg = _along(x, v, ctx.form) if g_asked else None
         return dx, dg, None, None
+
+
+def gradients(
+    x: Tensor, kernel: Tensor, g: Tensor, form: Form, wanted: Sequence[bool] = (True, True)
+) -> tuple[Any, Any]:
+    """Gradients of a convolution in its map and its kernel, for a cotangent g of its output.
+
+    Those that are not wanted are None.
+    """
+    g = channels_last(g)
+    if not (torch.is_grad_enabled() or form.own(x)):  # not differentiated again: one call
+        both = _torchs(x, kernel, g, form, (wanted[0], wanted[1], False))
+        return both[0] if wanted[0] else None, both[1] if wanted[1] else None
+    dx = _transpose(g, kernel, x.shape[2:], form) if wanted[0] else None
+    dk = _correlate(x, g, kernel.shape[2:], form) if wanted[1] else None
+    return dx, dk
+
+
+# Each of the three: with a derivative only where one is recorded, since a Function takes time
+
+
+def _along(x: Tensor, kernel: Tensor, form: Form) -> Tensor:
+    recorded = torch.is_grad_enabled()
+    return _Convolve.apply(x, kernel, form) if recorded else F.conv2d(x, kernel, None, *form)
+
+
+def _transpose(g: Tensor, kernel: Tensor, sides: torch.Size, form: Form) -> Tensor:
+    recorded = torch.is_grad_enabled()
+    return (_Transpose.apply if recorded else _in_map)(g, kernel, sides, form)
+
+
+def _correlate(x: Tensor, g: Tensor, size: torch.Size, form: Form) -> Tensor:
+    recorded = torch.is_grad_enabled()
+    return (_Correlate.apply if recorded else _in_kernel)(x, g, size, form)
+
+
+def _in_map(g: Tensor, kernel: Tensor, sides: torch.Size, form: Form) -> Tensor:
+    """Gradient of a convolution in its map, whose height and width are `sides`."""
+    if form.stride == 1:
+        return F.conv2d(g, _turned(kernel, form.groups), None, *form)
+    shape = (len(g), form.groups * kernel.shape[1], *sides)
+    x = torch.empty(  # only its shape is used
+        shape, dtype=g.dtype, device=g.device, memory_format=torch.channels_last
+    )
+    return _torchs(x, kernel, g, form, (True, False, False))[0]
+
+
+def _in_kernel(x: Tensor, g: Tensor, size: torch.Size, form: Form) -> Tensor:
+    """Gradient of a convolution in its kernel, whose height and width are `size`."""
+    if form.own(x) and g.shape[1] == form.groups:
+        return _depthwise_correlate(x, g, (size[0], size[1]), form)
+    kernel = x.new_empty(g.shape[1], x.shape[1] // form.groups, *size)
+    return _torchs(x, kernel, g, form, (False, True, False))[1]
 
 
 def _torchs(
@@ -249,8 +305,8 @@ def images_as_channels(
 ) -> Tensor:
     """Gradient in a depthwise kernel (C, 1, *size): g slides over x, image by image."""
     count = x.shape[0] * x.shape[1]
-    rows = x.transpose(0, 1).reshape(1, count, *x.shape[2:])
-    kernels = g.transpose(0, 1).reshape(count, 1, *g.shape[2:])
+    rows = x.transpose(0, 1).contiguous().view(1, count, *x.shape[2:])
+    kernels = g.transpose(0, 1).contiguous().view(count, 1, *g.shape[2:])
     found = F.conv2d(rows, kernels, None, dilation, padding, 1, count)
     return found.view(x.shape[1], x.shape[0], *size).sum(1, keepdim=True)
 

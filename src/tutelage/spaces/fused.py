@@ -6,13 +6,13 @@ their context as an argument: with `setup_context` torch inspects a signature at
 on small maps takes longer than the computation.
 
 Normalising y = P z without scale and shift needs only the mean and variance of y, which are
-P mean(z) and diag(P cov(z) P^T). `moments` reads z alone, and y is never written to memory.
+P mean(z) and diag(P cov(z) P^T). `folded_sum` reads z alone, and y is never written to memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, reduce
 from typing import Any
 
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from tutelage.spaces.convolution import autocasts
+from tutelage.spaces.convolution import Form, asked, autocasts, convolve, gradients
 
 EPSILON = 1e-5
 JOINED = 1 << 16
@@ -53,11 +53,6 @@ class BatchNorm(nn.BatchNorm2d):
         return _NormalisedSum.apply(self.weight.unsqueeze(0), self.bias, x)
 
 
-def moments(z: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Mean (groups, C) and covariance (groups, C, C) of z (B, groups * C, H, W)."""
-    return _Moments.apply(z, groups)
-
-
 def joins(x: Tensor) -> bool:
     """Tell whether maps of this size are joined; on a GPU all are, since calls dominate there."""
     return x.device.type != "cpu" or x.numel() <= JOINED
@@ -67,24 +62,16 @@ def folded_sum(maps: Sequence[Tensor], pointwise: Tensor, weights: Tensor) -> Te
     """Sum weights[i] * normalise(pointwise[i] z[i]), without writing any term to memory.
 
     The z[i] (B, C, H, W) are the channels of all `maps` (B, n * C, H, W) in their order, pointwise
-    (terms * C, C, 1, 1) holds their 1x1 convolutions and weights is (terms,). The sum is one 1x1
-    convolution of all maps, with kernel and bias from their moments.
+    (terms * C, C, 1, 1) holds their 1x1 convolutions and weights is (terms,).
     """
     channels = pointwise.shape[1]
-    maps = [side_by_side(maps)] if joins(maps[0]) else maps
-    each = [moments(z, z.shape[1] // channels) for z in maps]
-    mean, covariance = each[0] if len(each) == 1 else map(torch.cat, zip(*each, strict=True))
     P = pointwise.view(len(weights), -1, channels)
-    variance = ((P @ covariance) * P).sum(2).clamp(min=0)
-    scaled = P * (weights.unsqueeze(1) * (variance + EPSILON).rsqrt()).unsqueeze(2)
-    kernel = scaled.transpose(0, 1).flatten(1)
-    bias = kernel.mv(mean.flatten()).neg()
-    kernel, bias = kernel[..., None, None].to(pointwise.dtype), bias.to(pointwise.dtype)
-    kernels = kernel.split([z.shape[1] for z in maps], dim=1)
-    total = F.conv2d(maps[0], kernels[0], bias)
-    for z, part in zip(maps[1:], kernels[1:], strict=True):
-        total = total + F.conv2d(z, part)
-    return total
+    if joins(maps[0]):
+        return _FoldedSum.apply(side_by_side(maps), P, weights)[0]
+    counts = [z.shape[1] // channels for z in maps]
+    each = zip(maps, P.split(counts), weights.split(counts), strict=True)
+    first, *others = (_FoldedSum.apply(*one)[0] for one in each)
+    return sum(others, start=first)
 
 
 def side_by_side(maps: Sequence[Tensor], copied: bool = True) -> Tensor:
@@ -106,10 +93,11 @@ def stacked(terms: Sequence[Tensor]) -> list[Tensor]:
     return [each.unsqueeze(0) for each in maps]
 
 
-def normalised(terms: Sequence[Tensor]) -> Tensor:
-    """Normalise small maps (B, C, H, W) and stack them: (terms, B, H, W, C)."""
-    y = normalise(side_by_side(terms)).permute(0, 2, 3, 1).unflatten(3, (len(terms), -1))
-    return y.permute(3, 0, 1, 2, 4).contiguous()
+def normalised(terms: Sequence[Tensor]) -> list[Tensor]:
+    """Normalise maps (B, C, H, W), small ones by one call for all of them."""
+    if len(terms) > 1 and joins(terms[0]):
+        return list(normalise(side_by_side(terms)).split([x.shape[1] for x in terms], dim=1))
+    return [normalise(x) for x in terms]
 
 
 def normalised_sum(weights: Tensor, terms: Sequence[Tensor]) -> Tensor:
@@ -128,7 +116,21 @@ def weighted_sum(weights: Tensor, stacks: Sequence[Tensor]) -> Tensor:
     Returns:
         A map (B, C, H, W), channels innermost.
     """
-    return _WeightedSum.apply(weights, *stacks).permute(0, 3, 1, 2)
+    return mix(weights.unsqueeze(1), stacks).squeeze(0).permute(0, 3, 1, 2)
+
+
+def mix(weights: Tensor, stacks: Sequence[Tensor], base: Tensor | None = None) -> Tensor:
+    """Add m weighted sums of the same maps, each with its own weights.
+
+    Args:
+        weights: One for every map and sum (maps, m).
+        stacks: Stacks as from `stacked`, (n, B, H, W, C) each, in the order of the weights.
+        base: What the sums are added to (m, B, H, W, C); None: 0.
+
+    Returns:
+        The sums (m, B, H, W, C).
+    """
+    return _Mix.apply(weights, base, *stacks)
 
 
 class _SideBySide(Function):
@@ -295,69 +297,166 @@ def _wide(scales: Tensor, x: Tensor) -> Tensor:
     return scales.to(_widest(x.dtype, torch.float32)).contiguous()
 
 
+def exactly(x: Tensor) -> AbstractContextManager[Any]:
+    """Return a context without autocast on the device of x."""
+    return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()
+
+
 @cache
 def _widest(*kinds: torch.dtype) -> torch.dtype:
     """Return the widest of the types."""
     return reduce(torch.promote_types, kinds)
 
 
-class _Moments(Function):
-    """Mean and covariance over batch and space; one product forward, one backward.
+class _FoldedSum(Function):
+    """Sum of w_k normalise(P_k z_k) over terms k, as one 1x1 convolution of the centred maps.
+
+    With c = z - mean(z), S_k = mean(c_k c_k^T) and r_ko = (p_ko^T S_k p_ko + epsilon)^(-1/2), where
+    p_ko is row o of P_k, the sum is K c with K_ko = w_k r_ko p_ko. Its cotangent g gives
+
+        G = g c^T,   h_ko = G_ko p_ko,   w_bar_k = sum_o r_ko h_ko
+        U_ko = w_k h_ko r_ko^3 p_ko,   P_bar = w r G - U S,   S_bar = -P^T U / 2
+        c_bar = K^T g + 2 S_bar c / n,   z_bar = c_bar - mean(c_bar).
 
     The maps are centred first: a difference of second moments would lose digits where a mean is
-    large against its deviation.
+    large against its deviation. What the backward pass reads is an output, so that a derivative of
+    that pass finds the way back to z, P and w.
     """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-        rows = z.permute(0, 2, 3, 1).flatten(0, 2).to(_widest(z.dtype, torch.float32))
-        mean = rows.mean(0)
-        centred = (rows - mean).unflatten(1, (groups, -1))
-        with torch.autocast(z.device.type, enabled=False) if autocasts(z) else nullcontext():
-            covariance = torch.bmm(centred.permute(1, 2, 0), centred.transpose(0, 1))
-        mean = mean.view(groups, -1)
-        ctx.save_for_backward(z, mean)
-        return mean, covariance.div_(len(rows))
+    def forward(ctx: Any, z: Tensor, P: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+        wide = _less_mean(z.to(_widest(z.dtype, torch.float32)))
+        with exactly(z):
+            rows = wide.permute(0, 2, 3, 1).flatten(0, 2).unflatten(1, (len(P), -1))
+            S = _scaled_product(rows.permute(1, 2, 0), rows.transpose(0, 1), 1 / len(rows))
+            variance = (torch.bmm(P.to(S.dtype), S) * P).sum(2)
+        r = variance.clamp_(min=0).add_(EPSILON).rsqrt_()
+        K = (P * (w.unsqueeze(1) * r).unsqueeze(2)).transpose(0, 1).contiguous()
+        c, K = wide.to(z.dtype), K.view(len(K), -1, 1, 1).to(P.dtype)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(P, w, c, S, r, K)
+        return F.conv2d(c, K), c, S, r, K
 
     @staticmethod
-    def backward(ctx: Any, g_mean: Tensor, g_covariance: Tensor) -> tuple[Tensor, None]:
-        z, mean = ctx.saved_tensors
-        count = z.numel() // z.shape[1]
-        # d/dz of <S, cov(z)> is (z - mean) (S + S^T): a 1x1 convolution; the mean gives a bias
-        kernel = (g_covariance + g_covariance.transpose(1, 2)) / count
-        centred = z - mean.view(-1, 1, 1).to(z.dtype)
-        kernel = kernel.flatten(0, 1)[..., None, None].to(z.dtype)
-        bias = (g_mean / count).flatten().to(z.dtype)
-        return F.conv2d(centred, kernel, bias, groups=len(mean)), None
+    def backward(
+        ctx: Any,
+        g: Tensor | None,
+        c_bar: Tensor | None,
+        S_bar: Tensor | None,
+        r_bar: Tensor | None,
+        K_bar: Tensor | None,
+    ) -> tuple[Tensor | None, ...]:
+        P, w, c, S, r, K = ctx.saved_tensors
+        count, z_bar = c.numel() // c.shape[1], c_bar
+        if g is not None:
+            g = g.to(c.dtype)
+            z_bar, more = gradients(c, K.to(c.dtype), g, Form())
+            K_bar = more.to(K.dtype) if K_bar is None else K_bar + more
+            z_bar = z_bar if c_bar is None else z_bar + c_bar
+        P_bar, w_bar, through = _fold_gradients(
+            P, w, S, r, (K_bar, r_bar), -1 / count, asked(ctx)[1:]
+        )
+        if S_bar is not None:
+            symmetric = (S_bar + S_bar.transpose(1, 2)) / count
+            through = symmetric if through is None else through + symmetric
+        if through is None:
+            return None if z_bar is None else _less_mean(z_bar), P_bar, w_bar
+        kernel = through.flatten(0, 1)[..., None, None].to(c.dtype)
+        if z_bar is None:
+            return convolve(c, kernel, groups=len(P)), P_bar, w_bar
+        if g is None or c_bar is not None or torch.is_grad_enabled():
+            return convolve(c, kernel, groups=len(P)) + _less_mean(z_bar), P_bar, w_bar
+        # the mean of K^T g from that of g, which has fewer channels
+        mean = g.sum(DIMENSIONS).to(K.dtype)
+        bias = K.flatten(1).t().mv(mean).mul_(-1 / count)
+        return F.conv2d(c, kernel, bias.to(c.dtype), groups=len(P)).add_(z_bar), P_bar, w_bar
 
 
-class _WeightedSum(Function):
-    """Sum of scaled maps, by a matrix-vector product for every stack.
+def _less_mean(x: Tensor) -> Tensor:
+    """Centre each channel of x (B, C, H, W)."""
+    return x - x.mean(DIMENSIONS, keepdim=True)
+
+
+def _fold_gradients(
+    P: Tensor,
+    w: Tensor,
+    S: Tensor,
+    r: Tensor,
+    cotangents: tuple[Tensor | None, Tensor | None],
+    factor: float,
+    wanted: Sequence[bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Differentiate K and r of `_FoldedSum` in P, w and S.
+
+    Returns:
+        P_bar (terms, O, C) and w_bar (terms,), None where they are not wanted, and a factor times
+        P^T U (terms, C, C).
+    """
+    K_bar, r_bar = cotangents
+    P_bar = w_bar = None
+    if K_bar is not None:
+        G = K_bar.view(P.shape[1], len(P), -1).transpose(0, 1)
+        a, scale = (G * P).sum(2) * r, w.unsqueeze(1) * r
+        w_bar = a.sum(1) if wanted[1] else None
+        P_bar = G * scale.unsqueeze(2) if wanted[0] else None
+        u = a * scale * r
+        if r_bar is not None:
+            u = u + r_bar * r * r * r
+    elif r_bar is not None:
+        u = r_bar * r * r * r
+    else:
+        return None, None, None
+    U = P * u.unsqueeze(2)
+    if wanted[0]:
+        P_bar = torch.bmm(U, S).neg() if P_bar is None else torch.baddbmm(P_bar, U, S, alpha=-1)
+    return P_bar, w_bar, _scaled_product(P.transpose(1, 2), U, factor)
+
+
+def _scaled_product(x: Tensor, y: Tensor, factor: float) -> Tensor:
+    """Return factor * x y for batches of matrices."""
+    return torch.baddbmm(x.new_empty(1, 1, 1), x, y, beta=0, alpha=factor)
+
+
+class _Mix(Function):
+    """Weighted sums of maps, each stack by one matrix product.
 
     Stacks of several types get the widest of them.
     """
 
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, *stacks: Tensor) -> Tensor:
+    def forward(ctx: Any, weights: Tensor, base: Tensor | None, *stacks: Tensor) -> Tensor:
         ctx.save_for_backward(weights, *stacks)
+        ctx.base = None if base is None else base.dtype
         kind = _widest(*(stack.dtype for stack in stacks))
-        shares = weights.to(kind).split([len(stack) for stack in stacks])
-        first, *others = (stack.flatten(1).to(kind) for stack in stacks)
-        total = first[0] * shares[0] if len(first) == 1 else torch.mv(first.t(), shares[0])
-        for share, stack in zip(shares[1:], others, strict=True):
-            total.addmv_(stack.t(), share)
-        return total.view(stacks[0].shape[1:])
+        if base is not None:
+            kind = _widest(kind, base.dtype)
+        shares = weights.to(kind).t().split([len(stack) for stack in stacks], dim=1)
+        maps = [stack.flatten(1).to(kind) for stack in stacks]
+        with exactly(weights):
+            if base is None:
+                total = torch.mm(shares[0], maps[0])
+            else:
+                total = torch.addmm(base.flatten(1).to(kind), shares[0], maps[0])
+            for share, flat in zip(shares[1:], maps[1:], strict=True):
+                total.addmm_(share, flat)
+        return total.view(-1, *stacks[0].shape[1:])
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         weights, *stacks = ctx.saved_tensors
-        wanted, flat = ctx.needs_input_grad, g.flatten()
+        flat, wanted = g.flatten(1), iter(asked(ctx))
+        dw = base = None
+        if next(wanted):
+            each = [torch.mm(stack.flatten(1).to(g.dtype), flat.t()) for stack in stacks]
+            dw = (each[0] if len(each) == 1 else torch.cat(each)).to(weights.dtype)
+        if ctx.base is not None and next(wanted):
+            base = g.to(ctx.base)
         shares = weights.to(g.dtype).split([len(stack) for stack in stacks])
-        dw = None
-        if wanted[0]:
-            dw = torch.cat([torch.mv(stack.flatten(1).to(g.dtype), flat) for stack in stacks])
-            dw = dw.to(weights.dtype)
-        return dw, *(
-            torch.outer(share, flat).view_as(stack).to(stack.dtype) if want else None
-            for share, stack, want in zip(shares, stacks, wanted[1:], strict=True)
+        return (
+            dw,
+            base,
+            *(
+                torch.mm(share, flat).view_as(stack).to(stack.dtype) if want else None
+                for share, stack, want in zip(shares, stacks, wanted, strict=True)
+            ),
         )

@@ -25,7 +25,8 @@ their batch. The operations of an edge are data: a tuple of names.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -38,15 +39,15 @@ from tutelage.spaces.convolution import Convolution, convolve, depthwise, subsam
 from tutelage.spaces.fused import (
     folded_sum,
     joins,
+    mix,
     normalise,
     normalised,
     normalised_sum,
     side_by_side,
     stacked,
-    weighted_sum,
 )
 from tutelage.spaces.ops import CONVOLUTIONS, DENSE, POOLS, shifted
-from tutelage.spaces.plan import Weights, alone
+from tutelage.spaces.plan import AUXILIARY, Leaving, Weights, index_of
 
 
 def select(parameter: Tensor, rows: Sequence[int], count: int) -> Tensor:
@@ -85,49 +86,31 @@ class State:
             self.x, self.rest = x.split([seen, x.shape[1] - seen], dim=1)
         self.stride = stride
         self.normalised = variant.normalised_pools
-        self._shared: dict[str, Tensor] = {}
-        self._stacks: dict[tuple[str, ...], list[Tensor]] = {}
 
     @property
     def bypass(self) -> Tensor:
         """The channels that no operation sees."""
-        if self.stride == 1:
-            return self.rest
-        if "bypass" not in self._shared:
-            self._shared["bypass"] = F.max_pool2d(self.rest, 2, 2, ceil_mode=True)
-        return self._shared["bypass"]
+        return self.rest if self.stride == 1 else F.max_pool2d(self.rest, 2, 2, ceil_mode=True)
 
-    @property
+    @cached_property
     def active(self) -> Tensor:
         """ReLU of x."""
-        if "relu" not in self._shared:
-            self._shared["relu"] = self.x.relu()
-        return self._shared["relu"]
+        return self.x.relu()
 
-    @property
+    @cached_property
     def halves(self) -> tuple[Tensor, Tensor]:
         """The even and the odd pixels of `active`."""
-        if "even" not in self._shared:
-            self._shared["even"], self._shared["odd"] = halves(self.active)
-        return self._shared["even"], self._shared["odd"]
+        return halves(self.active)
 
     def pooled(self, names: Sequence[str]) -> list[Tensor]:
         """Return the pools of these names."""
-        new = [name for name in names if name not in self._shared]
-        maps = [POOLS[name](self.x, self.stride) for name in new]
-        if new and self.normalised and joins(maps[0]):
-            maps = list(normalise(side_by_side(maps)).split(self.x.shape[1], dim=1))
-        elif self.normalised:
-            maps = [normalise(x) for x in maps]
-        self._shared.update(zip(new, maps, strict=True))
-        return [self._shared[name] for name in names]
+        maps = [POOLS[name](self.x, self.stride) for name in names]
+        return normalised(maps) if self.normalised else maps
 
-    def stacks(self, names: tuple[str, ...]) -> list[Tensor]:
-        """Stack pools and the identity, in the order of their names."""
-        if names not in self._stacks:
-            pools = iter(self.pooled([name for name in names if name in POOLS]))
-            self._stacks[names] = stacked([next(pools) if n in POOLS else self.x for n in names])
-        return self._stacks[names]
+    def maps(self, names: Sequence[str]) -> list[Tensor]:
+        """Return pools and identities, in the order of their names."""
+        pools = iter(self.pooled([name for name in names if name in POOLS]))
+        return [next(pools) if name in POOLS else self.x for name in names]
 
     def noise(self) -> Tensor:
         """Sample a map of standard normal values, of a strided map's size."""
@@ -227,15 +210,14 @@ class Dense(nn.Module):
     def __init__(self, name: str, edges: Sequence[int], channels: int) -> None:
         super().__init__()
         self.edges = tuple(edges)
-        self.kernel = DENSE[name]
-        size = self.kernel
+        size = DENSE[name]
         width = len(edges) * channels
         self.weight = uniform(channels * size**2, width, channels, size, size)
 
-    def forward(self, inputs: Sequence[tuple[Tensor, int]]) -> list[Tensor]:
-        """Convolve activated maps, each with the kernel of its edge."""
-        kernels = self.weight.unflatten(0, (len(self.edges), -1)).unbind()
-        return [convolve(active, kernels[self.edges.index(edge)]) for active, edge in inputs]
+    def kernels(self) -> dict[int, Tensor]:
+        """Return the kernel (C, C, k, k) of every edge."""
+        each = self.weight.unflatten(0, (len(self.edges), -1)).unbind()
+        return dict(zip(self.edges, each, strict=True))
 
 
 OperationOutput = tuple[str, int, Tensor]
@@ -261,14 +243,12 @@ def operation_outputs(
     """
     start = 0
     for node in nodes:
-        edges = node.edges
         total: Any = 0
-        for edge, names in enumerate(edges):
-            x = states[0].x
-            maps = [node(states, alone(edges, edge, column, x)) for column in range(len(names))]
-            yield group, start + edge, torch.stack(maps).flatten(2)
-            total = total + dealt(torch.stack(maps))
-        start += len(edges)
+        for edge, names in enumerate(node.edges):
+            maps = torch.stack([node.operation(states[edge], edge, name) for name in names])
+            yield group, start + edge, maps.flatten(2)
+            total = total + dealt(maps)
+        start += len(node.edges)
         states.append(State(total, 1, variant))
     return states
 
@@ -289,7 +269,7 @@ class MixedNode(nn.Module):
         self.edges = edges
         self.variant = variant
         seen = channels // variant.partial
-        self.stacks = nn.ModuleDict()
+        self.stacks: Any = nn.ModuleDict()
         for name in (*CONVOLUTIONS, *DENSE):
             having = [edge for edge, names in enumerate(edges) if name in names]
             if having:
@@ -303,50 +283,45 @@ class MixedNode(nn.Module):
             {str(edge): Reduce(seen, seen) for edge in halved if variant.auxiliary_skip}
         )
 
-    def forward(self, states: Sequence[State], weights: Weights) -> Tensor:
-        """Sum weights times operations, over the operations that run on every edge."""
-        stacks, dense = self._stacks(states, weights), self._dense(states, weights)
-        scales, of_dense = weights.summed.split([len(weights.plan.maps), len(dense)])
-        if dense and joins(dense[0]):
-            stacks.append(normalised(dense))
-            scales, dense = weights.summed, []
-        if self.variant.auxiliary_skip and weights.auxiliary:
-            skips = [self._auxiliary(edge, state) for edge, state in enumerate(states)]
-            stacks += stacked(skips)
-            scales = torch.cat([scales, scales.new_full((len(skips),), weights.auxiliary)])
-        parts = [weighted_sum(scales, stacks)] if stacks else []
-        if dense:
-            parts.append(normalised_sum(of_dense, dense))
-        if weights.plan.separable:
-            parts.append(self._separable(states, weights))
-        total = sum(parts[1:], start=parts[0]) if parts else states[0].zeros()
-        if self.variant.partial == 1:
-            return total
-        edges = total.new_ones(len(states)) if weights.edges is None else weights.edges
-        passed = weighted_sum(edges, stacked([state.bypass for state in states]))
-        return shuffle(side_by_side([total, passed]), self.variant.partial)
+    def forward(
+        self, states: Sequence[State], shared: Tensor | None, weights: Weights, place: int
+    ) -> Tensor | None:
+        """Sum weights times operations, over the operations that run on every edge.
 
-    def _stacks(self, states: Sequence[State], weights: Weights) -> list[Tensor]:
-        """Stack the maps that are not convolutions, edge by edge."""
-        stacks = []
-        for edge, same in groupby(weights.plan.maps, key=lambda run: run[0]):
-            state, names = states[edge], tuple(name for _, name in same)
-            shared = state.stride == 1 and not weights.skip_dropout and "noise" not in names
-            if shared or set(names) <= set(POOLS):
-                stacks += state.stacks(names)
-            else:
-                dropout = weights.skip_dropout
-                stacks += stacked([self._map(edge, state, n, dropout) for n in names])
-        return stacks
+        Args:
+            states: The states that the node reads.
+            shared: The sum of what the states compute for several nodes, (1, B, H, W, C); None:
+                there is nothing.
+            weights: The architecture weights of the cell.
+            place: The node's place in the cell.
 
-    def _dense(self, states: Sequence[State], weights: Weights) -> list[Tensor]:
-        """Run the convolutions that read all channels, edge by edge."""
-        found: dict[tuple[int, str], Tensor] = {}
-        for name in dict.fromkeys(name for _, name in weights.plan.dense):
-            edges = [edge for edge, other in weights.plan.dense if other == name]
-            maps = self.stacks[name]([(states[edge].active, edge) for edge in edges])
-            found |= {(edge, name): x for edge, x in zip(edges, maps, strict=True)}
-        return [found[run] for run in weights.plan.dense]
+        Returns:
+            A map (B, C, H, W); None if nothing runs.
+        """
+        entering, dropout = weights.plan.nodes[place], weights.skip_dropout
+        if entering.maps:
+            own = [self._map(edge, states[edge], name, dropout) for edge, name in entering.maps]
+            shared = mix(weights.maps[place].unsqueeze(1), stacked(own), shared)
+        total = None if shared is None else shared.squeeze(0).permute(0, 3, 1, 2)
+        if entering.separable:
+            folded = self._separable(states, entering.separable, weights.folded[place])
+            total = folded if total is None else total + folded
+        return total
+
+    def kernels(self) -> dict[str, dict[int, Tensor]]:
+        """Return the kernels of the convolutions that read all channels, by name and edge."""
+        return {name: stack.kernels() for name, stack in self.stacks.items() if name in DENSE}
+
+    def operation(self, state: State, edge: int, name: str) -> Tensor:
+        """Return the output (B, C, H, W) of a single operation of an edge."""
+        if name == "none":
+            return state.zeros()
+        if name in DENSE:
+            return normalise(convolve(state.active, self.kernels()[name][edge]))
+        if name in CONVOLUTIONS:
+            states = {edge: state}
+            return self._separable(states, {name: (edge,)}, state.x.new_ones(1))
+        return self._map(edge, state, name, 0.0)
 
     def _map(self, edge: int, state: State, name: str, dropout: float) -> Tensor:
         """Return a pool, noise or a skip; dropout zeroes values of an identity skip."""
@@ -355,21 +330,125 @@ class MixedNode(nn.Module):
         if name == "noise":
             return state.noise()
         if state.stride == 2:
-            return self.reductions[str(edge)](state.halves)
+            own = self.auxiliaries if name == AUXILIARY else self.reductions
+            return own[str(edge)](state.halves)
         return F.dropout(state.x, dropout) if dropout else state.x
 
-    def _auxiliary(self, edge: int, state: State) -> Tensor:
-        """Return the auxiliary skip beside an edge's operations."""
-        return state.x if state.stride == 1 else self.auxiliaries[str(edge)](state.halves)
-
-    def _separable(self, states: Sequence[State], weights: Weights) -> Tensor:
+    def _separable(
+        self,
+        states: Sequence[State] | Mapping[int, State],
+        kinds: Mapping[str, tuple[int, ...]],
+        weights: Tensor,
+    ) -> Tensor:
         """Sum separable convolutions, all of one kind together."""
         inputs: dict[tuple[int, ...], list[tuple[Tensor, int]]] = {}
         maps, pointwise = [], []
-        for name, edges in weights.plan.separable.items():
+        for name, edges in kinds.items():
             if edges not in inputs:
                 inputs[edges] = gather([states[edge] for edge in edges])
             z, last = self.stacks[name](inputs[edges], edges)
             maps.append(z)
             pointwise.append(last)
-        return folded_sum(maps, torch.cat(pointwise), weights.folded)
+        return folded_sum(maps, torch.cat(pointwise), weights)
+
+
+# A cell ------------------------------------------------------------------------------------------
+
+
+class Sums:
+    """Weighted sums of maps, one for each node to come."""
+
+    def __init__(self) -> None:
+        self.each: Tensor | None = None
+
+    def add(self, weights: Tensor, terms: Sequence[Tensor]) -> None:
+        """Add maps (B, C, H, W) to the sums, with weights (maps, nodes to come)."""
+        if terms:
+            self.each = mix(weights, stacked(terms), self.each)
+
+    def take(self) -> Tensor | None:
+        """Remove the next node's sum, (1, B, H, W, C); None: nothing was added."""
+        if self.each is None or len(self.each) == 1:
+            taken, self.each = self.each, None
+            return taken
+        taken, self.each = self.each.split([1, len(self.each) - 1])
+        return taken
+
+
+def run_cell(
+    nodes: Sequence[Any], inputs: Sequence[State], weights: Weights, variant: Variant
+) -> list[State]:
+    """Compute a cell's nodes one after the other; return all states.
+
+    Args:
+        nodes: The cell's nodes.
+        inputs: The cell's inputs.
+        weights: The architecture weights of the cell.
+        variant: How the nodes differ from the space's default ones.
+    """
+    states: list[State] = []
+    sums, passed = Sums(), Sums()
+    apart: list[list[Tensor]] = [[] for _ in nodes]
+    kernels = [node.kernels() for node in nodes]
+
+    def reach(state: State) -> None:
+        place = len(states)
+        states.append(state)
+        if place == len(weights.plan.states):
+            return
+        leaving, matrix = weights.plan.states[place], weights.states[place]
+        terms, after = state.maps(leaving.maps), len(nodes) - leaving.nodes
+        if leaving.dense and joins(state.x):
+            terms += _dense_joined(kernels[after:], leaving, state, place)
+        elif leaving.dense:
+            matrix, rest = matrix.split([len(terms), len(matrix) - len(terms)])
+            found = _dense_apart(kernels[after:], leaving, state, place, rest)
+            for node, total in found.items():
+                apart[after + node].append(total)
+        sums.add(matrix, terms)
+        if variant.partial > 1:
+            ones = state.x.new_ones(1, leaving.nodes)
+            shares = ones if weights.edges is None else weights.edges[place]
+            passed.add(shares, [state.bypass])
+
+    for state in inputs:
+        reach(state)
+    for place, node in enumerate(nodes):
+        parts = [node(states, sums.take(), weights, place), *apart[place]]
+        parts = [part for part in parts if part is not None] or [states[0].zeros()]
+        total = sum(parts[1:], start=parts[0])
+        if (bypass := passed.take()) is not None:
+            bypass = bypass.squeeze(0).permute(0, 3, 1, 2)
+            total = shuffle(side_by_side([total, bypass]), variant.partial)
+        reach(State(total, 1, variant))
+    return states
+
+
+Kernels = Mapping[str, Mapping[int, Tensor]]
+"""A node's kernels of convolutions that read all channels, by their name and edge."""
+
+
+def _dense_joined(
+    kernels: Sequence[Kernels], leaving: Leaving, state: State, edge: int
+) -> list[Tensor]:
+    """Run a state's convolutions that read all channels, one call for the edges of each kind."""
+    maps = []
+    for name, having in leaving.dense.items():
+        own = [kernels[node][name][edge] for node in having]
+        maps.append(convolve(state.active, own[0] if len(own) == 1 else torch.cat(own)))
+    return list(normalise(side_by_side(maps)).split(state.x.shape[1], dim=1))
+
+
+def _dense_apart(
+    kernels: Sequence[Kernels], leaving: Leaving, state: State, edge: int, matrix: Tensor
+) -> dict[int, Tensor]:
+    """Run them edge by edge, and sum those of each node with weights (convolutions, nodes)."""
+    runs = [(node, name) for name, having in leaving.dense.items() for node in having]
+    found = {}
+    for node in dict.fromkeys(node for node, _ in runs):
+        rows = [row for row, (other, _) in enumerate(runs) if other == node]
+        maps = [convolve(state.active, kernels[node][runs[row][1]][edge]) for row in rows]
+        places = tuple(row * matrix.shape[1] + node for row in rows)
+        weights = matrix.flatten().index_select(0, index_of(places, matrix.device))
+        found[node] = normalised_sum(weights, maps)
+    return found

@@ -31,16 +31,23 @@ from tutelage.spaces.base import (
 from tutelage.spaces.convolution import Convolution, channels_last
 from tutelage.spaces.fused import BatchNorm
 from tutelage.spaces.genotype import NASBENCH201_OPERATIONS, Cell, Genotype
-from tutelage.spaces.mixed import MixedNode, OperationOutput, State, operation_outputs
+from tutelage.spaces.mixed import (
+    MixedNode,
+    OperationOutput,
+    State,
+    operation_outputs,
+    run_cell,
+)
 from tutelage.spaces.network import Probability, drop, never
 from tutelage.spaces.ops import ReluConvolution, operation
-from tutelage.spaces.plan import Weights, weights_of
+from tutelage.spaces.plan import Layout, Weights, weights_of
 
 GROUP = "cell"
 PLAIN_201 = Variant(normalised_pools=False)
 NODES = 3
 """Nodes of a cell; node i reads the cell's input and the i nodes before it."""
 EDGES = sum(node + 1 for node in range(NODES))
+LAYOUT = Layout(tuple(range(1, 1 + NODES)))
 
 
 class Halve(nn.Module):
@@ -99,12 +106,10 @@ class MixedCell(nn.Module):
             self.nodes.append(MixedNode(rows, [1] * sources, channels, variant))
             start += sources
 
-    def forward(self, x: Tensor, weights: Sequence[Weights]) -> Tensor:
+    def forward(self, x: Tensor, weights: Weights) -> Tensor:
         """Map x (B, C, H, W) to the last node."""
-        states = [State(x, 1, self.variant)]
-        for node, own in zip(self.nodes, weights, strict=True):
-            states.append(State(node(states, own), 1, self.variant))
-        return states[-1].whole
+        inputs = [State(x, 1, self.variant)]
+        return run_cell(list(self.nodes), inputs, weights, self.variant)[-1].whole
 
     def outputs(self, x: Tensor) -> Generator[OperationOutput, None, Tensor]:
         """Yield the outputs of all operations of every edge, and return the last node."""
@@ -199,13 +204,12 @@ class Supernet(nn.Module):
         self.skeleton = Skeleton(
             lambda channels: MixedCell(edges, channels, variant), size, track=False
         )
+        self.counts = {GROUP: len(self.skeleton.cells)}
 
     def forward(self, x: Tensor, arch: ArchWeights) -> tuple[Tensor, Tensor]:
         """Map images (B, C, H, W) to logits (B, classes) and features (B, D)."""
-        nodes = range(1, 1 + NODES)
-        features = self.skeleton.features(
-            channels_last(x), lambda: weights_of(arch, GROUP, self.edges, nodes)
-        )
+        weights = iter(weights_of(arch, GROUP, self.edges, LAYOUT, self.counts[GROUP]))
+        features = self.skeleton.features(channels_last(x), lambda: next(weights))
         return self.skeleton.classifier(features), features
 
     def outputs(self, x: Tensor) -> Iterator[OperationOutput]:

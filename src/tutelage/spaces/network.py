@@ -91,6 +91,18 @@ class CellNetwork(nn.Module):
         return torch.cat([states[state] for state in self.concat], dim=1)
 
 
+def quarters(x: Tensor) -> Tensor:
+    """Average the quarters of x (B, C, H, W), which overlap by the middle of odd sides: (.., 2, 2).
+
+    It equals `F.adaptive_avg_pool2d(x, 2)`, whose derivative has no deterministic form on CUDA.
+    """
+    height, width = x.shape[-2:]
+    x = x.expand(-1, -1, max(2, height), max(2, width))  # of a single row both halves are this row
+    height, width = x.shape[-2:]
+    window, stride = (-(-height // 2), -(-width // 2)), (height // 2, width // 2)
+    return F.avg_pool2d(x, window, stride)
+
+
 class AuxiliaryHead(nn.Module):
     """A second classifier, on the output of the cell at two thirds of the depth."""
 
@@ -108,10 +120,8 @@ class AuxiliaryHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, C, H, W) to logits (B, classes)."""
         x = x.relu()
-        if x.shape[-2:] == (self.side, self.side):
-            x = F.avg_pool2d(x, self.window, self.stride)
-        else:
-            x = F.adaptive_avg_pool2d(x, 2)
+        own = x.shape[-2:] == (self.side, self.side)
+        x = F.avg_pool2d(x, self.window, self.stride) if own else quarters(x)
         x = self.second(self.first(x).relu()).relu()
         return self.classifier(x.flatten(1))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,9 +19,15 @@ from tutelage.spaces.mixed import (
     State,
     halves,
     operation_outputs,
+    run_cell,
 )
 from tutelage.spaces.ops import NODES, Place, check_operations, layout, stem
-from tutelage.spaces.plan import Weights, weights_of
+from tutelage.spaces.plan import Layout, Weights, weights_of
+
+READS = tuple(range(2, 2 + NODES))
+"""How many states each node of a cell reads."""
+LAYOUTS = {1: Layout(READS), 2: Layout(READS, halved=frozenset({0, 1}))}
+"""The layout of a cell whose inputs are read with a stride."""
 
 
 class MixedCell(nn.Module):
@@ -42,11 +49,9 @@ class MixedCell(nn.Module):
             self.nodes.append(MixedNode(rows, strides, place.channels, variant))
             start += sources
 
-    def forward(self, before: Tensor, last: Tensor, weights: Sequence[Weights]) -> Tensor:
+    def forward(self, before: Tensor, last: Tensor, weights: Weights) -> Tensor:
         """Map two activated inputs to the nodes' channels, concatenated."""
-        states = self._inputs(before, last)
-        for node, own in zip(self.nodes, weights, strict=True):
-            states.append(State(node(states, own), 1, self.variant))
+        states = run_cell(list(self.nodes), self._inputs(before, last), weights, self.variant)
         return side_by_side([state.whole for state in states[2:]])
 
     def _inputs(self, before: Tensor, last: Tensor) -> list[State]:
@@ -82,6 +87,7 @@ class Supernet(nn.Module):
         self.cells = nn.ModuleList(
             MixedCell(edges[place.group], place, variant) for place in self.plan
         )
+        self.counts = Counter(place.group for place in self.plan)
         width = self.plan[-1].outputs
         norm = BatchNorm(width, track_running_stats=False)
         self.norm = norm if variant.final_norm else nn.Identity()
@@ -93,13 +99,20 @@ class Supernet(nn.Module):
         before = last = self.stem[0](channels_last(x)).relu()
         for part in self.stem[1:]:
             last = part(before).relu()
-        output, nodes = last, range(2, 2 + NODES)
+        output, weights = last, self._weights(arch)
         for place, cell in zip(self.plan, self.cells, strict=True):
-            edges = self.edges[place.group]
-            output = cell(before, last, weights_of(arch, place.group, edges, nodes))
+            output = cell(before, last, next(weights[place.group]))
             before, last = last, output.relu()
         features = (self.norm(output).relu() if self.final_norm else output).mean((2, 3))
         return self.classifier(features), features
+
+    def _weights(self, arch: ArchWeights) -> dict[str, Iterator[Weights]]:
+        """Return the architecture weights of every group's cells, in their order."""
+        layouts = {place.group: LAYOUTS[place.stride] for place in self.plan}
+        return {
+            group: iter(weights_of(arch, group, self.edges[group], layout, self.counts[group]))
+            for group, layout in layouts.items()
+        }
 
     def outputs(self, x: Tensor) -> Iterator[OperationOutput]:
         """Yield the outputs of all operations of every edge for images (B, C, H, W)."""

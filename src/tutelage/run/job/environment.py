@@ -21,6 +21,7 @@ def session(
     threads: int | None = None,
     threads_because: str | None = None,
     graph: str | None = None,
+    deterministic: bool | None = None,
 ) -> Session:
     """Return the record of a session that begins now at an epoch and a step."""
     return Session(
@@ -34,6 +35,7 @@ def session(
         threads=threads,
         threads_because=threads_because,
         graph=graph,
+        deterministic=deterministic,
         system=platform.platform(),
     )
 

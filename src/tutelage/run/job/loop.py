@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from tutelage.records.rows import Candidate, EpochRow, Row, TrainingRow
 from tutelage.renamed import lifted_settings
-from tutelage.run.job import checkpoint, threads
+from tutelage.run.job import checkpoint, deterministic, threads
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.progress import Progress
 from tutelage.run.job.settings import changed_settings
@@ -100,7 +100,13 @@ def run(
     directory.metrics.begin()
     number, because = threads.present()
     directory.begin_session(
-        work.epoch, work.step, gpu=gpu, threads=number, threads_because=because, graph=graph
+        work.epoch,
+        work.step,
+        gpu=gpu,
+        threads=number,
+        threads_because=because,
+        deterministic=deterministic.present(),
+        graph=graph,
     )
 
     def save() -> None:

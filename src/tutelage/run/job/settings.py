@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-ELSEWHERE = ("device", "graph", "threads", "root", "download", "save_every", "table")
-"""Settings that may change when a run resumes: they name places and do not affect results."""
+ELSEWHERE = (
+    *("device", "deterministic", "graph", "threads", "root", "download", "save_every"),
+    "table",
+)
+"""Settings that may change when a run resumes: they name places, or how exactly results
+repeat."""
 
 
 def plain(settings: DataclassInstance) -> dict[str, Any]:

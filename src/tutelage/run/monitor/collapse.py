@@ -8,7 +8,7 @@ describes what points to collapse, and `early_stopping` has the rules that act o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from tutelage.run.monitor.early_stopping import by_eigenvalue
 from tutelage.spaces.base import ArchWeights
 from tutelage.spaces.genotype import Genotype
-from tutelage.virtual import gradient_at, leaves, rebuild
+from tutelage.virtual import gradient_at, leaves
 
 MOST_SKIPS = 2
 """The most skip connections of a normal cell without a warning: P-DARTS keeps this many."""
@@ -69,43 +69,30 @@ def warnings_of(skips: Mapping[str, int], eigenvalues: Sequence[float | None]) -
     return found if stop is None else [*found, stop.reason]
 
 
-class PerCell(Mapping[str, Tensor]):
-    """Architecture weights that return a separate copy at every access.
-
-    A supernet reads a group once for each of its cells. In place of the operations' weights, this
-    mapping gives every cell its own leaf of the autograd graph.
-    """
-
-    def __init__(self, operations: Mapping[str, Tensor]) -> None:
-        self.operations = operations
-        self.copies: dict[str, list[Tensor]] = {group: [] for group in operations}
-
-    def __getitem__(self, group: str) -> Tensor:
-        copy = self.operations[group].detach().requires_grad_()
-        self.copies[group].append(copy)
-        return copy
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.operations)
-
-    def __len__(self) -> int:
-        return len(self.operations)
-
-
 @torch.enable_grad()
 def cell_gradients(
-    loss: Callable[[ArchWeights], Tensor], arch: ArchWeights
+    loss: Callable[[ArchWeights], Tensor], arch: ArchWeights, cells: Mapping[str, int]
 ) -> dict[str, list[Tensor]]:
     """Differentiate a loss () in the weights (edges, ops) of every single cell.
+
+    Args:
+        loss: A function of architecture weights.
+        arch: Where it is differentiated.
+        cells: How many cells each group has; a group that is missing has one.
 
     Returns:
         For every group, one gradient for each cell, in the order of the cells.
     """
-    cells = PerCell(arch.operations)
-    devices = {x.get_device() for x in arch.operations.values() if x.is_cuda}
+    operations = {
+        group: w.detach().expand(cells[group], *w.shape) if group in cells else w.detach()
+        for group, w in arch.operations.items()
+    }
+    operations = {group: w.clone().requires_grad_() for group, w in operations.items()}
+    devices = {x.get_device() for x in operations.values() if x.is_cuda}
     with torch.random.fork_rng(sorted(devices)):
-        value = loss(replace(arch, operations=cells))
-    return rebuild(cells.copies, iter(gradient_at(value, leaves(cells.copies))))
+        value = loss(replace(arch, operations=operations))
+    found = dict(zip(operations, gradient_at(value, leaves(operations)), strict=True))
+    return {group: list(g.unbind()) if group in cells else [g] for group, g in found.items()}
 
 
 def layer_alignment(gradients: Sequence[Tensor]) -> float:

@@ -34,7 +34,7 @@ class Monitor(NamedTuple):
 
 def alignment(subject: Subject) -> dict[str, float]:
     """Measure how far the gradients of a group's cells agree, for every group."""
-    gradients = cell_gradients(subject.loss, subject.arch)
+    gradients = cell_gradients(subject.loss, subject.arch, subject.cells)
     return {group: layer_alignment(g) for group, g in gradients.items() if g}
 
 

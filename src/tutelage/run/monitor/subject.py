@@ -50,6 +50,11 @@ class Subject:
         """The present weight of DARTS-'s auxiliary skip beside all operations."""
         return cast(float, self.learner.net.relax(self.alphas).auxiliary)
 
+    @property
+    def cells(self) -> Mapping[str, int]:
+        """How many cells each group of choices has, in supernets of cells."""
+        return cast("Mapping[str, int]", getattr(self.learner.net.module, "counts", {}))
+
     def expected(self, alphas: Tree) -> ArchWeights:
         """Return the expected architecture weights of alphas."""
         search = cast(Relaxing, self.view.setup.search)
