@@ -62,7 +62,7 @@ ALLOWED = {
     "run.networks": {*BASE, "run.networks", "parts", "searches.base", "report.figures"},
     "run.cost": {*BASE, "run.networks", "run.cost", "searches"},
     "run.training": {*BASE, "run.networks", "run.cost", "run.step", "run.training"},
-    "run.step": {"batch", "clock", "virtual", "run.step"},
+    "run.step": {"batch", "clock", "virtual", "spaces", "run.step"},
     "run.supernet": {
         *(*BASE, *(f"run.{room}" for room in ("job", "networks", "cost", "step", "supernet"))),
         *("searches", "transfer"),

@@ -22,7 +22,7 @@ Memory of a recording, on every stream that has joined it, comes from the graph'
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from itertools import chain
 from typing import TypeVar
 
 import torch
@@ -37,12 +37,12 @@ def concurrently(branches: Sequence[Callable[[], T]], reads: Sequence[Tensor]) -
     Args:
         branches: Functions that do not depend on one another. Each returns a tensor or a tuple of
             tensors.
-        reads: All tensors that they read, except leaves such as weights.
+        reads: All tensors that they read, weights too: those of a virtual step are freed with it.
     """
     device = reads[0].device
-    if len(branches) < 2 or device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
-        return [branch() for branch in branches]
-    return _forked(branches, reads, device)
+    if len(branches) > 1 and device.type == "cuda" and _records():
+        return _forked(branches, reads, device)
+    return [branch() for branch in branches]
 
 
 def _forked(
@@ -65,7 +65,30 @@ def _forked(
     return found
 
 
-@cache
+def join() -> None:
+    """Let the present stream wait for all side streams of its recording, which ends after that.
+
+    A backward pass may end with work on a side stream whose result nobody reads.
+    """
+    present = torch.cuda.current_stream()
+    for stream in chain(*_side.values()):
+        with torch.cuda.stream(stream):
+            records = _records()
+        if records:
+            present.wait_stream(stream)
+
+
+def _records() -> bool:
+    """Tell whether the present stream records a CUDA graph; a torch without CUDA cannot say."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+
+
+_side: dict[torch.device, list[torch.cuda.Stream]] = {}
+"""The side streams of every device."""
+
+
 def _streams(device: torch.device, count: int) -> list[torch.cuda.Stream]:
     """Return streams beside the present one; the same ones every time."""
-    return [torch.cuda.Stream(device) for _ in range(count)]
+    own = _side.setdefault(device, [])
+    own += [torch.cuda.Stream(device) for _ in range(count - len(own))]
+    return own[:count]

@@ -7,6 +7,8 @@ from typing import Any, Literal, Protocol, TypeVar, final
 
 import torch
 
+from tutelage.spaces import parallel
+
 T = TypeVar("T")
 
 
@@ -55,6 +57,8 @@ class Graphs:
         self.device = device
         self.stream = torch.cuda.Stream(device)
         self.pool = torch.cuda.graph_pool_handle()
+        self.anchor: torch.cuda.CUDAGraph | None = None
+        """An almost empty graph. A pool without graphs that still holds memory takes no new one."""
 
     def warm(self, call: Callable[[], T]) -> T:
         """Run the function on the side stream, between earlier and later work of this stream."""
@@ -71,15 +75,22 @@ class Graphs:
         Other threads may use CUDA in the meantime, so errors are those of this thread alone.
         """
         present, state = torch.cuda.current_stream(self.device), torch.cuda.get_rng_state()
-        graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"):
-                call()
-        except RuntimeError:
+            if self.anchor is None:
+                self.anchor = self._graph(lambda: torch.zeros((), device=self.device))
+            return self._graph(call).replay
+        except RuntimeError:  # the pool and the generator may still be part of the recording
             torch.cuda.set_stream(present)
+            self.pool, self.anchor = torch.cuda.graph_pool_handle(), None
             _free_generator(state)
             raise
-        return graph.replay
+
+    def _graph(self, call: Callable[[], Any]) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"):
+            call()
+            parallel.join()
+        return graph
 
 
 def _free_generator(state: torch.Tensor) -> None:
