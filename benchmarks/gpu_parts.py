@@ -27,7 +27,6 @@ from gpu_steps import (
     CASES,
     Case,
     conditions,
-    known,
     modes,
     searching,
     settings_of,
@@ -175,11 +174,10 @@ def launched(options: argparse.Namespace, advance: Callable[[], Any]) -> Row:
 def repeats(options: argparse.Namespace, seconds: float) -> Rows:
     """Run short searches twice: their metrics are the same to the bit, or not."""
     yield from gpu_searches.repeats(options, "first-order", "nasbench201")
-    if known("deterministic"):
-        graph = modes(options)[0]
-        costs = [step(options, CASES[0], graph, deterministic=flag)["ms"] for flag in (False, True)]
-        percent = 100 * (costs[1] / costs[0] - 1)
-        yield {"what": "cost of determinism", "key": "cost", "percent": percent, "ms": costs[1]}
+    graph = modes(options)[0]
+    costs = [step(options, CASES[0], graph, deterministic=flag)["ms"] for flag in (False, True)]
+    percent = 100 * (costs[1] / costs[0] - 1)
+    yield {"what": "cost of determinism", "key": "cost", "percent": percent, "ms": costs[1]}
     yield from gpu_searches.repeats(options, "sgl")  # the slowest, and last
 
 

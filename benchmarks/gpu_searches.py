@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
-from gpu_steps import CASES, known, modes, settings_of
+from gpu_steps import CASES, modes, settings_of
 from tutelage.benchmark.table import open_table
 from tutelage.config import Run
 from tutelage.parts import from_table
@@ -31,7 +31,7 @@ def repeats(options: argparse.Namespace, *keys: str) -> Iterator[Row]:
             for index in range(2):
                 out = options.scratch / f"repeat-{case.key}-{graph}-{index}"
                 changed: Row = {"epochs": 1, "limit_batches": 2 if options.tiny else 8}
-                changed |= {"log_every": 1, "deterministic": True} if known("deterministic") else {}
+                changed |= {"log_every": 1, "deterministic": True}
                 search_run(settings_of(options, case, graph, **changed), out)
                 runs.append((out / "metrics.jsonl").read_bytes())
             files[graph] = runs[0]

@@ -6,9 +6,6 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
-from importlib import import_module
-from importlib.util import find_spec
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -17,12 +14,12 @@ import torch
 from tutelage.config import Run
 from tutelage.data.streams import halves_of
 from tutelage.parts import from_table
+from tutelage.run.job import deterministic
 from tutelage.run.strategies.assemble import joined
 from tutelage.run.supernet.state import Searching
 
 SECONDS = 3.0
 """Time for which a step is repeated, after the steps that are not timed."""
-DETERMINISTIC = "tutelage.run.job.deterministic"
 
 
 class Case(NamedTuple):
@@ -54,11 +51,6 @@ CASES = (
 """The steps, those with a bar first."""
 
 
-def known(name: str) -> bool:
-    """Tell whether a search has a setting."""
-    return name in {field.name for field in fields(Run)}
-
-
 def modes(options: argparse.Namespace) -> tuple[str, ...]:
     """List the values of `--graph` to measure."""
     return ("on", "off") if options.device == "cuda" else ("off",)
@@ -80,11 +72,8 @@ def settings_of(options: argparse.Namespace, case: Case, graph: str, **changed: 
 @contextmanager
 def conditions(settings: Run) -> Iterator[None]:
     """Compute as a search of these settings does: with deterministic kernels where it asks so."""
-    if not find_spec(DETERMINISTIC):
-        yield
-        return
-    asked, device = getattr(settings, "deterministic"), torch.device(settings.device)  # noqa: B009
-    with import_module(DETERMINISTIC).required(asked, device, default=True):
+    asked, device = settings.deterministic, torch.device(settings.device)
+    with deterministic.required(asked, device, default=True):
         yield
 
 
