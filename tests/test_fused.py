@@ -5,9 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tutelage.spaces import fused
+from tutelage.spaces import convolution, fused
 from tutelage.spaces.convolution import (
     Convolution,
+    channels_last,
     convolve,
     depthwise,
     images_as_channels,
@@ -16,6 +17,7 @@ from tutelage.spaces.convolution import (
 from tutelage.spaces.fused import (
     BatchNorm,
     folded_sum,
+    mix,
     normalise,
     normalised,
     normalised_sum,
@@ -54,9 +56,13 @@ def test_gradients_of_pieces_are_gradients(joined, monkeypatch):
     k = torch.randn(4, 1, 3, 3, dtype=torch.float64, requires_grad=True)
     p = torch.randn(4, 2, 1, 1, dtype=torch.float64, requires_grad=True)
     w = torch.randn(2, dtype=torch.float64, requires_grad=True)
+    m = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    b = torch.randn(3, 2, 3, 2, 4, dtype=torch.float64, requires_grad=True)
     checks = [
         (lambda x, k: depthwise(x, k, 1, 2), (x, k)),
         (lambda x, p, w: folded_sum([x[:, :2], x[:, 2:]], p, w), (x, p, w)),
+        (lambda w, b, x: mix(w, stacked([x, x**2]), b), (m, b, x)),
+        (lambda w, x: mix(w, stacked([x, x.sin()])), (m, x)),
         (normalise, (x,)),
         (lambda w, x: weighted_sum(w, stacked(normalised([x[:, :2], x[:, 2:]]))), (w, x)),
         (lambda w, x: normalised_sum(w, [x[:, :2], x[:, 2:]]), (w, x)),
@@ -108,6 +114,30 @@ def test_folding_keeps_its_digits_where_means_are_large(ratio, side):
     exact = results(pieces, torch.float64)
     ours, theirs = errors(lambda z, p, w: folded_sum([z], p, w)), errors(pieces)
     assert all(x <= max(5e-6 * ratio, 5 * y) for x, y in zip(ours, theirs, strict=True))
+
+
+def test_a_folded_sum_equals_its_pieces_in_three_derivatives():
+    z = torch.randn(3, 6, 4, 3, dtype=torch.float64, requires_grad=True)
+    p = torch.randn(6, 2, 1, 1, dtype=torch.float64, requires_grad=True)
+    w = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    y = plain(F.conv2d(z, p, groups=3)).unflatten(1, (3, 2))
+    theirs = derivatives((w.view(3, 1, 1, 1) * y).sum(1), (z, p, w))
+    assert_all_close(derivatives(folded_sum([z], p, w), (z, p, w)), theirs)
+
+
+def test_a_pass_that_asks_one_gradient_computes_no_other(monkeypatch):
+    """The product of an exact hypergradient asks none of the weights."""
+    x, k = (torch.randn(s, dtype=torch.float64) for s in ((2, 3, 5, 5), (3, 1, 3, 3)))
+    x, k = (t.requires_grad_().view_as(t) for t in (x, k))
+    found: list[str] = []
+    kernels = convolution._in_kernel
+    monkeypatch.setattr(convolution, "_in_kernel", lambda *a: found.append("kernel") or kernels(*a))
+    (first,) = torch.autograd.grad(depthwise(x, k).sin().sum(), x, create_graph=True)
+    assert not found
+    torch.autograd.grad(first.square().sum(), x, retain_graph=True)
+    assert not found
+    torch.autograd.grad(first.square().sum(), k)
+    assert found
 
 
 def test_folded_sum_of_a_constant_map_is_finite():
@@ -163,6 +193,16 @@ def test_a_convolution_equals_torchs_in_three_derivatives(groups, stride, dilati
     ours = convolve(x, kernel, stride, dilation, groups)
     theirs = F.conv2d(x, kernel, None, stride, dilation, dilation, groups)
     assert_all_close(derivatives(ours, (x, kernel)), derivatives(theirs, (x, kernel)))
+
+
+@pytest.mark.parametrize("product", [True, False])
+def test_a_1x1_convolution_equals_torchs_in_three_derivatives(product, monkeypatch):
+    monkeypatch.setattr(convolution, "PRODUCT", (1 << 16) * product)
+    x = torch.randn(2, 4, 5, 3, dtype=torch.float64, requires_grad=True)
+    kernel = torch.randn(6, 4, 1, 1, dtype=torch.float64, requires_grad=True)
+    for given in (x, channels_last(x)):
+        ours, theirs = convolve(given, kernel), F.conv2d(given, kernel)
+        assert_all_close(derivatives(ours, (x, kernel)), derivatives(theirs, (x, kernel)))
 
 
 def test_a_depthwise_convolution_of_any_dilation_has_its_kernels_gradient():

@@ -42,6 +42,7 @@ ALLOWED = {
     "quick": {"checks", "config", "parts", "searches.needs"},
     "parts": {"checks", "methods", "searches", "spaces"},
     "flags": {"checks", "config", "parts"},
+    "spaces.kernels": {"spaces.kernels"},
     "spaces": {"spaces", "checks"},
     "searches": {
         *("spaces.base", "spaces.genotype", "spaces.paths", "spaces.ready"),
@@ -112,9 +113,9 @@ def imported(path: Path) -> set[str]:
 
 
 def part_of(path: Path) -> str:
-    """Name the part of a file: a folder of `run` or `report`, or what stands at the root."""
+    """Name the part of a file: a folder of one of three parts, or what stands at the root."""
     names = path.relative_to(ROOT).with_suffix("").parts
-    inside = names[0] in ("run", "report") and len(names) > 2
+    inside = names[0] in ("run", "report", "spaces") and len(names) > 2
     return ".".join(names[:2]) if inside else names[0]
 
 

@@ -10,13 +10,13 @@ import pytest
 COUNTING = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "operations.py"))
 STEPS = {step.what: step.settings for step in COUNTING["STEPS"]}
 BUDGETS = {
-    "what `make demo` runs": 11_400,
-    "NAS-Bench-201, N = 5, first order": 3_700,
-    "DARTS, 16 channels, 8 cells, first order": 10_000,
-    "PC-DARTS, 16 channels, 8 cells, first order": 6_100,
-    "SGL, two learners, 4 channels, 3 cells, exact": 56_500,
-    "the same, finite difference": 62_000,
-    "the same, first order": 22_200,
+    "what `make demo` runs": 8_100,
+    "NAS-Bench-201, N = 5, first order": 2_500,
+    "DARTS, 16 channels, 8 cells, first order": 8_000,
+    "PC-DARTS, 16 channels, 8 cells, first order": 9_300,
+    "SGL, two learners, 4 channels, 3 cells, exact": 44_000,
+    "the same, finite difference": 49_500,
+    "the same, first order": 18_300,
 }
 
 

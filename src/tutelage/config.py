@@ -17,6 +17,7 @@ from tutelage.searches.evolution import Evolution
 Precision = Literal["fp32", "ieee", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
 Graph = Literal["auto", "on", "off"]
+Kernels = Literal["auto", "off"]
 MOST_THREADS = 1024
 """More than the CPUs of any machine; OpenMP ends the process if the system refuses threads."""
 
@@ -210,6 +211,8 @@ class Retrain:
     graph: Graph = "auto"
     """Run the training step as one CUDA graph; auto: on CUDA, if it can be recorded; on: refuse a
     CPU; off: run one operation at a time."""
+    kernels: Kernels = "auto"
+    """Fused kernels on a GPU: auto, where Triton compiles for it; off, torch's operations alone."""
     deterministic: bool | None = None
     """Require deterministic algorithms of a GPU, so that equal runs on the same card have equal
     files; not set: no for a retraining; on a CPU it changes nothing."""
@@ -253,6 +256,7 @@ class Retrain:
         one_of(("epoch", "step"), anneal=self.anneal)
         one_of(("cifar", "imagenet"), stem=self.stem)
         one_of(("fp32", "ieee", "bf16"), precision=self.precision)
+        one_of(("auto", "off"), kernels=self.kernels)
         one_of(("auto", "cpu", "cuda"), device=self.device)
         one_of(("auto", "on", "off"), graph=self.graph)
 
@@ -313,6 +317,8 @@ class Run:
     graph: Graph = "auto"
     """Run steps whose operations never change as one CUDA graph; auto: on CUDA, if a step can be
     recorded; on: refuse a CPU; off: run one operation at a time."""
+    kernels: Kernels = "auto"
+    """Fused kernels on a GPU: auto, where Triton compiles for it; off, torch's operations alone."""
     deterministic: bool | None = None
     """Require deterministic algorithms of a GPU, so that equal runs on the same card have equal
     files; not set: yes for a search; on a CPU it changes nothing."""
@@ -386,5 +392,6 @@ class Run:
         one_of(("sgd", "plain"), virtual=self.virtual)
         one_of(("cifar", "imagenet"), stem=self.stem)
         one_of(("fp32", "ieee", "bf16"), precision=self.precision)
+        one_of(("auto", "off"), kernels=self.kernels)
         one_of(("auto", "cpu", "cuda"), device=self.device)
         one_of(("auto", "on", "off"), graph=self.graph)

@@ -35,6 +35,7 @@ from tutelage.run.networks.ensemble import Ensemble
 from tutelage.run.networks.files import FILE, About, about, load, member, save_network, space_of
 from tutelage.run.step.recorders import chosen
 from tutelage.run.training.training import Training
+from tutelage.spaces import kernels
 from tutelage.spaces.genotype import Genotype
 
 RESULT: Final = "result.json"
@@ -72,6 +73,7 @@ def _retrained(
     genotype: Genotype, data: Data, settings: Retrain, out: Path, resume: bool
 ) -> dict[str, Any]:
     device = device_named(settings.device)
+    kernels.allow(settings.kernels == "auto")
     text, settings = json.dumps(genotype.to_dict()), _sized(settings, genotype)
     if (out / RESULT).exists():
         return _finished(out, text, data, settings)

@@ -24,6 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from tutelage.spaces import kernels
+from tutelage.spaces.kernels.asked import asked
+
+PRODUCT = 1 << 16
+"""Elements of a map on a CPU up to which a 1x1 convolution is a matrix product."""
 SMALL = 8
 """Side of a map, in pixels, up to which a kernel's gradient uses images as channels."""
 
@@ -100,14 +105,22 @@ def convolve(
     """Convolve x (B, C, H, W) with a kernel (O, C / groups, k, k), k odd, padded."""
     size = (kernel.shape[2], kernel.shape[3])
     form = Form(stride, (dilation * (size[0] // 2), dilation * (size[1] // 2)), dilation, groups)
-    if autocasts(x):
-        kind = torch.get_autocast_dtype(x.device.type)
-        x, kernel = x.to(kind), kernel.to(kind)
-    return _along(x, kernel, form)
+    return _along(*cast(x, kernel), form)
+
+
+def cast(x: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """Convert a map and a kernel to the type that autocast chooses for convolutions."""
+    if not autocasts(x):
+        return x, kernel
+    kind = torch.get_autocast_dtype(x.device.type)
+    return x.to(kind), kernel.to(kind)
 
 
 def depthwise(x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
     """Convolve each channel of x (B, C, H, W) with its own kernel (C, 1, k, k), k odd, padded."""
+    x, kernel = cast(x, kernel)
+    if kernels.usable(x):
+        return kernels.depthwise(x, kernel, stride, dilation)
     if stride == dilation == 2:
         # every tap is on an even pixel: an ordinary convolution of a quarter of the image
         x, stride, dilation = subsample(x, 2), 1, 1
@@ -115,6 +128,13 @@ def depthwise(x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1) -> 
     if kernel.shape[2:] == (1, 1):
         return subsample(x, stride) * kernel.view(-1, 1, 1)
     return convolve(x, kernel, stride, dilation, x.shape[1])
+
+
+def relu_depthwise(x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
+    """Convolve each channel of ReLU of x (B, C, H, W) with its own kernel, as `depthwise`."""
+    if kernels.usable(x):
+        return kernels.relu_depthwise(*cast(x, kernel), stride, dilation)
+    return depthwise(x.relu(), kernel, stride, dilation)
 
 
 def _reached(kernel: Tensor, x: Tensor, dilation: int) -> Tensor:
@@ -125,22 +145,6 @@ def _reached(kernel: Tensor, x: Tensor, dilation: int) -> Tensor:
     half = kernel.shape[-1] // 2
     down, across = (min(half, (side - 1) // dilation) - half for side in x.shape[2:])
     return F.pad(kernel, (across, across, down, down)) if down or across else kernel
-
-
-_executes = getattr(torch._C, "_will_engine_execute_node", None)
-
-
-def asked(ctx: Any) -> list[bool]:
-    """Tell for each tensor that a Function took whether this backward pass asks its gradient.
-
-    A Function's `needs_input_grad` says only that it could be asked. The product of an exact
-    hypergradient asks no gradient of the weights, and its first pass none of the alphas. A gradient
-    of a leaf counts as asked: the engine does not say.
-    """
-    nodes = [node for node, _ in ctx.next_functions]
-    if _executes is None:
-        return [node is not None for node in nodes]
-    return [node is not None and (hasattr(node, "variable") or _executes(node)) for node in nodes]
 
 
 # Three functions that are closed under differentiation -------------------------------------------
@@ -167,7 +171,7 @@ class _Convolve(Function):
     def forward(ctx: Any, x: Tensor, kernel: Tensor, form: Form) -> Tensor:
         ctx.save_for_backward(x, kernel)
         ctx.form = form
-        return F.conv2d(x, kernel, None, *form)
+        return plain(x, kernel, form)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -219,7 +223,8 @@ def gradients(
     Those that are not wanted are None.
     """
     g = channels_last(g)
-    if not (torch.is_grad_enabled() or form.own(x)):  # not differentiated again: one call
+    small = form == Form() and kernel.shape[2:] == (1, 1) and product(x)
+    if not (torch.is_grad_enabled() or form.own(x) or small):  # not differentiated again: one call
         both = _torchs(x, kernel, g, form, (wanted[0], wanted[1], False))
         return both[0] if wanted[0] else None, both[1] if wanted[1] else None
     dx = _transpose(g, kernel, x.shape[2:], form) if wanted[0] else None
@@ -227,12 +232,26 @@ def gradients(
     return dx, dk
 
 
+def plain(x: Tensor, kernel: Tensor, form: Form, bias: Tensor | None = None) -> Tensor:
+    """Convolve without a derivative of this file's; small maps with a 1x1 kernel as a product."""
+    if form == Form() and kernel.shape[2:] == (1, 1) and product(x):
+        rows, weight = x.permute(0, 2, 3, 1), kernel.flatten(1)
+        found = torch.mm(rows.flatten(0, 2), weight.t())
+        return found.view(*rows.shape[:3], -1).permute(0, 3, 1, 2)
+    return F.conv2d(x, kernel, bias, *form)
+
+
+def product(x: Tensor) -> bool:
+    """Tell whether a map is so small that a convolution's call takes longer than its work."""
+    return x.device.type == "cpu" and x.numel() <= PRODUCT and not autocasts(x)
+
+
 # Each of the three: with a derivative only where one is recorded, since a Function takes time
 
 
 def _along(x: Tensor, kernel: Tensor, form: Form) -> Tensor:
     recorded = torch.is_grad_enabled()
-    return _Convolve.apply(x, kernel, form) if recorded else F.conv2d(x, kernel, None, *form)
+    return (_Convolve.apply if recorded else plain)(x, kernel, form)
 
 
 def _transpose(g: Tensor, kernel: Tensor, sides: torch.Size, form: Form) -> Tensor:
@@ -248,7 +267,7 @@ def _correlate(x: Tensor, g: Tensor, size: torch.Size, form: Form) -> Tensor:
 def _in_map(g: Tensor, kernel: Tensor, sides: torch.Size, form: Form) -> Tensor:
     """Gradient of a convolution in its map, whose height and width are `sides`."""
     if form.stride == 1:
-        return F.conv2d(g, _turned(kernel, form.groups), None, *form)
+        return plain(g, _turned(kernel, form.groups), form)
     shape = (len(g), form.groups * kernel.shape[1], *sides)
     x = torch.empty(  # only its shape is used
         shape, dtype=g.dtype, device=g.device, memory_format=torch.channels_last
@@ -258,6 +277,9 @@ def _in_map(g: Tensor, kernel: Tensor, sides: torch.Size, form: Form) -> Tensor:
 
 def _in_kernel(x: Tensor, g: Tensor, size: torch.Size, form: Form) -> Tensor:
     """Gradient of a convolution in its kernel, whose height and width are `size`."""
+    if form == Form() and size == (1, 1) and product(x):
+        rows = [each.permute(0, 2, 3, 1).flatten(0, 2) for each in (g, x)]
+        return torch.mm(rows[0].t(), rows[1])[..., None, None]
     if form.own(x) and g.shape[1] == form.groups:
         return _depthwise_correlate(x, g, (size[0], size[1]), form)
     kernel = x.new_empty(g.shape[1], x.shape[1] // form.groups, *size)

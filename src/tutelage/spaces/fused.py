@@ -21,7 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from tutelage.spaces.convolution import Form, asked, autocasts, convolve, gradients
+from tutelage.spaces import kernels
+from tutelage.spaces.convolution import Form, autocasts, convolve, gradients, plain
+from tutelage.spaces.kernels.asked import asked
 
 EPSILON = 1e-5
 JOINED = 1 << 16
@@ -67,11 +69,21 @@ def folded_sum(maps: Sequence[Tensor], pointwise: Tensor, weights: Tensor) -> Te
     channels = pointwise.shape[1]
     P = pointwise.view(len(weights), -1, channels)
     if joins(maps[0]):
-        return _FoldedSum.apply(side_by_side(maps), P, weights)[0]
+        z = side_by_side(maps)
+        if kernels.usable(z, channels):
+            return _folded_by_kernels(z, P, weights)
+        return _FoldedSum.apply(z, P, weights)[0]
     counts = [z.shape[1] // channels for z in maps]
     each = zip(maps, P.split(counts), weights.split(counts), strict=True)
     first, *others = (_FoldedSum.apply(*one)[0] for one in each)
     return sum(others, start=first)
+
+
+def _folded_by_kernels(z: Tensor, P: Tensor, weights: Tensor) -> Tensor:
+    """Compute `folded_sum` of joined maps z (B, terms * C, H, W) by fused kernels."""
+    kernel, bias = kernels.folded(P, weights, *kernels.moments(z, len(P)))
+    total = convolve(z, kernel[..., None, None])
+    return total + bias[:, None, None].to(total.dtype)
 
 
 def side_by_side(maps: Sequence[Tensor], copied: bool = True) -> Tensor:
@@ -130,6 +142,8 @@ def mix(weights: Tensor, stacks: Sequence[Tensor], base: Tensor | None = None) -
     Returns:
         The sums (m, B, H, W, C).
     """
+    if kernels.usable(stacks[0]):
+        return kernels.mix(weights, stacks, base)
     return _Mix.apply(weights, base, *stacks)
 
 
@@ -335,7 +349,7 @@ class _FoldedSum(Function):
         c, K = wide.to(z.dtype), K.view(len(K), -1, 1, 1).to(P.dtype)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(P, w, c, S, r, K)
-        return F.conv2d(c, K), c, S, r, K
+        return plain(c, K, Form()), c, S, r, K
 
     @staticmethod
     def backward(

@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.spaces.base import Edges, Variant
-from tutelage.spaces.convolution import Convolution, convolve, depthwise, subsample
+from tutelage.spaces.convolution import Convolution, convolve, depthwise, relu_depthwise, subsample
 from tutelage.spaces.fused import (
     folded_sum,
     joins,
@@ -200,7 +200,7 @@ class Stack(nn.Module):
         )
         for previous, kernel in zip(pointwise, kernels[1:], strict=False):
             y = normalise(convolve(z, previous, groups=len(edges)))
-            z = depthwise(y.relu(), kernel, 1, self.dilation)
+            z = relu_depthwise(y, kernel, 1, self.dilation)
         return z, pointwise[-1]
 
 

@@ -12,7 +12,7 @@ from tutelage.report.runs.benchmarks import BENCHMARKS
 from tutelage.report.runs.found import flops, gap, params, supernet_accuracy, tau
 from tutelage.report.runs.record import Record, number
 
-IMMATERIAL = ("seed", "device", "root", "download", "save_every", "log_every", "table")
+IMMATERIAL = ("seed", "device", "kernels", "root", "download", "save_every", "log_every", "table")
 """Settings that may differ between repetitions of one experiment."""
 
 

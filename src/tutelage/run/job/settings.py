@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 ELSEWHERE = (
-    *("device", "deterministic", "graph", "threads", "root", "download", "save_every"),
-    "table",
+    *("device", "deterministic", "graph", "threads", "kernels", "root", "download"),
+    *("save_every", "table"),
 )
 """Settings that may change when a run resumes: they name places, or how exactly results
 repeat."""
