@@ -314,14 +314,14 @@ class Run:
     precision: Precision = "fp32"
     """Precision of the forward passes: fp32, in which convolutions on CUDA may round their factors
     to TF32; ieee, fp32 without that; or bf16, too coarse for a finite difference."""
-    graph: Graph = "auto"
-    """Run steps whose operations never change as one CUDA graph; auto: on CUDA, if a step can be
-    recorded; on: refuse a CPU; off: run one operation at a time."""
     kernels: Kernels = "auto"
     """Fused kernels on a GPU: auto, where Triton compiles for it; off, torch's operations alone."""
     deterministic: bool | None = None
     """Require deterministic algorithms of a GPU, so that equal runs on the same card have equal
     files; not set: yes for a search; on a CPU it changes nothing."""
+    graph: Graph = "auto"
+    """Run steps whose operations never change as one CUDA graph; auto: on CUDA, if a step can be
+    recorded; on: refuse a CPU; off: run one operation at a time."""
     threads: int | None = None
     """Threads that compute, and that decode images; not set: the number of usable idle CPUs, and
     fewer for small feature maps; a run that resumes keeps its number."""

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from typing import Any
 
@@ -47,6 +47,7 @@ from tutelage.spaces.fused import (
     stacked,
 )
 from tutelage.spaces.ops import CONVOLUTIONS, DENSE, POOLS, shifted
+from tutelage.spaces.parallel import concurrently
 from tutelage.spaces.plan import AUXILIARY, Leaving, Weights, index_of
 
 
@@ -175,6 +176,11 @@ class Stack(nn.Module):
         self.pointwise = nn.ParameterList(
             uniform(channels, width, channels, 1, 1) for _ in range(repetitions)
         )
+
+    @property
+    def kernels(self) -> list[Tensor]:
+        """All kernels."""
+        return [*self.depthwise, *self.pointwise]
 
     def forward(
         self, inputs: Sequence[tuple[Tensor, int]], edges: Sequence[int]
@@ -341,14 +347,12 @@ class MixedNode(nn.Module):
         weights: Tensor,
     ) -> Tensor:
         """Sum separable convolutions, all of one kind together."""
-        inputs: dict[tuple[int, ...], list[tuple[Tensor, int]]] = {}
-        maps, pointwise = [], []
-        for name, edges in kinds.items():
-            if edges not in inputs:
-                inputs[edges] = gather([states[edge] for edge in edges])
-            z, last = self.stacks[name](inputs[edges], edges)
-            maps.append(z)
-            pointwise.append(last)
+        several = dict.fromkeys(kinds.values())
+        inputs = {edges: gather([states[edge] for edge in edges]) for edges in several}
+        runs = [partial(self.stacks[name], inputs[edges], edges) for name, edges in kinds.items()]
+        reads = [x for each in inputs.values() for x, _ in each]
+        reads += [kernel for name in kinds for kernel in self.stacks[name].kernels]
+        maps, pointwise = zip(*concurrently(runs, reads), strict=True)
         return folded_sum(maps, torch.cat(pointwise), weights)
 
 

@@ -176,7 +176,7 @@ def weights_of(
     device, flat = operations.device, operations.flatten(-2)
     if found.places and max(found.places) >= flat.shape[-1]:
         constants = flat.new_zeros(*flat.shape[:-1], 2)
-        constants.select(-1, 1).fill_(arch.auxiliary)  # an assignment would copy from the host
+        constants.select(-1, 1).fill_(arch.auxiliary)
         flat = torch.cat([flat, constants], dim=-1)
     picked = flat.index_select(-1, index_of(found.places, device)).expand(cells, -1)
     shares: Sequence[Sequence[Tensor] | None] = [None] * cells

@@ -20,8 +20,8 @@ def session(
     gpu: str | None = None,
     threads: int | None = None,
     threads_because: str | None = None,
-    graph: str | None = None,
     deterministic: bool | None = None,
+    graph: str | None = None,
 ) -> Session:
     """Return the record of a session that begins now at an epoch and a step."""
     return Session(
@@ -34,8 +34,8 @@ def session(
         hardware={"cpu": cpu_name(), "cores": os.cpu_count(), "gpu": gpu},
         threads=threads,
         threads_because=threads_because,
-        graph=graph,
         deterministic=deterministic,
+        graph=graph,
         system=platform.platform(),
     )
 
