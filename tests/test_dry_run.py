@@ -19,11 +19,15 @@ from tutelage.parts import make_part
 from tutelage.run import dry_run as module
 from tutelage.run.cost.count import describe, params
 from tutelage.run.cost.table import Cost, costs_of
-from tutelage.run.dry_run import STEPS, Dry, batches, dry_run
+from tutelage.run.dry_run import STEPS, batches, dry_run
 from tutelage.run.measure import memory
-from tutelage.run.measure import steps as measuring
+from tutelage.run.measure import scoring as measuring
+from tutelage.run.measure.forecast import Forecast, Traced
+from tutelage.run.measure.live import Trace
 from tutelage.run.measure.memory import available, peak, reset_peak
-from tutelage.run.measure.steps import Measured, Section, measure_scoring
+from tutelage.run.measure.result import Dry
+from tutelage.run.measure.scoring import measure_scoring
+from tutelage.run.measure.steps import Measured, Section
 from tutelage.run.supernet.state import Searching
 from tutelage.searches.evolution import Evolution
 from tutelage.spaces.base import ArchWeights, Size
@@ -53,7 +57,8 @@ def steps(monkeypatch):
 def test_few_steps_at_three_batches(steps):
     found = dry_run(settings())
     assert steps == [2] * 2 + [4] * 2 + [16] * (1 + STEPS)
-    assert [each.batch for each in found.measured] == batches(16) == [2, 4, 16]
+    assert batches(16) == [2, 4, 16]
+    assert [each.batch for each in found.measured] == [16]
     assert found.fits and found.batch == 16 and found.steps == 2  # --limit-batches 2
     assert found.seconds == pytest.approx(found.sections[0].seconds * 2 * 2)
 
@@ -101,7 +106,7 @@ def test_every_phase_and_frozen_stretch_is_measured(steps, monkeypatch):
     found = dry_run(settings(search=search, epochs=6, limit_batches=1, batch_size=2))
     assert [each.epochs for each in found.sections] == [range(e, e + 1) for e in range(6)]
     assert [each.levels for each in found.sections] == [("learn",), ("learn", "validate")] * 3
-    assert steps == [2] * 6 * 2 + [3] * 6 * 2
+    assert steps == [2] * 6 * 2 + [3] * 6 * 2 + [2] * 6 * 2
     first, _, second, _, third, _ = (each.params for each in found.sections)
     assert second < first  # five operations an edge instead of eight
     whole = make_part("space", {"name": "darts"})
@@ -117,10 +122,12 @@ def test_a_search_that_trains_nothing_is_not_measured(steps):
 
 
 def test_too_large_a_batch_is_answered_without_running_it(steps, monkeypatch):
-    monkeypatch.setattr(module, "predicted", lambda measured, batch: 10**15)
+    monkeypatch.setattr(Forecast, "at", lambda self, batch: 10**9 * batch)
+    monkeypatch.setattr(Forecast, "needed", Forecast.at)
+    monkeypatch.setattr(module, "available", lambda device: 10**10)
     found = dry_run(settings())
     assert 16 not in steps and not found.fits
-    assert found.largest < 16
+    assert found.largest == 8
     assert "a batch of 16 does not fit" in found.as_text()
     assert "about" in found.as_text()
 
@@ -161,7 +168,8 @@ def test_all_sub_networks_of_a_batch_are_counted():
     found = dry_run(own)
     (section,) = found.sections
     assert section.paths == 3
-    assert section.flops == 3 * costs.fixed.flops + sum(every)
+    weighted = 3 * (2 * 4 + 6) * 4 * 4  # each map of 4 x 4 pixels times its weight
+    assert section.flops == 3 * costs.fixed.flops + sum(every) + weighted
     assert found.unit == "layers"
     assert (found.scoring.fitted, found.scoring.judged) == (599, 599)  # all that there are
     assert (found.scoring.ranked, found.scoring.evolved) == (0, 27)  # likewise
@@ -220,19 +228,30 @@ def measured(batch, seconds, peak):
     return Measured(batch, [Section(range(2), ("learn",), 1, 1, 1, seconds)], peak)
 
 
-def report(*sizes, asked=64, images=1000, memory=10_000):
+def forecast(slope=10):
+    """1,000 bytes and `slope` an image, of which 100 are beside the tensors."""
+
+    def at(batch):
+        size = 900 + slope * batch
+        return Traced(batch, [Trace(["add"], [size], [size])], 100)
+
+    return Forecast(at(8), at(16))
+
+
+def report(*sizes, asked=64, images=1000, memory=10_000, forecast=forecast()):  # noqa: B008
     costs = (Cost(1, 1), Cost(2, 2), Cost(3, 3))
-    return Dry(Size(), (3, 32, 32), costs, asked, images, 10, sizes, memory)
+    measured = {"measured": sizes, "forecast": forecast, "memory": memory}
+    return Dry(Size(), (3, 32, 32), costs, asked, images, 10, **measured)
 
 
 def test_the_largest_batch_by_hand():
-    low, high = measured(16, 1.0, 1160), measured(64, 4.0, 1640)  # 1,000 and 10 an image
-    assert report(low, high).largest == 800  # 9,000 bytes: (9,000 - 1,000) / 10
-    assert report(low, high, memory=9_990).largest == 792  # 799.1, rounded down
-    assert report(low, high, images=700).largest == 700
-    assert report(low, high, memory=1_100).largest == 0
-    assert report(low, measured(64, 4.0, 1160)).largest == 1000  # nothing grows
-    small = report(measured(8, 0.5, 1080), measured(16, 1.0, 1160), asked=200, memory=2_000)
+    own = measured(64, 4.0, 1640)
+    assert report(own).largest == 800  # 9,000 bytes: (9,000 - 1,000) / 10
+    assert report(own, memory=9_990).largest == 792  # 799.1, rounded down
+    assert report(own, images=700).largest == 700
+    assert report(own, memory=1_100).largest == 0
+    assert report(own, forecast=forecast(slope=0)).largest == 1000  # nothing grows
+    small = report(measured(8, 0.5, 0), measured(16, 1.0, 0), asked=200, memory=2_000)
     assert small.largest == 80
     assert small.peak == 3000 and not small.fits
     assert small.sections[0].seconds == pytest.approx(12.5)
@@ -256,23 +275,54 @@ def test_a_containers_limit_may_be_missing(tmp_path, monkeypatch, limit, found):
     assert (available(torch.device("cpu")) == 4096) is found
 
 
-PREDICT = """
-import json, sys
+CHANGED = """
+import json
 from tutelage.config import Run
-from tutelage.run.dry_run import dry_run, predicted
-asked = int(sys.argv[1])
-found = dry_run(Run(channels=16, cells=8, batch_size=asked, limit_batches=2, via="first-order"))
-print(json.dumps([predicted(found.measured, 384), found.peak]))
+from tutelage.run.dry_run import dry_run
+found = dry_run(Run(channels=16, cells=8, batch_size=96, limit_batches=2, via="first-order"))
+print(json.dumps([found.predicted, found.peak]))
 """
 
 
 @pytest.mark.slow
-def test_the_estimate_is_near_what_a_larger_batch_takes():
-    def run(batch):
-        done = subprocess.run(
-            [sys.executable, "-c", PREDICT, str(batch)], capture_output=True, check=True, text=True
-        )
-        return json.loads(done.stdout)
+def test_the_prediction_is_near_what_a_process_takes():
+    command = [sys.executable, "-c", CHANGED]
+    done = subprocess.run(command, capture_output=True, check=True, text=True)
+    predicted, taken = json.loads(done.stdout)
+    assert 0.9 < predicted / taken < 1.1
 
-    estimate, taken = run(96)[0], run(384)[1]
-    assert 0.75 < estimate / taken < 1.35
+
+def test_changes_that_fit_are_named(monkeypatch):
+    """Of SGL with four learners: fewer of them, one by one, and recomputation."""
+    monkeypatch.setattr(module, "available", lambda device: 10**10)
+    sizes = {(4, False): 20e9, (4, True): 12e9, (3, False): 11e9, (2, False): 8e9}
+    asked = []
+
+    def at(self, batch):
+        return int(self.low.extra * (1 if batch == 16 else 0.1))
+
+    def needed(self, batch):
+        graph = 4e9 if (asked[-1], batch) == ((4, False), 16) else 0
+        return at(self, batch) + int(graph)
+
+    def trace(work):
+        own = work.setup.settings
+        asked.append((own.method["learners"], own.recompute))
+        size = sizes[asked[-1]]
+        return Traced(work.setup.streams.train.batch_size, [], int(size))
+
+    monkeypatch.setattr(Forecast, "at", at)
+    monkeypatch.setattr(Forecast, "needed", needed)
+    monkeypatch.setattr(module, "trace", trace)
+    own = settings("sgl", space={"name": "nasbench201"}, cells=1, limit_batches=1, via="exact")
+    found = dry_run(replace(own, method={"name": "sgl", "learners": 4}))
+    assert asked[::2] == list(sizes)
+    assert found.changes == (
+        ("--graph off", 20 * 10**9),
+        ("--recompute", 12 * 10**9),
+        ("--learners 3", 11 * 10**9),
+        ("--learners 2", 8 * 10**9),
+    )
+    text = found.as_text()
+    assert "would fit      --learners 2: 7.45 GiB" in text
+    assert "no fit         --recompute" in text

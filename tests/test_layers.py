@@ -13,7 +13,7 @@ import tutelage
 ROOT = Path(tutelage.__file__).parent
 
 ROOMS = (
-    *("job", "networks", "cost", "training", "step", "supernet", "monitor", "one_shot"),
+    *("job", "networks", "cost", "step", "training", "supernet", "monitor", "one_shot"),
     *("strategies", "measure"),
 )
 """The folders of `run`, from the lowest: none imports one after it, nor the verbs at the root."""
@@ -62,7 +62,7 @@ ALLOWED = {
     "run.job": {"run.job", "records", "files", "cpus", "spaces.base"},
     "run.networks": {*BASE, "run.networks", "parts", "searches.base", "report.figures"},
     "run.cost": {*BASE, "run.networks", "run.cost", "searches"},
-    "run.training": {*BASE, "run.networks", "run.cost", "run.training"},
+    "run.training": {*BASE, "run.networks", "run.cost", "run.step", "run.training"},
     "run.step": {"batch", "clock", "virtual", "spaces", "run.step"},
     "run.supernet": {
         *(*BASE, *(f"run.{room}" for room in ("job", "networks", "cost", "step", "supernet"))),

@@ -240,6 +240,7 @@ def test_random_draws_are_replayed(rule):
     assert torch.rand(1) == after_kept  # a replay leaves the generator where it was
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_random_draws_are_replayed_on_cuda():
     w = torch.ones(1000, device="cuda", requires_grad=True)

@@ -21,6 +21,7 @@ from tutelage.files import write_bytes
 from tutelage.records.rows import SEARCH, StepRow
 from tutelage.run.job import checkpoint
 from tutelage.run.job.directory import RunDirectory
+from tutelage.run.job.environment import git_commit
 from tutelage.run.job.progress import Progress
 from tutelage.run.job.settings import changed_settings, plain
 
@@ -373,3 +374,13 @@ def test_going_on_refuses_changed_settings_and_lets_go_of_the_lock(tmp_path):
     moved = {"epochs": 3, "data": {"root": "there"}, "device": "cuda"}  # where, not what
     with RunDirectory.resume(tmp_path / "run", moved) as directory:
         assert directory.settings()["data"] == {"root": "here"}
+
+
+def test_a_checkout_gives_its_commit():
+    root = Path(__file__).resolve().parent.parent
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode or not (root / ".git").exists():
+        assert git_commit() is None
+    else:
+        assert git_commit().removesuffix("-dirty") == done.stdout.strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,13 +12,18 @@ from torch import nn
 from chains import SMALL, chosen, own_size
 from tutelage.batch import Batch
 from tutelage.clock import Clock
-from tutelage.config import Run
+from tutelage.config import Data, Run
+from tutelage.data.augment import Augmentation
+from tutelage.data.batches import Stream
+from tutelage.data.read import read
 from tutelage.problem import Net
 from tutelage.records.typed import present
 from tutelage.run.cost.table import Cost, Costs
+from tutelage.run.one_shot.batches import at_once, in_order
 from tutelage.run.one_shot.evolution import Evolve
 from tutelage.run.one_shot.ranking import Known, Ranking
-from tutelage.run.one_shot.scorer import Scorer, recalibrate
+from tutelage.run.one_shot.scorer import Scorer
+from tutelage.run.one_shot.statistics import recalibrate
 from tutelage.searches.evolution import Evolution
 from tutelage.spaces.base import Size, one_hot
 from tutelage.spaces.cells import S4
@@ -26,6 +32,7 @@ from tutelage.spaces.nb201 import NASBENCH201
 from tutelage.spaces.paths import bounds, genotype
 
 SIZE = own_size(SMALL, 3)
+CPU = torch.device("cpu")
 
 
 def parts(sizes, seed=0):
@@ -110,6 +117,80 @@ def test_the_accuracy_of_a_chain_is_that_of_its_network_fitted_by_hand(columns):
     assert scorer.accuracy(found) == right / 23  # nothing of the first time is left
     assert all(torch.equal(x, before[name]) for name, x in scorer.weights.items())
     assert 0 < right < 23
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_several_batches_at_once_give_the_statistics_of_each(affine):
+    """Of 3 batches, then 2, then one that is smaller."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, affine=affine), nn.ReLU()]
+    network = nn.Sequential(*layers, nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5, affine=affine)).double()
+    for norm in (network[1], network[4]):
+        for x in norm.parameters():
+            nn.init.normal_(x)
+    twin = copy.deepcopy(network)
+    single = [Batch(b.x.double() + 3, b.y, b.position) for b in parts((4, 4, 4, 4, 4, 3))]
+    joined = [
+        Batch(*(torch.cat(each) for each in zip(*single[places], strict=True)))
+        for places in (slice(0, 3), slice(3, 5), slice(5, 6))
+    ]
+    recalibrate(network, single)
+    recalibrate(twin, joined, 4)
+    for place in (1, 4):
+        for name in ("running_mean", "running_var"):
+            mine, theirs = (getattr(each[place], name) for each in (twin, network))
+            torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+    x = joined[0].x
+    torch.testing.assert_close(twin.eval()(x), network.eval()(x), rtol=1e-11, atol=1e-11)
+
+
+def test_statistics_of_several_batches_do_not_mix_them():
+    """Batches of brightness 0 and 10: no image is normalised by the other batch."""
+    network = nn.Sequential(nn.BatchNorm2d(1))
+    x = torch.cat([torch.randn(4, 1, 6, 6), 10 + torch.randn(4, 1, 6, 6)]).double()
+    recalibrate(network.double(), [Batch(x, torch.zeros(8), torch.arange(8))], 4)
+    assert float(network[0].running_mean) == pytest.approx(5, abs=0.3)
+    assert float(network[0].running_var) == pytest.approx(1, abs=0.3)
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(23, [12, 8, 3]), (21, [12, 8]), (24, [12, 12])])
+def test_batches_at_once_are_the_same_images(count, sizes):
+    train = read(Data("digits"), "train")
+    stream = Stream(train, torch.arange(50, 110), 4, 0, "x", Augmentation(), CPU)
+    found = list(in_order(stream, count, 3))
+    assert [len(batch.y) for batch in found] == sizes
+    single = list(stream.in_order(count))
+    for mine, theirs in zip(zip(*found, strict=True), zip(*single, strict=True), strict=True):
+        if mine[0].ndim > 1:
+            assert torch.equal(torch.cat(mine), torch.cat(theirs))
+    labels = [torch.cat([batch.y for batch in each]) for each in (found, single)]
+    assert torch.equal(*labels)
+
+
+def test_how_many_batches_run_at_once():
+    cuda = torch.device("cuda")
+    assert at_once(CPU, (3, 32, 32), 64) == 1
+    assert at_once(cuda, (3, 32, 32), 64) == 21
+    assert at_once(cuda, (3, 224, 224), 64) == 1
+    assert at_once(cuda, (3, 32, 32), 1) == 1
+
+
+@pytest.mark.parametrize("columns", [(1, 2, 3), (0, 3, 1)])
+def test_a_score_is_the_same_of_several_batches_at_once(columns):
+    torch.manual_seed(1)
+    fitted, judged = parts((8, 8, 8, 8, 5)), parts((7, 7, 7, 2), seed=1)
+    scorer = scorer_of(SMALL, SIZE, fitted, judged)
+
+    def joined(batches):
+        return Batch(*(torch.cat(each) for each in zip(*batches, strict=True)))
+
+    wide = replace(
+        scorer,
+        fitted=lambda: [joined(fitted[:4]), fitted[4]],
+        judged=lambda: [joined(judged)],
+        batch_size=8,
+    )
+    assert wide.accuracy(chosen(SMALL, columns)) == scorer.accuracy(chosen(SMALL, columns))
 
 
 def test_statistics_matter():

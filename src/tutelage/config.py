@@ -14,10 +14,10 @@ from tutelage.checks import at_least, one_of, positive, within
 from tutelage.renamed import keywords
 from tutelage.searches.evolution import Evolution
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "ieee", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
-Kernels = Literal["auto", "off"]
 Graph = Literal["auto", "on", "off"]
+Kernels = Literal["auto", "off"]
 MOST_THREADS = 1024
 """More than the CPUs of any machine; OpenMP ends the process if the system refuses threads."""
 
@@ -206,7 +206,11 @@ class Retrain:
     device: Device = "auto"
     """Device; auto: CUDA if there is one."""
     precision: Precision = "fp32"
-    """Precision of the forward passes."""
+    """Precision of the forward passes: fp32, in which convolutions on CUDA may round their factors
+    to TF32; ieee, fp32 without that; or bf16."""
+    graph: Graph = "auto"
+    """Run the training step as one CUDA graph; auto: on CUDA, if it can be recorded; on: refuse a
+    CPU; off: run one operation at a time."""
     kernels: Kernels = "auto"
     """Fused kernels on a GPU: auto, where Triton compiles for it; off, torch's operations alone."""
     deterministic: bool | None = None
@@ -251,9 +255,10 @@ class Retrain:
         one_of(("cosine", "linear", "step"), schedule=self.schedule)
         one_of(("epoch", "step"), anneal=self.anneal)
         one_of(("cifar", "imagenet"), stem=self.stem)
-        one_of(("fp32", "bf16"), precision=self.precision)
+        one_of(("fp32", "ieee", "bf16"), precision=self.precision)
         one_of(("auto", "off"), kernels=self.kernels)
         one_of(("auto", "cpu", "cuda"), device=self.device)
+        one_of(("auto", "on", "off"), graph=self.graph)
 
 
 @keywords(form="stem")
@@ -307,7 +312,8 @@ class Run:
     device: Device = "auto"
     """Device; auto: CUDA if there is one."""
     precision: Precision = "fp32"
-    """Precision of the forward passes; bf16 is too coarse for a finite difference."""
+    """Precision of the forward passes: fp32, in which convolutions on CUDA may round their factors
+    to TF32; ieee, fp32 without that; or bf16, too coarse for a finite difference."""
     kernels: Kernels = "auto"
     """Fused kernels on a GPU: auto, where Triton compiles for it; off, torch's operations alone."""
     deterministic: bool | None = None
@@ -385,7 +391,7 @@ class Run:
             raise ValueError(f"sides = {self.sides}: must be 1 or 2")
         one_of(("sgd", "plain"), virtual=self.virtual)
         one_of(("cifar", "imagenet"), stem=self.stem)
-        one_of(("fp32", "bf16"), precision=self.precision)
+        one_of(("fp32", "ieee", "bf16"), precision=self.precision)
         one_of(("auto", "off"), kernels=self.kernels)
         one_of(("auto", "cpu", "cuda"), device=self.device)
         one_of(("auto", "on", "off"), graph=self.graph)

@@ -27,12 +27,13 @@ from tutelage.data.randaugment import RandAugment
 from tutelage.data.read import read
 from tutelage.records.results import Result
 from tutelage.run.job import deterministic, loop, threads
-from tutelage.run.job.device import device_named
+from tutelage.run.job.device import arithmetic, device_named
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.settings import plain
 from tutelage.run.networks import ensemble
 from tutelage.run.networks.ensemble import Ensemble
 from tutelage.run.networks.files import FILE, About, about, load, member, save_network, space_of
+from tutelage.run.step.recorders import chosen
 from tutelage.run.training.training import Training
 from tutelage.spaces import kernels
 from tutelage.spaces.genotype import Genotype
@@ -62,6 +63,7 @@ def retrain(
     device = device_named(settings.device)
     with (
         threads.restored(settings.threads),
+        arithmetic(settings.precision),
         deterministic.required(settings.deterministic, device, default=False),
     ):
         return _retrained(genotype, data, settings, out, resume)
@@ -103,6 +105,8 @@ def _retrained(
             title=f"retrain {out}",
             resume_with="the same command",
             gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+            graph=chosen(settings.graph, device),
+            notices=training.programs.notices,
         )
         result = replace(training.result(), **test(training, data, directory.path))
         directory.save_session()
@@ -133,6 +137,7 @@ def retrain_ensemble(
     device = device_named(settings.device)
     with (
         threads.restored(settings.threads),
+        arithmetic(settings.precision),
         deterministic.required(settings.deterministic, device, default=False),
     ):
         return _ensemble_retrained(together, data, settings, out, resume)
@@ -174,7 +179,7 @@ def _together(
 ) -> Result:
     """Test the networks in `out` together; return the ensemble's entries of result.json."""
     details = about(out / member(0))
-    with threads.restored(settings.threads):
+    with threads.restored(settings.threads), arithmetic(settings.precision):
         tested = test_images(data, details)
         elements = threads.elements(settings.batch_size, details.size, details.shape)
         threads.settle(elements if device.type == "cpu" else None, out / member(0))
@@ -275,17 +280,18 @@ def measured(
 ) -> dict[str, Any]:
     """Return a network's entries of result.json for the test set, in fp32."""
     network.eval()
-    loss, correct = 0.0, 0
+    sums = torch.zeros(2, dtype=torch.float64, device=device)
     every = torch.arange(len(tested.images))
     for x, y, _ in in_order(tested, every, batch_size, device):
         logits = network(x)
-        loss += F.cross_entropy(logits, y, reduction="sum").item()
-        correct += int((logits.argmax(1) == y).sum())
-    accuracy = correct / len(every)
+        loss, correct = F.cross_entropy(logits, y, reduction="sum"), (logits.argmax(1) == y).sum()
+        sums += torch.stack((loss.double(), correct.double()))
+    total, right = sums.tolist()  # read once, so that no batch waits for the device
+    accuracy = right / len(every)
     return {
         "test_error": 1 - accuracy,
         "test_accuracy": accuracy,
-        "test_loss": loss / len(every),
+        "test_loss": total / len(every),
         "test_images": len(every),
     }
 

@@ -17,7 +17,7 @@ from tutelage.problem import Method
 from tutelage.quick import quick_look, stated
 from tutelage.renamed import lifted_settings, warn
 from tutelage.run.job import deterministic, threads
-from tutelage.run.job.device import device_named
+from tutelage.run.job.device import arithmetic, device_named
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.loop import run
 from tutelage.run.job.settings import plain
@@ -89,6 +89,7 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
     device = device_named(settings.device)
     with (
         threads.restored(settings.threads),
+        arithmetic(settings.precision),
         deterministic.required(settings.deterministic, device, default=True),
     ):
         return _searched(settings, out, resume)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from tutelage.spaces.convolution import Convolution, Depthwise
 from tutelage.spaces.fused import BatchNorm
-from tutelage.spaces.network import drop
+from tutelage.spaces.network import Probability, drop, never
 
 Activation = Literal["relu", "swish"]
 ODD = r"((?:[1-9]\d*)?[13579])"
@@ -93,12 +93,12 @@ class MBConv(nn.Module):
         self.layers = nn.Sequential(*layers, *style.pointwise(width, outputs, act=False))
         self.residual = stride == 1 and inputs == outputs
 
-    def forward(self, x: Tensor, drop_path: float = 0.0) -> Tensor:
+    def forward(self, x: Tensor, drop_path: Probability = 0.0) -> Tensor:
         """Map x (B, C, H, W), dropping the path beside a residual with this probability."""
         y = self.layers(x)
         if not self.residual:
             return y
-        return x + (drop(y, drop_path) if drop_path else y)
+        return x + (y if never(drop_path) else drop(y, drop_path))
 
 
 class Shuffle(nn.Module):
@@ -127,7 +127,7 @@ class Shuffle(nn.Module):
             aside = [*style.depthwise(seen, kernel, stride), *style.pointwise(seen, passed)]
             self.passed = nn.Sequential(*aside)
 
-    def forward(self, x: Tensor, drop_path: float = 0.0) -> Tensor:
+    def forward(self, x: Tensor, drop_path: Probability = 0.0) -> Tensor:
         """Map x (B, C, H, W); there is no residual whose path could be dropped."""
         aside, seen = (x[:, 0::2], x[:, 1::2]) if self.halves else (x, x)
         return torch.cat([self.passed(aside), self.main(seen)], dim=1)
@@ -142,7 +142,7 @@ class Identity(nn.Module):
         if stride > 1 or inputs != outputs:
             self.projection = nn.Sequential(*style.dense(inputs, outputs, 1, stride))
 
-    def forward(self, x: Tensor, drop_path: float = 0.0) -> Tensor:
+    def forward(self, x: Tensor, drop_path: Probability = 0.0) -> Tensor:
         """Map x (B, C, H, W) as it is."""
         return self.projection(x)
 
@@ -169,10 +169,10 @@ class Residual(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x: Tensor, drop_path: float = 0.0) -> Tensor:
+    def forward(self, x: Tensor, drop_path: Probability = 0.0) -> Tensor:
         """Map x (B, C, H, W), dropping the path beside the shortcut with this probability."""
         y = self.layers(x)
-        return self.act(self.shortcut(x) + (drop(y, drop_path) if drop_path else y))
+        return self.act(self.shortcut(x) + (y if never(drop_path) else drop(y, drop_path)))
 
 
 def is_block(name: str) -> bool:

@@ -13,6 +13,7 @@ from tutelage.spaces.blocks import Style, block
 from tutelage.spaces.convolution import channels_last
 from tutelage.spaces.fused import stacked, weighted_sum
 from tutelage.spaces.mixed import OperationOutput, dealt
+from tutelage.spaces.network import Probability
 
 GROUP = "chain"
 """The only group of choices: a chain's layers."""
@@ -147,7 +148,8 @@ class Network(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        self.drop_path, self.dropout = drop_path, 0.0
+        self.drop_path: Probability = drop_path
+        self.dropout = 0.0
         self.frame = Frame(outline, size, style)
         self.stages = [layer.stage for layer in outline.layers]
         self.layers = nn.ModuleList(

@@ -38,7 +38,7 @@ from tutelage.spaces.mixed import (
     operation_outputs,
     run_cell,
 )
-from tutelage.spaces.network import drop
+from tutelage.spaces.network import Probability, drop, never
 from tutelage.spaces.ops import ReluConvolution, operation
 from tutelage.spaces.plan import Layout, Weights, weights_of
 
@@ -80,14 +80,14 @@ class CellNetwork(nn.Module):
             }
         )
 
-    def forward(self, x: Tensor, drop_path: float) -> Tensor:
+    def forward(self, x: Tensor, drop_path: Probability) -> Tensor:
         """Map x (B, C, H, W) to the last node, with drop-path except on identities."""
         states = [x]
         for node, pairs in enumerate(self.nodes, start=1):
             total: Any = 0
             for name, source in pairs:
                 y = self.operations[f"{source}-{node}"](states[source])
-                whole = name == "skip_connect" or drop_path == 0
+                whole = name == "skip_connect" or never(drop_path)
                 total = total + (y if whole else drop(y, drop_path))
             states.append(total)
         return states[-1]
@@ -170,7 +170,7 @@ class Network(nn.Module):
 
     def __init__(self, cell: Cell, size: Size, drop_path: float = 0.0) -> None:
         super().__init__()
-        self.drop_path = drop_path
+        self.drop_path: Probability = drop_path
         self.dropout = 0.0
         self.skeleton = Skeleton(lambda channels: CellNetwork(cell, channels), size, track=True)
 

@@ -2,7 +2,8 @@
 
 It has ordinary modules: BatchNorm has an affine part and running statistics. In training mode the
 network returns (logits, auxiliary logits or None), in evaluation mode only logits, as an export
-needs. `network.drop_path` and `network.dropout` are plain numbers that a trainer may set.
+needs. `network.drop_path` and `network.dropout` are plain numbers that a trainer may set; the first
+may also be a tensor (), for a step whose operations do not change with it.
 """
 
 from __future__ import annotations
@@ -28,11 +29,20 @@ WINDOWS: dict[Stem, tuple[int, int, int]] = {"cifar": (8, 5, 3), "imagenet": (7,
 """Side of the input map of DARTS' auxiliary head; size and stride of its pooling window."""
 
 
-def drop(x: Tensor, probability: float) -> Tensor:
+Probability = float | Tensor
+"""A number, or a tensor () that stays in place while its value changes."""
+
+
+def drop(x: Tensor, probability: Probability) -> Tensor:
     """Zero whole images of x (B, C, H, W) at random and scale up the others (drop-path)."""
     keep = 1 - probability
     mask = x.new_empty(len(x), 1, 1, 1).bernoulli_(keep)
     return x / keep * mask
+
+
+def never(probability: Probability) -> bool:
+    """Tell whether a probability is the number 0; the value of a tensor is not read."""
+    return not isinstance(probability, Tensor) and probability == 0
 
 
 class NodeNetwork(nn.Module):
@@ -49,14 +59,14 @@ class NodeNetwork(nn.Module):
             operation(name, place.channels, stride) for (name, _), stride in pairs
         )
 
-    def forward(self, states: Sequence[Tensor], drop_path: float) -> Tensor:
+    def forward(self, states: Sequence[Tensor], drop_path: Probability) -> Tensor:
         """Sum the operations on the states that they read; drop-path except on identities."""
         paths = []
         for module, source, identity in zip(
             self.operations, self.sources, self.identity, strict=True
         ):
             x = module(states[source])
-            paths.append(x if identity or drop_path == 0 else drop(x, drop_path))
+            paths.append(x if identity or never(drop_path) else drop(x, drop_path))
         return sum(paths[1:], start=paths[0])
 
 
@@ -73,7 +83,7 @@ class CellNetwork(nn.Module):
         self.nodes = nn.ModuleList(NodeNetwork(node, place) for node in cell.nodes)
         self.concat = cell.concat
 
-    def forward(self, before: Tensor, last: Tensor, drop_path: float) -> Tensor:
+    def forward(self, before: Tensor, last: Tensor, drop_path: Probability) -> Tensor:
         """Map two inputs to the concatenated nodes, with this probability of drop-path."""
         states = [self.before(before), self.last(last)]
         for node in self.nodes:
@@ -124,7 +134,7 @@ class Network(nn.Module):
     ) -> None:
         """Build the network, with an auxiliary head if `auxiliary`."""
         super().__init__()
-        self.drop_path = drop_path
+        self.drop_path: Probability = drop_path
         self.dropout = 0.0
         self.stem = stem(size)
         widths = {group: len(cell.concat) for group, cell in genotype.cells.items()}

@@ -1,6 +1,9 @@
-"""The device that a setting names."""
+"""The device that a setting names, and how it computes."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -16,3 +19,18 @@ def device_named(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+@contextmanager
+def arithmetic(precision: str) -> Iterator[None]:
+    """Let cuDNN round the factors of convolutions to TF32, except in precision `ieee`.
+
+    Torch allows it by default, and allows no TF32 in matrix products. TF32 has the range of
+    float32 and 10 bits of its mantissa; sums are in float32. On a CPU nothing is rounded.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = precision != "ieee"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

@@ -42,7 +42,7 @@ def session(
 
 def git_commit() -> str | None:
     """Return the commit of the package's checkout, -dirty if changed; None: not a checkout."""
-    source = Path(__file__).resolve().parents[2]
+    source = Path(__file__).resolve().parents[3]
     root = source.parent
     if source.name != "src" or not (root / ".git").exists():  # a copy in another repository
         return None

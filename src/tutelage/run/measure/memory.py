@@ -45,6 +45,12 @@ def peak(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def synchronise(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def _kilobytes(path: Path, name: str) -> int | None:
     """Read one entry of a file under /proc, in bytes; None: there is none."""
     if not path.is_file():

@@ -1,34 +1,30 @@
-"""A few steps of a search, measured: time, memory, parameters, FLOPs; and a score's time."""
+"""A few steps of a search, measured: time, memory, parameters, FLOPs."""
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
-from itertools import groupby, islice
+from itertools import groupby
 from statistics import median
-from typing import NamedTuple, final
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from tutelage.batch import Batch
 from tutelage.problem import pick
-from tutelage.run.measure.memory import peak, reset_peak
-from tutelage.run.one_shot.conclusion import scorer_of
-from tutelage.run.one_shot.ranking import counts
-from tutelage.run.one_shot.scorer import Scorer
+from tutelage.run.measure.forecast import Traced
+from tutelage.run.measure.live import traced
+from tutelage.run.measure.memory import peak, reset_peak, synchronise
 from tutelage.run.supernet.state import Searching
 from tutelage.run.supernet.view import View
-from tutelage.spaces.paths import genotype, sample
 from tutelage.virtual import Tree, leaves
 
 SECONDS = 20.0
-"""Time after which no further step of a section and no further score is measured."""
-BATCHES = 2
-"""Batches that set BatchNorm statistics, and that measure accuracy, when a score is timed."""
+"""Time after which no further step of a section is measured."""
 
 
 class Section(NamedTuple):
@@ -58,43 +54,58 @@ class Measured(NamedTuple):
     """Most memory in use, in bytes."""
 
 
-class Scoring(NamedTuple):
-    """The work of scoring architectures in a supernet, and how many are scored."""
-
-    fitted: int
-    """Images that set an architecture's BatchNorm statistics; 0: none are set."""
-    judged: int
-    """Images on which its accuracy is measured."""
-    seconds: float
-    """Time of one architecture."""
-    ranked: int
-    """Architectures that are ranked in the end."""
-    evolved: int
-    """Architectures that evolution scores; fewer where the limits leave fewer."""
-
-
 def measure(work: Searching, steps: int) -> Measured:
     """Take a first step and a few measured ones in every section of a fresh search."""
     gc.collect()
     device = work.setup.device
     reset_peak(device)
-    sections = []
+    found = []
+    for epochs, names in sections(work):
+        seconds, view = time_of_step(work, steps), work.view()
+        paths = paths_of_step(view)
+        counts = (*weights_of(view), forward_flops(view, paths))
+        found.append(Section(epochs, names, *counts, seconds, paths))
+    return Measured(work.setup.streams.train.batch_size, found, peak(device))
+
+
+def trace(work: Searching) -> Traced:
+    """Trace a step in every section of a fresh search, after one that is not traced."""
+    gc.collect()
+    device = work.setup.device
+    reset_peak(device)
+    traces = []
+    for _ in sections(work):
+        found = traced(work.advance, device.type)
+        settle(work)
+        traces.append(replace(found, recorded=work.programs.recorded))
+    tensors = max(each.peak for each in traces)
+    extra = max(0, peak(device) - tensors)
+    return Traced(work.setup.streams.train.batch_size, traces, extra)
+
+
+def sections(work: Searching) -> Iterator[tuple[range, tuple[str, ...]]]:
+    """Bring a fresh search to every section in turn; yield its epochs and its levels' names.
+
+    A phase keeps operations by the alphas from which the previous one began, so that they do not
+    depend on the batch size.
+    """
+    begun: dict[str, list[Tensor]] = {}
     for phase, stretch in enumerate(work.setup.phases):
         if phase:
+            for name, alphas in begun.items():
+                for moved, first in zip(leaves(work.phase.variables[name]), alphas, strict=True):
+                    moved.copy_(first)
             work.epoch = stretch.start
             work.next_phase()
+        variables, trained = work.phase.variables, work.phase.optimisers
+        begun = {name: [x.clone() for x in leaves(variables[name])] for name in trained}
         epochs = range(stretch.start, stretch.start + stretch.epochs)
         for names, together in groupby(epochs, key=partial(levels_in, work)):
             inside = list(together)
             work.epoch, work.step = inside[0], 0
             for bound in work.phase.bound:
                 bound.begin_epoch()
-            seconds, view = time_of_step(work, steps), work.view()
-            paths = paths_of_step(view)
-            counts = (*weights_of(view), forward_flops(view, paths))
-            here = range(inside[0], inside[-1] + 1)
-            sections.append(Section(here, names, *counts, seconds, paths))
-    return Measured(work.setup.streams.train.batch_size, sections, peak(device))
+            yield range(inside[0], inside[-1] + 1), names
 
 
 def levels_in(work: Searching, epoch: int) -> tuple[str, ...]:
@@ -102,11 +113,16 @@ def levels_in(work: Searching, epoch: int) -> tuple[str, ...]:
     return tuple(level.name for level in work.phase.levels(epoch))
 
 
+def settle(work: Searching) -> None:
+    """Take steps until the next ones run as all later ones will, as programs or not."""
+    while not work.programs.settled:
+        work.advance()
+
+
 def time_of_step(work: Searching, steps: int) -> float:
     """Return the median time of a few steps, after those that prepare them."""
     work.advance()
-    while not work.programs.settled:
-        work.advance()
+    settle(work)
     times: list[float] = []
     while len(times) < steps and sum(times) < SECONDS:
         synchronise(work.setup.device)
@@ -115,12 +131,6 @@ def time_of_step(work: Searching, steps: int) -> float:
         synchronise(work.setup.device)
         times.append(time.perf_counter() - start)
     return median(times)
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def weights_of(view: View) -> tuple[int, int]:
@@ -155,65 +165,3 @@ def forward_flops(view: View, paths: int) -> int:
         for arch in archs:
             learner.net.under(weights, arch, x)
     return counter.get_total_flops() // (2 * len(x))  # it counts a multiply-add as two operations
-
-
-# Scoring ----------------------------------------------------------------------------------------
-
-
-@final
-@dataclass
-class Few:
-    """The first few of some batches, and the time from requesting them to their last use."""
-
-    batches: Callable[[], Iterable[Batch]]
-    device: torch.device
-    images: int = 0
-    """Images yielded so far."""
-    seconds: float = 0.0
-    """Time that their use took."""
-
-    def __call__(self) -> Iterator[Batch]:
-        """Yield them."""
-        start = time.perf_counter()
-        for batch in islice(self.batches(), BATCHES):
-            self.images += len(batch.y)
-            yield batch
-        synchronise(self.device)
-        self.seconds += time.perf_counter() - start
-
-    def of(self, images: int) -> tuple[int, float]:
-        """Scale to `images` images: how many of them are used, and the time; 0: none is used."""
-        return (images, self.seconds * images / self.images) if self.images else (0, 0.0)
-
-
-def measure_scoring(view: View, steps: int) -> Scoring:
-    """Score architectures on few images, and estimate the time of one on all images.
-
-    Args:
-        view: A search that samples paths.
-        steps: How many architectures, after one that is not measured.
-    """
-    whole, evolution = scorer_of(view, view.learners[0]), view.setup.settings.evolution
-    streams = view.setup.streams
-    timed_scores(view, whole, 1)
-    seconds, fitted, judged = timed_scores(view, whole, steps)
-    sets, fitting = fitted.of(min(evolution.images, len(streams.train.subset)))
-    judges, judging = judged.of(min(evolution.judged, len(streams.valid.subset)))
-    return Scoring(sets, judges, seconds + fitting + judging, *counts(view.setup))
-
-
-def timed_scores(view: View, whole: Scorer, count: int) -> tuple[float, Few, Few]:
-    """Score `count` sampled architectures on a few batches, or fewer if the time is up.
-
-    Returns:
-        The time of one architecture without its batches, and the times of the batches.
-    """
-    device, space = view.setup.device, view.setup.space
-    fitted, judged = (Few(batches, device) for batches in (whole.fitted, whole.judged))
-    scorer, done = replace(whole, fitted=fitted, judged=judged), 0
-    synchronise(device)
-    start = now = time.perf_counter()
-    while done < count and now - start < SECONDS:
-        scorer.score(genotype(space, sample(space)))
-        done, now = done + 1, time.perf_counter()
-    return (now - start - fitted.seconds - judged.seconds) / done, fitted, judged

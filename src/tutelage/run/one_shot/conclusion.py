@@ -15,6 +15,7 @@ from tutelage.run.cost.table import Cost
 from tutelage.run.job import loop
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.settings import plain
+from tutelage.run.one_shot.batches import at_once, in_order
 from tutelage.run.one_shot.evolution import Evolve
 from tutelage.run.one_shot.scorer import Scorer
 from tutelage.run.supernet.view import View
@@ -27,13 +28,18 @@ EVOLUTION, RANKING = "evolution", "ranking"
 def scorer_of(view: View, learner: Learner) -> Scorer:
     """Make a scorer of architectures with a learner's weights, on the validation half."""
     setup, evolution, own = view.setup, view.setup.settings.evolution, view.problem.extra(Score)
+    streams, size = setup.streams, setup.streams.train.batch_size
+    # cells, and a method's own score, are normalised by the batch: its size counts
+    alone = own is not None or not setup.space.stages
+    together = 1 if alone else at_once(setup.device, setup.shape, size)
     return Scorer(
         learner.net,
         view.weights(learner),
         setup.space,
         setup.size,
-        fitted=partial(setup.streams.train.in_order, evolution.images),
-        judged=partial(setup.streams.valid.in_order, evolution.judged),
+        fitted=partial(in_order, streams.train, evolution.images, together),
+        judged=partial(in_order, streams.valid, evolution.judged, together),
+        batch_size=size,
         own=partial(own.ask, view.variables) if own else None,
         seed=int(generator(setup.settings.seed, "search/scores").integers(2**63)),
     )

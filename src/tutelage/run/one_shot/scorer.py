@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tutelage.batch import Batch
 from tutelage.problem import Net
+from tutelage.run.one_shot.statistics import recalibrate
 from tutelage.spaces.base import ArchWeights, Size, Space, one_hot
 from tutelage.spaces.genotype import Genotype
 
@@ -34,6 +35,9 @@ class Scorer:
     """Gives the images that set BatchNorm statistics."""
     judged: Callable[[], Iterable[Batch]]
     """Gives the images that accuracy is measured on."""
+    batch_size: int | None = None
+    """Images of a batch of BatchNorm statistics; `fitted` may give several batches at once. None:
+    it gives one."""
     own: Callable[[ArchWeights, Batch], Tensor] | None = None
     """The method's own score () of a path on a batch; None: accuracy."""
     seed: int = 0
@@ -72,21 +76,13 @@ class Scorer:
             like = next(iter(self.weights.values()))
             arch = one_hot(self.space, genotype, like)
             return lambda x: self.net.under(self.weights, arch, x)[0]
-        network: Any = self.space.network(genotype, self.size)  # not typed for memory formats
-        network.load_state_dict(network.state_dict() | inherited)
+        with torch.device("meta"):  # no weight is initialised, and none is copied on its own
+            network: Any = self.space.network(genotype, self.size)  # not typed for memory formats
+        network.load_state_dict(network.state_dict() | inherited, assign=True)
         device = next(iter(inherited.values())).device
-        network.to(device, memory_format=torch.channels_last)
-        recalibrate(network, self.fitted())
+        for module in network.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, torch.empty_like(buffer, device=device))
+        network.to(memory_format=torch.channels_last)
+        recalibrate(network, self.fitted(), self.batch_size)
         return network.eval()
-
-
-@torch.no_grad()
-def recalibrate(network: nn.Module, batches: Iterable[Batch]) -> None:
-    """Set the BatchNorm statistics of a network to the mean over batches of images."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None  # a plain mean
-    network.train()
-    for x, _, _ in batches:
-        network(x)

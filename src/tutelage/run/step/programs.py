@@ -165,6 +165,11 @@ class Programs:
             return self._program(step, case)
         return self._eager(step, kind) if case.refused else self._watched(step, kind, case)
 
+    @property
+    def recorded(self) -> bool:
+        """Tell whether any step runs as a program at present."""
+        return any(case.program for kind in self._kinds.values() for case in kind.cases.values())
+
     def drop(self) -> None:
         """Forget all programs: a new phase has other tensors."""
         self._kinds.clear()

@@ -29,23 +29,24 @@ class Validated(NamedTuple):
 @torch.no_grad()
 def validate(view: View) -> Validated:
     """Measure every learner on the whole validation half."""
-    sums: dict[tuple[int, str], float] = defaultdict(float)
+    sums: dict[tuple[int, str], list[Tensor]] = defaultdict(list)
     probabilities, labels, selects = [], [], view.problem.extra(Members)
     for logits, y in _answers(view):
         for k, stages in enumerate(logits):
             for stage, z in zip(("valid", "first"), stages, strict=False):
                 loss = nn.functional.cross_entropy(z, y, reduction="sum")
-                sums[k, f"{stage}_loss"] += loss.item()
-                sums[k, f"{stage}_accuracy"] += int((z.argmax(1) == y).sum())
-        labels.append(y.cpu())
+                sums[k, f"{stage}_loss"].append(loss)
+                sums[k, f"{stage}_accuracy"].append((z.argmax(1) == y).sum())
+        labels.append(y)
         if selects:
-            each = [own.double().softmax(1).cpu() for own, *_ in logits]
-            probabilities.append(torch.stack(each))
-    y = torch.cat(labels)
+            probabilities.append(torch.stack([own.double().softmax(1) for own, *_ in logits]))
+    # only here the device is waited for, not in every batch
+    y = torch.cat(labels).cpu()
+    totals = torch.stack([torch.stack(values).double().sum() for values in sums.values()])
     scores: list[dict[str, float]] = [{} for _ in view.learners]
-    for (k, score), value in sums.items():
-        scores[k][score] = value / len(y)
-    return Validated(scores, probabilities, y)
+    for (k, score), total in zip(sums, totals.tolist(), strict=True):
+        scores[k][score] = total / len(y)
+    return Validated(scores, [each.cpu() for each in probabilities], y)
 
 
 def _answers(view: View) -> Iterator[tuple[list[list[Tensor]], Tensor]]:

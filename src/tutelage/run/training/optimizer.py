@@ -11,10 +11,12 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from tutelage.config import Retrain
+from tutelage.run.training.descent import Descent
 from tutelage.run.training.rmsprop import RMSProp
+from tutelage.run.training.sgd import SGD
 
 
-def optimiser(network: nn.Module, settings: Retrain) -> torch.optim.Optimizer:
+def optimiser(network: nn.Module, settings: Retrain) -> Descent:
     """Make the optimiser of a network's weights."""
     groups = parameter_groups(network, settings.norm_decay)
     common: dict[str, Any] = {
@@ -23,7 +25,7 @@ def optimiser(network: nn.Module, settings: Retrain) -> torch.optim.Optimizer:
         "weight_decay": settings.weight_decay,
     }
     if settings.optimiser == "sgd":
-        return torch.optim.SGD(groups, **common, nesterov=settings.nesterov)
+        return SGD(groups, **common, nesterov=settings.nesterov)
     return RMSProp(groups, **common, decay=settings.rmsprop_decay, epsilon=settings.rmsprop_epsilon)
 
 

@@ -12,15 +12,17 @@ epsilon = 0.001 the two are different optimisers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from tutelage.run.training.descent import Descent
+
 
 @final
-class RMSProp(torch.optim.Optimizer):
+class RMSProp(Descent):
     """TensorFlow's RMSProp with momentum."""
 
     def __init__(
@@ -42,35 +44,16 @@ class RMSProp(torch.optim.Optimizer):
         }
         super().__init__(params, defaults)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step; return the value of the closure, which computes gradients."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            self._descend(group)
-        return loss
-
-    def _descend(self, group: dict[str, Any]) -> None:
-        weights = [weight for weight in group["params"] if weight.grad is not None]
-        if not weights:
-            return
-        for weight in weights:
-            if not self.state[weight]:
-                self.state[weight]["square"] = torch.ones_like(weight)
-                self.state[weight]["buffer"] = torch.zeros_like(weight)
-        squares = [self.state[weight]["square"] for weight in weights]
-        buffers = [self.state[weight]["buffer"] for weight in weights]
-        gradients: Any = [weight.grad for weight in weights]
-        # Few calls for all weights: with a call for each, a GPU would wait for Python.
-        if group["weight_decay"]:
-            gradients = torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
+    def descend(self, group: dict[str, Any], weights: list[Tensor], gradients: Any) -> None:
+        """Move weights, given their gradients with the decay."""
+        squares = self.buffers(weights, "square", 1.0)
+        buffers = self.buffers(weights, "buffer", 0.0)
         torch._foreach_mul_(squares, group["decay"])
         torch._foreach_addcmul_(squares, gradients, gradients, 1 - group["decay"])
         roots = torch._foreach_add(squares, group["epsilon"])
         torch._foreach_sqrt_(roots)
+        moves = torch._foreach_div(gradients, roots)
+        torch._foreach_mul_(moves, group["lr"])
         torch._foreach_mul_(buffers, group["momentum"])
-        torch._foreach_addcdiv_(buffers, gradients, roots, group["lr"])
+        torch._foreach_add_(buffers, moves)
         torch._foreach_sub_(weights, buffers)

@@ -7,12 +7,16 @@ step), so a training that resumes from a checkpoint equals an uninterrupted one.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any, cast, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tutelage.batch import Batch
+from tutelage.clock import Clock
 from tutelage.config import Retrain
 from tutelage.data.batches import Stream
 from tutelage.data.seeding import generator
@@ -20,6 +24,8 @@ from tutelage.records.results import Result
 from tutelage.records.rows import TrainingRow
 from tutelage.run.cost.count import flops, params
 from tutelage.run.networks.files import About, build
+from tutelage.run.step.programs import Programs, Step
+from tutelage.run.step.recorders import Recorder, recorder_of
 from tutelage.run.training.optimizer import Average, optimiser, rate
 from tutelage.spaces.base import Size
 from tutelage.spaces.genotype import Genotype
@@ -41,7 +47,26 @@ class Training:
         epochs: Epochs in all.
     """
 
-    def __init__(self, genotype: Genotype, stream: Stream, settings: Retrain) -> None:
+    def __init__(
+        self,
+        genotype: Genotype,
+        stream: Stream,
+        settings: Retrain,
+        recorder: Recorder | None = None,
+    ) -> None:
+        """Initialise the network.
+
+        Args:
+            genotype: Its architecture.
+            stream: The images.
+            settings: The recipe.
+            recorder: Makes a program of the step; None: the one of the settings and the device.
+
+        Raises:
+            ValueError: The settings require programs, and the device has none.
+        """
+        recorder = recorder or recorder_of(settings.graph, stream.device)
+        self.programs = Programs(recorder, stream.device, Clock())
         self.settings, self.stream, self.genotype = settings, stream, genotype
         self.auxiliary = cast(float, settings.auxiliary)
         self.size = Size(
@@ -55,11 +80,15 @@ class Training:
         network: Any = build(genotype, self.size, auxiliary=self.auxiliary > 0)
         self.network = network.to(stream.device, memory_format=torch.channels_last)
         self.network.dropout = settings.dropout
+        self._lr, self._drop_path = (torch.zeros((), device=stream.device) for _ in range(2))
+        self.network.drop_path = self._drop_path if settings.drop_path else 0.0
         self.optimiser = optimiser(self.network, settings)
+        self.optimiser.rates(self._lr)
         self.average = Average(self.network, settings.ema) if settings.ema else None
         self.epoch, self.step, self.epochs = 0, 0, settings.epochs
         self.steps = min(stream.steps, settings.limit_batches or stream.steps)
         self._unchecked: list[Tensor] = []
+        self._last_rate = 0.0
         self._begin_epoch()
 
     @property
@@ -87,30 +116,56 @@ class Training:
 
     def advance(self) -> None:
         """Take one step of the optimiser; the device may still compute when this returns."""
-        settings = self.settings
-        x, y, _ = self.stream.batch(self.epoch, self.step)
+        settings, batch = self.settings, self.stream.batch(self.epoch, self.step)
         # The dropped paths are seeded at every step, so that no checkpoint needs their state.
         seed = generator(settings.seed, "retrain/drop path", self.epoch, self.step).integers(2**63)
         torch.manual_seed(int(seed))
         self.network.train()
-        self.network.drop_path = self.drop_path()
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.rate()
-        with autocast(x.device, settings.precision):
+        self._last_rate = self.rate()
+        self._lr.fill_(self._last_rate)
+        self._drop_path.fill_(self.drop_path())
+        step = Step(
+            "training", "the network", self.work, SimpleNamespace(train=batch), {}, self.held
+        )
+        found = self.programs.run(step)[1]
+        if self.average is not None:
+            self.average.update(self.network, self.done)
+        self._sums += found[2:]
+        self._unchecked.append(found[:2])
+        self.step += 1
+
+    def work(self, batches: Any, numbers: Mapping[str, Any]) -> tuple[None, Tensor]:
+        """Take the step, as a program calls it."""
+        return None, self.take(batches.train)
+
+    def held(self) -> list[Tensor]:
+        """List the tensors that a step changes in place."""
+        kept = [x for each in self.optimiser.state.values() for x in each.values()]
+        return [*self.network.parameters(), *self.network.buffers(), *kept]
+
+    def take(self, batch: Batch) -> Tensor:
+        """Take the step on a batch: the same operations every time, and no value is read.
+
+        Learning rate and drop-path are tensors, set before. Weights, running statistics and the
+        optimiser's buffers change in place.
+
+        Returns:
+            Values (5,) in float64: the loss that is minimised and its gradient's norm; then the
+            sum of the images' losses, how many are classified correctly, and how many there are.
+        """
+        x, y, _ = batch
+        with autocast(x.device, self.settings.precision):
             logits, auxiliary = self.network(x)
             loss = self._loss(logits, y)
             total = loss if auxiliary is None else loss + self.auxiliary * self._loss(auxiliary, y)
         self.optimiser.zero_grad()
         total.backward()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip or math.inf)
+        clip = self.settings.clip or math.inf
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip)
         self.optimiser.step()
-        if self.average is not None:
-            self.average.update(self.network, self.done)
         correct = (logits.argmax(1) == y).sum()
-        count = len(y)
-        self._sums += torch.stack((loss.detach() * count, correct, torch.full_like(correct, count)))
-        self._unchecked.append(torch.stack((total.detach().float(), norm.float())))
-        self.step += 1
+        found = (total, norm, loss * len(y), correct, torch.full_like(correct, len(y)))
+        return torch.stack([x.detach().double() for x in found])
 
     def _loss(self, logits: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), y, label_smoothing=self.settings.label_smoothing)
@@ -146,7 +201,7 @@ class Training:
             step=self.step,
             train_loss=loss / count,
             train_accuracy=correct / count,
-            lr=self.optimiser.param_groups[0]["lr"],
+            lr=self._last_rate,
             drop_path=self.drop_path(),
         )
 
@@ -183,7 +238,9 @@ class Training:
         self.epoch, self.step = state["epoch"], state["step"]
         self._sums = state["sums"].to(self.stream.device)
         self.network.load_state_dict(state["network"])
+        self.programs.drop()
         self.optimiser.load_state_dict(state["optimiser"])
+        self.optimiser.rates(self._lr)
         if self.average is not None:
             self.average.network.load_state_dict(state["average"])
 

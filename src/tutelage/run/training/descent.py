@@ -1,0 +1,52 @@
+"""What the optimisers of a retraining share: few calls for all weights, a rate that may move.
+
+Each operation is one call for all weights, since a GPU would wait for Python with a call for each.
+A learning rate may be a number or a tensor (). A tensor stays in place while its value changes, so
+the operations of a step are always the same and nothing of it is read back.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Descent(torch.optim.Optimizer):
+    """An optimiser that moves all weights of a group at once."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; return the value of the closure, which computes gradients."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if weights:
+                gradients: Any = [weight.grad for weight in weights]
+                if group["weight_decay"]:
+                    decay = group["weight_decay"]
+                    gradients = torch._foreach_add(gradients, weights, alpha=decay)
+                self.descend(group, weights, gradients)
+        return loss
+
+    @abstractmethod
+    def descend(self, group: dict[str, Any], weights: list[Tensor], gradients: Any) -> None:
+        """Move weights, given their gradients with the decay."""
+
+    def buffers(self, weights: list[Tensor], name: str, start: float) -> Any:
+        """Return the tensors of this name that belong to weights, filled with `start` at first."""
+        for weight in weights:
+            if name not in self.state[weight]:
+                self.state[weight][name] = torch.full_like(weight, start)
+        return [self.state[weight][name] for weight in weights]
+
+    def rates(self, lr: Tensor) -> None:
+        """Use one tensor () as the learning rate of all groups; its value may change."""
+        for group in self.param_groups:
+            group["lr"] = lr
