@@ -14,9 +14,9 @@ from tutelage.spaces.convolution import (
     images_as_channels,
     windows,
 )
+from tutelage.spaces.folding import folded_sum
 from tutelage.spaces.fused import (
     BatchNorm,
-    folded_sum,
     mix,
     normalise,
     normalised,

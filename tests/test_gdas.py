@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from tutelage.clock import Clock
 from tutelage.searches.gdas import Gdas
-from tutelage.spaces import mixed
+from tutelage.spaces import mixed, mixed_cell
 from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.cells import DARTS, S1, S3
 from tutelage.spaces.mixed import Reduce, Stack
@@ -78,12 +78,12 @@ def test_one_operation_an_edge_runs(space, monkeypatch):
 
         monkeypatch.setitem(POOLS, name, counted)
 
-    def dense(x, kernel, groups=None, convolve=mixed.convolve):
+    def dense(x, kernel, groups=None, convolve=mixed_cell.convolve):
         if groups is None:  # one call computes all edges of a kind that leave a state
             ran[f"nor_conv_{kernel.shape[2]}x{kernel.shape[3]}"] += len(kernel) // x.shape[1]
         return convolve(x, kernel, groups=groups or 1)
 
-    monkeypatch.setattr(mixed, "convolve", dense)
+    monkeypatch.setattr(mixed_cell, "convolve", dense)
     net(torch.randn(2, 3, 8, 8, dtype=torch.float64), arch)
     assert ran == +sum((expected_of(space, arch, group) for group in groups_of(net)), Counter())
 

@@ -10,10 +10,12 @@ from torch.func import functional_call
 from tutelage.spaces.base import ArchWeights, Size, Variant
 from tutelage.spaces.cells import DARTS
 from tutelage.spaces.grow import grow
-from tutelage.spaces.mixed import MixedNode, State, run_cell
+from tutelage.spaces.mixed import MixedNode
+from tutelage.spaces.mixed_cell import run_cell
 from tutelage.spaces.nb201 import NASBENCH201
 from tutelage.spaces.plan import Layout
 from tutelage.spaces.plan import weights_of as weights_in
+from tutelage.spaces.states import State
 
 SIZE = Size(channels=12, cells=3, classes=5)
 SPACES = {

@@ -25,7 +25,7 @@ from tutelage.searches.diverse_paths import DiversePaths
 from tutelage.searches.evolution import Evolution
 from tutelage.spaces.base import Size
 from tutelage.spaces.cells import DARTS
-from tutelage.spaces.mixed import dealt
+from tutelage.spaces.mixed_cell import dealt
 from tutelage.spaces.nb201 import NASBENCH201
 from written_runs import read_rows
 

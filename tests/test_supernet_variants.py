@@ -21,9 +21,10 @@ from tutelage.searches.pcdarts import BETAS, PcDarts
 from tutelage.spaces import fused
 from tutelage.spaces.base import ArchWeights, Size, Space
 from tutelage.spaces.cells import DARTS, S1, S3, S4
-from tutelage.spaces.mixed import State, run_cell
+from tutelage.spaces.mixed_cell import run_cell
 from tutelage.spaces.nb201 import NASBENCH201
 from tutelage.spaces.plan import Layout, weights_of
+from tutelage.spaces.states import State
 from tutelage.virtual import leaves, rebuild
 
 CELLS = Size(channels=2, cells=3, classes=3)

@@ -12,7 +12,7 @@ from tutelage.spaces.base import ArchWeights, Edges, Size
 from tutelage.spaces.blocks import Style, block
 from tutelage.spaces.convolution import channels_last
 from tutelage.spaces.fused import stacked, weighted_sum
-from tutelage.spaces.mixed import OperationOutput, dealt
+from tutelage.spaces.mixed_cell import OperationOutput, dealt
 from tutelage.spaces.network import Probability
 
 GROUP = "chain"

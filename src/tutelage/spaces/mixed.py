@@ -9,11 +9,9 @@ repeats much work. Here the work is arranged differently, with the same result:
   concatenated as channels, so that a depthwise convolution is one call, and a 1x1 convolution one
   grouped call.
 - The last 1x1 convolution of each, its normalisation, its architecture weight and the sum over
-  edges are folded into one product (`fused.folded_sum`): no operation's output is written to
+  edges are folded into one product (`folding.folded_sum`): no operation's output is written to
   memory.
-- A convolution that reads all channels (NAS-Bench-201) is large enough for separate calls: it runs
-  edge by edge. For large maps the architecture weight is the scale of their normalisation; small
-  maps are normalised together.
+- What leaves a state for several nodes is summed for all of them at once (`mixed_cell.py`).
 - `none` is not computed, nor are operations that `chosen` of the architecture weights leaves out.
 - With partial channels the operations see a state's first channels. The others bypass them and are
   summed separately, and one shuffle after the sum mixes the two.
@@ -25,9 +23,8 @@ their batch. The operations of an edge are data: a tuple of names.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from functools import cached_property, partial
-from itertools import groupby
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,20 +32,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.spaces.base import Edges, Variant
-from tutelage.spaces.convolution import Convolution, convolve, depthwise, relu_depthwise, subsample
-from tutelage.spaces.fused import (
-    folded_sum,
-    joins,
-    mix,
-    normalise,
-    normalised,
-    normalised_sum,
-    side_by_side,
-    stacked,
-)
-from tutelage.spaces.ops import CONVOLUTIONS, DENSE, POOLS, shifted
+from tutelage.spaces.convolution import Convolution, convolve, depthwise, relu_depthwise
+from tutelage.spaces.folding import folded_sum
+from tutelage.spaces.fused import mix, normalise, side_by_side, stacked
+from tutelage.spaces.ops import CONVOLUTIONS, DENSE, POOLS
 from tutelage.spaces.parallel import concurrently
-from tutelage.spaces.plan import AUXILIARY, Leaving, Weights, index_of
+from tutelage.spaces.plan import AUXILIARY, Weights
+from tutelage.spaces.states import State, gather
 
 
 def select(parameter: Tensor, rows: Sequence[int], count: int) -> Tensor:
@@ -63,76 +53,6 @@ def uniform(fan_in: int, *shape: int) -> nn.Parameter:
     """Initialise weights as torch's convolutions do."""
     bound = 1 / math.sqrt(fan_in)
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
-
-
-def shuffle(x: Tensor, shares: int) -> Tensor:
-    """Interleave the channels of x (B, C, H, W), which consist of equal shares.
-
-    Channel i of share k moves to place i * shares + k.
-    """
-    dealt = x.permute(0, 2, 3, 1).unflatten(3, (shares, -1)).transpose(3, 4).flatten(3)
-    return dealt.permute(0, 3, 1, 2)
-
-
-class State:
-    """The maps that the edges leaving one state share, computed when first needed."""
-
-    def __init__(self, x: Tensor, stride: int, variant: Variant) -> None:
-        """Hold x (B, C, H, W), which every edge reads with the same stride."""
-        seen = x.shape[1] // variant.partial
-        self.whole = x
-        self.x, self.rest = x, x[:, :0]
-        if seen < x.shape[1]:
-            # not two slices: the derivative of each would be a whole map with zeros
-            self.x, self.rest = x.split([seen, x.shape[1] - seen], dim=1)
-        self.stride = stride
-        self.normalised = variant.normalised_pools
-
-    @property
-    def bypass(self) -> Tensor:
-        """The channels that no operation sees."""
-        return self.rest if self.stride == 1 else F.max_pool2d(self.rest, 2, 2, ceil_mode=True)
-
-    @cached_property
-    def active(self) -> Tensor:
-        """ReLU of x."""
-        return self.x.relu()
-
-    @cached_property
-    def halves(self) -> tuple[Tensor, Tensor]:
-        """The even and the odd pixels of `active`."""
-        return halves(self.active)
-
-    def pooled(self, names: Sequence[str]) -> list[Tensor]:
-        """Return the pools of these names."""
-        maps = [POOLS[name](self.x, self.stride) for name in names]
-        return normalised(maps) if self.normalised else maps
-
-    def maps(self, names: Sequence[str]) -> list[Tensor]:
-        """Return pools and identities, in the order of their names."""
-        pools = iter(self.pooled([name for name in names if name in POOLS]))
-        return [next(pools) if name in POOLS else self.x for name in names]
-
-    def noise(self) -> Tensor:
-        """Sample a map of standard normal values, of a strided map's size."""
-        return torch.randn_like(self.x[:, :, :: self.stride, :: self.stride])
-
-    def zeros(self) -> Tensor:
-        """Return the output of `none`."""
-        return torch.zeros_like(self.x[:, :, :: self.stride, :: self.stride])
-
-
-def gather(states: Sequence[State]) -> list[tuple[Tensor, int]]:
-    """Concatenate the channels of activated states of equal stride."""
-    return [
-        (side_by_side([state.active for state in group], copied=False), stride)
-        for stride, group in groupby(states, key=lambda state: state.stride)
-    ]
-
-
-def halves(active: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the even and the odd pixels of a map (B, C, H, W), each (B, C, H / 2, W / 2)."""
-    return subsample(active, 2), subsample(shifted(active), 2)
 
 
 class Project(nn.Module):
@@ -226,45 +146,6 @@ class Dense(nn.Module):
         return dict(zip(self.edges, each, strict=True))
 
 
-OperationOutput = tuple[str, int, Tensor]
-"""Group, edge and its operations' maps (ops, B, D) on the same inputs."""
-
-
-def operation_outputs(
-    group: str, nodes: Iterable[Any], states: list[State], variant: Variant
-) -> Generator[OperationOutput, None, list[State]]:
-    """Run a cell's nodes, and yield the outputs of all operations of every edge.
-
-    Every image continues with one operation of each edge, assigned evenly and at random (EnNAS,
-    section 3.3).
-
-    Args:
-        group: The cell's group.
-        nodes: The cell's nodes.
-        states: The cell's inputs; the nodes' states are appended.
-        variant: How the nodes differ from the space's default ones.
-
-    Returns:
-        All states.
-    """
-    start = 0
-    for node in nodes:
-        total: Any = 0
-        for edge, names in enumerate(node.edges):
-            maps = torch.stack([node.operation(states[edge], edge, name) for name in names])
-            yield group, start + edge, maps.flatten(2)
-            total = total + dealt(maps)
-        start += len(node.edges)
-        states.append(State(total, 1, variant))
-    return states
-
-
-def dealt(maps: Tensor) -> Tensor:
-    """Select one operation's map for every image from (ops, B, C, H, W), evenly, at random."""
-    images = torch.arange(maps.shape[1], device=maps.device)
-    return maps[torch.randperm(maps.shape[1], device=maps.device) % len(maps), images]
-
-
 class MixedNode(nn.Module):
     """A node: the weighted sum of all operations on all edges that enter it."""
 
@@ -354,105 +235,3 @@ class MixedNode(nn.Module):
         reads += [kernel for name in kinds for kernel in self.stacks[name].kernels]
         maps, pointwise = zip(*concurrently(runs, reads), strict=True)
         return folded_sum(maps, torch.cat(pointwise), weights)
-
-
-# A cell ------------------------------------------------------------------------------------------
-
-
-class Sums:
-    """Weighted sums of maps, one for each node to come."""
-
-    def __init__(self) -> None:
-        self.each: Tensor | None = None
-
-    def add(self, weights: Tensor, terms: Sequence[Tensor]) -> None:
-        """Add maps (B, C, H, W) to the sums, with weights (maps, nodes to come)."""
-        if terms:
-            self.each = mix(weights, stacked(terms), self.each)
-
-    def take(self) -> Tensor | None:
-        """Remove the next node's sum, (1, B, H, W, C); None: nothing was added."""
-        if self.each is None or len(self.each) == 1:
-            taken, self.each = self.each, None
-            return taken
-        taken, self.each = self.each.split([1, len(self.each) - 1])
-        return taken
-
-
-def run_cell(
-    nodes: Sequence[Any], inputs: Sequence[State], weights: Weights, variant: Variant
-) -> list[State]:
-    """Compute a cell's nodes one after the other; return all states.
-
-    Args:
-        nodes: The cell's nodes.
-        inputs: The cell's inputs.
-        weights: The architecture weights of the cell.
-        variant: How the nodes differ from the space's default ones.
-    """
-    states: list[State] = []
-    sums, passed = Sums(), Sums()
-    apart: list[list[Tensor]] = [[] for _ in nodes]
-    kernels = [node.kernels() for node in nodes]
-
-    def reach(state: State) -> None:
-        place = len(states)
-        states.append(state)
-        if place == len(weights.plan.states):
-            return
-        leaving, matrix = weights.plan.states[place], weights.states[place]
-        terms, after = state.maps(leaving.maps), len(nodes) - leaving.nodes
-        if leaving.dense and joins(state.x):
-            terms += _dense_joined(kernels[after:], leaving, state, place)
-        elif leaving.dense:
-            matrix, rest = matrix.split([len(terms), len(matrix) - len(terms)])
-            found = _dense_apart(kernels[after:], leaving, state, place, rest)
-            for node, total in found.items():
-                apart[after + node].append(total)
-        sums.add(matrix, terms)
-        if variant.partial > 1:
-            ones = state.x.new_ones(1, leaving.nodes)
-            shares = ones if weights.edges is None else weights.edges[place]
-            passed.add(shares, [state.bypass])
-
-    for state in inputs:
-        reach(state)
-    for place, node in enumerate(nodes):
-        parts = [node(states, sums.take(), weights, place), *apart[place]]
-        parts = [part for part in parts if part is not None] or [states[0].zeros()]
-        total = sum(parts[1:], start=parts[0])
-        if (bypass := passed.take()) is not None:
-            bypass = bypass.squeeze(0).permute(0, 3, 1, 2)
-            total = shuffle(side_by_side([total, bypass]), variant.partial)
-        reach(State(total, 1, variant))
-    return states
-
-
-Kernels = Mapping[str, Mapping[int, Tensor]]
-"""A node's kernels of convolutions that read all channels, by their name and edge."""
-
-
-def _dense_joined(
-    kernels: Sequence[Kernels], leaving: Leaving, state: State, edge: int
-) -> list[Tensor]:
-    """Run a state's convolutions that read all channels, one call for the edges of each kind."""
-    maps = []
-    for name, having in leaving.dense.items():
-        own = [kernels[node][name][edge] for node in having]
-        maps.append(convolve(state.active, own[0] if len(own) == 1 else torch.cat(own)))
-    return list(normalise(side_by_side(maps)).split(state.x.shape[1], dim=1))
-
-
-def _dense_apart(
-    kernels: Sequence[Kernels], leaving: Leaving, state: State, edge: int, matrix: Tensor
-) -> dict[int, Tensor]:
-    """Run them edge by edge, and sum those of each node with weights (convolutions, nodes)."""
-    runs = [(node, name) for name, having in leaving.dense.items() for node in having]
-    found = {}
-    for node in dict.fromkeys(node for node, _ in runs):
-        rows = [row for row, (other, _) in enumerate(runs) if other == node]
-        maps = [convolve(state.active, kernels[node][runs[row][1]][edge]) for row in rows]
-        places = tuple(row * matrix.shape[1] + node for row in rows)
-        weights = matrix.flatten().index_select(0, index_of(places, matrix.device))
-        found[node] = normalised_sum(weights, maps)
-    return found

@@ -31,16 +31,12 @@ from tutelage.spaces.base import (
 from tutelage.spaces.convolution import Convolution, channels_last
 from tutelage.spaces.fused import BatchNorm
 from tutelage.spaces.genotype import NASBENCH201_OPERATIONS, Cell, Genotype
-from tutelage.spaces.mixed import (
-    MixedNode,
-    OperationOutput,
-    State,
-    operation_outputs,
-    run_cell,
-)
+from tutelage.spaces.mixed import MixedNode
+from tutelage.spaces.mixed_cell import OperationOutput, operation_outputs, run_cell
 from tutelage.spaces.network import Probability, drop, never
 from tutelage.spaces.ops import ReluConvolution, operation
 from tutelage.spaces.plan import Layout, Weights, weights_of
+from tutelage.spaces.states import State
 
 GROUP = "cell"
 PLAIN_201 = Variant(normalised_pools=False)

@@ -11,18 +11,11 @@ from torch import Tensor, nn
 from tutelage.spaces.base import PLAIN, ArchWeights, Edges, Size, Variant, check_shares
 from tutelage.spaces.convolution import channels_last
 from tutelage.spaces.fused import BatchNorm, side_by_side
-from tutelage.spaces.mixed import (
-    MixedNode,
-    OperationOutput,
-    Project,
-    Reduce,
-    State,
-    halves,
-    operation_outputs,
-    run_cell,
-)
+from tutelage.spaces.mixed import MixedNode, Project, Reduce
+from tutelage.spaces.mixed_cell import OperationOutput, operation_outputs, run_cell
 from tutelage.spaces.ops import NODES, Place, check_operations, layout, stem
 from tutelage.spaces.plan import Layout, Weights, weights_of
+from tutelage.spaces.states import State, halves
 
 READS = tuple(range(2, 2 + NODES))
 """How many states each node of a cell reads."""

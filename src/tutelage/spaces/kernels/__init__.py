@@ -1,7 +1,7 @@
 """Fused kernels, in Triton, of the operations that a fast supernet repeats most on a GPU.
 
-What they compute has a plain form in `fused.py` or `convolution.py`, with the same derivatives;
-`moments` and `folded` are together the folding of `fused.folded_sum`. Who computes asks `usable`
+What they compute has a plain form in `fused.py`, `folding.py` or `convolution.py`, with the same
+derivatives; `moments` and `folded` together are `folding.folded_sum`. Who computes asks `usable`
 first, and takes the plain form otherwise.
 
 Sums are in float32, in float64 for maps in float64, whatever the type of what is read. No kernel
