@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tutelage.spaces import convolution, fused
+from tutelage.spaces import convolution, folding, fused
 from tutelage.spaces.convolution import (
     Convolution,
     channels_last,
@@ -64,7 +64,7 @@ def test_gradients_of_pieces_are_gradients(joined, monkeypatch):
         (lambda w, b, x: mix(w, stacked([x, x**2]), b), (m, b, x)),
         (lambda w, x: mix(w, stacked([x, x.sin()])), (m, x)),
         (normalise, (x,)),
-        (lambda w, x: weighted_sum(w, stacked(normalised([x[:, :2], x[:, 2:]]))), (w, x)),
+        (lambda w, x: weighted_sum(w, stacked(normalised([x[:, :2], x[:, 2:]], 2))), (w, x)),
         (lambda w, x: normalised_sum(w, [x[:, :2], x[:, 2:]]), (w, x)),
         (lambda w, x: weighted_sum(w, [*stacked([x]), *stacked([x**2])]), (w, x)),
         (lambda w, x: weighted_sum(w, stacked([x, x**2])), (w, x)),
@@ -138,6 +138,17 @@ def test_a_pass_that_asks_one_gradient_computes_no_other(monkeypatch):
     assert not found
     torch.autograd.grad(first.square().sum(), k)
     assert found
+
+
+def test_a_fold_that_is_asked_for_the_weights_alone_computes_no_map(monkeypatch):
+    z, p = (torch.randn(s) for s in ((2, 4, 5, 5), (4, 2, 1, 1)))
+    w = torch.rand(2, requires_grad=True).view_as(torch.rand(2))
+    z.requires_grad_()
+    y = folded_sum([z.view_as(z)], p, w)
+    expected = torch.autograd.grad(y.sin().sum(), (w, z), retain_graph=True)[0]
+    monkeypatch.setattr(folding, "convolve", None)
+    (found,) = torch.autograd.grad(y.sin().sum(), w)
+    torch.testing.assert_close(found, expected)
 
 
 def test_folded_sum_of_a_constant_map_is_finite():

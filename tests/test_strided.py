@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from chains import SMALL
 from tutelage.parts import PARTS, make_part
+from tutelage.spaces import convolution
 from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.blocks import Style, block
 from tutelage.spaces.chain import Chain
@@ -25,6 +26,12 @@ from tutelage.spaces.convolution import Convolution, depthwise, subsample
 SPACES = {name: make_part("space", {"name": name}) for name in PARTS["space"]}
 CELLS = [name for name, space in SPACES.items() if not isinstance(space, Chain)]
 CHAINS = [name for name in SPACES if name not in CELLS]
+
+
+@pytest.fixture(autouse=True)
+def no_convolution_is_a_product(monkeypatch):
+    """Small maps with a 1x1 kernel are matrix products otherwise, and would not be seen."""
+    monkeypatch.setattr(convolution, "PRODUCT", 0)
 
 
 class Strided(TorchDispatchMode):

@@ -233,3 +233,35 @@ def test_reductions_have_auxiliary_skips_of_their_own():
 def test_channels_that_cannot_be_shared_out_are_refused(space, channels):
     with pytest.raises(ValueError, match=f"channels = {channels}: must be a multiple of 4"):
         space.varied(partial=4).supernet(Size(channels=channels, cells=3))
+
+
+@pytest.mark.parametrize("space", [DARTS, NASBENCH201], ids=lambda space: space.name)
+def test_operations_one_by_one_pass_what_they_do_not_see(space):
+    net = space.varied(partial=2).supernet(Size(channels=4, cells=3 if space is DARTS else 1))
+    found = list(net.outputs(torch.randn(4, 3, 8, 8)))
+    cells = sum(net.counts.values())
+    assert len(found) == cells * len(next(iter(space.operations.values())))
+    assert all(y.isfinite().all() for _, _, y in found)
+
+
+def test_a_space_without_the_auxiliary_skip_ignores_its_weight():
+    for space in (DARTS, NASBENCH201):
+        net = space.supernet(Size(channels=2, cells=3 if space is DARTS else 1))
+        arch = ArchWeights({group: torch.rand(shape) for group, shape in space.choices.items()})
+        x = torch.randn(4, 3, 8, 8)
+        given = ArchWeights(arch.operations, auxiliary=0.7)
+        assert torch.equal(net(x, arch)[0], net(x, given)[0])
+
+
+def test_weights_of_another_number_of_cells_are_refused():
+    net = DARTS.supernet(Size(channels=2, cells=3))
+    arch = {group: torch.rand(5, *shape) for group, shape in DARTS.choices.items()}
+    with pytest.raises(ValueError, match="weights of 5 cells: the supernet has 1 of the group"):
+        net(torch.randn(4, 3, 8, 8), ArchWeights(arch))
+
+
+def test_an_operation_twice_on_an_edge_is_refused():
+    names = ("skip_connect", "skip_connect", "max_pool_3x3")
+    layout = Layout((1,))
+    with pytest.raises(ValueError, match="edge 0 has skip_connect twice"):
+        weights_of(ArchWeights({"cell": torch.rand(1, 3)}), "cell", (names,), layout, 1)

@@ -139,7 +139,7 @@ def _changes(
 
 
 def batches(asked: int) -> list[int]:
-    """List an eighth of the requested batch size, a quarter, both at least 2 and 3, and it."""
+    """Return an eighth (at least 2) and a quarter (at least 3) of a batch size, then itself."""
     low = max(2, asked // 8)
     return [low, max(low + 1, asked // 4), asked]
 

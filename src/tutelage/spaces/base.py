@@ -56,7 +56,8 @@ class ArchWeights:
     """A relaxed architecture: the weight of every operation on every edge."""
 
     operations: Mapping[str, Tensor]
-    """For every group of choices (normal, reduce), weights (edges, ops)."""
+    """For every group of choices (normal, reduce), weights (edges, ops) of all its cells; or, to
+    differentiate in those of each, (cells, edges, ops)."""
     chosen: Mapping[str, Sequence[Sequence[int]]] | None = None
     """For every group and edge, the operations that run, as ints; None: all of them."""
     edges: Mapping[str, Tensor] | None = None
@@ -93,7 +94,7 @@ class ArchWeights:
         """Return every operation's weight times its edge's, (edges, ops) for each group."""
         if self.edges is None:
             return dict(self.operations)
-        return {g: w * self.edges[g].unsqueeze(1) for g, w in self.operations.items()}
+        return {g: w * self.edges[g].unsqueeze(-1) for g, w in self.operations.items()}
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,11 @@ class Space(Protocol):
         """Yield every place of a stand-alone network where an operation is chosen."""
 
     def supernet(self, size: Size) -> nn.Module:
-        """Build the network whose forward (x, arch) gives logits (B, classes), features (B, D)."""
+        """Build the network whose forward (x, arch) gives logits (B, classes), features (B, D).
+
+        Where several cells share a group, its `counts` say how many do: the alignment of cells is
+        measured from them.
+        """
 
     def genotype(self, arch: ArchWeights) -> Genotype:
         """Derive the architecture of the largest weights."""

@@ -100,6 +100,7 @@ class Supernet(nn.Module):
         self.stages = [layer.stage for layer in outline.layers]
         pairs = zip(edges, outline.layers, strict=True)
         self.layers = nn.ModuleList(MixedLayer(names, layer, style) for names, layer in pairs)
+        self.counts = {GROUP: 1}
 
     def forward(self, x: Tensor, arch: ArchWeights, stage: int | None = None) -> Any:
         """Map images (B, C, H, W) to logits (B, classes) and features (B, D).

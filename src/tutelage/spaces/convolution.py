@@ -237,7 +237,7 @@ def plain(x: Tensor, kernel: Tensor, form: Form, bias: Tensor | None = None) -> 
     if form == Form() and kernel.shape[2:] == (1, 1) and product(x):
         rows, weight = x.permute(0, 2, 3, 1), kernel.flatten(1)
         found = torch.mm(rows.flatten(0, 2), weight.t())
-        return found.view(*rows.shape[:3], -1).permute(0, 3, 1, 2)
+        return found.view(*rows.shape[:3], len(weight)).permute(0, 3, 1, 2)
     return F.conv2d(x, kernel, bias, *form)
 
 

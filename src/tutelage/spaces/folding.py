@@ -85,15 +85,16 @@ class _FoldedSum(Function):
         K_bar: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
         P, w, c, S, r, K = ctx.saved_tensors
-        count, z_bar = c.numel() // c.shape[1], c_bar
+        (z_asked, *others), count, z_bar = asked(ctx), c.numel() // c.shape[1], c_bar
         if g is not None:
             g = g.to(c.dtype)
-            z_bar, more = gradients(c, K.to(c.dtype), g, Form())
-            K_bar = more.to(K.dtype) if K_bar is None else K_bar + more
-            z_bar = z_bar if c_bar is None else z_bar + c_bar
-        P_bar, w_bar, through = _fold_gradients(
-            P, w, S, r, (K_bar, r_bar), -1 / count, asked(ctx)[1:]
-        )
+            z_more, K_more = gradients(c, K.to(c.dtype), g, Form(), (z_asked, True))
+            K_bar = K_more.to(K.dtype) if K_bar is None else K_bar + K_more
+            z_bar = z_more if c_bar is None else z_more + c_bar if z_asked else None
+        factor = -1 / count if z_asked else None
+        P_bar, w_bar, through = _fold_gradients(P, w, S, r, (K_bar, r_bar), factor, others)
+        if not z_asked:
+            return None, P_bar, w_bar
         if S_bar is not None:
             symmetric = (S_bar + S_bar.transpose(1, 2)) / count
             through = symmetric if through is None else through + symmetric
@@ -121,14 +122,14 @@ def _fold_gradients(
     S: Tensor,
     r: Tensor,
     cotangents: tuple[Tensor | None, Tensor | None],
-    factor: float,
+    factor: float | None,
     wanted: Sequence[bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Differentiate K and r of `_FoldedSum` in P, w and S.
 
     Returns:
-        P_bar (terms, O, C) and w_bar (terms,), None where they are not wanted, and a factor times
-        P^T U (terms, C, C).
+        P_bar (terms, O, C) and w_bar (terms,), None where they are not wanted, and the factor times
+        P^T U (terms, C, C); None without a factor.
     """
     K_bar, r_bar = cotangents
     P_bar = w_bar = None
@@ -144,10 +145,13 @@ def _fold_gradients(
         u = r_bar * r * r * r
     else:
         return None, None, None
+    if factor is None and not wanted[0]:
+        return None, w_bar, None
     U = P * u.unsqueeze(2)
     if wanted[0]:
         P_bar = torch.bmm(U, S).neg() if P_bar is None else torch.baddbmm(P_bar, U, S, alpha=-1)
-    return P_bar, w_bar, _scaled_product(P.transpose(1, 2), U, factor)
+    through = None if factor is None else _scaled_product(P.transpose(1, 2), U, factor)
+    return P_bar, w_bar, through
 
 
 def _scaled_product(x: Tensor, y: Tensor, factor: float) -> Tensor:

@@ -75,11 +75,13 @@ def stacked(terms: Sequence[Tensor]) -> list[Tensor]:
     return [each.unsqueeze(0) for each in maps]
 
 
-def normalised(terms: Sequence[Tensor]) -> list[Tensor]:
-    """Normalise maps (B, C, H, W), small ones by one call for all of them."""
-    if len(terms) > 1 and joins(terms[0]):
-        return list(normalise(side_by_side(terms)).split([x.shape[1] for x in terms], dim=1))
-    return [normalise(x) for x in terms]
+def normalised(terms: Sequence[Tensor], channels: int) -> list[Tensor]:
+    """Normalise maps (B, n * C, H, W), and split them into maps of C channels.
+
+    One call normalises all small ones.
+    """
+    joined = [side_by_side(terms)] if joins(terms[0]) else terms
+    return [part for x in joined for part in normalise(x).split(channels, dim=1)]
 
 
 def normalised_sum(weights: Tensor, terms: Sequence[Tensor]) -> Tensor:

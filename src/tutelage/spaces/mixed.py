@@ -11,7 +11,7 @@ repeats much work. Here the work is arranged differently, with the same result:
 - The last 1x1 convolution of each, its normalisation, its architecture weight and the sum over
   edges are folded into one product (`folding.folded_sum`): no operation's output is written to
   memory.
-- What leaves a state for several nodes is summed for all of them at once (`mixed_cell.py`).
+- The maps that leave a state are summed for all nodes after it by one product (`mixed_cell.py`).
 - `none` is not computed, nor are operations that `chosen` of the architecture weights leaves out.
 - With partial channels the operations see a state's first channels. The others bypass them and are
   summed separately, and one shuffle after the sum mixes the two.

@@ -1,8 +1,9 @@
 """A cell of a supernet: its nodes one after the other, and sums that several of them share.
 
-The maps that leave a state are summed for all nodes after it at once. A convolution that reads all
-channels (NAS-Bench-201) is one call for all edges of its kind that leave a state; large maps on a
-CPU are convolved edge by edge, with the architecture weight as the scale of their normalisation.
+The maps that leave a state are summed for all nodes after it by one product. Where maps are joined,
+on a GPU and small ones on a CPU, the convolutions of one kind that read all channels
+(NAS-Bench-201) and leave a state are one call. Large ones run edge by edge, with the architecture
+weight as the scale of their normalisation.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from tutelage.spaces.base import Variant
 from tutelage.spaces.convolution import convolve
-from tutelage.spaces.fused import joins, mix, normalise, normalised_sum, side_by_side, stacked
+from tutelage.spaces.fused import joins, mix, normalised, normalised_sum, side_by_side, stacked
 from tutelage.spaces.plan import Leaving, Weights, index_of
 from tutelage.spaces.states import State, shuffle
 
@@ -40,6 +41,52 @@ class Sums:
         return taken
 
 
+Kernels = Mapping[str, Mapping[int, Tensor]]
+"""A node's kernels of convolutions that read all channels, by their name and edge."""
+
+
+class Progress:
+    """A cell in progress: its states, and what they hand to the nodes to come."""
+
+    def __init__(self, nodes: Sequence[Any], weights: Weights, variant: Variant) -> None:
+        self.weights, self.variant = weights, variant
+        self.states: list[State] = []
+        self.sums, self.passed = Sums(), Sums()
+        self.apart: list[list[Tensor]] = [[] for _ in nodes]
+        self.kernels: list[Kernels] = [node.kernels() for node in nodes]
+
+    def reach(self, state: State) -> None:
+        """Add a state, and compute what leaves it for several nodes."""
+        place = len(self.states)
+        self.states.append(state)
+        if place == len(self.weights.plan.states):
+            return
+        leaving, matrix = self.weights.plan.states[place], self.weights.states[place]
+        terms, after = state.maps(leaving.maps), len(self.kernels) - leaving.nodes
+        if leaving.dense and joins(state.x):
+            terms += _dense_joined(self.kernels[after:], leaving, state, place)
+        elif leaving.dense:
+            matrix, rest = matrix.split([len(terms), len(matrix) - len(terms)])
+            found = _dense_apart(self.kernels[after:], leaving, state, place, rest)
+            for node, total in found.items():
+                self.apart[after + node].append(total)
+        self.sums.add(matrix, terms)
+        if self.variant.partial > 1:
+            ones = state.x.new_ones(1, leaving.nodes)
+            shares = ones if self.weights.edges is None else self.weights.edges[place]
+            self.passed.add(shares, [state.bypass])
+
+    def compute(self, node: Any, place: int) -> State:
+        """Return the state of the next node."""
+        shared = node(self.states, self.sums.take(), self.weights, place)
+        parts = [part for part in (shared, *self.apart[place]) if part is not None]
+        total = sum(parts[1:], start=parts[0]) if parts else self.states[0].zeros()
+        if (passed := self.passed.take()) is not None:
+            passed = passed.squeeze(0).permute(0, 3, 1, 2)
+            total = shuffle(side_by_side([total, passed]), self.variant.partial)
+        return State(total, 1, self.variant)
+
+
 def run_cell(
     nodes: Sequence[Any], inputs: Sequence[State], weights: Weights, variant: Variant
 ) -> list[State]:
@@ -51,46 +98,12 @@ def run_cell(
         weights: The architecture weights of the cell.
         variant: How the nodes differ from the space's default ones.
     """
-    states: list[State] = []
-    sums, passed = Sums(), Sums()
-    apart: list[list[Tensor]] = [[] for _ in nodes]
-    kernels = [node.kernels() for node in nodes]
-
-    def reach(state: State) -> None:
-        place = len(states)
-        states.append(state)
-        if place == len(weights.plan.states):
-            return
-        leaving, matrix = weights.plan.states[place], weights.states[place]
-        terms, after = state.maps(leaving.maps), len(nodes) - leaving.nodes
-        if leaving.dense and joins(state.x):
-            terms += _dense_joined(kernels[after:], leaving, state, place)
-        elif leaving.dense:
-            matrix, rest = matrix.split([len(terms), len(matrix) - len(terms)])
-            found = _dense_apart(kernels[after:], leaving, state, place, rest)
-            for node, total in found.items():
-                apart[after + node].append(total)
-        sums.add(matrix, terms)
-        if variant.partial > 1:
-            ones = state.x.new_ones(1, leaving.nodes)
-            shares = ones if weights.edges is None else weights.edges[place]
-            passed.add(shares, [state.bypass])
-
+    cell = Progress(nodes, weights, variant)
     for state in inputs:
-        reach(state)
+        cell.reach(state)
     for place, node in enumerate(nodes):
-        parts = [node(states, sums.take(), weights, place), *apart[place]]
-        parts = [part for part in parts if part is not None] or [states[0].zeros()]
-        total = sum(parts[1:], start=parts[0])
-        if (bypass := passed.take()) is not None:
-            bypass = bypass.squeeze(0).permute(0, 3, 1, 2)
-            total = shuffle(side_by_side([total, bypass]), variant.partial)
-        reach(State(total, 1, variant))
-    return states
-
-
-Kernels = Mapping[str, Mapping[int, Tensor]]
-"""A node's kernels of convolutions that read all channels, by their name and edge."""
+        cell.reach(cell.compute(node, place))
+    return cell.states
 
 
 def _dense_joined(
@@ -101,7 +114,7 @@ def _dense_joined(
     for name, having in leaving.dense.items():
         own = [kernels[node][name][edge] for node in having]
         maps.append(convolve(state.active, own[0] if len(own) == 1 else torch.cat(own)))
-    return list(normalise(side_by_side(maps)).split(state.x.shape[1], dim=1))
+    return normalised(maps, state.x.shape[1])
 
 
 def _dense_apart(
@@ -146,7 +159,11 @@ def operation_outputs(
     for node in nodes:
         total: Any = 0
         for edge, names in enumerate(node.edges):
-            maps = torch.stack([node.operation(states[edge], edge, name) for name in names])
+            each = [node.operation(states[edge], edge, name) for name in names]
+            if variant.partial > 1:
+                passed = states[edge].bypass
+                each = [shuffle(side_by_side([x, passed]), variant.partial) for x in each]
+            maps = torch.stack(each)
             yield group, start + edge, maps.flatten(2)
             total = total + dealt(maps)
         start += len(node.edges)

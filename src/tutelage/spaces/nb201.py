@@ -200,11 +200,13 @@ class Supernet(nn.Module):
         self.skeleton = Skeleton(
             lambda channels: MixedCell(edges, channels, variant), size, track=False
         )
+        self.auxiliary = variant.auxiliary_skip
         self.counts = {GROUP: len(self.skeleton.cells)}
 
     def forward(self, x: Tensor, arch: ArchWeights) -> tuple[Tensor, Tensor]:
         """Map images (B, C, H, W) to logits (B, classes) and features (B, D)."""
-        weights = iter(weights_of(arch, GROUP, self.edges, LAYOUT, self.counts[GROUP]))
+        shape = (self.edges, LAYOUT, self.counts[GROUP])
+        weights = iter(weights_of(arch, GROUP, *shape, auxiliary=self.auxiliary))
         features = self.skeleton.features(channels_last(x), lambda: next(weights))
         return self.skeleton.classifier(features), features
 

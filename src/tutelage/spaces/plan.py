@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -63,6 +63,27 @@ class Plan(NamedTuple):
     """For each state, the edges that leave it, in the order of the nodes."""
 
 
+class _Running(NamedTuple):
+    """The operations that run in a cell."""
+
+    edges: Edges
+    places: Mapping[tuple[int, str], int]
+    """The place of an edge's operation among (edges, ops), flattened."""
+    layout: Layout
+    auxiliary: bool
+    dropout: bool
+
+    @property
+    def nothing(self) -> int:
+        """The place of the weight 0; the auxiliary weight is behind it."""
+        return sum(map(len, self.edges))
+
+    def shared(self, state: int, name: str) -> bool:
+        """Tell whether an operation is the same map on every edge that leaves a state."""
+        whole = state not in self.layout.halved and not self.dropout
+        return name in POOLS or (name == "skip_connect" and whole)
+
+
 @lru_cache(maxsize=4096)
 def plan(edges: Edges, chosen: Choices, layout: Layout, auxiliary: bool, dropout: bool) -> Plan:
     """Sort the operations that run in a cell.
@@ -73,68 +94,92 @@ def plan(edges: Edges, chosen: Choices, layout: Layout, auxiliary: bool, dropout
         layout: The shape of the cell.
         auxiliary: Whether every edge has an auxiliary skip too.
         dropout: Whether identities have dropout, each its own.
+
+    Raises:
+        ValueError: An edge has an operation twice.
     """
-    widths = list(accumulate(map(len, edges), initial=0))
-    none, extra = widths[-1], widths[-1] + 1
-    starts = list(accumulate(layout.nodes, initial=0))
-    place = {
-        (edge, edges[edge][column]): widths[edge] + column
+    for edge, names in enumerate(edges):
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"edge {edge} has {twice[0]} twice: every operation once is enough")
+    begins = list(accumulate(map(len, edges), initial=0))
+    found = {
+        (edge, edges[edge][column]): begins[edge] + column
         for edge, columns in enumerate(chosen)
         for column in columns
     }
-
-    def shared(state: int, name: str) -> bool:
-        return name in POOLS or (
-            name == "skip_connect" and state not in layout.halved and not dropout
-        )
-
+    cell = _Running(edges, found, layout, auxiliary, dropout)
+    starts = list(accumulate(layout.nodes, initial=0))
     states, nodes, places, sizes, leaving = [], [], [], [], []
     for state in range(layout.nodes[-1]):
         out = [starts[n] + state for n, count in enumerate(layout.nodes) if count > state]
-        names = [*POOLS, "skip_connect"]
-        maps = [n for n in names if shared(state, n) and any((edge, n) in place for edge in out)]
-        matrix = [[place.get((edge, name), none) for edge in out] for name in maps]
-        if auxiliary and state not in layout.halved:
-            maps.append(AUXILIARY)
-            matrix.append([extra] * len(out))
-        dense: dict[str, tuple[int, ...]] = {}
-        for name in DENSE:
-            having = tuple(n for n, edge in enumerate(out) if (edge, name) in place)
-            if having:
-                dense[name] = having
-            for n in having:
-                matrix.append([none] * len(out))
-                matrix[-1][n] = place[out[n], name]
-        states.append(Leaving(tuple(maps), dense, len(out)))
-        places += [each for row in matrix for each in row]
-        sizes.append(len(matrix) * len(out))
+        each, matrix = _leaving(cell, state, out)
+        states.append(each)
+        places += matrix
+        sizes.append(len(matrix))
         leaving += out
     for start, count in zip(starts, layout.nodes, strict=False):
-        entering = [(state, n) for state in range(count) for n in edges[start + state]]
-        entering = [(state, n) for state, n in entering if (start + state, n) in place]
-        own = [(s, n) for s, n in entering if n in ("skip_connect", "noise") and not shared(s, n)]
-        places += [place[start + state, name] for state, name in own]
-        if auxiliary:
-            strided = [state for state in range(count) if state in layout.halved]
-            own += [(state, AUXILIARY) for state in strided]
-            places += [extra] * len(strided)
-        separable = {
-            name: tuple(state for state, other in entering if other == name)
-            for name in CONVOLUTIONS
-            if any(other == name for _, other in entering)
-        }
-        folded = [place[start + s, name] for name, having in separable.items() for s in having]
-        nodes.append(Entering(tuple(own), separable))
-        places += folded
+        node, own, folded = _entering(cell, start, count)
+        nodes.append(node)
+        places += own + folded
         sizes += [len(own), len(folded)]
     return Plan(tuple(states), tuple(nodes), tuple(places), tuple(sizes), tuple(leaving))
 
 
-@lru_cache(maxsize=4096)
-def index_of(places: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return places as a tensor, made once."""
+def _leaving(cell: _Running, state: int, out: Sequence[int]) -> tuple[Leaving, list[int]]:
+    """Sort what runs on the edges that leave a state; the places of its matrix, row by row."""
+    nothing, places = cell.nothing, cell.places
+    maps = [
+        name
+        for name in (*POOLS, "skip_connect")
+        if cell.shared(state, name) and any((edge, name) in places for edge in out)
+    ]
+    matrix = [places.get((edge, name), nothing) for name in maps for edge in out]
+    if cell.auxiliary and state not in cell.layout.halved:
+        maps.append(AUXILIARY)
+        matrix += [nothing + 1] * len(out)
+    dense: dict[str, tuple[int, ...]] = {}
+    for name in DENSE:
+        having = tuple(n for n, edge in enumerate(out) if (edge, name) in places)
+        if having:
+            dense[name] = having
+        for node in having:  # a convolution is for one node alone
+            matrix += [places[edge, name] if n == node else nothing for n, edge in enumerate(out)]
+    return Leaving(tuple(maps), dense, len(out)), matrix
+
+
+def _entering(cell: _Running, start: int, count: int) -> tuple[Entering, list[int], list[int]]:
+    """Sort what runs on the edges that enter a node; the places of its maps, and of the others."""
+    entering = [
+        (state, name)
+        for state in range(count)
+        for name in cell.edges[start + state]
+        if (start + state, name) in cell.places
+    ]
+    own = [
+        (state, name)
+        for state, name in entering
+        if name in ("skip_connect", "noise") and not cell.shared(state, name)
+    ]
+    places = [cell.places[start + state, name] for state, name in own]
+    if cell.auxiliary:
+        strided = [state for state in range(count) if state in cell.layout.halved]
+        own += [(state, AUXILIARY) for state in strided]
+        places += [cell.nothing + 1] * len(strided)
+    having = {name: [s for s, other in entering if other == name] for name in CONVOLUTIONS}
+    separable = {name: tuple(states) for name, states in having.items() if states}
+    folded = [cell.places[start + s, name] for name, states in separable.items() for s in states]
+    return Entering(tuple(own), separable), places, folded
+
+
+def _tensor(places: tuple[int, ...], device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # it is used outside the mode too
         return torch.tensor(places, dtype=torch.int64, device=device)
+
+
+index_of = cache(_tensor)
+"""Return places as a tensor, made once; a recorded CUDA graph reads it where it is."""
+_index_of_sample = lru_cache(maxsize=4096)(_tensor)
+"""The same for operations that were sampled, of which there are many."""
 
 
 class Weights(NamedTuple):
@@ -155,7 +200,7 @@ class Weights(NamedTuple):
 
 
 def weights_of(
-    arch: ArchWeights, group: str, edges: Edges, layout: Layout, cells: int
+    arch: ArchWeights, group: str, edges: Edges, layout: Layout, cells: int, auxiliary: bool = False
 ) -> list[Weights]:
     """Return the architecture weights of a group's cells, reading them once.
 
@@ -165,24 +210,34 @@ def weights_of(
         edges: The operations of every edge of the group.
         layout: The shape of the cells.
         cells: How many there are.
+        auxiliary: Whether the cells have auxiliary skips.
+
+    Raises:
+        ValueError: There are weights for another number of cells.
     """
     operations = arch.operations[group]
     of_edges = None if arch.edges is None else arch.edges[group]
     if of_edges is not None:
         operations = operations * of_edges.unsqueeze(-1)
+    if operations.dim() == 3 and len(operations) not in (1, cells):
+        raise ValueError(
+            f"weights of {len(operations)} cells: the supernet has {cells} of the group {group}"
+        )
     every = tuple(tuple(range(len(names))) for names in edges)
     chosen = every if arch.chosen is None else tuple(map(tuple, arch.chosen[group]))
-    found = plan(edges, chosen, layout, bool(arch.auxiliary), bool(arch.skip_dropout))
+    auxiliary = auxiliary and bool(arch.auxiliary)
+    found = plan(edges, chosen, layout, auxiliary, bool(arch.skip_dropout))
+    index = index_of if arch.chosen is None else _index_of_sample
     device, flat = operations.device, operations.flatten(-2)
     if found.places and max(found.places) >= flat.shape[-1]:
         constants = flat.new_zeros(*flat.shape[:-1], 2)
         constants.select(-1, 1).fill_(arch.auxiliary)
         flat = torch.cat([flat, constants], dim=-1)
-    picked = flat.index_select(-1, index_of(found.places, device)).expand(cells, -1)
+    picked = flat.index_select(-1, index(found.places, device)).expand(cells, -1)
     shares: Sequence[Sequence[Tensor] | None] = [None] * cells
     if of_edges is not None:
         out = [each.nodes for each in found.states]
-        each = of_edges.index_select(-1, index_of(found.edges, device)).expand(cells, -1)
+        each = of_edges.index_select(-1, index(found.edges, device)).expand(cells, -1)
         shares = [[share.unsqueeze(0) for share in own.split(out)] for own in each.unbind()]
     return [
         _sorted(found, own, share, arch.skip_dropout)

@@ -57,7 +57,7 @@ class State:
     def pooled(self, names: Sequence[str]) -> list[Tensor]:
         """Return the pools of these names."""
         maps = [POOLS[name](self.x, self.stride) for name in names]
-        return normalised(maps) if self.normalised else maps
+        return normalised(maps, self.x.shape[1]) if maps and self.normalised else maps
 
     def maps(self, names: Sequence[str]) -> list[Tensor]:
         """Return pools and identities, in the order of their names."""

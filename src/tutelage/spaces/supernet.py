@@ -80,6 +80,7 @@ class Supernet(nn.Module):
         self.cells = nn.ModuleList(
             MixedCell(edges[place.group], place, variant) for place in self.plan
         )
+        self.auxiliary = variant.auxiliary_skip
         self.counts = Counter(place.group for place in self.plan)
         width = self.plan[-1].outputs
         norm = BatchNorm(width, track_running_stats=False)
@@ -103,7 +104,11 @@ class Supernet(nn.Module):
         """Return the architecture weights of every group's cells, in their order."""
         layouts = {place.group: LAYOUTS[place.stride] for place in self.plan}
         return {
-            group: iter(weights_of(arch, group, self.edges[group], layout, self.counts[group]))
+            group: iter(
+                weights_of(
+                    arch, group, self.edges[group], layout, self.counts[group], self.auxiliary
+                )
+            )
             for group, layout in layouts.items()
         }
 

@@ -78,13 +78,14 @@ def cell_gradients(
     Args:
         loss: A function of architecture weights.
         arch: Where it is differentiated.
-        cells: How many cells each group has; a group that is missing has one.
+        cells: How many cells each group has.
 
     Returns:
         For every group, one gradient for each cell, in the order of the cells.
     """
+    several = {group for group, count in cells.items() if count > 1}
     operations = {
-        group: w.detach().expand(cells[group], *w.shape) if group in cells else w.detach()
+        group: w.detach().expand(cells[group], *w.shape) if group in several else w.detach()
         for group, w in arch.operations.items()
     }
     operations = {group: w.clone().requires_grad_() for group, w in operations.items()}
@@ -92,7 +93,7 @@ def cell_gradients(
     with torch.random.fork_rng(sorted(devices)):
         value = loss(replace(arch, operations=operations))
     found = dict(zip(operations, gradient_at(value, leaves(operations)), strict=True))
-    return {group: list(g.unbind()) if group in cells else [g] for group, g in found.items()}
+    return {g: list(x.unbind()) if g in several else [x] for g, x in found.items()}
 
 
 def layer_alignment(gradients: Sequence[Tensor]) -> float:

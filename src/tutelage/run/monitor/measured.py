@@ -33,7 +33,9 @@ class Monitor(NamedTuple):
 
 
 def alignment(subject: Subject) -> dict[str, float]:
-    """Measure how far the gradients of a group's cells agree, for every group."""
+    """Measure how far the gradients of a group's cells agree; empty where cells are not counted."""
+    if not subject.cells:
+        return {}
     gradients = cell_gradients(subject.loss, subject.arch, subject.cells)
     return {group: layer_alignment(g) for group, g in gradients.items() if g}
 

@@ -52,8 +52,9 @@ class Subject:
 
     @property
     def cells(self) -> Mapping[str, int]:
-        """How many cells each group of choices has, in supernets of cells."""
-        return cast("Mapping[str, int]", getattr(self.learner.net.module, "counts", {}))
+        """How many cells each group of choices has; empty where the supernet does not say."""
+        counts = getattr(self.learner.net.module, "counts", {})
+        return counts if isinstance(counts, Mapping) else {}
 
     def expected(self, alphas: Tree) -> ArchWeights:
         """Return the expected architecture weights of alphas."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tutelage.batch import Batch
 from tutelage.problem import Net
@@ -69,6 +69,29 @@ class Scorer:
         right = torch.cat([answer(x).argmax(1) == y for x, y, _ in self.judged()])
         return int(right.sum()) / len(right)  # read once, so that no batch waits for the device
 
+    def _built(self, genotype: Genotype, inherited: Mapping[str, Tensor]) -> Any:
+        """Build the network of a genotype with a supernet's weights."""
+        device = next(iter(inherited.values())).device
+        with torch.device("meta"):  # no weight is initialised, and none is copied on its own
+            network: Any = self.space.network(genotype, self.size)  # not typed for memory formats
+        statistics = {
+            f"{name}.{buffer}"
+            for name, module in network.named_modules()
+            if isinstance(module, nn.BatchNorm2d)
+            for buffer, _ in module.named_buffers(recurse=False)
+        }
+        every = {name for name, _ in (*network.named_parameters(), *network.named_buffers())}
+        if every - statistics - inherited.keys():  # values that only the space knows
+            network = self.space.network(genotype, self.size).to(device)
+            network.load_state_dict(network.state_dict() | inherited)
+            return network
+        network.load_state_dict(network.state_dict() | inherited, assign=True)
+        for name in statistics - inherited.keys():  # `recalibrate` sets them
+            owner, _, buffer = name.rpartition(".")
+            module = network.get_submodule(owner)
+            setattr(module, buffer, torch.empty_like(getattr(module, buffer), device=device))
+        return network
+
     def _network(self, genotype: Genotype) -> Callable[[Tensor], Tensor]:
         """Return the architecture as a function of images (B, C, H, W) to logits (B, classes)."""
         inherited = self.space.inherited(self.weights, genotype)
@@ -76,13 +99,7 @@ class Scorer:
             like = next(iter(self.weights.values()))
             arch = one_hot(self.space, genotype, like)
             return lambda x: self.net.under(self.weights, arch, x)[0]
-        with torch.device("meta"):  # no weight is initialised, and none is copied on its own
-            network: Any = self.space.network(genotype, self.size)  # not typed for memory formats
-        network.load_state_dict(network.state_dict() | inherited, assign=True)
-        device = next(iter(inherited.values())).device
-        for module in network.modules():
-            for name, buffer in module.named_buffers(recurse=False):
-                setattr(module, name, torch.empty_like(buffer, device=device))
+        network = self._built(genotype, inherited)
         network.to(memory_format=torch.channels_last)
         recalibrate(network, self.fitted(), self.batch_size)
         return network.eval()

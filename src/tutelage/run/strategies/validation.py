@@ -39,14 +39,15 @@ def validate(view: View) -> Validated:
                 sums[k, f"{stage}_accuracy"].append((z.argmax(1) == y).sum())
         labels.append(y)
         if selects:
-            probabilities.append(torch.stack([own.double().softmax(1) for own, *_ in logits]))
-    # only here the device is waited for, not in every batch
+            each = torch.stack([own.double().softmax(1) for own, *_ in logits])
+            probabilities.append(each.cpu())  # those of all images may be too many for a GPU
+    # but for them, the device is waited for only here, not in every batch
     y = torch.cat(labels).cpu()
     totals = torch.stack([torch.stack(values).double().sum() for values in sums.values()])
     scores: list[dict[str, float]] = [{} for _ in view.learners]
     for (k, score), total in zip(sums, totals.tolist(), strict=True):
         scores[k][score] = total / len(y)
-    return Validated(scores, [each.cpu() for each in probabilities], y)
+    return Validated(scores, probabilities, y)
 
 
 def _answers(view: View) -> Iterator[tuple[list[list[Tensor]], Tensor]]:
