@@ -17,15 +17,15 @@ the fastest at some sizes (`benchmarks/depthwise.py`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import Function
 
 from tutelage.spaces import kernels
-from tutelage.spaces.kernels.asked import asked
+from tutelage.spaces.kernels.asked import Closed, asked
 
 PRODUCT = 1 << 16
 """Elements of a map on a CPU up to which a 1x1 convolution is a matrix product."""
@@ -96,7 +96,10 @@ def subsample(x: Tensor, stride: int) -> Tensor:
 def autocasts(x: Tensor) -> bool:
     """Tell whether autocast chooses the type of operations on x; never for meta tensors."""
     kind = x.device.type
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return _available(kind) and torch.is_autocast_enabled(kind)
+
+
+_available = cache(torch.amp.is_autocast_available)
 
 
 def convolve(
@@ -164,7 +167,11 @@ class Form(NamedTuple):
         return plain and self.groups == x.shape[1]
 
 
-class _Convolve(Function):
+POINT = Form()
+"""The form of an ordinary 1x1 convolution."""
+
+
+class _Convolve(Closed):
     """x (B, C, H, W) and a kernel to (B, O, H, W)."""
 
     @staticmethod
@@ -179,7 +186,7 @@ class _Convolve(Function):
         return *gradients(x, kernel, g, ctx.form, asked(ctx)), None
 
 
-class _Transpose(Function):
+class _Transpose(Closed):
     """Gradient of a convolution in its map, whose height and width are `sides`."""
 
     @staticmethod
@@ -197,7 +204,7 @@ class _Transpose(Function):
         return dg, dk, None, None
 
 
-class _Correlate(Function):
+class _Correlate(Closed):
     """Gradient of a convolution in its kernel, whose height and width are `size`."""
 
     @staticmethod
@@ -223,7 +230,7 @@ def gradients(
     Those that are not wanted are None.
     """
     g = channels_last(g)
-    small = form == Form() and kernel.shape[2:] == (1, 1) and product(x)
+    small = form == POINT and kernel.shape[2:] == (1, 1) and product(x)
     if not (torch.is_grad_enabled() or form.own(x) or small):  # not differentiated again: one call
         both = _torchs(x, kernel, g, form, (wanted[0], wanted[1], False))
         return both[0] if wanted[0] else None, both[1] if wanted[1] else None
@@ -234,7 +241,7 @@ def gradients(
 
 def plain(x: Tensor, kernel: Tensor, form: Form, bias: Tensor | None = None) -> Tensor:
     """Convolve without a derivative of this file's; small maps with a 1x1 kernel as a product."""
-    if form == Form() and kernel.shape[2:] == (1, 1) and product(x):
+    if form == POINT and kernel.shape[2:] == (1, 1) and product(x):
         rows, weight = x.permute(0, 2, 3, 1), kernel.flatten(1)
         found = torch.mm(rows.flatten(0, 2), weight.t())
         return found.view(*rows.shape[:3], len(weight)).permute(0, 3, 1, 2)
@@ -277,7 +284,7 @@ def _in_map(g: Tensor, kernel: Tensor, sides: torch.Size, form: Form) -> Tensor:
 
 def _in_kernel(x: Tensor, g: Tensor, size: torch.Size, form: Form) -> Tensor:
     """Gradient of a convolution in its kernel, whose height and width are `size`."""
-    if form == Form() and size == (1, 1) and product(x):
+    if form == POINT and size == (1, 1) and product(x):
         rows = [each.permute(0, 2, 3, 1).flatten(0, 2) for each in (g, x)]
         return torch.mm(rows[0].t(), rows[1])[..., None, None]
     if form.own(x) and g.shape[1] == form.groups:

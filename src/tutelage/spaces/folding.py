@@ -12,12 +12,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import Function
 
 from tutelage.spaces import kernels
 from tutelage.spaces.convolution import Form, convolve, gradients, plain
 from tutelage.spaces.fused import DIMENSIONS, EPSILON, exactly, joins, side_by_side, widest
-from tutelage.spaces.kernels.asked import asked
+from tutelage.spaces.kernels.asked import Closed, asked
 
 
 def folded_sum(maps: Sequence[Tensor], pointwise: Tensor, weights: Tensor) -> Tensor:
@@ -46,7 +45,7 @@ def _folded_by_kernels(z: Tensor, P: Tensor, weights: Tensor) -> Tensor:
     return total + bias[:, None, None].to(total.dtype)
 
 
-class _FoldedSum(Function):
+class _FoldedSum(Closed):
     """Sum of w_k normalise(P_k z_k) over terms k, as one 1x1 convolution of the centred maps.
 
     With c = z - mean(z), S_k = mean(c_k c_k^T) and r_ko = (p_ko^T S_k p_ko + epsilon)^(-1/2), where

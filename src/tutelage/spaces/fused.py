@@ -15,11 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 
 from tutelage.spaces import kernels
 from tutelage.spaces.convolution import autocasts
-from tutelage.spaces.kernels.asked import asked
+from tutelage.spaces.kernels.asked import Closed, asked
 
 EPSILON = 1e-5
 JOINED = 1 << 16
@@ -119,7 +118,7 @@ def mix(weights: Tensor, stacks: Sequence[Tensor], base: Tensor | None = None) -
     return _Mix.apply(weights, base, *stacks)
 
 
-class _SideBySide(Function):
+class _SideBySide(Closed):
     """torch.cat with one concatenation as second derivative, where torch's is a sum of slices.
 
     Maps of several types get the widest of them, as with torch.cat.
@@ -142,7 +141,7 @@ class _SideBySide(Function):
         return None, *(x.to(kind) for x, kind in zip(parts, ctx.types, strict=True))
 
 
-class _Stacked(Function):
+class _Stacked(Closed):
     """torch.stack with one stack as second derivative."""
 
     @staticmethod
@@ -155,7 +154,7 @@ class _Stacked(Function):
         return tuple(x.to(kind) for x, kind in zip(g.unbind(), ctx.types, strict=True))
 
 
-class _Normalise(Function):
+class _Normalise(Closed):
     """Batch normalisation."""
 
     @staticmethod
@@ -169,7 +168,7 @@ class _Normalise(Function):
         return _NormaliseGradient.apply(g, *ctx.saved_tensors)[0]
 
 
-class _NormaliseGradient(Function):
+class _NormaliseGradient(Closed):
     """Gradient of a normalisation, and the sum of g y over every channel (C,).
 
     With r = 1 / deviation and y = r (x - mean) the gradient is r P(g), where
@@ -247,7 +246,7 @@ def _norm_backward(
     return dx, along
 
 
-class _NormalisedSum(Function):
+class _NormalisedSum(Closed):
     """Sum of normalisations, each with its scales (terms, C), and a shift (C,)."""
 
     @staticmethod
@@ -294,7 +293,7 @@ def widest(*kinds: torch.dtype) -> torch.dtype:
     return reduce(torch.promote_types, kinds)
 
 
-class _Mix(Function):
+class _Mix(Closed):
     """Weighted sums of maps, each stack by one matrix product.
 
     Stacks of several types get the widest of them.

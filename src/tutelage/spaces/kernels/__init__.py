@@ -72,7 +72,7 @@ def usable(x: Tensor, channels: int = 0) -> bool:
         x: The largest map that is read.
         channels: Channels of one group, where a covariance is read or written.
     """
-    if torch.compiler.is_compiling() or not (x.is_cuda and _allowed[0]):
+    if not (x.is_cuda and _allowed[0]) or torch.compiler.is_compiling():
         return False
     real = type(x) is Tensor or type(x) is nn.Parameter
     fits = x.dtype in KINDS and x.numel() < MOST and channels <= WIDEST
