@@ -79,7 +79,7 @@ def normalised(terms: Sequence[Tensor], channels: int) -> list[Tensor]:
 
     One call normalises all small ones.
     """
-    joined = [side_by_side(terms)] if joins(terms[0]) else terms
+    joined = [side_by_side(terms)] if joins(terms[0][:, :channels]) else terms
     return [part for x in joined for part in normalise(x).split(channels, dim=1)]
 
 
