@@ -29,6 +29,7 @@ import kernels  # noqa: E402
 import precision  # noqa: E402
 from tutelage.config import Data  # noqa: E402
 from tutelage.data.read import read  # noqa: E402
+from tutelage.spaces import kernels as fused_kernels  # noqa: E402
 
 
 def verdicts(**rows):
@@ -262,6 +263,25 @@ def test_kernels_are_compared_without_tf32_and_their_arithmetic_is_stated(monkey
     monkeypatch.setattr(kernels, "disagreement", lambda pair: float("nan"))
     with pytest.raises(RuntimeError, match="the forms differ"):
         next(kernels.measure("cpu", tiny=True))
+
+
+def test_plain_forms_have_two_derivatives_and_use_no_kernels(monkeypatch):
+    torch.manual_seed(0)
+    asked, computed = [], kernels.computed
+
+    def noted(form, inputs, order):
+        asked.append(fused_kernels._allowed[0])
+        return computed(form, inputs, order)
+
+    monkeypatch.setattr(kernels, "computed", noted)
+    pairs = list(kernels.pairs(*kernels.TINY[0], "cpu"))
+    assert len(pairs) == 6
+    for pair in pairs:  # the plain form on both sides: its kernels need Triton
+        again = pair._replace(fast=lambda *given, form=pair.plain: form(*given))
+        assert kernels.disagreement(again) == 0
+        assert kernels.timed(again, 2, "cpu", small=True)["plain_ms"] > 0
+    assert asked == [True, False, True, False, False] * 6
+    assert fused_kernels._allowed[0]
 
 
 @pytest.mark.slow
