@@ -249,16 +249,16 @@ def test_kernels_are_compared_without_tf32_and_their_arithmetic_is_stated(monkey
         return 0.0
 
     def replayed(form, inputs, order):
-        used.append(torch.backends.cudnn.allow_tf32)
+        used.append((form, torch.backends.cudnn.allow_tf32, fused_kernels._allowed[0]))
         return lambda: None
 
-    pair = kernels.Pair("a kernel", len, len, [])
+    pair = kernels.Pair("a kernel", len, max, [])
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setattr(kernels, "pairs", lambda *given: iter([pair]))
     monkeypatch.setattr(kernels, "disagreement", disagreement)
     monkeypatch.setattr(kernels, "replayed", replayed)
     row = next(kernels.measure("cpu", tiny=True))
-    assert used == [False, True, True, False]
+    assert used == [False, (len, True, True), (max, True, False), (max, False, False)]
     assert {"fused_ms", "plain_ms", "plain_ieee_ms", "ratio"} <= row.keys()
     monkeypatch.setattr(kernels, "disagreement", lambda pair: float("nan"))
     with pytest.raises(RuntimeError, match="the forms differ"):
@@ -279,8 +279,7 @@ def test_plain_forms_have_two_derivatives_and_use_no_kernels(monkeypatch):
     for pair in pairs:  # the plain form on both sides: its kernels need Triton
         again = pair._replace(fast=lambda *given, form=pair.plain: form(*given))
         assert kernels.disagreement(again) == 0
-        assert kernels.timed(again, 2, "cpu", small=True)["plain_ms"] > 0
-    assert asked == [True, False, True, False, False] * 6
+    assert asked == [True, False] * 6
     assert fused_kernels._allowed[0]
 
 
