@@ -32,6 +32,8 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before the first product
+os.environ.setdefault("DISABLE_CUPTI_LAZY_REINIT", "1")  # else a profile may break live graphs
+os.environ.setdefault("TEARDOWN_CUPTI", "0")
 
 import torch  # noqa: E402
 

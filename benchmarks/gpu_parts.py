@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import os
-import re
-import subprocess
-import sys
+import gc
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import torch
@@ -21,8 +15,11 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 import gpu_searches
+import gpu_tests
+import kernels as fused_kernels
 import operations
 import originals
+import precision
 from gpu_steps import (
     CASES,
     Case,
@@ -47,7 +44,8 @@ from tutelage.spaces.base import Size
 from tutelage.spaces.cells import DARTS
 from tutelage.spaces.published import resolve
 
-ROOT = Path(__file__).resolve().parent.parent
+NO_KERNELS = ("Memcpy", "Memset", "Optimizer.", "ProfilerStep")
+"""What the names of events of a GPU begin with that are no kernels."""
 Row = dict[str, Any]
 Rows = Iterator[Row]
 
@@ -59,40 +57,6 @@ class Part(NamedTuple):
     """Given the options, and the seconds that it should take at most."""
     share: float
     """Share of all minutes; 1: whatever is left."""
-
-
-def tests(options: argparse.Namespace, seconds: float) -> Rows:
-    """Run the tests that are marked `cuda`; where the time is up, count those that have ended."""
-    marked = [p for p in sorted((ROOT / "tests").glob("test_*.py")) if "mark.cuda" in p.read_text()]
-    flags = ["-vv", "--color=no", "-m", "cuda", "-p", "no:cacheprovider"]
-    command = [sys.executable, "-u", "-m", "pytest", *flags, *map(str, marked)]
-    here = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    path, note = options.scratch / "tests.txt", ""
-    with path.open("w") as file:
-        try:
-            ended = subprocess.run(
-                command, cwd=ROOT, env=here, stdout=file, stderr=file, timeout=seconds, check=False
-            )
-            if ended.returncode not in (0, 1):
-                raise RuntimeError(f"pytest ended with {ended.returncode}: {tail(path)}")
-        except subprocess.TimeoutExpired:
-            note = f"not all: stopped after {seconds:.0f} s"
-    ends = re.findall(r"^(\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED)", path.read_text(), re.MULTILINE)
-    counts = Counter(how for _, how in ends)
-    yield {
-        "what": "tests marked cuda",
-        "key": "tests",
-        "passed": counts["PASSED"],
-        "failed": counts["FAILED"] + counts["ERROR"],
-        "skipped": counts["SKIPPED"],
-        "names": [name for name, how in ends if how in ("FAILED", "ERROR")],
-        "note": note,
-    }
-
-
-def tail(path: Path) -> str:
-    """Return the end of a file."""
-    return path.read_text()[-500:]
 
 
 def steps(options: argparse.Namespace, seconds: float) -> Rows:
@@ -110,6 +74,7 @@ def step(options: argparse.Namespace, case: Case, graph: str, **changed: Any) ->
     settings = settings_of(options, case, graph, **changed)
     row: Row = {"what": f"{case.what}, {graph}", "key": f"{case.key}/{graph}"}
     if options.device == "cuda":
+        gc.collect()  # the search before this one refers to itself
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     with conditions(settings):
@@ -166,9 +131,15 @@ def launched(options: argparse.Namespace, advance: Callable[[], Any]) -> Row:
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         advance()
         synchronised(options)
-    events = [event for event in seen.events() if event.device_type == DeviceType.CUDA]
-    busy = sum(event.time_range.elapsed_us() for event in events) / 1000
-    return {"kernels": len(events), "gpu_ms": busy}
+    found = [event for event in seen.events() if is_kernel(event)]
+    busy = sum(event.time_range.elapsed_us() for event in found) / 1000
+    return {"kernels": len(found), "gpu_ms": busy}
+
+
+def is_kernel(event: Any) -> bool:
+    """Tell whether an event of a profile is a kernel: no copy, and no name of a stretch of time."""
+    noted = getattr(event, "is_user_annotation", False) or event.name.startswith(NO_KERNELS)
+    return event.device_type == DeviceType.CUDA and not noted
 
 
 def repeats(options: argparse.Namespace, seconds: float) -> Rows:
@@ -184,17 +155,17 @@ def repeats(options: argparse.Namespace, seconds: float) -> Rows:
 def retraining(options: argparse.Namespace, seconds: float) -> Rows:
     """Train the network of DARTS' second-order cell: images a second, and hours of 600 epochs."""
     small = {"channels": 4, "cells": 3, "batch_size": 8} if options.tiny else {}
-    for precision, graph in product(get_args(Precision), modes(options)):
+    for kind, graph in product(get_args(Precision), modes(options)):
         table = {"channels": 36, "cells": 20, "auxiliary": 0.4, **small}
-        table |= {"precision": precision, "graph": graph, "device": options.device}
+        table |= {"precision": kind, "graph": graph, "device": options.device}
         settings = from_table(Retrain, table, "a retraining")
-        with arithmetic(precision):
+        with arithmetic(kind):
             work = Training(resolve("DARTS_V2"), stream_of(options, settings), settings)
             count, ms = timed(work.advance, options, warm(graph))
         rate = settings.batch_size / ms * 1000
         yield {
-            "what": f"retraining, {precision}, {graph}",
-            "key": f"{precision}/{graph}",
+            "what": f"retraining, {kind}, {graph}",
+            "key": f"{kind}/{graph}",
             "images_a_second": rate,
             "ms": ms,
             "steps": count,
@@ -219,24 +190,36 @@ def stream_of(options: argparse.Namespace, settings: Retrain) -> Stream:
     )
 
 
-def others(options: argparse.Namespace, seconds: float) -> Rows:
-    """Run the benchmarks of kernels and of precision, where there are any."""
-    for name in ("kernels", "precision"):
-        if not (Path(__file__).parent / f"{name}.py").exists():
-            yield {"what": name, "note": f"not measured: there is no benchmarks/{name}.py"}
-            continue
-        for row in importlib.import_module(name).measure(options.device, options.tiny):
-            yield {"what": name} | row
+def fused(options: argparse.Namespace, seconds: float) -> Rows:
+    """Time every fused kernel against its plain form."""
+    rows = fused_kernels.measure(options.device, options.tiny)
+    return within(rows, "fused kernels", seconds)
+
+
+def precisions(options: argparse.Namespace, seconds: float) -> Rows:
+    """Compare the architecture gradients of bf16 with those of fp32."""
+    return within(precision.measure(options.device, options.tiny), "bf16 gradients", seconds)
+
+
+def within(rows: Rows, what: str, seconds: float) -> Rows:
+    """Yield the rows of a benchmark until the time is up."""
+    ends = time.monotonic() + seconds
+    for row in rows:
+        if time.monotonic() > ends:
+            yield {"what": f"{what}: what follows", "note": "the time was up"}
+            return
+        yield {"what": what} | row
 
 
 PARTS: Mapping[str, Part] = {
-    "tests": Part(tests, 0.25),
-    "steps": Part(steps, 0.28),
-    "original": Part(original, 0.05),
-    "kernels": Part(kernels, 0.05),
+    "tests": Part(gpu_tests.tests, 0.3),
+    "steps": Part(steps, 0.26),
+    "original": Part(original, 0.04),
+    "kernels": Part(kernels, 0.04),
     "repeats": Part(repeats, 0.08),
-    "retraining": Part(retraining, 0.08),
-    "others": Part(others, 0.06),
+    "retraining": Part(retraining, 0.07),
+    "fused": Part(fused, 0.05),
+    "precision": Part(precisions, 0.05),
     "searches": Part(gpu_searches.searches, 1.0),
 }
 """All parts, in order of worth."""

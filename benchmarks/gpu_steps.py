@@ -17,6 +17,7 @@ from tutelage.parts import from_table
 from tutelage.run.job import deterministic
 from tutelage.run.strategies.assemble import joined
 from tutelage.run.supernet.state import Searching
+from tutelage.spaces import kernels
 
 SECONDS = 3.0
 """Time for which a step is repeated, after the steps that are not timed."""
@@ -73,7 +74,10 @@ def settings_of(options: argparse.Namespace, case: Case, graph: str, **changed: 
 def conditions(settings: Run) -> Iterator[None]:
     """Compute as a search of these settings does: with deterministic kernels where it asks so."""
     asked, device = settings.deterministic, torch.device(settings.device)
-    with deterministic.required(asked, device, default=True):
+    with (
+        deterministic.required(asked, device, default=True),
+        kernels.allowed(settings.kernels == "auto"),
+    ):
         yield
 
 

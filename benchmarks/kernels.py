@@ -3,9 +3,12 @@
     python benchmarks/kernels.py           # on a GPU
     python benchmarks/kernels.py --tiny    # toy sizes by Triton's interpreter: shows that all runs
 
-The two are compared first, in all derivatives. Then each is captured in a CUDA graph, as a step is,
-and the graphs are replayed by turns; a figure is the lowest of all rounds, in milliseconds. An
-order is what is computed: 0 the values, 1 their gradient too, 2 the gradient of a gradient as well.
+The two are compared first, in all derivatives, without TF32. Then each is captured in a CUDA graph,
+as a step is, and the graphs are replayed by turns; a figure is the lowest of all rounds, in
+milliseconds. An order is what is computed: 0 the values, 1 their gradient too, 2 the gradient of a
+gradient as well. Both are timed as in `--precision fp32`, in which convolutions of cuDNN round
+their factors to TF32, and the plain form as in `--precision ieee` too. The ratio is that of the
+first two.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tutelage.spaces import convolution, fused, kernels
+from tutelage.run.job.device import arithmetic
+from tutelage.spaces import convolution, folding, fused, kernels
 
 ROUNDS = 5
 CALLS = 20
@@ -43,19 +47,6 @@ class Pair(NamedTuple):
     inputs: list[Tensor]
 
 
-def alone(form: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a form that never asks a kernel."""
-
-    def call(*inputs: Any, **settings: Any) -> Any:
-        kernels.allow(False)
-        try:
-            return form(*inputs, **settings)
-        finally:
-            kernels.allow(True)
-
-    return call
-
-
 def plain_products(maps: Tensor, weights: Tensor) -> Tensor:
     return (weights.t() @ maps.flatten(1)).unflatten(1, maps.shape[1:])
 
@@ -73,9 +64,8 @@ def fused_sum(z: Tensor, pointwise: Tensor, weights: Tensor) -> Tensor:
     return convolution.convolve(z, kernel[..., None, None]) + bias[:, None, None]
 
 
-@alone
 def plain_sum(z: Tensor, pointwise: Tensor, weights: Tensor) -> Tensor:
-    return fused.folded_sum([z], pointwise, weights)
+    return folding.folded_sum([z], pointwise, weights)
 
 
 def plain_folded(P: Tensor, weights: Tensor, mean: Tensor, cov: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,7 +81,6 @@ def pairs(images: int, channels: int, side: int, device: str) -> Iterator[Pair]:
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, device=device).requires_grad_()
 
-    @alone
     def activated(x: Tensor, kernel: Tensor, dilation: int) -> Tensor:
         return convolution.depthwise(x.relu(), kernel, 1, dilation)
 
@@ -131,7 +120,10 @@ def computed(form: Callable[..., Any], inputs: list[Tensor], order: int) -> list
 
 def disagreement(pair: Pair) -> float:
     """Return the largest relative difference of any result, in the Euclidean norm."""
-    both = [computed(form, pair.inputs, 2) for form in (pair.fast, pair.plain)]
+    both = []
+    for form in (pair.fast, pair.plain):
+        with kernels.allowed(form is pair.fast):  # a plain form, and its derivatives, ask for them
+            both.append(computed(form, pair.inputs, 2))
     with torch.no_grad():
         return max(float((a - b).norm() / b.norm()) for a, b in zip(*both, strict=True))
 
@@ -162,8 +154,8 @@ def milliseconds(call: Callable[[], Any], calls: int, device: str) -> float:
     return (time.perf_counter() - began) / calls * 1000
 
 
-def measure(device: str, tiny: bool) -> list[dict[str, Any]]:
-    """Time all kernels.
+def measure(device: str, tiny: bool) -> Iterator[dict[str, Any]]:
+    """Time all kernels, one after another.
 
     Args:
         device: cuda, or cpu for Triton's interpreter, which needs a process of its own.
@@ -172,30 +164,45 @@ def measure(device: str, tiny: bool) -> list[dict[str, Any]]:
     Raises:
         RuntimeError: A kernel disagrees with its plain form, or the interpreter's process fails.
     """
-    if device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+    if device == "cpu" and not _interpreted():
         line = [sys.executable, __file__, "--tiny", "--json"]
         variables = os.environ | {"TRITON_INTERPRET": "1"}
         done = subprocess.run(line, env=variables, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"the interpreter's process failed: {done.stderr[-1000:]}")
-        return json.loads(done.stdout)
+        yield from map(json.loads, done.stdout.splitlines())
+        return
     torch.manual_seed(0)
-    small, rows = tiny or device == "cpu", []
+    small = tiny or device == "cpu"
     for images, channels, side in TINY if small else FULL:
+        size = f"{images} x {channels} x {side} x {side}"
         for pair in pairs(images, channels, side, device):
-            if (apart := disagreement(pair)) > 1e-3:
+            with arithmetic("ieee"):
+                apart = disagreement(pair)
+            if not apart <= 1e-3:
                 raise RuntimeError(f"{pair.name}: the forms differ by {apart:.1e}")
             for order in range(3):
-                calls = [replayed(form, pair.inputs, order) for form in (pair.fast, pair.plain)]
-                times = [
-                    [milliseconds(call, 1 if small else CALLS, device) for call in calls]
-                    for _ in range(1 if small else ROUNDS)
-                ]
-                fast, plain = (min(each) for each in zip(*times, strict=True))
-                size = f"{images} x {channels} x {side} x {side}"
                 row = {"kernel": pair.name, "size": size, "order": order, "difference": apart}
-                rows.append(row | {"fused_ms": fast, "plain_ms": plain, "ratio": plain / fast})
-    return rows
+                yield row | timed(pair, order, device, small)
+
+
+def timed(pair: Pair, order: int, device: str, small: bool) -> dict[str, float]:
+    """Time both forms of a kernel by turns, and the plain one without TF32 as well."""
+    calls = {}
+    for name, form, precision in (
+        ("fused_ms", pair.fast, "fp32"),
+        ("plain_ms", pair.plain, "fp32"),
+        ("plain_ieee_ms", pair.plain, "ieee"),
+    ):
+        # a graph keeps the kernels that it was captured with
+        with arithmetic(precision), kernels.allowed(form is pair.fast):
+            calls[name] = replayed(form, pair.inputs, order)
+    rounds = [
+        [milliseconds(call, 1 if small else CALLS, device) for call in calls.values()]
+        for _ in range(1 if small else ROUNDS)
+    ]
+    found = dict(zip(calls, map(min, zip(*rounds, strict=True)), strict=True))
+    return found | {"ratio": found["plain_ms"] / found["fused_ms"]}
 
 
 def main() -> None:
@@ -210,15 +217,19 @@ def main() -> None:
         parser.error("there is no CUDA device: --tiny runs toy sizes by the interpreter")
     rows = measure(device, options.tiny)
     if options.json:
-        print(json.dumps(rows))
+        for row in rows:
+            print(json.dumps(row), flush=True)
         return
     print(f"torch {torch.__version__}, {device}\n")
-    print("| kernel | size | order | fused, ms | plain, ms | ratio | difference |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| kernel | size | order | fused, ms | plain, ms | plain in ieee, ms | ratio | difference |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     for row in rows:
-        figures = f"{row['fused_ms']:.3f} | {row['plain_ms']:.3f} | {row['ratio']:.2f}"
+        times = (row[name] for name in ("fused_ms", "plain_ms", "plain_ieee_ms"))
+        figures = " | ".join([*(f"{ms:.3f}" for ms in times), f"{row['ratio']:.2f}"])
         print(f"| {row['kernel']} | {row['size']} | {row['order']} | {figures} | ", end="")
-        print(f"{row['difference']:.0e} |")
+        print(f"{row['difference']:.0e} |", flush=True)
 
 
 def _interpreted() -> bool:

@@ -35,6 +35,8 @@ CASES = (
     ("sgl", "exact"),
 )
 """Methods and rules that are measured."""
+TOY = "--channels 4 --cells 3 --epochs 1 --limit-batches 2 --batch-size 8 --every 1"
+SHORT = "--epochs 1 --limit-batches 12"
 
 
 class Point(NamedTuple):
@@ -133,11 +135,17 @@ def rows(method: str, via: str, arguments: argparse.Namespace) -> Iterator[dict[
         }
 
 
-def measure(device: str, tiny: bool) -> list[dict[str, Any]]:
-    """Measure every case; with `tiny` at toy size, to see that it runs."""
-    size = "--channels 4 --cells 3 --epochs 1 --limit-batches 2 --batch-size 8 --every 1"
-    arguments = parser().parse_args(["--device", device, *(size.split() if tiny else [])])
-    return [row for case in CASES for row in rows(*case, arguments)]
+def measure(device: str, tiny: bool) -> Iterator[dict[str, Any]]:
+    """Measure every case, one after another.
+
+    Args:
+        device: cuda: some steps of one epoch, as a GPU is there for minutes; cpu: whole searches.
+        tiny: Toy size, to see that it runs.
+    """
+    size = SHORT if device == "cuda" else ""
+    arguments = parser().parse_args(["--device", device, *(TOY if tiny else size).split()])
+    for case in CASES:
+        yield from rows(*case, arguments)
 
 
 def parser() -> argparse.ArgumentParser:

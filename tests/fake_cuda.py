@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from tutelage.batch import Batch
 from tutelage.config import Run
+from tutelage.data.images import InMemory
 from tutelage.data.streams import halves_of
 from tutelage.parts import from_table
 from tutelage.run.networks.factory import Maker
@@ -120,8 +121,9 @@ def watched(table: dict) -> dict:
     """Watch some steps of a search; say what no program could repeat."""
     settings = from_table(Run, {"device": "cpu", **table}, "a search")
     parts = joined(settings)._replace(device=DEVICE)
-    setup = parts.setup(halves_of(settings, parts.train))
+    InMemory.on = lambda images, device: images  # torch cannot copy them to a device it lacks
     Maker._placed = placed
+    setup = parts.setup(halves_of(settings, parts.train))
     seen, read = [Watch(DEVICE)], []
     assert setup.phases  # computed from the space, with values
     clear_caches()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
 from multiprocessing import Pipe
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.autograd import DeviceType
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -21,8 +24,12 @@ import gpu_bars  # noqa: E402
 import gpu_images  # noqa: E402
 import gpu_parts  # noqa: E402
 import gpu_steps  # noqa: E402
+import gpu_tests  # noqa: E402
+import kernels  # noqa: E402
+import precision  # noqa: E402
 from tutelage.config import Data  # noqa: E402
 from tutelage.data.read import read  # noqa: E402
+from tutelage.spaces import kernels as fused_kernels  # noqa: E402
 
 
 def verdicts(**rows):
@@ -157,6 +164,123 @@ def test_without_a_gpu_it_says_what_to_give(capsys, monkeypatch):
         with pytest.raises(SystemExit):
             gpu.main()
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("cores", "xdist", "several"), [(8, True, True), (4, True, False)])
+def test_tests_of_kernels_come_first_and_many_cores_share_the_tests(
+    cores, xdist, several, monkeypatch
+):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(gpu_tests, "find_spec", lambda name: xdist or None)
+    line = gpu_tests.command()
+    files = [Path(each).name for each in line if each.endswith(".py")]
+    assert files[0] == "test_kernels.py" and len(files) > 3
+    assert ("-n" in line) == several
+
+
+def test_outcomes_are_read_from_one_process_and_from_several():
+    text = """
+tests/test_a.py::test_b[a case] PASSED [ 50%]
+tests/test_a.py::test_c SKIPPED (needs two) [100%]
+tests/test_a.py::test_d
+[gw1] [  5%] FAILED tests/test_a.py::test_e[a case] 
+[gw0] [100%] ERROR tests/test_a.py::test_f
+FAILED tests/test_a.py::test_e[a case] - AssertionError
+"""
+    found = dict(gpu_tests.outcomes(text))
+    name = "tests/test_a.py::test_"
+    assert found == {
+        f"{name}b[a case]": "PASSED",
+        f"{name}c": "SKIPPED",
+        f"{name}e[a case]": "FAILED",
+        f"{name}f": "ERROR",
+    }
+
+
+def test_tests_find_modules_where_this_process_does(monkeypatch):
+    source = str(BENCHMARKS.parent / "src")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    assert gpu_tests.searched() == source
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    assert gpu_tests.searched() == os.pathsep.join([source, "elsewhere"])
+
+
+def test_of_a_profile_only_kernels_count():
+    def event(name, device=DeviceType.CUDA, **more):
+        return SimpleNamespace(name=name, device_type=device, **more)
+
+    assert gpu_parts.is_kernel(event("void at::native::vectorized_elementwise_kernel"))
+    assert gpu_parts.is_kernel(event("relu_depthwise", is_user_annotation=False))
+    for name in ("Memcpy DtoD (Device -> Device)", "Memset (Device)", "Optimizer.step#Adam.step"):
+        assert not gpu_parts.is_kernel(event(name))
+    assert not gpu_parts.is_kernel(event("aten::relu", DeviceType.CPU))
+    assert not gpu_parts.is_kernel(event("a stretch", is_user_annotation=True))
+
+
+def test_rows_of_a_benchmark_are_kept_until_the_time_is_up(monkeypatch):
+    made, clock = [], iter([0.0, 1.0, 2.0, 9.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    rows = ({"ms": made.append(number) or number} for number in range(10))
+    *kept, last = gpu_parts.within(rows, "kernels", 5.0)
+    assert kept == [{"what": "kernels", "ms": 0}, {"what": "kernels", "ms": 1}]
+    assert last["note"] == "the time was up" and made == [0, 1, 2]
+
+
+def test_gradients_are_compared_for_some_steps_on_a_gpu(monkeypatch):
+    """And each case is measured when it is asked for."""
+    given = []
+
+    def rows(method, via, arguments):
+        given.append(arguments)
+        yield {"method": method}
+
+    monkeypatch.setattr(precision, "rows", rows)
+    assert next(precision.measure("cuda", tiny=False)) == {"method": "single"}
+    assert [(x.device, x.epochs, x.limit_batches) for x in given] == [("cuda", 1, 12)]
+    next(precision.measure("cpu", tiny=False))
+    assert (given[1].epochs, given[1].limit_batches) == (5, None)
+
+
+def test_kernels_are_compared_without_tf32_and_their_arithmetic_is_stated(monkeypatch):
+    used = []
+
+    def disagreement(pair):
+        used.append(torch.backends.cudnn.allow_tf32)
+        return 0.0
+
+    def replayed(form, inputs, order):
+        used.append((form, torch.backends.cudnn.allow_tf32, fused_kernels._allowed[0]))
+        return lambda: None
+
+    pair = kernels.Pair("a kernel", len, max, [])
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(kernels, "pairs", lambda *given: iter([pair]))
+    monkeypatch.setattr(kernels, "disagreement", disagreement)
+    monkeypatch.setattr(kernels, "replayed", replayed)
+    row = next(kernels.measure("cpu", tiny=True))
+    assert used == [False, (len, True, True), (max, True, False), (max, False, False)]
+    assert {"fused_ms", "plain_ms", "plain_ieee_ms", "ratio"} <= row.keys()
+    monkeypatch.setattr(kernels, "disagreement", lambda pair: float("nan"))
+    with pytest.raises(RuntimeError, match="the forms differ"):
+        next(kernels.measure("cpu", tiny=True))
+
+
+def test_plain_forms_have_two_derivatives_and_use_no_kernels(monkeypatch):
+    torch.manual_seed(0)
+    asked, computed = [], kernels.computed
+
+    def noted(form, inputs, order):
+        asked.append(fused_kernels._allowed[0])
+        return computed(form, inputs, order)
+
+    monkeypatch.setattr(kernels, "computed", noted)
+    pairs = list(kernels.pairs(*kernels.TINY[0], "cpu"))
+    assert len(pairs) == 6
+    for pair in pairs:  # the plain form on both sides: its kernels need Triton
+        again = pair._replace(fast=lambda *given, form=pair.plain: form(*given))
+        assert kernels.disagreement(again) == 0
+    assert asked == [True, False] * 6
+    assert fused_kernels._allowed[0]
 
 
 @pytest.mark.slow

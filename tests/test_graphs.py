@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -19,10 +20,13 @@ from test_static_step import (
     searching,
     settings_of,
 )
+from tutelage.config import Alphas
 from tutelage.run.step.recorders import Graphs
+from tutelage.run.supernet.optimizers import adams
 from tutelage.spaces.parallel import concurrently
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+LEVEL = SimpleNamespace(variable="alphas", optimiser="alphas")
 HOST = {
     "gdas": "it reads a value back: _local_scalar_dense",
     "prdarts": "it reads a value back: _local_scalar_dense",
@@ -105,6 +109,7 @@ class Pretended:
     """Stands in for `torch.cuda` where a graph is recorded: it calls and records nothing."""
 
     def __init__(self):
+        self.emptied = 0
         self.present, self.pools, self.recorded = "the default stream", 0, []
         self.generator = SimpleNamespace(device=CPU, graphsafe_set_state=self.changed)
         self.default_generators = [self.generator]
@@ -141,15 +146,38 @@ class Pretended:
 
     @contextmanager
     def graph(self, graph, pool, stream, capture_error_mode):
+        assert not gc.isenabled()
         before, self.present = self.present, stream.name  # stays where a recording fails
         self.recorded.append(pool)
         yield
         self.present = before
 
+    def empty_cache(self):
+        self.emptied += 1
 
-def test_graphs_share_a_pool_until_a_recording_fails(monkeypatch):
-    pretended, states = Pretended(), []
+
+NAMES = ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool")
+"""What ends a recording's allocations, since torch 2.8 and before."""
+
+
+@pytest.mark.parametrize("end", NAMES)
+@pytest.mark.parametrize("ended", [False, True])
+def test_graphs_share_a_pool_until_a_recording_fails(end, ended, monkeypatch):
+    """A pool is released once for each recording: by its end, or where that fails, here."""
+    pretended, states, pools = Pretended(), [], []
+
+    def ending(*given):
+        if ended:
+            raise RuntimeError("not currently recording")
+        pools.append(("ended", *given))
+
     monkeypatch.setattr(torch, "cuda", pretended)
+    monkeypatch.setattr(Graphs, "failure", "")
+    for name in NAMES:
+        monkeypatch.delattr(torch._C, name, raising=False)
+    monkeypatch.setattr(torch._C, end, ending, raising=False)
+    released = lambda *given: pools.append(("released", *given))  # noqa: E731
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", released, raising=False)
     fresh = SimpleNamespace(set_state=states.append, graphsafe_get_state=lambda: "new")
     monkeypatch.setattr(torch, "Generator", lambda device: fresh)
     graphs = Graphs(CPU)
@@ -165,9 +193,47 @@ def test_graphs_share_a_pool_until_a_recording_fails(monkeypatch):
     with pytest.raises(RuntimeError, match="not permitted"):
         graphs.record(failing)
     assert pretended.present == "the default stream" and pretended.states == ["new"]
-    assert len(states) == 1
-    graphs.record(lambda: None)
-    assert pretended.recorded[-2:] == [2, 2]
+    assert len(states) == 1 and gc.isenabled()
+    assert pools == ([] if ended else [("ended", 0, 1), ("released", 0, 1)])
+    for each in (graphs, Graphs(CPU)):  # another search of the process
+        with pytest.raises(RuntimeError, match=r"an earlier one .* failed: not permitted"):
+            each.record(lambda: None)
+    assert pretended.recorded == [1] * 4
+    graphs.clear()
+    assert pretended.emptied == 1
+
+
+def test_garbage_collection_stays_as_it_was(monkeypatch):
+    monkeypatch.setattr(torch, "cuda", Pretended())
+    gc.disable()
+    try:
+        Graphs(CPU).record(lambda: None)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    Graphs(CPU).record(lambda: None)
+    assert gc.isenabled()
+
+
+def test_adam_does_not_warn_of_steps_that_no_graph_replays(monkeypatch):
+    """Torch warns once of each capturable optimiser, unless it is told that it has."""
+    (made,) = adams(Alphas(), [LEVEL], {"alphas": torch.ones(2)}).values()
+    made.param_groups[0]["capturable"] = True
+    stream = SimpleNamespace(is_capturing=lambda: False)
+    for module, name, value in (
+        (torch.accelerator, "current_accelerator", SimpleNamespace(type="cuda")),
+        (torch.accelerator, "current_stream", stream),
+        (torch.backends.cuda, "is_built", True),  # what older versions ask
+        (torch.cuda, "is_available", True),
+        (torch.cuda, "is_current_stream_capturing", False),
+    ):
+        monkeypatch.setattr(module, name, lambda *given, v=value, **more: v)
+    name = "_accelerator_graph_capture_health_check"
+    check = getattr(made, name, None) or made._cuda_graph_capture_health_check
+    check()
+    made._warned_capturable_if_run_uncaptured = False
+    with pytest.warns(UserWarning, match="capturable=True"):
+        check()
 
 
 # Side streams -----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import NamedTuple
 
 import pytest
@@ -19,14 +20,19 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
-from tutelage.config import Run
-from tutelage.run.strategies.assemble import joined
+from tutelage.config import Data, Retrain, Run
+from tutelage.run.networks.ensemble import Ensemble
 from tutelage.spaces import convolution, fused, kernels
 from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.cells import DARTS
 from tutelage.spaces.kernels import convolutions, covariances, folding, sums
 from tutelage.spaces.kernels.language import Laid, tl
+from tutelage.spaces.published import resolve
 
+search, dry_run, retrain = (
+    import_module(f"tutelage.run.{name}") for name in ("search", "dry_run", "retrain")
+)
+DATA = Data()
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 TRITON = tl is not None
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -384,11 +390,32 @@ def test_a_tensor_without_data_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize(("setting", "allowed"), [("off", False), ("auto", True)])
-def test_the_setting_reaches_the_kernels(setting, allowed, monkeypatch):
+def test_the_setting_reaches_the_kernels(setting, allowed, monkeypatch, tmp_path):
+    """And what held before holds again, also where the run ends with an error."""
     said: list[bool] = []
-    monkeypatch.setattr(kernels, "allow", said.append)
-    joined(Run(kernels=setting, channels=2, cells=1))
-    assert said == [allowed]
+
+    def ended(*given):
+        said.append(kernels._allowed[0])
+        raise ValueError("an error of the run")
+
+    monkeypatch.setattr(kernels, "_allowed", [not allowed])
+    searching, training = Run(kernels=setting), Retrain(kernels=setting)
+    genotype, together = resolve("DARTS_V2"), Ensemble((0, 1), (resolve("DARTS_V2"),) * 2)
+    for module, name, call in (
+        (search, "_searched", lambda: search.search_run(searching, tmp_path)),
+        (dry_run, "_measured", lambda: dry_run.dry_run(searching)),
+        (retrain, "_retrained", lambda: retrain.retrain(genotype, DATA, training, tmp_path)),
+        (
+            retrain,
+            "_ensemble_retrained",
+            lambda: retrain.retrain_ensemble(together, DATA, training, tmp_path),
+        ),
+    ):
+        monkeypatch.setattr(module, name, ended)
+        with pytest.raises(ValueError, match="an error of the run"):
+            call()
+        assert kernels._allowed == [not allowed]
+    assert said == [allowed] * 4
 
 
 def test_another_setting_is_refused():
@@ -401,11 +428,12 @@ def test_another_setting_is_refused():
 def test_what_is_usable_on_a_gpu():
     x = torch.ones(2, device="cuda")
     assert not kernels.usable(x)
-    kernels.allow(True)
-    assert kernels.usable(x)
-    assert kernels.usable(x, 64)
-    assert not kernels.usable(x, 65)
-    assert not kernels.usable(x.double())
+    with kernels.allowed(True):
+        assert kernels.usable(x)
+        assert kernels.usable(x, 64)
+        assert not kernels.usable(x, 65)
+        assert not kernels.usable(x.double())
+    assert not kernels.usable(x)
 
 
 @pytest.mark.skipif(TRITON, reason="Triton is there")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from copy import deepcopy
 from dataclasses import fields, replace
 from types import SimpleNamespace
@@ -90,6 +91,9 @@ class Counted:
             call()
 
         return replay
+
+    def clear(self):
+        pass
 
 
 def assert_same(one, other):
@@ -370,6 +374,53 @@ def test_a_recording_that_fails_is_told_once():
         "not permitted"
     ]
     assert len(results) == 6 and all(x.shape == (4, 1) for _, x in results)
+
+
+def test_what_a_failed_recording_has_taken_is_freed_before_the_step_runs():
+    """And the reason is the first error: the end of a recording fails too."""
+
+    class Failing(Counted):
+        def record(self, call):
+            taken = torch.ones(3)
+            self.taken = weakref.ref(taken)
+            try:
+                raise RuntimeError("out of memory\nmore lines")
+            except RuntimeError:
+                raise RuntimeError("the recording was invalidated")  # noqa: B904
+
+        def clear(self):
+            order.append(f"cleared, held: {self.taken() is not None}")
+
+    def work(kept, batch, numbers):
+        order.append("a step")
+        return None, batch.train.x
+
+    order = []
+    programs = Programs(Failing(), CPU, Clock())
+    for _ in range(5):
+        programs.run(toy(work))
+    assert order == ["a step"] * 3 + ["cleared, held: False"] + ["a step"] * 2
+    (said,) = programs.notices()
+    assert said.endswith("one operation at a time: the recording failed: out of memory")
+
+
+def test_a_program_is_freed_before_the_next_one_is_recorded():
+    class Alone(Counted):
+        last = staticmethod(lambda: None)
+
+        def record(self, call):
+            assert self.last() is None
+            replay = super().record(call)
+            self.last = weakref.ref(replay)
+            return replay
+
+    programs, kept = Programs(Alone(), CPU, Clock()), [torch.zeros(3)]
+    for count in range(8):
+        if count > 4:
+            kept[0] = torch.zeros(3)
+        programs.run(toy(lambda _, batch, numbers: (None, kept[0] * 1), held=lambda: kept))
+    assert programs.recorder.recorded == 4
+    assert programs.notices() == ["steps of a toy run as one program"]
 
 
 def test_other_tensors_are_recorded_anew():

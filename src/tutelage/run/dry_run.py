@@ -28,6 +28,7 @@ from tutelage.run.measure.steps import measure, trace
 from tutelage.run.strategies.assemble import joined
 from tutelage.run.supernet.setup import Setup
 from tutelage.run.supernet.state import Searching
+from tutelage.spaces import kernels
 from tutelage.spaces.base import ArchWeights, Space
 
 STEPS = 4
@@ -45,6 +46,7 @@ def dry_run(settings: Run) -> Dry:
         threads.restored(settings.threads),
         arithmetic(settings.precision),
         deterministic.required(settings.deterministic, device, default=True),
+        kernels.allowed(settings.kernels == "auto"),
     ):
         return _measured(settings)
 

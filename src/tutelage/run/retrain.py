@@ -65,6 +65,7 @@ def retrain(
         threads.restored(settings.threads),
         arithmetic(settings.precision),
         deterministic.required(settings.deterministic, device, default=False),
+        kernels.allowed(settings.kernels == "auto"),
     ):
         return _retrained(genotype, data, settings, out, resume)
 
@@ -73,7 +74,6 @@ def _retrained(
     genotype: Genotype, data: Data, settings: Retrain, out: Path, resume: bool
 ) -> dict[str, Any]:
     device = device_named(settings.device)
-    kernels.allow(settings.kernels == "auto")
     text, settings = json.dumps(genotype.to_dict()), _sized(settings, genotype)
     if (out / RESULT).exists():
         return _finished(out, text, data, settings)
@@ -139,6 +139,7 @@ def retrain_ensemble(
         threads.restored(settings.threads),
         arithmetic(settings.precision),
         deterministic.required(settings.deterministic, device, default=False),
+        kernels.allowed(settings.kernels == "auto"),
     ):
         return _ensemble_retrained(together, data, settings, out, resume)
 

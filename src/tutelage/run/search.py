@@ -26,6 +26,7 @@ from tutelage.run.step.recorders import chosen
 from tutelage.run.strategies.assemble import joined
 from tutelage.run.supernet.state import Searching
 from tutelage.searches.base import Search
+from tutelage.spaces import kernels
 from tutelage.spaces.base import Space
 
 SPLIT = "split.npz"
@@ -91,6 +92,7 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
         threads.restored(settings.threads),
         arithmetic(settings.precision),
         deterministic.required(settings.deterministic, device, default=True),
+        kernels.allowed(settings.kernels == "auto"),
     ):
         return _searched(settings, out, resume)
 

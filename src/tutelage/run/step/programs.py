@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tutelage.clock import Clock
 from tutelage.run.step.held import Noted, copies, refill, shapes
-from tutelage.run.step.recorders import Recorder
+from tutelage.run.step.recorders import Recorder, cause
 from tutelage.run.step.watch import Operation, Watch, difference
 
 RUNS = 3
@@ -214,17 +214,33 @@ class Programs:
     def _program(self, step: Step, case: Case) -> Result:
         """Replay the program; record it if there is none, or if the tensors are others."""
         if case.program is None or not case.program.fits(step.held()):
-            try:
-                case.program = self._recorded(step)
-            except RuntimeError as error:
-                for kind in self._kinds.values():  # what they replay may have been disturbed
-                    for each in kind.cases.values():
-                        each.program = None
-                case.certain, case.refused = False, True
-                self._refuse(step, f"the recording failed: {str(error).splitlines()[0]}")
+            case.program = None  # frees its memory before the next one takes its own
+            case.program, reason = self._tried(step)
+            if case.program is None:
+                self._fall_back(step, case, reason)
                 return step.work(step.batches, step.numbers)
             self._said.setdefault(f"steps of {step.name} run as one program", False)
         return case.program(step)
+
+    def _tried(self, step: Step) -> tuple[Program | None, str]:
+        """Record a step; return the program, or why there is none.
+
+        Nothing refers to the tensors of a failed recording once this returns.
+        """
+        try:
+            return self._recorded(step), ""
+        except RuntimeError as error:
+            return None, cause(error)
+
+    def _fall_back(self, step: Step, case: Case, reason: str) -> None:
+        """Run steps of a case one operation at a time, after their recording has failed."""
+        assert self.recorder
+        for kind in self._kinds.values():  # what they replay may have been disturbed
+            for each in kind.cases.values():
+                each.program = None
+        self.recorder.clear()
+        case.certain, case.refused = False, True
+        self._refuse(step, f"the recording failed: {reason}")
 
     def _recorded(self, step: Step) -> Program:
         assert self.recorder

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, Protocol, TypeVar, final
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, final
 
 import torch
 
@@ -27,6 +29,9 @@ class Recorder(Protocol):
             RuntimeError: The operations cannot be recorded.
         """
 
+    def clear(self) -> None:
+        """Free the memory that a failed recording has taken, once nothing refers to it."""
+
 
 @final
 class Again:
@@ -40,6 +45,9 @@ class Again:
         """Return the function itself."""
         return call
 
+    def clear(self) -> None:
+        """Do nothing: there is no memory of recordings."""
+
 
 @final
 class Graphs:
@@ -51,7 +59,13 @@ class Graphs:
 
     Random numbers are those of an ordinary step: a replay reads seed and offset of the default
     generator, which `torch.manual_seed` sets before every step.
+
+    Where a recording fails, CUDA may leave the process in a state in which the next one fails too,
+    or uses memory that is not its own. So no graph is recorded in this process after that.
     """
+
+    failure: ClassVar[str] = ""
+    """Why a recording of this process has failed; empty: none has."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -73,24 +87,73 @@ class Graphs:
         """Record the function's kernels, and return the graph's replay.
 
         Other threads may use CUDA in the meantime, so errors are those of this thread alone.
+
+        Raises:
+            RuntimeError: The operations cannot be recorded, or an earlier recording has failed.
         """
+        if Graphs.failure:
+            raise RuntimeError(f"an earlier one in this process failed: {Graphs.failure}")
         present, state = torch.cuda.current_stream(self.device), torch.cuda.get_rng_state()
         try:
             if self.anchor is None:
                 self.anchor = self._graph(lambda: torch.zeros((), device=self.device))
             return self._graph(call).replay
-        except RuntimeError:  # the pool and the generator may still be part of the recording
+        except RuntimeError as error:  # pool and generator may still be part of the recording
+            Graphs.failure = cause(error)
             torch.cuda.set_stream(present)
+            _free_pool(self.device, self.pool)
             self.pool, self.anchor = torch.cuda.graph_pool_handle(), None
             _free_generator(state)
             raise
 
+    def clear(self) -> None:
+        """Return the memory of freed tensors to CUDA."""
+        gc.collect()
+        torch.cuda.empty_cache()
+
     def _graph(self, call: Callable[[], Any]) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"):
+        kind: Any = {"capture_error_mode": "thread_local"}
+        with _uncollected(), torch.cuda.graph(graph, self.pool, self.stream, **kind):
             call()
             parallel.join()
         return graph
+
+
+def cause(error: BaseException) -> str:
+    """Return the first line of the error that others followed: the end of a recording fails too."""
+    while before := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = before
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Collect no garbage: freeing a graph or an event during a recording would end it."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _free_pool(device: torch.device, pool: Any) -> None:
+    """End the allocations of a failed recording, which may have ended before the allocator's part.
+
+    Only where that was so does the recording still count among the users of the pool: an error of
+    the first call therefore leaves out the second one.
+    """
+    of_torch: Any = torch._C
+    index = torch.cuda.current_device() if device.index is None else device.index
+    end = getattr(of_torch, "_cuda_endAllocateToPool", None)  # its name from torch 2.8 on
+    try:
+        (end or of_torch._cuda_endAllocateCurrentStreamToPool)(index, pool)
+        of_torch._cuda_releasePool(index, pool)
+    except RuntimeError:  # the recording has ended regularly
+        pass
 
 
 def _free_generator(state: torch.Tensor) -> None:

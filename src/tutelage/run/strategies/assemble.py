@@ -25,7 +25,6 @@ from tutelage.run.supernet.setup import Setup
 from tutelage.run.supernet.strategy import Strategy
 from tutelage.searches.base import Kind, Search
 from tutelage.searches.needs import fit, size_of
-from tutelage.spaces import kernels
 from tutelage.spaces.base import Size, Space
 
 STRATEGIES: Mapping[Kind, type[Relaxed] | type[OneShot] | type[Random]] = {
@@ -85,7 +84,6 @@ def joined(settings: Run) -> Joined:
         ValueError: A setting or the data cannot be used, or the parts do not fit together.
     """
     device = device_named(settings.device)
-    kernels.allow(settings.kernels == "auto")
     search: Search = make_part("search", settings.search)
     method = make_part("method", settings.method)
     asked = make_part("space", settings.space)

@@ -12,6 +12,8 @@ Triton comes with torch's builds for CUDA. It is imported when a kernel is first
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from tutelage.spaces.kernels.sums import mix, products, weighted_sum
 
 __all__ = [
-    "allow",
+    "allowed",
     "depthwise",
     "folded",
     "mix",
@@ -57,9 +59,17 @@ _FILES = {
 }
 
 
-def allow(allowed: bool) -> None:
-    """Let this process use kernels from now on, or not."""
-    _allowed[0] = allowed
+@contextmanager
+def allowed(allow: bool) -> Iterator[None]:
+    """Let this process use kernels in the context, or not; what held before holds again after it.
+
+    The threads of backward passes ask too, so this is one value of the process.
+    """
+    before, _allowed[0] = _allowed[0], allow
+    try:
+        yield
+    finally:
+        _allowed[0] = before
 
 
 def usable(x: Tensor, channels: int = 0) -> bool:
