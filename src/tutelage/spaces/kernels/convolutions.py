@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
-from tutelage.spaces.kernels.asked import asked
+from tutelage.spaces.kernels.asked import Closed, asked
 from tutelage.spaces.kernels.language import (
     PROGRAMS,
     Laid,
@@ -62,7 +61,7 @@ class Form(NamedTuple):
         return -(-x.shape[2] // self.stride), -(-x.shape[3] // self.stride)
 
 
-class _Convolve(Function):
+class _Convolve(Closed):
     """A map v and a gate x or none (B, C, H, W), and a kernel, to an output."""
 
     @staticmethod
@@ -82,7 +81,7 @@ class _Convolve(Function):
         return dv, None, dk, None
 
 
-class _Transpose(Function):
+class _Transpose(Closed):
     """Gradient of a convolution in its map, whose height and width are `sides`."""
 
     @staticmethod
@@ -104,7 +103,7 @@ class _Transpose(Function):
         return dg, None, dk, None, None
 
 
-class _Correlate(Function):
+class _Correlate(Closed):
     """Gradient of a convolution in its kernel, of type `kind`."""
 
     @staticmethod

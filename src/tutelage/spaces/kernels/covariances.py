@@ -24,9 +24,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
-from tutelage.spaces.kernels.asked import asked
+from tutelage.spaces.kernels.asked import Closed, asked
 from tutelage.spaces.kernels.language import (
     PROGRAMS,
     SIDE,
@@ -60,7 +59,7 @@ class Both(NamedTuple):
     covariance: Tensor
 
 
-class _Moments(Function):
+class _Moments(Closed):
     """Mean and covariance of one map."""
 
     @staticmethod
@@ -75,7 +74,7 @@ class _Moments(Function):
         return _Spread.apply(z, mean.detach(), S, g, True), None
 
 
-class _Cross(Function):
+class _Cross(Closed):
     """Mean of z, and covariance of u and z."""
 
     @staticmethod
@@ -94,7 +93,7 @@ class _Cross(Function):
         return du, dz, None
 
 
-class _Spread(Function):
+class _Spread(Closed):
     """Centred rows of z times S (groups, C, C), and a bias (groups, C), over their number.
 
     `mean` is that of z, known to the caller: a derivative in z has the path through it. With `both`

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from tutelage.spaces.kernels.algebra import fold, fold_gradient, fold_second
+from tutelage.spaces.kernels.asked import Closed
 from tutelage.spaces.kernels.language import SIDE, accumulator, launch, power
 
 
@@ -49,7 +49,7 @@ def plain(
     return scaled.transpose(0, 1).flatten(1), -(scaled @ mean.unsqueeze(2)).sum((0, 2))
 
 
-class _Fold(Function):
+class _Fold(Closed):
     """The kernel and the bias."""
 
     @staticmethod
@@ -69,7 +69,7 @@ class _Fold(Function):
         return *_FoldGradient.apply(gK, gb, *ctx.saved_tensors, ctx.epsilon), None
 
 
-class _FoldGradient(Function):
+class _FoldGradient(Closed):
     """Gradients of the four arguments."""
 
     @staticmethod

@@ -16,9 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
-from tutelage.spaces.kernels.asked import asked
+from tutelage.spaces.kernels.asked import Closed, asked
 from tutelage.spaces.kernels.language import (
     PROGRAMS,
     SIDE,
@@ -80,7 +79,7 @@ def mix(weights: Tensor, stacks: Sequence[Tensor], base: Tensor | None = None) -
     return total.unflatten(1, stacks[0].shape[1:])
 
 
-class _Combine(Function):
+class _Combine(Closed):
     """Maps (n, N) and weights (n, m) to (m, N), added to a base (m, N) or to none."""
 
     @staticmethod
@@ -107,7 +106,7 @@ class _Combine(Function):
         return dx, dw, None if ctx.kind is None else g.to(ctx.kind)
 
 
-class _Correlate(Function):
+class _Correlate(Closed):
     """Maps (n, N) and (m, N) to their scalar products (n, m), in at least float32."""
 
     @staticmethod
