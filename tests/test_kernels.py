@@ -22,7 +22,7 @@ from torch.func import functional_call
 
 from tutelage.config import Data, Retrain, Run
 from tutelage.run.networks.ensemble import Ensemble
-from tutelage.spaces import convolution, fused, kernels
+from tutelage.spaces import convolution, kernels
 from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.cells import DARTS
 from tutelage.spaces.kernels import convolutions, covariances, folding, sums
@@ -130,12 +130,6 @@ CASES = [
     Case("products", lambda x, w: kernels.products(x, w), summed, [(5, 2, 4, 3, 7), (5, 3)]),
     Case("long products", lambda x, w: kernels.products(x, w), summed, [(2, 1030), (2, 2)]),
     Case("one product", lambda x, w: kernels.products(x, w), summed, [(1, 1, 9), (1, 1)]),
-    Case(
-        "weighted sum",
-        lambda w, x, y: kernels.weighted_sum(w, [x, y]),
-        lambda w, x, y: fused.weighted_sum(w, [x, y]),
-        [(4,), (3, 2, 3, 2, 5), (1, 2, 3, 2, 5)],
-    ),
     Case(
         "several sums added to others",
         lambda w, x, y, base: kernels.mix(w, [x, y], base),

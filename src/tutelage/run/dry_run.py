@@ -17,9 +17,9 @@ from tutelage.config import Run
 from tutelage.data.streams import halves_of
 from tutelage.extras import Notice
 from tutelage.parts import make_part
+from tutelage.run.conditions import conditions
 from tutelage.run.cost.table import Cost, Costs, final_size
-from tutelage.run.job import deterministic, threads
-from tutelage.run.job.device import arithmetic, device_named
+from tutelage.run.job import threads
 from tutelage.run.measure.forecast import Forecast
 from tutelage.run.measure.memory import available
 from tutelage.run.measure.result import FILLED, Change, Dry
@@ -28,7 +28,6 @@ from tutelage.run.measure.steps import measure, trace
 from tutelage.run.strategies.assemble import joined
 from tutelage.run.supernet.setup import Setup
 from tutelage.run.supernet.state import Searching
-from tutelage.spaces import kernels
 from tutelage.spaces.base import ArchWeights, Space
 
 STEPS = 4
@@ -41,13 +40,7 @@ def dry_run(settings: Run) -> Dry:
     Raises:
         ValueError: As a search does.
     """
-    device = device_named(settings.device)
-    with (
-        threads.restored(settings.threads),
-        arithmetic(settings.precision),
-        deterministic.required(settings.deterministic, device, default=True),
-        kernels.allowed(settings.kernels == "auto"),
-    ):
+    with conditions(settings, repeatable=True):
         return _measured(settings)
 
 

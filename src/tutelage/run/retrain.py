@@ -26,7 +26,8 @@ from tutelage.data.images import Labelled
 from tutelage.data.randaugment import RandAugment
 from tutelage.data.read import read
 from tutelage.records.results import Result
-from tutelage.run.job import deterministic, loop, threads
+from tutelage.run.conditions import conditions
+from tutelage.run.job import loop, threads
 from tutelage.run.job.device import arithmetic, device_named
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.settings import plain
@@ -35,7 +36,6 @@ from tutelage.run.networks.ensemble import Ensemble
 from tutelage.run.networks.files import FILE, About, about, load, member, save_network, space_of
 from tutelage.run.step.recorders import chosen
 from tutelage.run.training.training import Training
-from tutelage.spaces import kernels
 from tutelage.spaces.genotype import Genotype
 
 RESULT: Final = "result.json"
@@ -60,13 +60,7 @@ def retrain(
         ValueError: a changed setting, unusable data, or a loss that is not finite.
         StoppedError: SIGINT or SIGTERM came; everything is saved.
     """
-    device = device_named(settings.device)
-    with (
-        threads.restored(settings.threads),
-        arithmetic(settings.precision),
-        deterministic.required(settings.deterministic, device, default=False),
-        kernels.allowed(settings.kernels == "auto"),
-    ):
+    with conditions(settings, repeatable=False):
         return _retrained(genotype, data, settings, out, resume)
 
 
@@ -134,13 +128,7 @@ def retrain_ensemble(
         ValueError: as `retrain`.
         StoppedError: as `retrain`.
     """
-    device = device_named(settings.device)
-    with (
-        threads.restored(settings.threads),
-        arithmetic(settings.precision),
-        deterministic.required(settings.deterministic, device, default=False),
-        kernels.allowed(settings.kernels == "auto"),
-    ):
+    with conditions(settings, repeatable=False):
         return _ensemble_retrained(together, data, settings, out, resume)
 
 

@@ -16,8 +16,8 @@ from tutelage.parts import from_table, part_settings
 from tutelage.problem import Method
 from tutelage.quick import quick_look, stated
 from tutelage.renamed import lifted_settings, warn
-from tutelage.run.job import deterministic, threads
-from tutelage.run.job.device import arithmetic, device_named
+from tutelage.run.conditions import conditions
+from tutelage.run.job import threads
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.loop import run
 from tutelage.run.job.settings import plain
@@ -26,7 +26,6 @@ from tutelage.run.step.recorders import chosen
 from tutelage.run.strategies.assemble import joined
 from tutelage.run.supernet.state import Searching
 from tutelage.searches.base import Search
-from tutelage.spaces import kernels
 from tutelage.spaces.base import Space
 
 SPLIT = "split.npz"
@@ -87,13 +86,7 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
         ValueError: A setting, the data or the run directory is unusable, or a loss is not finite.
         StoppedError: SIGINT or SIGTERM came; everything is saved.
     """
-    device = device_named(settings.device)
-    with (
-        threads.restored(settings.threads),
-        arithmetic(settings.precision),
-        deterministic.required(settings.deterministic, device, default=True),
-        kernels.allowed(settings.kernels == "auto"),
-    ):
+    with conditions(settings, repeatable=True):
         return _searched(settings, out, resume)
 
 

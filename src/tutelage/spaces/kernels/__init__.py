@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tutelage.spaces.kernels.convolutions import depthwise, relu_depthwise
     from tutelage.spaces.kernels.covariances import moments
     from tutelage.spaces.kernels.folding import folded
-    from tutelage.spaces.kernels.sums import mix, products, weighted_sum
+    from tutelage.spaces.kernels.sums import mix, products
 
 __all__ = [
     "allowed",
@@ -36,7 +36,6 @@ __all__ = [
     "products",
     "relu_depthwise",
     "usable",
-    "weighted_sum",
 ]
 
 WIDEST = 64
@@ -55,7 +54,6 @@ _FILES = {
     "folded": "folding",
     "mix": "sums",
     "products": "sums",
-    "weighted_sum": "sums",
 }
 
 

@@ -48,19 +48,6 @@ def products(maps: Tensor, weights: Tensor) -> Tensor:
     return _Combine.apply(maps.flatten(1), weights, None).unflatten(1, maps.shape[1:])
 
 
-def weighted_sum(weights: Tensor, stacks: Sequence[Tensor]) -> Tensor:
-    """Sum weights[i] * term[i] over the terms of all stacks, in their order.
-
-    Args:
-        weights: One for every term (terms,).
-        stacks: Stacks (n, B, H, W, C) of terms.
-
-    Returns:
-        A map (B, C, H, W), channels innermost.
-    """
-    return mix(weights.unsqueeze(1), stacks).squeeze(0).permute(0, 3, 1, 2)
-
-
 def mix(weights: Tensor, stacks: Sequence[Tensor], base: Tensor | None = None) -> Tensor:
     """Add m weighted sums of the same maps, each with its own weights.
 
