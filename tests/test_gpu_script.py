@@ -286,7 +286,17 @@ def test_plain_forms_have_two_derivatives_and_use_no_kernels(monkeypatch):
 @pytest.mark.slow
 def test_a_toy_run_has_every_part(tmp_path):
     out = tmp_path / "gpu.json"
-    command = [sys.executable, BENCHMARKS / "gpu.py", "--device", "cpu", "--tiny", "--out", out]
+    command = [
+        sys.executable,
+        BENCHMARKS / "gpu.py",
+        "--device",
+        "cpu",
+        "--tiny",
+        "--minutes",
+        "60",
+        "--out",
+        out,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=590)
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())

@@ -61,7 +61,9 @@ def test_on_cuda_a_step_reads_nothing_back_and_repeats_its_operations(library):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("via", RULES)
+@pytest.mark.parametrize(
+    "via", [RULES[0], *(pytest.param(via, marks=pytest.mark.exhaustive) for via in RULES[1:])]
+)
 @pytest.mark.parametrize("pair", SEVERAL, ids="-".join)
 def test_on_cuda_every_method_and_search(pair, via, library):
     method, search = pair
