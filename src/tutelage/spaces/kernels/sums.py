@@ -59,10 +59,9 @@ def mix(weights: Tensor, stacks: Sequence[Tensor], base: Tensor | None = None) -
     Returns:
         The sums (m, B, H, W, C), of the widest of the types of a stack and of what it is added to.
     """
-    total = None if base is None else base.flatten(1)
+    total: Any = None if base is None else base.flatten(1)
     for stack, share in zip(stacks, weights.split([len(each) for each in stacks]), strict=True):
         total = _Combine.apply(stack.flatten(1), share, total)
-    assert total is not None
     return total.unflatten(1, stacks[0].shape[1:])
 
 
