@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from darts_cells import NAMES, SHORT, SPACE, alphas, cell
 from reference import NaiveSupernet, unstack
 from tutelage.searches.random import Random
-from tutelage.spaces import convolution, plan
+from tutelage.spaces import convolution, mixed, ops, plan
 from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.cells import DARTS
 from tutelage.spaces.genotype import Genotype
@@ -150,7 +150,8 @@ def calls(chosen: dict[str, list[list[str]]]) -> Counter[str]:
     for each in (columns, nothing):
         # else 1x1 convolutions of such small maps are products
         small = patch.object(convolution, "PRODUCT", 0)
-        with small, torch.no_grad(), Calls() as mode:
+        pools = patch.object(ops, "tiny", lambda x: True)  # but means stay pools
+        with small, pools, torch.no_grad(), Calls() as mode:
             net(x, ArchWeights(arch, each))
         counts.append(mode.count)
     difference = counts[0].copy()
@@ -205,6 +206,20 @@ def test_a_stack_runs_all_edges_of_a_node_in_one_call():
     assert counted == {
         f"conv {kernel} of {channels}": 1 for kernel in (1, 3) for channels in (4, 6, 8, 10)
     }
+
+
+def test_small_kinds_of_one_dilation_run_as_one(monkeypatch):
+    each = [["dil3", "sep5", "dil5", "sep3"]] * 14
+    counted = calls({"normal": each, "reduce": NOTHING})
+    channels = {4 * edges for edges in (2, 3, 4, 5)}  # two kinds of 2 channels an edge
+    # twice the depthwise convolution of sep, once that of dil, and the 1x1 convolution inside sep
+    assert {f"conv 5 of {width}": 3 for width in channels}.items() <= counted.items()
+    assert not any(name.startswith("conv 3") for name in counted)
+    monkeypatch.setattr(mixed, "merges", lambda x: False)
+    apart = calls({"normal": each, "reduce": NOTHING})
+    assert {f"conv {k} of {width // 2}": 3 for k in (3, 5) for width in channels}.items() <= (
+        apart.items()
+    )
 
 
 @pytest.mark.parametrize("classes, count", [(10, 1_930_618), (100, 1_953_748)])

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tutelage.spaces import convolution, folding, fused
+from tutelage.spaces import convolution, folding, fused, ops
 from tutelage.spaces.convolution import (
     Convolution,
     channels_last,
@@ -173,6 +173,20 @@ def test_forms_of_a_depthwise_kernels_gradient_agree_with_torch(shape, dilation,
         windows(x, g, size, dilation),
     ):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("sides", [(8, 8), (5, 7), (2, 1)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", ops.POOLS)
+def test_a_large_pool_is_torchs(name, stride, sides, monkeypatch):
+    monkeypatch.setattr(convolution, "PRODUCT", 0)
+    x = torch.randn(2, 3, *sides, dtype=torch.float64, requires_grad=True)
+    found, expected = (
+        derivatives(form(x), (x,), 2)
+        for form in (lambda x: ops.pool(name, x, stride), lambda x: ops.POOLS[name](x, stride))
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
 def derivatives(y: Tensor, inputs: tuple[Tensor, ...], last: int = 3) -> list[Tensor]:

@@ -13,10 +13,10 @@ BUDGETS = {
     "what `make demo` runs": 8_100,
     "NAS-Bench-201, N = 5, first order": 2_500,
     "DARTS, 16 channels, 8 cells, first order": 8_000,
-    "PC-DARTS, 16 channels, 8 cells, first order": 9_300,
-    "SGL, two learners, 4 channels, 3 cells, exact": 44_000,
-    "the same, finite difference": 49_500,
-    "the same, first order": 18_300,
+    "PC-DARTS, 16 channels, 8 cells, first order": 8_700,
+    "SGL, two learners, 4 channels, 3 cells, exact": 39_500,
+    "the same, finite difference": 46_500,
+    "the same, first order": 17_200,
 }
 
 

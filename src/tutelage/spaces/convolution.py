@@ -230,7 +230,7 @@ def gradients(
     Those that are not wanted are None.
     """
     g = channels_last(g)
-    small = form == POINT and kernel.shape[2:] == (1, 1) and product(x)
+    small = form == POINT and kernel.shape[2:] == (1, 1) and tiny(x)
     if not (torch.is_grad_enabled() or form.own(x) or small):  # not differentiated again: one call
         both = _torchs(x, kernel, g, form, (wanted[0], wanted[1], False))
         return both[0] if wanted[0] else None, both[1] if wanted[1] else None
@@ -241,14 +241,14 @@ def gradients(
 
 def plain(x: Tensor, kernel: Tensor, form: Form, bias: Tensor | None = None) -> Tensor:
     """Convolve without a derivative of this file's; small maps with a 1x1 kernel as a product."""
-    if form == POINT and kernel.shape[2:] == (1, 1) and product(x):
+    if form == POINT and kernel.shape[2:] == (1, 1) and tiny(x):
         rows, weight = x.permute(0, 2, 3, 1), kernel.flatten(1)
         found = torch.mm(rows.flatten(0, 2), weight.t())
         return found.view(*rows.shape[:3], len(weight)).permute(0, 3, 1, 2)
     return F.conv2d(x, kernel, bias, *form)
 
 
-def product(x: Tensor) -> bool:
+def tiny(x: Tensor) -> bool:
     """Tell whether a map is so small that a convolution's call takes longer than its work."""
     return x.device.type == "cpu" and x.numel() <= PRODUCT and not autocasts(x)
 
@@ -284,7 +284,7 @@ def _in_map(g: Tensor, kernel: Tensor, sides: torch.Size, form: Form) -> Tensor:
 
 def _in_kernel(x: Tensor, g: Tensor, size: torch.Size, form: Form) -> Tensor:
     """Gradient of a convolution in its kernel, whose height and width are `size`."""
-    if form == POINT and size == (1, 1) and product(x):
+    if form == POINT and size == (1, 1) and tiny(x):
         rows = [each.permute(0, 2, 3, 1).flatten(0, 2) for each in (g, x)]
         return torch.mm(rows[0].t(), rows[1])[..., None, None]
     if form.own(x) and g.shape[1] == form.groups:

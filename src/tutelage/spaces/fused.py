@@ -55,6 +55,11 @@ def joins(x: Tensor) -> bool:
     return x.device.type != "cpu" or x.numel() <= JOINED
 
 
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Concatenate tensors; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
 def side_by_side(maps: Sequence[Tensor], copied: bool = True) -> Tensor:
     """Concatenate channels of maps (B, n, H, W); a single map is not copied.
 
@@ -238,10 +243,18 @@ def _torchs(
 
 
 def _norm_backward(
-    g: Tensor, x: Tensor, mean: Tensor, scale: Tensor, weight: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Torch's gradient of a weighted normalisation, and the sum of g y over a channel (C,)."""
-    form = (weight, None, None, mean, scale, True, EPSILON, [True, True, False])
+    g: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    scale: Tensor,
+    weight: Tensor | None = None,
+    wanted: tuple[bool, bool] = (True, True),
+) -> tuple[Any, Any]:
+    """Torch's gradient of a weighted normalisation, and the sum of g y over a channel (C,).
+
+    Those that are not wanted are None.
+    """
+    form = (weight, None, None, mean, scale, True, EPSILON, [*wanted, False])
     dx, along, _ = torch.ops.aten.native_batch_norm_backward(g, x, *form)
     return dx, along
 
@@ -267,14 +280,16 @@ class _NormalisedSum(Closed):
         scales, *rest = ctx.saved_tensors
         maps, statistics = rest[: len(scales)], rest[len(scales) :]
         each = zip(maps, statistics[::2], statistics[1::2], _wide(scales, g), strict=True)
+        wanted = asked(ctx)
         if torch.is_grad_enabled():  # to be differentiated again
             found = [(s, *_NormaliseGradient.apply(g, *one)) for *one, s in each]
             pairs = [(s[:, None, None] * dx, along) for s, dx, along in found]
         else:
-            pairs = [_norm_backward(g, *one) for one in each]
+            own = zip(each, wanted[-len(maps) :], strict=True)
+            pairs = [_norm_backward(g, *one, wanted=(want, wanted[0])) for one, want in own]
         shifted = g.sum(DIMENSIONS) if ctx.needs_input_grad[1] else None
-        along = torch.stack([along for _, along in pairs])
-        return along.to(scales.dtype), shifted, *(dx for dx, _ in pairs)
+        along = torch.stack([along for _, along in pairs]).to(scales.dtype) if wanted[0] else None
+        return along, shifted, *(dx for dx, _ in pairs)
 
 
 def _wide(scales: Tensor, x: Tensor) -> Tensor:
@@ -310,11 +325,14 @@ class _Mix(Closed):
         maps = [stack.flatten(1).to(kind) for stack in stacks]
         with exactly(weights):
             if base is None:
-                total = torch.mm(shares[0], maps[0])
+                total = _product(shares[0], maps[0])
             else:
                 total = torch.addmm(base.flatten(1).to(kind), shares[0], maps[0])
             for share, flat in zip(shares[1:], maps[1:], strict=True):
-                total.addmm_(share, flat)
+                if share.numel() == 1:
+                    total.addcmul_(share, flat)
+                else:
+                    total.addmm_(share, flat)
         return total.view(-1, *stacks[0].shape[1:])
 
     @staticmethod
@@ -332,7 +350,12 @@ class _Mix(Closed):
             dw,
             base,
             *(
-                torch.mm(share, flat).view_as(stack).to(stack.dtype) if want else None
+                _product(share, flat).view_as(stack).to(stack.dtype) if want else None
                 for share, stack, want in zip(shares, stacks, wanted, strict=True)
             ),
         )
+
+
+def _product(x: Tensor, y: Tensor) -> Tensor:
+    """Return the matrix product of x and y, which for a single number is faster value by value."""
+    return x * y if x.numel() == 1 else torch.mm(x, y)

@@ -7,11 +7,12 @@ repeats much work. Here the work is arranged differently, with the same result:
   for all edges that leave it, and only when an edge needs them.
 - A node runs one kind of separable convolution for all its edges at once. Their inputs are
   concatenated as channels, so that a depthwise convolution is one call, and a 1x1 convolution one
-  grouped call.
+  grouped call. On small maps, where a call takes longer than its work, kinds of one dilation are
+  one, with kernels of the largest size.
 - The last 1x1 convolution of each, its normalisation, its architecture weight and the sum over
   edges are folded into one product (`folding.folded_sum`): no operation's output is written to
   memory.
-- The maps that leave a state are summed for all nodes after it by one product (`mixed_cell.py`).
+- Small maps that leave a state are summed for all nodes after it by one product (`mixed_cell.py`).
 - `none` is not computed, nor are operations that `chosen` of the architecture weights leaves out.
 - With partial channels the operations see a state's first channels. The others bypass them and are
   summed separately, and one shuffle after the sum mixes the two.
@@ -25,6 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -34,7 +36,7 @@ from torch import Tensor, nn
 from tutelage.spaces.base import Edges, Variant
 from tutelage.spaces.convolution import Convolution, convolve, depthwise, relu_depthwise
 from tutelage.spaces.folding import folded_sum
-from tutelage.spaces.fused import mix, normalise, side_by_side, stacked
+from tutelage.spaces.fused import joined, joins, mix, normalise, side_by_side, stacked
 from tutelage.spaces.ops import CONVOLUTIONS, DENSE, POOLS
 from tutelage.spaces.parallel import concurrently
 from tutelage.spaces.plan import AUXILIARY, Weights
@@ -47,6 +49,11 @@ def select(parameter: Tensor, rows: Sequence[int], count: int) -> Tensor:
         return parameter
     blocks = parameter.unflatten(0, (count, -1))
     return torch.cat([blocks[row] for row in rows])
+
+
+def merges(x: Tensor) -> bool:
+    """Tell whether a map is so small that kinds of convolution run as one."""
+    return x.device.type == "cpu" and joins(x)
 
 
 def uniform(fan_in: int, *shape: int) -> nn.Parameter:
@@ -102,32 +109,62 @@ class Stack(nn.Module):
         """All kernels."""
         return [*self.depthwise, *self.pointwise]
 
-    def forward(
-        self, inputs: Sequence[tuple[Tensor, int]], edges: Sequence[int]
-    ) -> tuple[Tensor, Tensor]:
-        """Run everything except the last 1x1 convolution, for some of the edges.
-
-        Args:
-            inputs: Activated maps (B, n * C, H, W) and their strides, together for all `edges`.
-            edges: The edges that run.
-
-        Returns:
-            The maps (B, edges * C, H, W) and the kernel (edges * C, C, 1, 1) to be folded.
-        """
+    def selected(self, edges: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the depthwise and the 1x1 kernels of some of the edges, by repetition."""
         rows = [self.edges.index(edge) for edge in edges]
-        kernels = [select(each, rows, len(self.edges)) for each in self.depthwise]
-        pointwise = [select(each, rows, len(self.edges)) for each in self.pointwise]
-        parts = kernels[0].split([x.shape[1] for x, _ in inputs])
-        z = side_by_side(
-            [
-                depthwise(x, kernel, stride, self.dilation)
-                for (x, stride), kernel in zip(inputs, parts, strict=True)
-            ]
+        depthwise, pointwise = (
+            [select(each, rows, len(self.edges)) for each in own]
+            for own in (self.depthwise, self.pointwise)
         )
-        for previous, kernel in zip(pointwise, kernels[1:], strict=False):
-            y = normalise(convolve(z, previous, groups=len(edges)))
-            z = relu_depthwise(y, kernel, 1, self.dilation)
-        return z, pointwise[-1]
+        return depthwise, pointwise
+
+
+def run_stacks(
+    stacks: Sequence[Stack], inputs: Sequence[tuple[Tensor, int]], edges: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Run kinds of one dilation together, except their last 1x1 convolutions.
+
+    Args:
+        stacks: The kinds. Smaller kernels get zeros around them.
+        inputs: Activated maps (B, kinds * n * C, H, W), each edge's once for every kind, and their
+            strides; together for all `edges`.
+        edges: The edges that run.
+
+    Returns:
+        The maps (B, kinds * edges * C, H, W) and the kernel (kinds * edges * C, C, 1, 1) to be
+        folded.
+    """
+    kernels, pointwise = (
+        [widened(kinds) for kinds in zip(*each, strict=True)]
+        for each in zip(*(stack.selected(edges) for stack in stacks), strict=True)
+    )
+    dilation, count = stacks[0].dilation, len(stacks)
+    sizes = [x.shape[1] // count for x, _ in inputs]
+    parts = kernels[0].unflatten(0, (count, -1)).split(sizes, dim=1)
+    maps = [
+        depthwise(x, kernel.flatten(0, 1), stride, dilation)
+        for (x, stride), kernel in zip(inputs, parts, strict=True)
+    ]
+    if count > 1 and len(maps) > 1:  # from the order of inputs to that of kinds
+        maps = [
+            y for kind in zip(*(z.chunk(count, dim=1) for z in maps), strict=True) for y in kind
+        ]
+    z = side_by_side(maps)
+    for previous, kernel in zip(pointwise, kernels[1:], strict=False):
+        y = normalise(convolve(z, previous, groups=count * len(edges)))
+        z = relu_depthwise(y, kernel, 1, dilation)
+    return z, pointwise[-1]
+
+
+def widened(kernels: Sequence[Tensor]) -> Tensor:
+    """Concatenate kernels (O, I, k, k), k odd, with zeros around the smaller ones."""
+    widest = max(kernel.shape[-1] for kernel in kernels)
+    rims = [(widest - kernel.shape[-1]) // 2 for kernel in kernels]
+    each = [
+        F.pad(kernel, (rim,) * 4) if rim else kernel
+        for kernel, rim in zip(kernels, rims, strict=True)
+    ]
+    return joined(each)
 
 
 class Dense(nn.Module):
@@ -195,16 +232,12 @@ class MixedNode(nn.Module):
             total = folded if total is None else total + folded
         return total
 
-    def kernels(self) -> dict[str, dict[int, Tensor]]:
-        """Return the kernels of the convolutions that read all channels, by name and edge."""
-        return {name: stack.kernels() for name, stack in self.stacks.items() if name in DENSE}
-
     def operation(self, state: State, edge: int, name: str) -> Tensor:
         """Return the output (B, C, H, W) of a single operation of an edge."""
         if name == "none":
             return state.zeros()
         if name in DENSE:
-            return normalise(convolve(state.active, self.kernels()[name][edge]))
+            return normalise(convolve(state.active, self.stacks[name].kernels()[edge]))
         if name in CONVOLUTIONS:
             states = {edge: state}
             return self._separable(states, {name: (edge,)}, state.x.new_ones(1))
@@ -227,11 +260,26 @@ class MixedNode(nn.Module):
         kinds: Mapping[str, tuple[int, ...]],
         weights: Tensor,
     ) -> Tensor:
-        """Sum separable convolutions, all of one kind together."""
-        several = dict.fromkeys(kinds.values())
-        inputs = {edges: gather([states[edge] for edge in edges]) for edges in several}
-        runs = [partial(self.stacks[name], inputs[edges], edges) for name, edges in kinds.items()]
+        """Sum separable convolutions, all of one kind together, or small ones of one dilation."""
+        families = alike(kinds, merges(states[next(iter(kinds.values()))[0]].x))
+        several = dict.fromkeys((edges, len(names)) for names, edges in families)
+        inputs = {(e, times): gather([states[edge] for edge in e], times) for e, times in several}
+        runs = [
+            partial(run_stacks, [self.stacks[name] for name in names], inputs[e, len(names)], e)
+            for names, e in families
+        ]
         reads = [x for each in inputs.values() for x, _ in each]
         reads += [kernel for name in kinds for kernel in self.stacks[name].kernels]
         maps, pointwise = zip(*concurrently(runs, reads), strict=True)
         return folded_sum(maps, torch.cat(pointwise), weights)
+
+
+def alike(
+    kinds: Mapping[str, tuple[int, ...]], merged: bool
+) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
+    """Sort kinds of separable convolution, in their order, into those that run as one, with edges.
+
+    They have the same edges, dilation and number of repetitions; unless merged, each is alone.
+    """
+    same = groupby(kinds, lambda name: (kinds[name], CONVOLUTIONS[name][1:] if merged else name))
+    return [(tuple(names), edges) for (edges, _), names in same]

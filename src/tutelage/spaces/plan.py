@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 from itertools import accumulate
 from typing import NamedTuple
@@ -32,10 +32,11 @@ class Layout(NamedTuple):
 class Leaving(NamedTuple):
     """What runs on the edges that leave a state, each for one of the nodes after it."""
 
-    maps: tuple[str, ...]
-    """Pools and identities, which are the same map on every edge."""
+    maps: Mapping[str, tuple[int, ...]]
+    """Pools and identities, which are the same map on every edge: by name, the nodes after the
+    state that have it, counted from 0."""
     dense: Mapping[str, tuple[int, ...]]
-    """Convolutions that read all channels: by name, the nodes after the state, counted from 0."""
+    """Convolutions that read all channels, the same way."""
     nodes: int
     """How many nodes read the state, m."""
 
@@ -128,23 +129,21 @@ def plan(edges: Edges, chosen: Choices, layout: Layout, auxiliary: bool, dropout
 def _leaving(cell: _Running, state: int, out: Sequence[int]) -> tuple[Leaving, list[int]]:
     """Sort what runs on the edges that leave a state; the places of its matrix, row by row."""
     nothing, places = cell.nothing, cell.places
-    maps = [
-        name
-        for name in (*POOLS, "skip_connect")
-        if cell.shared(state, name) and any((edge, name) in places for edge in out)
-    ]
+
+    def having(names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        each = {name: [n for n, edge in enumerate(out) if (edge, name) in places] for name in names}
+        return {name: tuple(nodes) for name, nodes in each.items() if nodes}
+
+    maps = having(name for name in (*POOLS, "skip_connect") if cell.shared(state, name))
     matrix = [places.get((edge, name), nothing) for name in maps for edge in out]
     if cell.auxiliary and state not in cell.layout.halved:
-        maps.append(AUXILIARY)
+        maps[AUXILIARY] = tuple(range(len(out)))
         matrix += [nothing + 1] * len(out)
-    dense: dict[str, tuple[int, ...]] = {}
-    for name in DENSE:
-        having = tuple(n for n, edge in enumerate(out) if (edge, name) in places)
-        if having:
-            dense[name] = having
-        for node in having:  # a convolution is for one node alone
+    dense = having(DENSE)
+    for name, nodes in dense.items():
+        for node in nodes:  # a convolution is for one node alone
             matrix += [places[edge, name] if n == node else nothing for n, edge in enumerate(out)]
-    return Leaving(tuple(maps), dense, len(out)), matrix
+    return Leaving(maps, dense, len(out)), matrix
 
 
 def _entering(cell: _Running, start: int, count: int) -> tuple[Entering, list[int], list[int]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from tutelage.spaces.base import Variant
 from tutelage.spaces.convolution import subsample
 from tutelage.spaces.fused import normalised, side_by_side
-from tutelage.spaces.ops import POOLS, shifted
+from tutelage.spaces.ops import POOLS, pool, shifted
 
 
 def shuffle(x: Tensor, shares: int) -> Tensor:
@@ -56,7 +56,7 @@ class State:
 
     def pooled(self, names: Sequence[str]) -> list[Tensor]:
         """Return the pools of these names."""
-        maps = [POOLS[name](self.x, self.stride) for name in names]
+        maps = [pool(name, self.x, self.stride) for name in names]
         return normalised(maps, self.x.shape[1]) if maps and self.normalised else maps
 
     def maps(self, names: Sequence[str]) -> list[Tensor]:
@@ -73,10 +73,10 @@ class State:
         return torch.zeros_like(self.x[:, :, :: self.stride, :: self.stride])
 
 
-def gather(states: Sequence[State]) -> list[tuple[Tensor, int]]:
-    """Concatenate the channels of activated states of equal stride."""
+def gather(states: Sequence[State], times: int = 1) -> list[tuple[Tensor, int]]:
+    """Concatenate the channels of activated states of equal stride, each group several times."""
     return [
-        (side_by_side([state.active for state in group], copied=False), stride)
+        (side_by_side([state.active for state in group] * times, copied=False), stride)
         for stride, group in groupby(states, key=lambda state: state.stride)
     ]
 
