@@ -304,7 +304,7 @@ def test_changes_that_fit_are_named(monkeypatch):
         graph = 4e9 if (asked[-1], batch) == ((4, False), 16) else 0
         return at(self, batch) + int(graph)
 
-    def trace(work):
+    def trace(work, asked_for):
         own = work.setup.settings
         asked.append((own.method["learners"], own.recompute))
         size = sizes[asked[-1]]

@@ -94,7 +94,7 @@ class _Cell(NamedTuple):
         }
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _begin(edges: Edges, edge: int) -> int:
     return sum(map(len, edges[:edge]))
 
@@ -131,7 +131,7 @@ def plan(edges: Edges, chosen: Choices, layout: Layout, auxiliary: bool, dropout
     return Plan(tuple(states), tuple(nodes), tuple(places), tuple(sizes), tuple(leaving))
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _checked(edges: Edges, layout: Layout, auxiliary: bool, dropout: bool) -> _Cell:
     """Refuse an edge that has an operation twice."""
     for edge, names in enumerate(edges):
@@ -198,10 +198,27 @@ def _tensor(places: tuple[int, ...], device: torch.device) -> Tensor:
         return torch.tensor(places, dtype=torch.int64, device=device)
 
 
-index_of = cache(_tensor)
-"""Return places as a tensor, made once; a recorded CUDA graph reads it where it is."""
+def index_of(places: tuple[int, ...], device: torch.device, sampled: bool = False) -> Tensor:
+    """Return places as a tensor, made once; a recorded CUDA graph reads it where it is.
+
+    Args:
+        places: The places.
+        device: Where they are read.
+        sampled: Whether they are of operations that were sampled, of which there are many.
+    """
+    if _faked():  # a fake tensor must not be kept
+        return _tensor(places, device)
+    return (_index_of_sample if sampled else _index)(places, device)
+
+
+_index = cache(_tensor)
 _index_of_sample = lru_cache(maxsize=4096)(_tensor)
-"""The same for operations that were sampled, of which there are many."""
+_mode = getattr(torch._C, "_get_dispatch_mode", None)
+
+
+def _faked() -> bool:
+    """Tell whether tensors are fake: a torch without the function keeps what it makes."""
+    return _mode is not None and _mode(torch._C._TorchDispatchModeKey.FAKE) is not None
 
 
 class Weights(NamedTuple):
@@ -249,17 +266,17 @@ def weights_of(
     chosen = every if arch.chosen is None else tuple(map(tuple, arch.chosen[group]))
     auxiliary = auxiliary and bool(arch.auxiliary)
     found = plan(edges, chosen, layout, auxiliary, bool(arch.skip_dropout))
-    index = index_of if arch.chosen is None else _index_of_sample
+    sampled = arch.chosen is not None
     device, flat = operations.device, operations.flatten(-2)
     if found.places and max(found.places) >= flat.shape[-1]:
         constants = flat.new_zeros(*flat.shape[:-1], 2)
         constants.select(-1, 1).fill_(arch.auxiliary)
         flat = torch.cat([flat, constants], dim=-1)
-    picked = flat.index_select(-1, index(found.places, device)).expand(cells, -1)
+    picked = flat.index_select(-1, index_of(found.places, device, sampled)).expand(cells, -1)
     shares: Sequence[Sequence[Tensor] | None] = [None] * cells
     if of_edges is not None:
         out = [each.nodes for each in found.states]
-        each = of_edges.index_select(-1, index(found.edges, device)).expand(cells, -1)
+        each = of_edges.index_select(-1, index_of(found.edges, device)).expand(cells, -1)
         shares = [[share.unsqueeze(0) for share in own.split(out)] for own in each.unbind()]
     return [
         _sorted(found, own, share, arch.skip_dropout)
