@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -193,11 +193,6 @@ def _entering(cell: _Cell, start: int, chosen: Choices) -> tuple[Entering, list[
     return Entering(tuple(own), separable), places, folded
 
 
-def _tensor(places: tuple[int, ...], device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # it is used outside the mode too
-        return torch.tensor(places, dtype=torch.int64, device=device)
-
-
 def index_of(places: tuple[int, ...], device: torch.device, sampled: bool = False) -> Tensor:
     """Return places as a tensor, made once; a recorded CUDA graph reads it where it is.
 
@@ -206,19 +201,21 @@ def index_of(places: tuple[int, ...], device: torch.device, sampled: bool = Fals
         device: Where they are read.
         sampled: Whether they are of operations that were sampled, of which there are many.
     """
-    if _faked():  # a fake tensor must not be kept
-        return _tensor(places, device)
-    return (_index_of_sample if sampled else _index)(places, device)
+    faking = None if _mode is None else _mode(torch._C._TorchDispatchModeKey.FAKE)
+    return (_index_of_sample if sampled else _index)(places, device, faking)
+
+
+_mode = getattr(torch._C, "_get_dispatch_mode", None)
+
+
+def _tensor(places: tuple[int, ...], device: torch.device, faking: Any) -> Tensor:
+    """Make a tensor; those of a mode of fake tensors are for that mode alone."""
+    with torch.inference_mode(False):  # it is used outside the mode too
+        return torch.tensor(places, dtype=torch.int64, device=device)
 
 
 _index = cache(_tensor)
 _index_of_sample = lru_cache(maxsize=4096)(_tensor)
-_mode = getattr(torch._C, "_get_dispatch_mode", None)
-
-
-def _faked() -> bool:
-    """Tell whether tensors are fake: a torch without the function keeps what it makes."""
-    return _mode is not None and _mode(torch._C._TorchDispatchModeKey.FAKE) is not None
 
 
 class Weights(NamedTuple):
