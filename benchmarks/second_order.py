@@ -26,6 +26,7 @@ from originals import Original, import_from, plain
 from search_step import PAIRS, Pair, draw, equal_original, whole
 from tutelage.config import Run
 from tutelage.spaces.base import Size
+from tutelage.virtual import detach, leaves, rebuild
 
 ours = import_from(Path(__file__).parent.parent / "tests", "search_steps")
 CIFAR = {"first": "darts1-cifar10", "second": "darts2-cifar10"}
@@ -52,13 +53,12 @@ class Both(NamedTuple):
 
     def step(self, number: int, batches: Any) -> float:
         """Take a step of both; return the relative difference of the alphas' gradients."""
-        torch.manual_seed(number)  # DrNAS: both sample the same
         ours.take_step(self.settings, self.state, number, batches)
-        torch.manual_seed(number)
         unrolled = self.settings.via != "first-order"
         theirs = self.theirs.step(*batches.train[:2], batches.valid[:2], unrolled)
-        mine = whole({name: gradients(x) for name, x in self.state.variables["A"].items()})
-        found, expected = (torch.cat([x.flatten() for x in each]) for each in (mine, theirs))
+        alphas = self.state.variables["A"]
+        mine = rebuild(alphas, iter([x.grad for x in leaves(alphas)]))
+        found, expected = (torch.cat([x.flatten() for x in y]) for y in (whole(mine), theirs))
         return float((found - expected).norm() / expected.norm())
 
     def error(self) -> float:
@@ -73,21 +73,12 @@ class Both(NamedTuple):
         return max(float((x - y).detach().abs().max()) for x, y in pairs)
 
 
-def gradients(tree: Any) -> Any:
-    return [x.grad for x in tree] if isinstance(tree, list) else tree.grad
-
-
 def begin(pair: Pair, folder: Path, settings: Run) -> Both:
     """Build both from the same weights and alphas."""
     torch.manual_seed(settings.seed)
     module, alphas = pair.space.supernet(pair.small).double(), draw(pair, torch.float64)
     theirs = equal_original(pair, folder, module, alphas)
-    search = pair.compared or pair.search
-    detached = {
-        name: [x.detach() for x in a] if isinstance(a, list) else a.detach()
-        for name, a in alphas.items()
-    }
-    state = ours.begun(settings, ours.single_problem(module, search, detached))
+    state = ours.begun(settings, ours.single_problem(module, pair.search, detach(alphas)))
     return Both(pair, settings, state, theirs)
 
 
