@@ -297,8 +297,9 @@ class Run:
     """Finite difference: 2 for a central one; 1 for a forward one, at half the time."""
     recompute: bool = False
     """Exact: evaluate losses again for the product; less memory, more time."""
-    virtual: Literal["sgd", "plain"] = "sgd"
-    """The virtual step: SGD's, with momentum, decay and clipping, or the plain gradient."""
+    virtual: Literal["sgd", "momentum", "plain"] = "sgd"
+    """The virtual step: sgd, that of the real one; momentum, with momentum and decay but without
+    clipping and Nesterov's rule, as in DARTS' code; or plain, the gradient alone."""
     max_params: float | None = None
     """Most parameters that the final network may have, in millions, without an auxiliary head."""
     max_flops: float | None = None
@@ -389,7 +390,7 @@ class Run:
         one_of(("exact", "finite-difference", "first-order"), via=self.via)
         if self.sides not in (1, 2):
             raise ValueError(f"sides = {self.sides}: must be 1 or 2")
-        one_of(("sgd", "plain"), virtual=self.virtual)
+        one_of(("sgd", "momentum", "plain"), virtual=self.virtual)
         one_of(("cifar", "imagenet"), stem=self.stem)
         one_of(("fp32", "ieee", "bf16"), precision=self.precision)
         one_of(("auto", "off"), kernels=self.kernels)

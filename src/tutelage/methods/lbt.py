@@ -16,7 +16,8 @@ Deviations:
     then on labels without weights, schedule or clipping (`student_update = "in-turn"`), and in
     first-order mode keeps the student's term (`own_term = "first-order"`): recipe
     `lbt-darts2-cifar10-release`. It labels the virtual student's data by the current teacher's hard
-    labels; here the labels are the virtual teacher's.
+    labels, and that student takes one step on both losses; here the labels are the virtual
+    teacher's, and the virtual student takes the steps of the real one.
 """
 
 from __future__ import annotations

@@ -35,6 +35,16 @@ def rate(weights: Weights, level: Level, epoch: float, epochs: int) -> Rate:
     return Rate(lr, weights.momentum, weights.weight_decay, clip, weights.nesterov)
 
 
+def virtual_rate(settings: Run, rate: Rate) -> Rate:
+    """Return the step size of a variable's virtual step, given that of its real one."""
+    rates = {
+        "sgd": rate,
+        "momentum": rate._replace(clip=0.0, nesterov=False),
+        "plain": Rate(rate.lr),
+    }
+    return rates[settings.virtual]
+
+
 def adams(
     alphas: Alphas, levels: Sequence[Level], variables: Mapping[str, Tree]
 ) -> dict[str, torch.optim.Adam]:
