@@ -205,7 +205,7 @@ def search_flags(tokens: Sequence[str]) -> list[Flag]:
 RETRAIN_FLAGS = [
     *flags_of(Retrain, path=("retrain",), group=RUN),
     *data_flags(
-        {}, leave_out=("unlabelled", "train_fraction", "cutout")
+        {}, leave_out=("unlabelled", "train_fraction", "sample", "unlabelled_sample", "cutout")
     ),  # a retraining reads none of them
 ]
 

@@ -33,10 +33,17 @@ class Data:
     download: bool = False
     """Download the data set into the root if it is missing."""
     unlabelled: str = "train"
-    """Images to pseudo-label: another data set (under the same root) or folder, or train for the
-    training half."""
+    """Images to pseudo-label: another data set (under the same root) or folder, train for the
+    training half, or rest for images that sample leaves out."""
+    unlabelled_sample: float = 1.0
+    """Share of the training images that unlabelled = rest takes, at most what sample leaves."""
     train_fraction: float = 0.5
     """Share of the training images that train weights; the others train the alphas."""
+    held_out: int = 0
+    """Training images, sampled uniformly, that are the test set instead of the data set's own and
+    that neither a search nor a retraining trains on; 0: none."""
+    sample: float = 1.0
+    """Share of every class' training images that a search uses; a retraining uses all."""
     resolution: int | None = None
     """Side of the images in pixels; a folder's images are resized and cropped to it."""
     colour: Literal["auto", "grey", "rgb"] = "auto"
@@ -70,10 +77,33 @@ class Data:
         within(0, 1, rescale=self.rescale)
         if not 0 < self.centre <= 1:
             raise ValueError(f"centre = {self.centre}: must be above 0 and at most 1")
+        at_least(0, held_out=self.held_out)
+        self._check_samples()
         if self.crop is not None:
             at_least(0, crop=self.crop)
         if self.resolution is not None:
             at_least(1, resolution=self.resolution)
+
+    def _check_samples(self) -> None:
+        for name in ("sample", "unlabelled_sample"):
+            if not 0 < (value := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} = {value}: must be above 0 and at most 1")
+        if self.unlabelled != "rest":
+            if self.unlabelled_sample < 1:
+                raise ValueError(
+                    f"unlabelled_sample = {self.unlabelled_sample} with unlabelled = "
+                    f"{self.unlabelled!r}: only 'rest' is sampled, give --unlabelled rest"
+                )
+        elif self.sample == 1:
+            raise ValueError(
+                "unlabelled = 'rest' with sample = 1.0: no images are left out, give --data.sample "
+                "below 1"
+            )
+        elif self.sample + self.unlabelled_sample > 1 + 1e-9:  # 0.7 + 0.3 is above 1
+            raise ValueError(
+                f"unlabelled_sample = {self.unlabelled_sample}: sample = {self.sample} leaves "
+                f"{1 - self.sample:.6g} of the training images, which is the most"
+            )
 
 
 @dataclass(frozen=True)
