@@ -13,7 +13,7 @@ import torch
 
 import tutelage as library
 from tutelage.config import Evolution, Run
-from tutelage.flags import layered
+from tutelage.recipes import layered
 from tutelage.parts import PARTS, from_table, make_part
 from tutelage.quick import quick_look, stated
 from tutelage.recipes import read_recipe, recipe_names

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from tutelage.config import Data, Retrain, Run
-from tutelage.flags import Whole, layered
+from tutelage.flags import Whole
 from tutelage.parts import PARTS, from_table, summary
-from tutelage.recipes import read_recipe, recipe_names
+from tutelage.recipes import layered, read_recipe, recipe_names
 from tutelage.renamed import Told, say
 
 Target = Annotated[str, Parameter(help="A run directory, or a genotype: name, text or file.")]
