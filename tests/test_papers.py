@@ -1,6 +1,7 @@
 """The papers as data: every row can be read, built at its full size, and run."""
 
 import json
+import runpy
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -239,6 +240,16 @@ def test_every_line_of_the_ledger_has_a_verdict_and_a_reason():
 def test_verdicts(values, reduced, expected):
     assert judged(Statistic(values), (2.41, 0.06), 10, reduced) == expected
     assert judged(Statistic(values), (2.41,), 10, reduced) == "not told apart"
+
+
+def test_neighbours_are_the_nearest_by_cosine():
+    path = Path(__file__).parents[1] / "benchmarks" / "neighbours.py"
+    found = runpy.run_path(str(path))["neighbours"]
+    torch.manual_seed(0)
+    z = torch.nn.functional.normalize(torch.randn(30, 5))
+    for i, nearest in enumerate(found(z).tolist()):
+        others = [j for j in range(30) if j != i]
+        assert nearest == sorted(others, key=lambda j: -float(z[i] @ z[j]))[:4]
 
 
 # Parts -------------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from tutelage.report.runs.tables import NOTHING, Statistic
 Verdict = Literal["reproduced", "not reproduced", "not told apart", "not run"]
 LEVEL = 0.05
 """Two-sided level of the test that a verdict rests on."""
-COMPARED = ("error", "accuracy", "c10_test")
-"""Measures that a verdict is about, the first that a table has."""
+COMPARED = ("error", "accuracy", "c10_test", "c100_test", "in16_test")
+"""Measures that a verdict is about, the first that a row has printed."""
 
 ABOUT = """\
 Made by `tutelage papers --ledger docs/ledger.md --runs FOLDER`; do not edit it. A row is a row of a
@@ -59,7 +59,7 @@ def ledger(runs: Mapping[str, Sequence[Measured]]) -> str:
 
 def _line(row: Row, table: Table, runs: Sequence[Measured]) -> tuple[Verdict, list[str]]:
     own = row.name.removeprefix(f"{table.name}/")
-    measure = next((each for each in COMPARED if each in table.measures), "")
+    measure = next((each for each in COMPARED if each in row.printed), "error")
     value = printed(row, measure)
     best = largest(runs)
     if best is None:
@@ -75,8 +75,6 @@ def reason(row: Row, table: Table) -> str:
     """Say why no run of a row is known."""
     if not row.parts:
         return row.missing
-    if row.note and not row.printed:
-        return row.note
     return "".join(_reasons(row, table))
 
 

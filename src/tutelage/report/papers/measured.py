@@ -17,9 +17,9 @@ from tutelage.report.runs.record import Record, number
 from tutelage.report.runs.tables import IMMATERIAL, Statistic, dotted
 
 ANSWERS = {
-    "c10_test": "cifar10_test_200",
-    "c100_test": "cifar100_test_200",
-    "in16_test": "imagenet16_test_200",
+    f"{short}_{part}": f"{name}_{part}_200"
+    for short, name in (("c10", "cifar10"), ("c100", "cifar100"), ("in16", "imagenet16"))
+    for part in ("valid", "test")
 }
 """Measures of rows that query NAS-Bench-201, and the keys of the table's answers."""
 LABELS = (*IMMATERIAL, "row", "graph", "deterministic", "threads", "quick")
