@@ -388,6 +388,8 @@ class Run:
     """The training of this run's result by `tutelage retrain`."""
     quick: dict[str, str] = field(default_factory=dict)
     """The settings that a quick look changed: from which value to which; empty: none."""
+    row: str | None = None
+    """The paper's row that the settings began from, PAPER/TABLE/ROW."""
 
     def __post_init__(self) -> None:
         at_least(1, epochs=self.epochs, batch_size=self.batch_size, log_every=self.log_every)

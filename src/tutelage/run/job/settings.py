@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 ELSEWHERE = (
     *("device", "deterministic", "graph", "threads", "kernels", "root", "download"),
-    *("save_every", "table"),
+    *("save_every", "table", "row"),
 )
 """Settings that may change when a run resumes: they name places, or how exactly results
 repeat."""
