@@ -82,9 +82,9 @@ ALLOWED = {
         *("searches", "parts"),
     },
     "run.measure": {*BASE, *(f"run.{room}" for room in ROOMS)},
-    "run": {*BASE, "run", "searches", "parts", "quick", "benchmark"},
+    "run": {*BASE, "run", "searches", "parts", "quick", "benchmark", "papers", "recipes"},
     "verbs": {"checks", "config", "flags", "parts", "quick", "recipes", "benchmark", "run"}
-    | {"report", "spaces", "data"},
+    | {"report", "spaces", "data", "papers"},
     "cli": {"verbs", "flags", "config", "checks", "parts", "cpus", "recipes", "__version__"}
     | {"searches.evolution"},
     "__init__": {
