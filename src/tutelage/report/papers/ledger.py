@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from tutelage.papers import Row, Table, paper_names, read_paper
-from tutelage.report.papers.measured import Measured, largest
+from tutelage.report.papers.measured import Measured, of_row
 from tutelage.report.papers.text import printed
 from tutelage.report.runs.tables import NOTHING, Statistic
 
@@ -18,8 +18,9 @@ COMPARED = ("error", "accuracy", "c10_test", "c100_test", "in16_test")
 """Measures that a verdict is about, the first that a row has printed."""
 
 ABOUT = """\
-Made by `tutelage papers --ledger docs/ledger.md --runs FOLDER`; do not edit it. A row is a row of a
-paper's table or a point of its figure. `tutelage papers PAPER/TABLE/ROW` says what runs it.
+Made by `tutelage papers --ledger docs/ledger.md --runs FOLDER`, which keeps what runs have measured
+in `ledger.json`; neither is edited by hand. A row is a row of a paper's table or a point of its
+figure. `tutelage papers PAPER/TABLE/ROW` says what runs it.
 
 - **reproduced**: runs of the row's full size; Welch's test does not tell their mean from the
   printed one, at a level of 5 %, and the printed deviation is known.
@@ -30,12 +31,8 @@ paper's table or a point of its figure. `tutelage papers PAPER/TABLE/ROW` says w
 """
 
 
-def ledger(runs: Mapping[str, Sequence[Measured]]) -> str:
-    """Write the ledger as Markdown.
-
-    Args:
-        runs: The runs by row, as from `measured`.
-    """
+def ledger(runs: Sequence[Measured]) -> str:
+    """Write the ledger of all papers as Markdown, with the runs that `measured` has found."""
     count: Counter[str] = Counter()
     lines: list[str] = []
     for name in paper_names():
@@ -48,7 +45,7 @@ def ledger(runs: Mapping[str, Sequence[Measured]]) -> str:
             lines += ["| row | printed | measured | n, seeds | size | verdict |"]
             lines += ["|---|---|---|---|---|---|"]
             for row in table.each():
-                verdict, cells = _line(row, table, runs.get(row.name, ()))
+                verdict, cells = _line(row, table, runs)
                 count[verdict] += 1
                 lines.append("| " + " | ".join(cells) + " |")
             lines.append("")
@@ -61,13 +58,13 @@ def _line(row: Row, table: Table, runs: Sequence[Measured]) -> tuple[Verdict, li
     own = row.name.removeprefix(f"{table.name}/")
     measure = next((each for each in COMPARED if each in row.printed), "error")
     value = printed(row, measure)
-    best = largest(runs)
+    best = of_row(runs, row)
     if best is None:
         return "not run", [own, value, NOTHING, NOTHING, NOTHING, f"not run: {reason(row, table)}"]
     figure = best.figure(measure)
     verdict = judged(figure, row.values.get(measure, ()), table.seeds, bool(best.changed))
     size = "; ".join(best.changed) or "full"
-    seeds = f"{len(best.records)}: {', '.join(map(str, best.seeds))}"
+    seeds = f"{len(best.runs)}: {', '.join(map(str, best.seeds))}"
     return verdict, [own, value, figure.text() if figure.values else NOTHING, seeds, size, verdict]
 
 

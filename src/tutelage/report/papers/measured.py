@@ -1,7 +1,8 @@
-"""Runs of the papers' rows: figures by row, and by the settings that differ from the row's."""
+"""What runs of the papers' rows have measured, by row and by the settings that differ from it."""
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from tutelage.config import Run
 from tutelage.papers import Row, row_named
 from tutelage.parts import from_table, plain
+from tutelage.records.typed import parse, typed
 from tutelage.report.runs.found import flops, params
 from tutelage.report.runs.read import read_run
 from tutelage.report.runs.record import Record, number
@@ -30,40 +32,67 @@ LABELS = (*IMMATERIAL, "row", "graph", "deterministic", "threads", "quick")
 class Measured:
     """Runs of a row that differ only in their seed."""
 
-    row: Row
+    row: str
+    """PAPER/TABLE/ROW."""
     changed: tuple[str, ...]
     """Settings that differ from the row's, `name = value (row's value)`; none: its full size."""
-    records: tuple[Record, ...]
+    runs: dict[str, dict[str, float]]
+    """By seed, what the run has measured, by measure and in the unit that papers print."""
 
     @property
     def seeds(self) -> list[int]:
         """The seeds of the runs."""
-        return sorted(record.seed for record in self.records if record.seed is not None)
+        return sorted(map(int, self.runs))
 
     def figure(self, measure: str) -> Statistic:
-        """Return what the runs measured, in the unit that papers print."""
-        values = (_figure(record, measure) for record in self.records)
-        return Statistic(tuple(value for value in values if value is not None))
+        """Return what the runs have measured."""
+        return Statistic(tuple(run[measure] for run in self.runs.values() if measure in run))
 
 
-def measured(paths: Iterable[Path]) -> dict[str, list[Measured]]:
-    """Read the runs of rows in some folders, grouped by row and by size.
+def measured(paths: Iterable[Path], known: Iterable[Measured] = ()) -> list[Measured]:
+    """Read the runs of rows in some folders, and put them to those that are known.
 
     Raises:
         ValueError: A folder does not exist.
     """
-    groups: dict[tuple[str, tuple[str, ...]], list[Record]] = {}
+    groups = {(one.row, one.changed): dict(one.runs) for one in known}
     for path in paths:
         if not path.is_dir():
             raise ValueError(f"{path}: no such directory; give a folder of runs")
         for folder, name in _runs(path):
             record = read_run(folder)
-            groups.setdefault((name, _changes(record, row_named(name))), []).append(record)
-    found: dict[str, list[Measured]] = {}
-    for (name, changed), records in groups.items():
-        one = Measured(row_named(name), changed, tuple(records))
-        found.setdefault(name, []).append(one)
-    return found
+            values = {each: _figure(record, each) for each in (*_FIGURES, *ANSWERS)}
+            found = {each: x for each, x in values.items() if x is not None}
+            changed = _changes(record, row_named(name), "error" in found)
+            if found and record.seed is not None:
+                groups.setdefault((name, changed), {})[str(record.seed)] = found
+    return [Measured(*key, runs) for key, runs in groups.items()]
+
+
+def of_row(measured: Iterable[Measured], row: Row) -> Measured | None:
+    """Return the runs nearest to a row's size: the fewest changed settings, then most seeds."""
+    own = [one for one in measured if one.row == row.name]
+    return min(own, key=lambda one: (len(one.changed), -len(one.runs)), default=None)
+
+
+def read_known(path: Path) -> list[Measured]:
+    """Read what `as_json` wrote; an absent file holds nothing.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        return [typed(one, Measured) for one in parse(path.read_bytes())]
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def as_json(measured: Sequence[Measured]) -> str:
+    """Write measured runs as JSON, a group a line."""
+    ordered = sorted(measured, key=lambda one: (one.row, one.changed))
+    return "[\n" + ",\n".join(json.dumps(asdict(one)) for one in ordered) + "\n]\n"
 
 
 def _runs(path: Path) -> Iterator[tuple[Path, str]]:
@@ -77,25 +106,30 @@ def _runs(path: Path) -> Iterator[tuple[Path, str]]:
             yield file.parent, name
 
 
-def _changes(record: Record, row: Row) -> tuple[str, ...]:
-    """List the settings of a run that differ from its row's."""
+def _changes(record: Record, row: Row, retrained: bool) -> tuple[str, ...]:
+    """List the settings of a run that differ from its row's; those of a retraining if it ended."""
     own = dict(_settings(row.search()))
     given = dict(_settings(record.search.settings)) if record.search else {}
-    if record.retraining:
-        retrained = record.retraining.settings.get("retrain", {})
-        given |= {f"retrain.{name}": value for name, value in dotted(retrained)}
-    retrain = row.retraining().get("retrain", {})
-    own |= {f"retrain.{name}": value for name, value in dotted(retrain)}
+    if retrained and record.retraining:
+        table = record.retraining.settings.get("retrain", {})
+        given |= {f"retrain.{name}": value for name, value in dotted(table)}
+        table = row.retraining().get("retrain", {})
+        own |= {f"retrain.{name}": value for name, value in dotted(table)}
     return tuple(
-        f"{name} = {given[name]} ({own.get(name, 'not set')})"
-        for name in given
-        if given[name] != own.get(name) and name.rpartition(".")[2] not in LABELS
+        f"{name} = {value} ({own.get(name, 'not set')})"
+        for name, value in given.items()
+        if value != own.get(name)
+        and name.rpartition(".")[2] not in LABELS
+        and (retrained or not name.startswith("retrain."))
     )
 
 
 def _settings(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """List all settings of a search by dotted name, defaults too."""
     return dotted(plain(asdict(from_table(Run, table, "a search"))))
+
+
+_FIGURES = ("error", "accuracy", "params", "flops")
 
 
 def _figure(record: Record, measure: str) -> float | None:
@@ -108,13 +142,8 @@ def _figure(record: Record, measure: str) -> float | None:
             return _millions(params(record))
         case "flops":
             return _millions(flops(record))
-    return number(record.answer.get(ANSWERS[measure])) if measure in ANSWERS else None
+    return number(record.answer.get(ANSWERS[measure]))
 
 
 def _millions(count: float | None) -> float | None:
     return None if count is None else count / 1e6
-
-
-def largest(runs: Sequence[Measured]) -> Measured | None:
-    """Return the runs nearest to the row's size: the fewest changed settings, then most seeds."""
-    return min(runs, key=lambda one: (len(one.changed), -len(one.records)), default=None)

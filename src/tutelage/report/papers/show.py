@@ -8,8 +8,8 @@ from pathlib import Path
 from tutelage.files import write_bytes
 from tutelage.papers import Row, read_paper, read_table, row_named
 from tutelage.report.papers.ledger import ledger
-from tutelage.report.papers.measured import measured
-from tutelage.report.papers.text import of_paper, of_row, of_table, overview
+from tutelage.report.papers.measured import as_json, measured, read_known
+from tutelage.report.papers.text import overview, paper_text, row_text, table_text
 
 
 def show(name: str | None, table: str | None, runs: Sequence[Path]) -> None:
@@ -28,11 +28,11 @@ def show(name: str | None, table: str | None, runs: Sequence[Path]) -> None:
         case [""]:
             print(overview())
         case [paper]:
-            print(of_paper(read_paper(paper)))
+            print(paper_text(read_paper(paper)))
         case [paper, own]:
-            print(of_table(read_table(paper, own), measured(runs)))
+            print(table_text(read_table(paper, own), measured(runs)))
         case [paper, own, _]:
-            print(of_row(row_named("/".join(parts)), read_table(paper, own)))
+            print(row_text(row_named("/".join(parts)), read_table(paper, own)))
 
 
 def rows_of(name: str | None, table: str | None) -> list[Row]:
@@ -55,6 +55,12 @@ def rows_of(name: str | None, table: str | None) -> list[Row]:
 
 
 def write_ledger(path: Path, runs: Sequence[Path]) -> None:
-    """Write the ledger of all rows as Markdown."""
-    write_bytes(path, ledger(measured(runs)).encode())
-    print(f"Ledger: {path}")
+    """Write the ledger of all rows as Markdown, and what it knows of runs as JSON beside it.
+
+    Runs that an earlier ledger knew stay in it: their directories need not.
+    """
+    data = path.with_suffix(".json")
+    found = measured(runs, read_known(data))
+    write_bytes(data, as_json(found).encode())
+    write_bytes(path, ledger(found).encode())
+    print(f"Ledger: {path}, of the runs in {data}")

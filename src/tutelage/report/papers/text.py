@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import tomli_w
 
 from tutelage.papers import Paper, Row, Table, paper_names, read_paper
-from tutelage.report.papers.measured import Measured, largest
+from tutelage.report.papers.measured import Measured, of_row
 from tutelage.report.runs.tables import NOTHING
 
 WIDTH = 100
@@ -25,13 +25,13 @@ def overview() -> str:
     return "\n".join(lines)
 
 
-def of_paper(paper: Paper) -> str:
+def paper_text(paper: Paper) -> str:
     """Describe a paper: its protocol, and its tables."""
     lines = [f"{paper.title} ({paper.cited})", *_wrapped(paper.protocol), *_tables(paper)]
     return "\n".join([*lines, f"A table: tutelage papers {paper.name} TABLE"])
 
 
-def of_table(table: Table, runs: Mapping[str, Sequence[Measured]]) -> str:
+def table_text(table: Table, runs: Sequence[Measured]) -> str:
     """Write a table: every row's printed figures, what runs it, and what runs have measured."""
     header = ["row", *table.measures.values(), "runs from"]
     if runs:
@@ -42,7 +42,7 @@ def of_table(table: Table, runs: Mapping[str, Sequence[Measured]]) -> str:
         cells += [printed(row, measure) for measure in table.measures]
         cells.append(" + ".join(row.parts) if row.parts else f"({row.missing})")
         if runs:
-            cells.append(known(row, table, runs.get(row.name, ())))
+            cells.append(known(row, table, runs))
         rows.append(cells)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in rows]
@@ -59,7 +59,7 @@ def of_table(table: Table, runs: Mapping[str, Sequence[Measured]]) -> str:
     )
 
 
-def of_row(row: Row, table: Table) -> str:
+def row_text(row: Row, table: Table) -> str:
     """Write how a row runs: the commands, and the settings that differ from the defaults."""
     lines = [f"{row.name}: {table.title}", *_wrapped(f"{table.note} {row.note}")]
     lines += [
@@ -90,7 +90,7 @@ def printed(row: Row, measure: str) -> str:
 
 def known(row: Row, table: Table, runs: Sequence[Measured]) -> str:
     """Write what runs of a row have measured, at the size nearest to the row's."""
-    best = largest(runs)
+    best = of_row(runs, row)
     if best is None:
         return NOTHING
     figures = (best.figure(measure) for measure in table.measures)
