@@ -80,7 +80,9 @@ def slow(levels, batches, order, rule):
                 (g,) = unrolled([*ahead, top], before, batch, rates, buffers_before)
             else:  # at what the steps give; at the present values if alphas go first
                 a = values["a"].clone().requires_grad_()
-                (g,) = torch.autograd.grad(top.loss(SimpleNamespace(**{**values, "a": a}), batch), a)
+                (g,) = torch.autograd.grad(
+                    top.loss(SimpleNamespace(**{**values, "a": a}), batch), a
+                )
             values["a"] = values["a"] - ALPHAS * g
         if order == "alphas-first":
             for level in turn:
