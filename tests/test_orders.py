@@ -172,6 +172,32 @@ def test_with_levels_first_the_real_step_is_the_virtual_one(steps, every):
         assert torch.equal(seen[-1][1], values["w"])
 
 
+@pytest.mark.parametrize("order", ["levels-first", "alphas-first"])
+def test_losses_in_turn_unroll_again_and_the_first_has_the_real_steps(order):
+    (v, w, top) = levels_of(("v", 2, 1), ("w", 1, 1))
+    other = Level("a", loss_called("another", "a"), optimiser="alphas")
+    found, buffers = start(), {}
+
+    def move(name, gradient):
+        found[name] = found[name] - ALPHAS * gradient
+
+    common = {"rates": RATES, "virtual": RATES, "via": Exact(), "order": order, "move": move}
+    search_step([v, w, top, other], found, buffers, 1.0, **common, joint=False)
+
+    values, rates = start(), {name: tuple(rate) for name, rate in RATES.items()}
+    real, own = dict(values), {}
+    for level in (top, other):
+        (g,) = unrolled([v, w, level], values, 1.0, rates, {})
+        values["a"] = values["a"] - ALPHAS * g
+    if order == "alphas-first":
+        real["a"] = values["a"]
+    for level in (v, w):
+        for _ in range(level.steps if order == "levels-first" else 1):
+            sgd_step(level, real, own, 1.0)
+    for name, expected in {**real, "a": values["a"]}.items():
+        torch.testing.assert_close(found[name], expected, rtol=1e-9, atol=1e-9)
+
+
 def test_terms_of_a_sum_are_measured_at_the_steps_that_are_taken():
     """A level that rests in this iteration has no part in the terms of any summand."""
     (v, w, top) = levels_of(("v", 2, 2), ("w", 1, 1))

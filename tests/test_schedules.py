@@ -14,7 +14,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from test_search import TINY, work_of
 from tutelage.config import Retrain, Run, Weights
+from tutelage.methods.single import Single
 from tutelage.multilevel import Level
 from tutelage.parts import from_table, make_part
 from tutelage.recipes import read_recipe, recipe_names
@@ -273,6 +275,17 @@ def test_warm_ups_by_shares_do_not_change_within_an_epoch_nor_exceed_the_rate():
     assert list(of_search(search))[: 4 * STEPS] == [
         x / 4 for x in (1, 2, 3, 4) for _ in range(STEPS)
     ]
+
+
+def test_a_search_in_progress_warms_up(tmp_path, monkeypatch):
+    weights = Weights(lr=1.0, lr_min=0.0, warm_up=2)
+    work = work_of({**TINY, "epochs": 4, "weights": weights}, tmp_path, monkeypatch, Single())
+    found = []
+    for work.epoch in range(4):
+        for work.step in range(2):
+            found.append(work.rates()["w"].lr)
+    expected = [0.5, 1.0, half_cosine(2 / 4), half_cosine(3 / 4)]
+    assert found == pytest.approx([rate for rate in expected for _ in range(2)])
 
 
 @pytest.mark.parametrize(
