@@ -126,10 +126,14 @@ class Weights:
     """Nesterov's rule for the momentum."""
     anneal: Literal["epoch", "step"] = "epoch"
     """When the learning rate changes."""
+    warm_up: int = 0
+    """Epochs at the start in which the learning rate grows, from epoch to epoch by equal parts, up
+    to its initial value; the schedule counts them."""
 
     def __post_init__(self) -> None:
         positive(lr=self.lr)
         at_least(0, lr_min=self.lr_min, weight_decay=self.weight_decay, clip=self.clip)
+        at_least(0, warm_up=self.warm_up)
         within(0, 1, momentum=self.momentum)
         one_of(("epoch", "step"), anneal=self.anneal)
         one_of(("cosine", "linear"), schedule=self.schedule)
@@ -198,12 +202,19 @@ class Retrain:
     """Schedule step: factor on the learning rate at each step."""
     step_epochs: float = 2.4
     """Schedule step: epochs between two steps."""
+    linear_tail: int = 0
+    """Schedule linear: last epochs, which together lower the rate by as much as one before, 5 in
+    the releases of P-DARTS and PC-DARTS; 0: none."""
     anneal: Literal["epoch", "step"] = "epoch"
     """When the learning rate changes: after every epoch, or after every step of the optimiser."""
     warm_up: float = 0.0
-    """Epochs at the start in which the learning rate grows linearly; the schedule counts them."""
+    """Epochs at the start in which the learning rate grows; the schedule counts them."""
+    warm_up_rule: Literal["line", "shares", "scaled"] = "line"
+    """How it grows: line, from warm_up_lr to the initial rate; shares, from epoch to epoch by equal
+    shares of the initial rate (PC-DARTS, DrNAS); scaled, by equal shares of the schedule's rate
+    (P-DARTS, DARTS-, PR-DARTS, SGL)."""
     warm_up_lr: float = 1e-6
-    """Learning rate at which the warm-up begins."""
+    """Warm-up by a line: learning rate at its start."""
     clip: float = 5.0
     """Largest norm of the gradient; 0: no clipping."""
     ema: float = 0.0
@@ -259,6 +270,7 @@ class Retrain:
         at_least(0, seed=self.seed, clip=self.clip, save_every=self.save_every)
         at_least(0, weight_decay=self.weight_decay, warm_up=self.warm_up)
         at_least(0, warm_up_lr=self.warm_up_lr, randaugment=self.randaugment)
+        at_least(0, linear_tail=self.linear_tail)
         at_least(0, randaugment_std=self.randaugment_std)
         minima = {"channels": 1, "cells": 1, "limit_batches": 1, "cutout": 0, "auxiliary": 0}
         for name, minimum in minima.items():
@@ -281,8 +293,18 @@ class Retrain:
             raise ValueError(
                 f"warm_up = {self.warm_up}: must be at most the {self.epochs} epochs in all"
             )
+        if self.linear_tail and self.schedule != "linear":
+            raise ValueError(
+                f"linear_tail = {self.linear_tail} with schedule = {self.schedule!r}: only "
+                "'linear' has a tail"
+            )
+        if self.linear_tail >= self.epochs:
+            raise ValueError(
+                f"linear_tail = {self.linear_tail}: must be below the {self.epochs} epochs in all"
+            )
         one_of(("sgd", "rmsprop"), optimiser=self.optimiser)
         one_of(("cosine", "linear", "step"), schedule=self.schedule)
+        one_of(("line", "shares", "scaled"), warm_up_rule=self.warm_up_rule)
         one_of(("epoch", "step"), anneal=self.anneal)
         one_of(("cifar", "imagenet"), stem=self.stem)
         one_of(("fp32", "ieee", "bf16"), precision=self.precision)

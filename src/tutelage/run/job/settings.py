@@ -21,6 +21,9 @@ ADDED: Mapping[str, Any] = {
     "data.held_out": 0,
     "data.sample": 1.0,
     "data.unlabelled_sample": 1.0,
+    "weights.warm_up": 0,
+    "retrain.warm_up_rule": "line",
+    "retrain.linear_tail": 0,
 }
 """Settings that run.toml did not have in release 0.1, with the values that describe those runs."""
 

@@ -27,10 +27,14 @@ def rate(weights: Weights, level: Level, epoch: float, epochs: int) -> Rate:
     lr = weights.lr
     if level.schedule == "cosine":
         own = level.epochs or range(epochs)
-        gone = (epoch - own.start) / len(own)
-        cosine = (1 + math.cos(math.pi * gone)) / 2
-        share = cosine if weights.schedule == "cosine" else 1 - gone
-        lr = weights.lr_min + (lr - weights.lr_min) * share
+        trained = epoch - own.start
+        if 0 <= trained < weights.warm_up:
+            lr = lr * (math.floor(trained) + 1) / weights.warm_up
+        else:
+            gone = trained / len(own)
+            cosine = (1 + math.cos(math.pi * gone)) / 2
+            share = cosine if weights.schedule == "cosine" else 1 - gone
+            lr = weights.lr_min + (lr - weights.lr_min) * share
     clip = weights.clip if level.clip else 0.0
     return Rate(lr, weights.momentum, weights.weight_decay, clip, weights.nesterov)
 
