@@ -153,9 +153,11 @@ def test_a_row_runs_by_its_name(tmp_path, capsys):
     told(["search", "--row", ROW, *digits, "--quick", "--seed", "3", "--out", str(out)])
     settings = tomllib.loads((out / "run.toml").read_text())
     assert settings["row"] == ROW and settings["method"]["name"] == "sgl"
+    assert measured([tmp_path]) == []  # no figure yet
+    told(["retrain", str(out)])
     capsys.readouterr()
     (one,) = measured([tmp_path])
-    assert one.row == ROW
+    assert one.row == ROW and 0 <= one.runs["3"]["error"] <= 100
     assert one.seeds == [3] and any(change.startswith("epochs = 2 (50)") for change in one.changed)
     told(["papers", "sgl", "table-2", "--runs", str(tmp_path)])
     text = capsys.readouterr().out
