@@ -21,7 +21,7 @@ Deviations:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tutelage.checks import at_least, one_of
@@ -121,8 +121,8 @@ class LBT:
                 student_levels.append(Level("S", human_labels, schedule="constant", clip=False))
         validations = []
         if self.validate_teacher:
-            reads = "present" if before else "virtual"
-            validations.append(Level("A", validate_teacher, optimiser="alphas", reads=reads))
+            own = Level("A", validate_teacher, optimiser="alphas")
+            validations.append(replace(own, reads="present") if before else own)
         if self.student_weight:
             validations.append(Level("A", validate_student, optimiser="alphas"))
         return Problem(
