@@ -1,6 +1,6 @@
 """Error of the finite difference on a supernet with ReLU, over radii, precisions and training.
 
-    python benchmarks/radius.py [--seeds 3] [--steps 60] [--secants 32]
+    python benchmarks/radius.py [--seeds 3] [--steps 60] [--secants 12]
 
 The part of DARTS' gradient that comes through the virtual step, by a finite difference of every
 radius and by the exact product in float64, on the embedded digits. Beside it stand differences of
@@ -124,12 +124,12 @@ def measured(seed: int, arguments: argparse.Namespace) -> dict[tuple[str, str], 
     exact = wide.gradient(Exact()) - wide.gradient(FirstOrder())
     directions = torch.randn(arguments.secants, len(exact), dtype=torch.float64)
     directions /= directions.norm(dim=1, keepdim=True)
-    near = secants(wide, directions, TINY)
+    near = secants(wide, directions[:4], TINY)
     slopes = secants(wide, directions, ALPHAS_LR * len(exact) ** 0.5)
     rules: dict[str, Via] = {"exact": Exact()}
     rules |= {str(radius): FiniteDifference(radius) for radius in arguments.radii}
     found = {
-        ("secants", "near"): compared(near, directions @ exact),
+        ("secants", "near"): compared(near, directions[:4] @ exact),
         ("secants", "of a step"): compared(slopes, directions @ exact),
     }
     for precision, dtype in (("float64", torch.float64), ("float32", torch.float32)):
@@ -156,8 +156,8 @@ def arguments_of(text: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cells", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--steps", type=int, default=0, help="of training before")
-    parser.add_argument("--secants", type=int, default=32)
-    radii = [1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7]
+    parser.add_argument("--secants", type=int, default=12)
+    radii = [1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-6, 1e-8]
     parser.add_argument("--radii", type=float, nargs="+", default=radii)
     return parser.parse_args(text)
 
