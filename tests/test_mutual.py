@@ -222,7 +222,10 @@ def test_afds_discriminators_and_what_deceives_them():
     [
         (lambda: MKD(target="mean", knowledge="groups"), "use divergence or labels"),
         (lambda: MKD(temperature=0.0), "temperature = 0.0"),
-        (lambda: KDCL(ensemble="best"), "ensemble = 'best': must be one of naive, naive-by-image, linear"),
+        (
+            lambda: KDCL(ensemble="best"),
+            "ensemble = 'best': must be one of naive, naive-by-image, linear",
+        ),
         (lambda: ONE(learners=0), "learners = 0"),
         (lambda: OKDDip(reduction=0), "reduction = 0"),
         (lambda: AFD(learners=1), "learners = 1: must be a number of at least 2"),
