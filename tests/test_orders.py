@@ -243,3 +243,24 @@ def test_an_alias_of_the_own_variable_is_held_fixed_in_every_level(rule):
     torch.testing.assert_close(expected, by_hand, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(found.gradient, by_hand, rtol=tolerance, atol=tolerance)
     assert set(found.terms) == {"fit", "judge"}
+
+
+def test_a_top_that_reads_present_values_goes_with_alphas_first_alone():
+    levels = [
+        Level("w", loss_called("w0", "w")),
+        Level("a", loss_called("a0", "a"), optimiser="alphas", reads="present"),
+    ]
+    variables = {name: torch.ones(3, dtype=torch.float64) for name in "vwa"}
+    for order in ("alphas-first", "levels-first"):
+
+        def step(order=order):
+            search_step(
+                levels, dict(variables), {}, torch.ones(()), rates=RATES, virtual=RATES,
+                via=Exact(), order=order, move=lambda name, gradient: None,
+            )  # fmt: skip
+
+        if order == "alphas-first":
+            step()
+        else:
+            with pytest.raises(ValueError, match="level a0: reads = 'present' with levels-first"):
+                step()

@@ -64,12 +64,19 @@ class Level:
     """How the learning rate changes over the level's epochs."""
     clip: bool = True
     """Whether the gradient is clipped."""
+    reads: Literal["virtual", "present"] = "virtual"
+    """At the top: whether its loss reads lower variables after their virtual steps or before."""
 
     def __post_init__(self) -> None:
         for name, number in (("steps", self.steps), ("every", self.every)):
             if number < 1:
                 raise ValueError(f"level {self.name}: {name} = {number} must be at least 1")
         if self.optimiser == "weights":
+            if self.reads != "virtual":
+                raise ValueError(
+                    f"level {self.name}: reads = {self.reads!r} with optimiser = 'weights': only a "
+                    "level at the top may read present values, so leave it out"
+                )
             return
         for name, usual in (("steps", 1), ("schedule", "cosine"), ("clip", True)):
             if getattr(self, name) != usual:
@@ -171,7 +178,10 @@ def hypergradient(
             "different variables, or put the level at the end, where its loss is added"
         )
     velocities = dict(velocities or {})
-    values: dict[str, Tree] = {name: detach(tree) for name, tree in variables.items()}
+    present: dict[str, Tree] = {name: detach(tree) for name, tree in variables.items()}
+    values = dict(present)
+    if all(level.reads == "present" for level in top):
+        rates = {}  # nothing at the top reads a virtual step
     parts: dict[str, Tree] = {}
 
     def copies_for(level: Level) -> dict[str, Tree]:
@@ -213,7 +223,8 @@ def hypergradient(
 
     evaluated = []
     for level in top:
-        value, noted = evaluate(level, {**seen_by(level, values), **copies_for(level)}, batch)
+        given = values if level.reads == "virtual" else present
+        value, noted = evaluate(level, {**seen_by(level, given), **copies_for(level)}, batch)
         evaluated.append(value)
         losses[level.name] = value.detach()
         notes.append(noted)
@@ -276,7 +287,8 @@ def search_step(
         iteration: Counted from 0; a level steps if it is a multiple of the level's `every`.
 
     Raises:
-        ValueError: as `hypergradient`, or levels that are added have different `every`.
+        ValueError: as `hypergradient`, levels that are added have different `every`, or with
+            levels-first the top reads no virtual step.
     """
     count = tops(levels) if levels[-1].optimiser == "alphas" else 0
     lower, top = levels[: len(levels) - count], levels[len(levels) - count :]
@@ -292,6 +304,11 @@ def search_step(
     for together in [top] if joint else [[level] for level in top]:
         if not together or iteration % together[0].every:
             continue
+        if order == "levels-first" and all(level.reads == "present" for level in together):
+            raise ValueError(
+                f"level {together[0].name}: reads = 'present' with levels-first, which steps the "
+                "lower levels before the top: let it read virtual steps, or take alphas-first"
+            )
         found = hypergradient([*ahead, *together], variables, batch, unrolled, via, velocities)
         if order == "levels-first" and not report.notes:
             shared = found.gradients
