@@ -29,8 +29,8 @@ RELAXED = [
 METHODS = [name for name in PARTS["method"] if name not in ("ennas", "dna")]
 """Those that train alphas; the two others sample paths."""
 READING = {
-    "gdas": "the progress of the search",
-    "prdarts": "the progress of the search",
+    "gdas": "it reads a value back",
+    "prdarts": "it reads a value back",
     "kdcl": "it reads a value back",
     "cream": "it reads a value back",
 }
