@@ -62,14 +62,14 @@ class ArchWeights:
     """For every group and edge, the operations that run, as ints; None: all of them."""
     edges: Mapping[str, Tensor] | None = None
     """For every group, a weight (edges,) of each whole edge; None: 1."""
-    offsets: Mapping[str, Tensor] | None = None
-    """For every group of cells, a number (edges,) added to all values of an edge's map; None: 0."""
     auxiliary: float = 0.0
     """Weight of a skip beside the operations of every edge, in spaces that have it (DARTS-)."""
     skip_dropout: float = 0.0
     """Share of the values of identity skips that dropout zeroes (P-DARTS)."""
     penalty: Tensor | None = None
     """A term that is added to the loss of the alphas, ()."""
+    offsets: Mapping[str, Tensor] | None = None
+    """For every group of cells, a number (edges,) added to all values of an edge's map; None: 0."""
 
     def without_zeros(self) -> ArchWeights:
         """Skip the operations whose weight is exactly zero (reads the values: one device sync)."""

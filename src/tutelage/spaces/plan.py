@@ -194,10 +194,10 @@ class Weights(NamedTuple):
     """For every node, the weights (n,) of its separable convolutions."""
     edges: Sequence[Tensor] | None
     """For every state, the weights (1, m) of the whole edges to the nodes after it; None: 1."""
-    offsets: Sequence[Tensor] | None = None
-    """For every node, a number () that is added to all values of its map; None: 0."""
     skip_dropout: float = 0.0
     """Share of an identity skip's values that are zeroed."""
+    offsets: Sequence[Tensor] | None = None
+    """For every node, a number () that is added to all values of its map; None: 0."""
 
 
 def weights_of(
@@ -244,12 +244,14 @@ def weights_of(
     if arch.offsets is not None:
         offsets = [each.sum() for each in arch.offsets[group].split(layout.nodes)]
     return [
-        _sorted(found, own, share)._replace(offsets=offsets, skip_dropout=arch.skip_dropout)
+        _sorted(found, own, share, arch.skip_dropout)._replace(offsets=offsets)
         for own, share in zip(picked.unbind(), shares, strict=True)
     ]
 
 
-def _sorted(found: Plan, picked: Tensor, edges: Sequence[Tensor] | None) -> Weights:
+def _sorted(
+    found: Plan, picked: Tensor, edges: Sequence[Tensor] | None, skip_dropout: float
+) -> Weights:
     """Sort a cell's weights, (places,)."""
     # without parts of no weights, whose gradients would be filled with zeros
     filled = iter(picked.split([size for size in found.sizes if size]))
@@ -258,4 +260,4 @@ def _sorted(found: Plan, picked: Tensor, edges: Sequence[Tensor] | None) -> Weig
     matrices = [
         part.view(-1, each.nodes) for part, each in zip(parts[:count], found.states, strict=True)
     ]
-    return Weights(found, matrices, parts[count::2], parts[count + 1 :: 2], edges)
+    return Weights(found, matrices, parts[count::2], parts[count + 1 :: 2], edges, skip_dropout)
