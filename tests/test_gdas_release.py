@@ -85,11 +85,11 @@ def test_other_spaces_derive_by_their_rule():
 # The network ------------------------------------------------------------------------------------
 
 
-def test_the_normalisations_are_the_releases_or_darts():
+def test_the_normalisations_are_the_releases_or_those_of_darts():
     released = {"final_norm": True, "normalised_pools": False}
     for space in CELLS:
         assert fit(Gdas(), space) == space.varied(**released)
-        assert fit(Gdas(normalisation="darts"), space) == space
+        assert fit(Gdas(normalisation="pools"), space) == space
     assert fit(Gdas(), NASBENCH201) == NASBENCH201
 
 

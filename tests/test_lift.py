@@ -182,7 +182,7 @@ def test_a_run_of_gdas_keeps_what_its_settings_meant_when_it_began(tmp_path):
     old = '[search]\nname = "gdas"\ntau = 5.0\n'
     (tmp_path / "run.toml").write_text(old)
     found = RunDirectory(tmp_path).settings()["search"]
-    before = {"derivation": "edges", "normalisation": "darts", "unsampled": "left-out"}
+    before = {"derivation": "edges", "normalisation": "pools", "unsampled": "left-out"}
     assert found == {"name": "gdas", "tau": 5.0, **before}
     assert fit(make_part("search", found), DARTS) == DARTS
     (tmp_path / "run.toml").write_text(old + 'derivation = "pairs"\n')

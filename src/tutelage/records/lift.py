@@ -41,7 +41,7 @@ WHOLE: Final = ("cost", "evolution", "ranking", "front")
 ADDED: Final[Mapping[tuple[str, str], Mapping[str, Any]]] = {
     ("search", "gdas"): {
         "derivation": "edges",
-        "normalisation": "darts",
+        "normalisation": "pools",
         "unsampled": "left-out",
     },
 }

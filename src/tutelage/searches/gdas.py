@@ -56,9 +56,9 @@ class Gdas:
     derivation: Literal["pairs", "edges"] = "pairs"
     """What a node of DARTS' cells keeps: its two best pairs of edge and operation (the authors'
     code), or its two best edges (DARTS' rule)."""
-    normalisation: Literal["release", "darts"] = "release"
-    """Of supernets of DARTS' cells: release, none after pools and one before the global pooling
-    (the authors' code), or darts, after pools alone."""
+    normalisation: Literal["final", "pools"] = "final"
+    """Where supernets of DARTS' cells normalise beside convolutions: final, before the global
+    pooling (the authors' code), or pools, after every pool (DARTS)."""
     unsampled: Literal["left-out", "added"] = "left-out"
     """Operations that were not sampled: left-out, as in the paper, or added, each as its weight,
     a number of value 0 that gives alphas a gradient (the authors' code in NAS-Bench-201)."""
@@ -68,7 +68,7 @@ class Gdas:
     def __post_init__(self) -> None:
         positive(tau=self.tau, tau_end=self.tau_end)
         one_of(("pairs", "edges"), derivation=self.derivation)
-        one_of(("release", "darts"), normalisation=self.normalisation)
+        one_of(("final", "pools"), normalisation=self.normalisation)
         one_of(("left-out", "added"), unsampled=self.unsampled)
         at_least(0, init=self.init)
 
@@ -85,7 +85,7 @@ class Gdas:
                 f"unsampled = 'added' in the space {space.name!r}: only cells add what was not "
                 "sampled to their nodes; leave unsampled at 'left-out'"
             )
-        if has_darts_cells(space) and self.normalisation == "release":
+        if has_darts_cells(space) and self.normalisation == "final":
             return Needs(variant={"final_norm": True, "normalised_pools": False})
         return Needs()
 
