@@ -7,7 +7,9 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
+from reference import NaiveCells, unstack
 from tutelage.clock import Clock
 from tutelage.searches.needs import fit, size_of
 from tutelage.searches.prdarts import PrDarts, path_term
@@ -113,6 +115,30 @@ def test_only_kept_operations_run_in_the_supernet():
         assert gradient.abs().sum() > 0
         for edge, row in enumerate(gradient.tolist()):
             assert {op for op, g in enumerate(row) if g} <= set(kept[edge])
+
+
+def test_the_supernet_is_the_naive_one_with_plain_pools():
+    """In float64: logits, and gradients in alphas and weights; pools are not normalised."""
+    space, size = fit(PrDarts(), DARTS), Size(channels=4, cells=3, classes=3)
+    net, naive = space.supernet(size).double(), NaiveCells(space.operations, size, space.variant)
+    weights = {name: p.detach().requires_grad_() for name, p in net.named_parameters()}
+    x, alphas = torch.randn(3, 3, 8, 8, dtype=torch.float64), draw()
+    arch = PrDarts(kept=3).relax(alphas, Clock())
+    # what does not run gives no gradient to its weight
+    kept = {g: torch.zeros(14, 8).scatter(1, torch.tensor(c), 1.0) for g, c in arch.chosen.items()}
+    only = {group: w * kept[group].double() for group, w in arch.operations.items()}
+    logits, _ = functional_call(net, weights, (x, arch))
+    slow, _ = functional_call(naive.double(), unstack(net, weights), (x, only))
+    torch.testing.assert_close(logits, slow, rtol=0, atol=1e-11)
+    variables = [*alphas.values(), *weights.values()]
+    gradients = [
+        torch.autograd.grad(
+            found.square().sum(), variables, retain_graph=True, materialize_grads=True
+        )
+        for found in (logits, slow)
+    ]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
 
 
 # Penalty ----------------------------------------------------------------------------------------
