@@ -23,7 +23,6 @@ import precision
 from gpu_steps import (
     CASES,
     Case,
-    conditions,
     modes,
     searching,
     settings_of,
@@ -37,6 +36,7 @@ from tutelage.data.augment import augmentation
 from tutelage.data.batches import Stream
 from tutelage.data.read import read
 from tutelage.parts import from_table
+from tutelage.run.conditions import conditions
 from tutelage.run.job.device import arithmetic
 from tutelage.run.retrain import default_cutout
 from tutelage.run.training.training import Training
@@ -77,7 +77,7 @@ def step(options: argparse.Namespace, case: Case, graph: str, **changed: Any) ->
         gc.collect()  # the search before this one refers to itself
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    with conditions(settings):
+    with conditions(settings, repeatable=True):
         work = searching(settings)
         count, ms = timed(work.advance, options, warm(graph))
     row |= {"ms": ms, "steps": count}
@@ -114,7 +114,7 @@ def kernels(options: argparse.Namespace, seconds: float) -> Rows:
         for graph in modes(options):
             row: Row = {"what": f"{case.what}, {graph}", "key": f"{case.key}/{graph}"}
             settings = settings_of(options, case, graph)
-            with conditions(settings):
+            with conditions(settings, repeatable=True):
                 work = searching(settings)
                 for _ in range(warm(graph)):
                     work.advance()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -14,10 +13,8 @@ import torch
 from tutelage.config import Run
 from tutelage.data.streams import halves_of
 from tutelage.parts import from_table
-from tutelage.run.job import deterministic
 from tutelage.run.strategies.assemble import joined
 from tutelage.run.supernet.state import Searching
-from tutelage.spaces import kernels
 
 SECONDS = 3.0
 """Time for which a step is repeated, after the steps that are not timed."""
@@ -68,17 +65,6 @@ def settings_of(options: argparse.Namespace, case: Case, graph: str, **changed: 
     table = {"channels": channels, "cells": cells, "batch_size": batch, **case.table}
     table |= {"data": options.images_of, "device": options.device, "graph": graph}
     return from_table(Run, table | changed, "a search")
-
-
-@contextmanager
-def conditions(settings: Run) -> Iterator[None]:
-    """Compute as a search of these settings does: with deterministic kernels where it asks so."""
-    asked, device = settings.deterministic, torch.device(settings.device)
-    with (
-        deterministic.required(asked, device, default=True),
-        kernels.allowed(settings.kernels == "auto"),
-    ):
-        yield
 
 
 def searching(settings: Run) -> Searching:

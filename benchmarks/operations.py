@@ -1,11 +1,11 @@
-"""Count the operations that one whole search step dispatches: the same number on every machine.
+"""Count the operations that one whole search step dispatches.
 
     python benchmarks/operations.py [--top 10]
 
 An operation is a call of torch's dispatcher below autograd; views and allocations are left out,
 since no kernel runs for them. A step is what a search does between two batches: the alphas move,
-then the weights. Images are the digits, of 8 x 8 pixels: the number does not depend on the batch,
-and on the images' size only where a map is so small that part of a kernel never leaves the padding.
+then the weights. Images are the digits, of 8 x 8 pixels, in batches so small that all maps have the
+forms of small ones: then the number is the same on every machine without a GPU.
 The first step is not counted: it fills caches. The first table has the steps with a budget
 (`tests/test_operations.py`), the second every search and every method at the size of the first
 demo. A search that samples runs other operations at every step: its number is the mean of four.

@@ -7,6 +7,7 @@ and packages that serve the data and the logs of its scripts; both are stood in 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,7 +21,9 @@ from torch import Tensor, nn
 
 from tutelage.spaces.base import Size, Space
 
-Step = Callable[[Tensor, Tensor], None]
+Step = Callable[..., Any]
+"""From images and labels; that of an `architect` may have others for the alphas, may unroll, and
+returns the alphas' gradients."""
 
 
 class Original(NamedTuple):
@@ -37,10 +40,10 @@ Build = Callable[[Path, Size, Space], Original]
 """Build the original in a checkout, of a size and with a space's operations."""
 
 
-def optimisers(weights: Iterable[Tensor], alphas: Iterable[Tensor]) -> tuple:
+def optimisers(weights: Iterable[Tensor], alphas: Iterable[Tensor], **settings: Any) -> tuple:
     # not fused: on a CPU that takes gradients laid out unlike their weights in the wrong order
     return (
-        torch.optim.SGD(weights, 0.025, momentum=0.9, weight_decay=3e-4),
+        torch.optim.SGD(weights, 0.025, **{"momentum": 0.9, "weight_decay": 3e-4, **settings}),
         torch.optim.Adam(alphas, 3e-4, betas=(0.5, 0.999), weight_decay=1e-3),
     )
 
@@ -91,12 +94,14 @@ def architect(net: Any, kind: Any) -> Original:
     alphas = kind(net, settings)
     sgd, _ = optimisers(net.parameters(), net.arch_parameters())
 
-    def step(x: Tensor, y: Tensor) -> None:
-        alphas.step(x, y, x, y, 0.025, sgd, unrolled=False)
+    def step(x: Tensor, y: Tensor, valid: Any = None, unrolled: bool = False) -> list[Tensor]:
+        alphas.step(x, y, *(valid or (x, y)), 0.025, sgd, unrolled=unrolled)
+        gradients = [a.grad.clone() for a in net.arch_parameters()]  # the next line adds to them
         sgd.zero_grad()
         net._loss(x, y).backward()
         nn.utils.clip_grad_norm_(net.parameters(), 5)
         sgd.step()
+        return gradients
 
     return Original(net, list(net.parameters()), net.arch_parameters(), step)
 
@@ -200,3 +205,55 @@ def nasbench201(folder: Path, size: Size, space: Space) -> Original:
 
 def gdas(folder: Path, size: Size, space: Space) -> Original:
     return benchmark(folder, size, "GDAS")
+
+
+def nasbench201_second(folder: Path, size: Size, space: Space) -> Original:
+    """Build DARTS of second order: a function of its script, which wraps the network.
+
+    As in `benchmark`, the weights' step is written here, and clips the weights' gradient alone.
+    """
+    found = nasbench201(folder, size, space)
+    served = ("datasets", "procedures", "utils", "log_utils", "config_utils")
+    stand_in("nas_201_api", *(f"xautodl.{name}" for name in served))
+    path = folder / "exps" / "NAS-Bench-201-algos" / "DARTS-V2.py"
+    spec = importlib.util.spec_from_file_location("darts_v2", path)
+    assert spec and spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+
+    class Trained(type(found.net)):  # type: ignore[misc]
+        """The network, with only those weights that ours has too; the others do not train."""
+
+        def get_weights(self) -> list[Tensor]:
+            return [p for p in super().get_weights() if p.requires_grad]
+
+    class Wrapped(nn.Module):
+        """What the script calls a network."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = found.net
+
+        def named_parameters(self, *_: Any, **__: Any) -> Any:
+            return [(name, p) for name, p in super().named_parameters() if p.requires_grad]
+
+        def forward(self, x: Tensor) -> Any:
+            return self.module(x)
+
+    found.net.__class__ = Trained
+    network, loss = Wrapped(), nn.CrossEntropyLoss()
+    sgd, adam = optimisers(found.weights, found.alphas, weight_decay=5e-4, nesterov=True)
+
+    def step(x: Tensor, y: Tensor, valid: Any, unrolled: bool) -> list[Tensor]:
+        assert unrolled
+        adam.zero_grad()
+        script.backward_step_unrolled(network, loss, x, y, sgd, *valid)
+        adam.step()
+        gradients = [a.grad.clone() for a in found.alphas]
+        sgd.zero_grad()
+        loss(network(x)[1], y).backward()
+        nn.utils.clip_grad_norm_(found.weights, 5)
+        sgd.step()
+        return gradients
+
+    return found._replace(step=step)

@@ -25,8 +25,9 @@ from tutelage.config import Alphas, Data, Run
 from tutelage.data.streams import LazyBatches, halves_of
 from tutelage.multilevel import hypergradient, tops
 from tutelage.run.strategies.assemble import joined
+from tutelage.run.supernet.optimizers import virtual_rate
 from tutelage.run.supernet.state import Searching
-from tutelage.virtual import Rate, leaves
+from tutelage.virtual import leaves
 
 CASES = (
     ("single", "exact"),
@@ -69,8 +70,7 @@ def gradient(made: Searching, at: Searching, step: int) -> Tensor:
     made.set_clock()
     torch.manual_seed(at.done)
     levels, rates = made.phase.levels(at.epoch), at.rates()
-    if made.setup.settings.virtual != "sgd":
-        rates = {name: Rate(rate.lr) for name, rate in rates.items()}
+    rates = {name: virtual_rate(made.setup.settings, rate) for name, rate in rates.items()}
     unrolled = rates if at.via.unrolls or at.phase.problem.order == "levels-first" else {}
     batch = LazyBatches(at.setup.streams, at.epoch, step)
     variables, velocities = at.phase.variables, at.phase.velocities

@@ -70,7 +70,7 @@ def ours(net: nn.Module, search: Search, alphas: dict[str, Any]) -> Step:
     def step(x: Tensor, y: Tensor) -> None:
         detached = {name: p.detach() for name, p in net.named_parameters()}
         arch = search.relax(alphas, Clock())
-        loss = F.cross_entropy(functional_call(net, detached, (x, arch))[0], y)
+        loss = F.cross_entropy(functional_call(net, detached, (x, arch), tie_weights=False)[0], y)
         loss = loss + 0 * sum(a.sum() for a in choices)  # a sample of `none` alone reads no alphas
         for a, gradient in zip(choices, torch.autograd.grad(loss, choices), strict=True):
             a.grad = gradient

@@ -10,15 +10,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from darts_cells import NAMES, SHORT, SPACE, alphas, cell
 from reference import NaiveSupernet, unstack
 from tutelage.searches.random import Random
-from tutelage.spaces import convolution, mixed, ops, plan
+from tutelage.spaces import convolution, fused, mixed, ops, plan
 from tutelage.spaces.base import ArchWeights, Size
-from tutelage.spaces.cells import DARTS
+from tutelage.spaces.cells import DARTS, CellSpace, everywhere
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.nb201 import NASBENCH201
 
@@ -94,7 +95,7 @@ def test_a_pass_in_inference_mode_leaves_later_ones_alone():
     fast, _, _ = pair(Size(channels=2, cells=3))
     arch = ArchWeights({group: a.softmax(1).requires_grad_() for group, a in alphas().items()})
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    plan.index_of.cache_clear()
+    plan._index.cache_clear()
     with torch.inference_mode():
         before = fast(x, arch)[0]
     after = fast(x, arch)[0]
@@ -107,6 +108,34 @@ def test_a_supernet_runs_where_there_are_only_shapes():
     arch = ArchWeights({group: a.softmax(1).to("meta").float() for group, a in alphas().items()})
     logits, _ = fast(torch.empty(2, 3, 8, 8, device="meta"), arch)
     assert logits.shape == (2, 10)
+
+
+def test_a_pass_of_fake_tensors_leaves_later_ones_alone():
+    for space in (DARTS, NASBENCH201):
+        net = space.supernet(Size(channels=4, cells=space.sizes.fewest))
+        arch = {group: torch.rand(shape) for group, shape in space.choices.items()}
+        x = torch.randn(2, 3, 8, 8)
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            net(mode.from_tensor(x), ArchWeights(arch))
+        assert type(net(x, ArchWeights(arch))[0]) is Tensor
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_convolutions_of_all_channels_can_be_strided(joined, monkeypatch):
+    monkeypatch.setattr(fused, "JOINED", 1 << 16 if joined else 0)
+    operations = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "sep_conv_3x3")
+    space = CellSpace("mine", everywhere(*operations))
+    size = Size(channels=4, cells=3)
+    for name in operations[1:]:
+        column = operations.index(name)
+        alone = {
+            group: torch.eye(len(operations))[column].repeat(count, 1).double()
+            for group, (count, _) in space.choices.items()
+        }
+        torch.manual_seed(0)
+        net = space.supernet(size).double()
+        logits, _ = net(torch.randn(2, 3, 8, 8, dtype=torch.float64), ArchWeights(alone))
+        assert logits.shape == (2, 10) and logits.isfinite().all()
 
 
 def test_skipping_zeros_changes_nothing():

@@ -62,6 +62,8 @@ from tutelage.spaces.published import PUBLISHED
         ("search --method lbt --student resnet19 --out x", "student 'resnet19': must be resnet18"),
         ("search --data.cutout 8 --out x", "cutout = 8: would hide whole images of digits"),
         ("search --data.train-fraction 1 --out x", "train_fraction = 1.0: must be strictly"),
+        ("search --data.held-out 1198 --out x", "the training images are 1,198 in all, hold out"),
+        ("search --unlabelled rest --out x", "data: .* no images are left out, give --data.sample"),
         ("search --data cifar10 --out x", "cifar10 needs its folder: give --data-root DIR"),
         ("search --data cifar10 --data-root . --out x", "cifar10 is not in .*--download"),
         ("describe", "describe needs GENOTYPE: see tutelage describe --help"),

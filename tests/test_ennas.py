@@ -21,6 +21,7 @@ from tutelage.extras import Probe, Share
 from tutelage.methods.ennas import EnNAS
 from tutelage.multilevel import evaluate, search_step
 from tutelage.problem import Net
+from tutelage.recipes import read_recipe, recipe_names
 from tutelage.run.networks.factory import Maker
 from tutelage.run.search import search_run
 from tutelage.run.strategies.assemble import joined
@@ -153,6 +154,39 @@ def test_a_step_by_hand(method):
     )
     for (name, x), g in zip(before.items(), gradient, strict=True):
         torch.testing.assert_close(variables["W"][name], x - 0.3 * g, rtol=1e-9, atol=1e-11)
+
+
+def test_a_clip_is_of_the_sum_and_no_imagenet_recipe_clips():
+    """The decision of docs/methods/ennas.md: one step, one gradient."""
+    problem, level, variables, batch = made(EnNAS(students=3, warmup=1.0), epoch=0)
+    (x, y, _), module = batch.train, problem.learners[0].net.module
+    names, each = list(variables["W"]), []
+    for path in ToyPaths().paths(3):
+        w = {name: value.clone().requires_grad_() for name, value in variables["W"].items()}
+        z = torch.func.functional_call(module, w, (x, path))[0]
+        loss = torch.nn.functional.cross_entropy(z, y)
+        each.append(torch.autograd.grad(loss, list(w.values()), materialize_grads=True))
+    whole = [sum(same) for same in zip(*each, strict=True)]
+    length = sum(float(g.square().sum()) for g in whole) ** 0.5
+    before = {name: value.clone() for name, value in variables["W"].items()}
+    rates = {"W": Rate(0.3, clip=length / 2)}
+    search_step(
+        [level],
+        variables,
+        {},
+        batch,
+        rates=rates,
+        virtual=rates,
+        via=FirstOrder(),
+        order=problem.order,
+        move=None,
+    )
+    for name, g in zip(names, whole, strict=True):
+        expected = before[name] - 0.3 * g / 2
+        torch.testing.assert_close(variables["W"][name], expected, rtol=1e-5, atol=1e-7)
+    rows = [x for x in recipe_names() if x.endswith("imagenet") and not x.startswith("pc")]
+    assert len(rows) == 18
+    assert all(read_recipe(name)[0]["weights"]["clip"] == 0 for name in rows)
 
 
 def test_the_mean_ensemble_by_hand():

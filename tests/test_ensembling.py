@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from tutelage import ensembling
-from tutelage.ensembling import LOWEST, Quadratic, ensemble_weights
+from tutelage.ensembling import LOWEST, Quadratic, differentiable_weights, ensemble_weights
 
 SIGNS = ("nonnegative", "any")
 SIZES = tuple(itertools.product((2, 3, 4, 8), (10, 100, 1000)))
@@ -189,6 +189,49 @@ def test_weights_are_equal_where_a_logit_is_not_finite(value):
     noise, _, y = draw(4, 10)
     noise[1, 2, 3] = value
     assert ensemble_weights(noise, y).tolist() == [0.25] * 4
+
+
+@pytest.mark.parametrize(
+    ("members", "inner", "sign"),
+    [
+        (2, 2, "nonnegative"),
+        (3, 2, "nonnegative"),
+        (3, 3, "nonnegative"),
+        (5, 4, "nonnegative"),
+        (2, 2, "any"),
+        (4, 4, "any"),
+    ],
+)
+def test_the_derivative_of_weights_is_that_of_solving_again(members, inner, sign):
+    """Members beyond the inner ones are so bad that they have no weight, here and nearby."""
+    noise, one_hot, y = draw(members, 10)
+    helped = torch.ones(members, 1, 1).double()
+    helped[inner:] = -4
+    logits = (2 * noise + helped * one_hot).requires_grad_()
+    w = differentiable_weights(logits, y, sign)
+    assert torch.equal(w, ensemble_weights(logits, y, sign))
+    assert int((w > 0.02).sum()) == inner
+    assert (w.detach()[inner:] == 0).all()
+    into, along = torch.randn(members).double(), torch.randn_like(noise)
+    (slope,) = torch.autograd.grad((w * into).sum(), logits)
+    step = 1e-4
+    up, down = (ensemble_weights(logits.detach() + x * along, y, sign) for x in (step, -step))
+    expected = float(((up - down) / (2 * step)) @ into)
+    assert float((slope * along).sum()) == pytest.approx(expected, rel=1e-4)
+    assert abs(expected) > 1e-3
+
+
+def test_weights_at_a_vertex_or_of_equal_members_have_no_derivative():
+    noise, one_hot, y = draw(3, 10)
+    best = torch.stack([8 * one_hot + noise[0], noise[1], noise[2]])
+    alike = noise[:1].repeat(3, 1, 1)
+    for logits in (best.requires_grad_(), alike.requires_grad_()):
+        w = differentiable_weights(logits, y)
+        (slope,) = torch.autograd.grad((w * torch.tensor([1.0, 2.0, 4.0])).sum(), logits)
+        assert float(slope.abs().max()) == 0.0
+    assert not differentiable_weights(noise, y).requires_grad
+    noise[1, 2, 3] = torch.nan
+    assert differentiable_weights(noise.requires_grad_(), y).tolist() == pytest.approx([1 / 3] * 3)
 
 
 def test_too_many_members_are_refused():

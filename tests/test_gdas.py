@@ -78,12 +78,12 @@ def test_one_operation_an_edge_runs(space, monkeypatch):
 
         monkeypatch.setitem(POOLS, name, counted)
 
-    def dense(x, kernel, groups=None, convolve=mixed_cell.convolve):
-        if groups is None:  # one call computes all edges of a kind that leave a state
-            ran[f"nor_conv_{kernel.shape[2]}x{kernel.shape[3]}"] += len(kernel) // x.shape[1]
-        return convolve(x, kernel, groups=groups or 1)
+    def dense(state, kernel, run=mixed_cell.dense):
+        # one call computes all edges of a kind that leave a state
+        ran[f"nor_conv_{kernel.shape[2]}x{kernel.shape[3]}"] += len(kernel) // state.x.shape[1]
+        return run(state, kernel)
 
-    monkeypatch.setattr(mixed_cell, "convolve", dense)
+    monkeypatch.setattr(mixed_cell, "dense", dense)
     net(torch.randn(2, 3, 8, 8, dtype=torch.float64), arch)
     assert ran == +sum((expected_of(space, arch, group) for group in groups_of(net)), Counter())
 

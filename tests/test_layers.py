@@ -54,11 +54,15 @@ ALLOWED = {
     },
     "data": {"batch", "config", "data", "checks", "cpus"},
     "benchmark": {"benchmark", "files", "spaces.genotype", "spaces.notation"},
+    "papers": {"checks", "parts", "recipes"},
+    "report.papers": {
+        *("report.runs", "report.papers", "papers", "parts", "config", "files"),
+    },
     "report.runs": {"report.runs", "records", "spaces.genotype", "checks"},
     "report.figures": {"report.runs", "report.figures", "records", "spaces.genotype", "checks"},
     "report.sections": {"report", "records", "spaces.genotype", "checks"},
     "report": {"report", "spaces.genotype", "spaces.published", "checks"},
-    "recipes": {"checks", "recipes"},
+    "recipes": {"checks", "recipes", "renamed"},
     "run.job": {"run.job", "records", "files", "cpus", "spaces.base"},
     "run.networks": {*BASE, "run.networks", "parts", "searches.base", "report.figures"},
     "run.cost": {*BASE, "run.networks", "run.cost", "searches"},
@@ -78,9 +82,9 @@ ALLOWED = {
         *("searches", "parts"),
     },
     "run.measure": {*BASE, *(f"run.{room}" for room in ROOMS)},
-    "run": {*BASE, "run", "searches", "parts", "quick", "benchmark"},
+    "run": {*BASE, "run", "searches", "parts", "quick", "benchmark", "papers", "recipes"},
     "verbs": {"checks", "config", "flags", "parts", "quick", "recipes", "benchmark", "run"}
-    | {"report", "spaces", "data"},
+    | {"report", "spaces", "data", "papers"},
     "cli": {"verbs", "flags", "config", "checks", "parts", "cpus", "recipes", "__version__"}
     | {"searches.evolution"},
     "__init__": {

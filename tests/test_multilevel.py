@@ -162,6 +162,7 @@ def test_added_levels_that_move_at_different_times_are_refused():
         ({"every": 0}, "level fit: every = 0 must be at least 1"),
         ({"optimiser": "alphas", "steps": 2}, "steps = 2 with optimiser = 'alphas'"),
         ({"optimiser": "alphas", "clip": False}, "clip = False with optimiser = 'alphas'"),
+        ({"reads": "present"}, "reads = 'present' with optimiser = 'weights': only a level at the"),
         ({"optimiser": "alphas", "schedule": "constant"}, "schedule = 'constant' with optimiser"),
     ],
 )

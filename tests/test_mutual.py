@@ -66,6 +66,11 @@ def test_kdcls_teachers_by_hand():
     y = torch.tensor([0, 1])
     losses = [float(F.cross_entropy(each, y)) for each in z]
     assert combine(z, y, "naive").equal(z[losses.index(min(losses))])
+    by_image = [
+        min(z[:, b], key=lambda row, b=b: float(F.cross_entropy(row, y[b]))) for b in (0, 1)
+    ]
+    assert combine(z, y, "naive-by-image").equal(torch.stack(by_image))
+    assert by_image[0].equal(z[0, 0]) and by_image[1].equal(z[1, 1])  # two learners teach
     # less the target's own logit: (0, -2, -1) and (0, 3, 0.5); (-1, 0, -1) and (-3, 0, -2)
     expected = torch.tensor([[0.0, -2.0, -1.0], [-3.0, 0.0, -2.0]], dtype=torch.float64)
     assert combine(z, y, "minimum").equal(expected)
@@ -82,6 +87,24 @@ def test_kdcls_teachers_by_hand():
                 for c in range(3)
             )
             assert float(correlations(z, y)[k, j]) == pytest.approx(by_hand / 2)
+
+
+def test_kdcls_teachers_in_the_order_of_their_cross_entropy():
+    """A choice for each image cannot be worse than one for the batch; nor can convex weights."""
+    torch.manual_seed(0)
+    y = torch.randint(5, (32,))
+    z = torch.randn(3, 32, 5).double() + F.one_hot(y, 5)
+    losses = [float(F.cross_entropy(each, y)) for each in z]
+    naive, by_image, linear, minimum = (
+        float(F.cross_entropy(combine(z, y, form), y))
+        for form in ("naive", "naive-by-image", "linear", "minimum")
+    )
+    assert naive == min(losses)
+    assert by_image == pytest.approx(
+        sum(min(float(F.cross_entropy(z[k, b], y[b])) for k in range(3)) for b in range(32)) / 32
+    )
+    assert by_image < linear < naive
+    assert minimum < by_image  # by class as well as by image
 
 
 def test_kdcl_remembers_the_errors_on_validation_data():
@@ -199,7 +222,10 @@ def test_afds_discriminators_and_what_deceives_them():
     [
         (lambda: MKD(target="mean", knowledge="groups"), "use divergence or labels"),
         (lambda: MKD(temperature=0.0), "temperature = 0.0"),
-        (lambda: KDCL(ensemble="best"), "ensemble = 'best': must be one of naive, linear"),
+        (
+            lambda: KDCL(ensemble="best"),
+            "ensemble = 'best': must be one of naive, naive-by-image, linear",
+        ),
         (lambda: ONE(learners=0), "learners = 0"),
         (lambda: OKDDip(reduction=0), "reduction = 0"),
         (lambda: AFD(learners=1), "learners = 1: must be a number of at least 2"),

@@ -15,7 +15,7 @@ from teachers import FakeTimm
 from tutelage import cli
 from tutelage.clock import Clock
 from tutelage.config import Data, Evolution, Retrain, Run, Weights
-from tutelage.flags import flags_of, heading, layered, nested
+from tutelage.flags import flags_of, heading, nested
 from tutelage.parts import (
     PARTS,
     field_help,
@@ -25,7 +25,7 @@ from tutelage.parts import (
     part_settings,
     summary,
 )
-from tutelage.recipes import read_recipe, recipe_names
+from tutelage.recipes import layered, read_recipe, recipe_names
 from tutelage.run.cost.table import costs_of, final_size
 from tutelage.run.job.settings import plain
 from tutelage.run.networks.factory import Maker

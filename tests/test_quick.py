@@ -13,10 +13,9 @@ import torch
 
 import tutelage as library
 from tutelage.config import Evolution, Run
-from tutelage.flags import layered
 from tutelage.parts import PARTS, from_table, make_part
 from tutelage.quick import quick_look, stated
-from tutelage.recipes import read_recipe, recipe_names
+from tutelage.recipes import layered, read_recipe, recipe_names
 from tutelage.run.networks.teacher import untrained
 from tutelage.spaces.base import Size
 from tutelage.spaces.chain import NASBENCH_MACRO

@@ -56,6 +56,10 @@ def test_reading_back_keeps_every_value_that_is_not_the_default(of):
     values = {f.name: changed(getattr(default, f.name)) for f in fields(of)}
     if of is Run:
         values |= {"table": Path("a.json"), "ranked": 2}  # a ranking needs both
+    if of is Data:
+        values |= {"unlabelled": "rest", "sample": 0.25}  # what is left out has 0.625
+    if of is Retrain:
+        values |= {"schedule": "linear"}  # the one that has a tail
     settings = of(**values)
     assert from_table(of, tomllib.loads(tomli_w.dumps(plain(settings))), "it") == settings
 

@@ -176,7 +176,7 @@ def test_the_test_set_is_not_read_during_a_search(tmp_path, monkeypatch):
         module, "read", lambda data, part, read=module.read: parts.append(part) or read(data, part)
     )
     search_run(run_toml(epochs=1), tmp_path / "run")
-    assert parts == ["train"]
+    assert parts == ["search"]
 
 
 def test_a_loss_that_is_no_number_stops_with_level_and_step(tmp_path):

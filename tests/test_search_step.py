@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -16,6 +18,7 @@ from tutelage.methods.pamkd import PAMKD
 from tutelage.methods.sgl import SGL
 from tutelage.methods.single import Single
 from tutelage.multilevel import Level, evaluate, hypergradient, own_gradient, search_step
+from tutelage.run.supernet.optimizers import check_shared
 from tutelage.virtual import Exact, FiniteDifference, FirstOrder, Rate, descend, leaves
 
 
@@ -141,6 +144,120 @@ def test_levels_first_adopts_the_virtual_steps_gradients(method):
                 leaves(fresh[level.variable]), leaves(variables[level.variable]), strict=True
             ):
                 torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+def test_two_levels_of_a_variable_step_as_one_optimiser_does():
+    """Three iterations of two losses in turn: torch's SGD, stepped twice, with one momentum."""
+    torch.manual_seed(0)
+    start = torch.randn(6, dtype=torch.float64)
+    matrices = torch.randn(2, 6, 6, dtype=torch.float64)
+
+    def first(s, batch):
+        return (matrices[0] @ s.w).tanh().square().sum()
+
+    def second(s, batch):
+        return (matrices[1] @ s.w).cos().sum()
+
+    def judge(s, batch):
+        return (s.w * s.a).sum()
+
+    parameter = nn.Parameter(start.clone())
+    optimiser = torch.optim.SGD([parameter], 0.1, 0.9, 0, 0.01)
+    for _ in range(3):
+        for loss in (first, second):
+            optimiser.zero_grad()
+            loss(SimpleNamespace(w=parameter), None).backward()
+            nn.utils.clip_grad_norm_(parameter, 0.5)
+            optimiser.step()
+    levels = [Level("w", first), Level("w", second), Level("a", judge, optimiser="alphas")]
+    rates = {"w": Rate(0.1, 0.9, 0.01, clip=0.5)}
+    for order in ("alphas-first", "levels-first"):
+        variables, velocities = {"w": start.clone(), "a": torch.ones(6).double()}, {}
+        for _ in range(3):
+            search_step(
+                levels,
+                variables,
+                velocities,
+                None,
+                rates=rates,
+                virtual=rates,
+                via=Exact(),
+                order=order,
+                move=lambda name, gradient: None,
+            )
+        torch.testing.assert_close(variables["w"], parameter.detach(), rtol=1e-12, atol=1e-12)
+
+
+def learn(s, batch):
+    return s.w.sum()
+
+
+def learn_more(s, batch):
+    return s.w.sum()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "sentence"),
+    [
+        ({}, {"clip": False}, "train w with clip = True and False: a variable has one rate"),
+        ({"schedule": "constant"}, {}, "train w with schedule = 'constant' and 'cosine'"),
+        ({"epochs": range(5)}, {}, r"train w with epochs = range\(0, 5\) and None"),
+        ({"epochs": range(5)}, {"epochs": range(3, 9)}, "train w with epochs"),
+    ],
+)
+def test_two_rates_of_one_variable_are_refused(one, other, sentence):
+    levels = [Level("w", learn, **one), Level("w", learn_more, **other)]
+    with pytest.raises(ValueError, match=f"levels learn and learn_more {sentence}"):
+        check_shared(levels)
+
+
+def test_levels_that_share_a_rate_or_no_epoch_are_taken():
+    free = {"schedule": "constant", "clip": False}
+    check_shared([Level("w", learn, **free), Level("w", learn_more, **free)])
+    check_shared([Level("w", learn, **free), Level("v", learn_more)])
+    early, late = {"epochs": range(5), "clip": False}, {"epochs": range(5, 9)}
+    check_shared([Level("w", learn, **early), Level("w", learn_more, **late)])
+    for method in METHODS.values():
+        check_shared(method(ToyMake()).levels)
+
+
+# The first-order own term of LBT ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("joint", [True, False])
+@pytest.mark.parametrize("order", ["alphas-first", "levels-first"])
+def test_lbts_first_order_term_is_of_the_weights_as_they_are(order, joint):
+    """Before T's step where the alphas move first (release), after it where T does (paper)."""
+    torch.manual_seed(0)
+    problem = LBT(own_term="first-order", order=order, joint=joint)(ToyMake())
+    batch, T, A = toy_batch(), problem.variables["T"], problem.variables["A"]
+    rate = Rate(0.3, 0.9, 0.01)
+    if order == "levels-first":
+        g, _, _ = own_gradient(problem.levels[0], problem.variables, batch)
+        T, _ = descend(T, g, None, rate)
+    a = {group: x.clone().requires_grad_() for group, x in A.items()}
+    own = nn.functional.cross_entropy(problem.learners[0].net(T, a, batch.valid.x), batch.valid.y)
+    expected = torch.autograd.grad(own, list(a.values()))
+    found = []
+    rates = {"T": rate, "S": rate}
+    search_step(
+        problem.levels,
+        dict(problem.variables),
+        {},
+        batch,
+        rates=rates,
+        virtual=rates,
+        via=Exact(),
+        order=order,
+        move=lambda name, gradient: found.append(leaves(gradient)),
+        joint=joint,
+    )
+    if joint:  # the student's term is that of its loss alone
+        alone = [x for x in problem.levels if x.name != "validate_teacher"]
+        student = hypergradient(alone, problem.variables, batch, rates, Exact()).gradient
+        expected = [x + y for x, y in zip(expected, leaves(student), strict=True)]
+    for x, y in zip(found[0], expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-12)
 
 
 # Notes ------------------------------------------------------------------------------------------

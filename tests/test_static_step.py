@@ -164,10 +164,11 @@ def test_every_method_and_search(pair, via):
         assert static.programs.recorder.replayed
 
 
-def test_options_change_what_a_program_holds():
-    """Clipped alphas, plain virtual steps, several learners, and rates that change every step."""
+@pytest.mark.parametrize("virtual", ["plain", "momentum"])
+def test_options_change_what_a_program_holds(virtual):
+    """Clipped alphas, other virtual steps, several learners, and rates that change every step."""
     more = {"alphas": {"clip": 1e-3}, "weights": {"anneal": "step", "nesterov": True}}
-    settings = settings_of("sgl", via="first-order", virtual="plain", **more)
+    settings = settings_of("sgl", via="first-order", virtual=virtual, **more)
     assert side_by_side(settings, 6).programs.recorder.replayed == 2
 
 

@@ -29,6 +29,7 @@ def unrolled(levels, variables, batch, rates, velocities=None):
         for name, tree in variables.items()
     }
     target = leaves(values[top])
+    present = dict(values)
     buffers = {name: leaves(tree) for name, tree in (velocities or {}).items()}
     for level in (level for level in levels if level.variable != top):
         if level.variable not in rates:
@@ -61,6 +62,7 @@ def unrolled(levels, variables, batch, rates, velocities=None):
                 step = [x + momentum * v for x, v in zip(d, step, strict=True)]
             moved = [y - lr * x for x, y in zip(step, w, strict=True)]
             values[level.variable] = rebuild(tree, iter(moved))
-    value = sum(loss_of(level, values, batch) for level in levels if level.variable == top)
+    read = {"virtual": values, "present": present}
+    value = sum(loss_of(x, read[x.reads], batch) for x in levels if x.variable == top)
     found = torch.autograd.grad(value, target, allow_unused=True)
     return [torch.zeros_like(x) if g is None else g for x, g in zip(target, found, strict=True)]

@@ -1,4 +1,4 @@
-"""The command line: search, retrain, report, describe, draw, query, table, export, list.
+"""The command line: search, retrain, report, papers, describe, draw, query, table, export, list.
 
 Nothing here imports torch before a command needs it, so help and listings are fast.
 """
@@ -35,6 +35,7 @@ from tutelage.verbs import (
     draw,
     export,
     list_names,
+    papers,
     query,
     report,
     retrain_command,
@@ -114,13 +115,15 @@ def application(flags: list[Flag]) -> App:
     def search(
         *,
         recipe: Recipe = None,
+        row: PaperRow = None,
         out: Out = None,
         resume: Resume = None,
         quick: Quick = False,
         dry_run: DryRun = False,
         **given: Any,
     ) -> None:
-        search_command(recipe, out, resume, quick, dry_run, nested(flags, given))
+        base = search_base(recipe, str(resume) if resume else None, row)
+        search_command(base, out, resume, quick, dry_run, nested(flags, given))
 
     def retrain(run: Target, /, *, recipe: Recipe = None, out: Out = None, **given: Any) -> None:
         retrain_command(run, recipe, out, nested(RETRAIN_FLAGS, given))
@@ -136,7 +139,7 @@ def application(flags: list[Flag]) -> App:
         command(retrain, RETRAIN_FLAGS, "retrain", "Train a run's result, and test it once."),
         help_epilogue="A run has its own settings and data; these flags override them.",
     )
-    for verb_function in (report, describe, draw, query, export, list_names):
+    for verb_function in (report, papers, describe, draw, query, export, list_names):
         app.command(verb_function, name=verb_function.__name__.partition("_")[0])
     table = App(name="table", help="Make the table that `tutelage query` reads.")
     table.command(table_build, name="build")
@@ -148,6 +151,12 @@ RUN = heading("Run", 0)
 Recipe = Annotated[
     str | None,
     Parameter(help="Settings to start from: a name of `list recipes`, or a TOML file.", group=RUN),
+]
+PaperRow = Annotated[
+    str | None,
+    Parameter(
+        name="--row", help="A paper's row to run, as `tutelage papers` lists them.", group=RUN
+    ),
 ]
 Out = Annotated[Path | None, Parameter(help="Directory to write.", group=RUN)]
 Resume = Annotated[Path | None, Parameter(help="Resume the search in this directory.", group=RUN)]
@@ -184,8 +193,9 @@ def data_flags(table: Mapping[str, Any], leave_out: Sequence[str] = ()) -> list[
 
 def search_flags(tokens: Sequence[str]) -> list[Flag]:
     """Make the flags of a search: those of the run, and of the parts that the tokens name."""
-    base = search_base(_value(tokens, "recipe"), _value(tokens, "resume"), told=None)
-    flags = flags_of(Run, group=RUN, table=base)
+    recipe, resume, row = (_value(tokens, each) for each in ("recipe", "resume", "row"))
+    base = search_base(recipe, resume, row, told=None)
+    flags = flags_of(Run, group=RUN, table=base, leave_out=("row",))
     for kind, names in PARTS.items():
         name = _value(tokens, kind) or base[kind]["name"]
         table = base[kind] if name == base[kind]["name"] else {}
@@ -198,14 +208,14 @@ def search_flags(tokens: Sequence[str]) -> list[Flag]:
     for place, (name, (of, title)) in enumerate(SECTIONS.items(), start=4):
         group = heading(title, place)
         flags += flags_of(of, path=(name,), prefix=f"{name}.", group=group, table=base[name])
-    distinct(flags, taken=("recipe", "out", "resume", "quick", "dry-run", "help", "version"))
+    distinct(flags, taken=("recipe", "row", "out", "resume", "quick", "dry-run", "help", "version"))
     return flags
 
 
 RETRAIN_FLAGS = [
     *flags_of(Retrain, path=("retrain",), group=RUN),
     *data_flags(
-        {}, leave_out=("unlabelled", "train_fraction", "cutout")
+        {}, leave_out=("unlabelled", "train_fraction", "sample", "unlabelled_sample", "cutout")
     ),  # a retraining reads none of them
 ]
 

@@ -33,10 +33,17 @@ class Data:
     download: bool = False
     """Download the data set into the root if it is missing."""
     unlabelled: str = "train"
-    """Images to pseudo-label: another data set (under the same root) or folder, or train for the
-    training half."""
+    """Images to pseudo-label: another data set (under the same root) or folder, train for the
+    training half, or rest for images that sample leaves out."""
+    unlabelled_sample: float = 1.0
+    """Share of the training images that unlabelled = rest takes, at most what sample leaves."""
     train_fraction: float = 0.5
     """Share of the training images that train weights; the others train the alphas."""
+    held_out: int = 0
+    """Training images, sampled uniformly, that are the test set instead of the data set's own and
+    that neither a search nor a retraining trains on; 0: none."""
+    sample: float = 1.0
+    """Share of every class' training images that a search uses; a retraining uses all."""
     resolution: int | None = None
     """Side of the images in pixels; a folder's images are resized and cropped to it."""
     colour: Literal["auto", "grey", "rgb"] = "auto"
@@ -70,10 +77,33 @@ class Data:
         within(0, 1, rescale=self.rescale)
         if not 0 < self.centre <= 1:
             raise ValueError(f"centre = {self.centre}: must be above 0 and at most 1")
+        at_least(0, held_out=self.held_out)
+        self._check_samples()
         if self.crop is not None:
             at_least(0, crop=self.crop)
         if self.resolution is not None:
             at_least(1, resolution=self.resolution)
+
+    def _check_samples(self) -> None:
+        for name in ("sample", "unlabelled_sample"):
+            if not 0 < (value := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} = {value}: must be above 0 and at most 1")
+        if self.unlabelled != "rest":
+            if self.unlabelled_sample < 1:
+                raise ValueError(
+                    f"unlabelled_sample = {self.unlabelled_sample} with unlabelled = "
+                    f"{self.unlabelled!r}: only 'rest' is sampled, give --unlabelled rest"
+                )
+        elif self.sample == 1:
+            raise ValueError(
+                "unlabelled = 'rest' with sample = 1.0: no images are left out, give --data.sample "
+                "below 1"
+            )
+        elif self.sample + self.unlabelled_sample > 1 + 1e-9:  # 0.7 + 0.3 is above 1
+            raise ValueError(
+                f"unlabelled_sample = {self.unlabelled_sample}: sample = {self.sample} leaves "
+                f"{1 - self.sample:.6g} of the training images, which is the most"
+            )
 
 
 @dataclass(frozen=True)
@@ -96,10 +126,14 @@ class Weights:
     """Nesterov's rule for the momentum."""
     anneal: Literal["epoch", "step"] = "epoch"
     """When the learning rate changes."""
+    warm_up: int = 0
+    """Epochs at the start in which the learning rate grows, from epoch to epoch by equal parts, up
+    to its initial value; the schedule counts them."""
 
     def __post_init__(self) -> None:
         positive(lr=self.lr)
         at_least(0, lr_min=self.lr_min, weight_decay=self.weight_decay, clip=self.clip)
+        at_least(0, warm_up=self.warm_up)
         within(0, 1, momentum=self.momentum)
         one_of(("epoch", "step"), anneal=self.anneal)
         one_of(("cosine", "linear"), schedule=self.schedule)
@@ -168,12 +202,19 @@ class Retrain:
     """Schedule step: factor on the learning rate at each step."""
     step_epochs: float = 2.4
     """Schedule step: epochs between two steps."""
+    linear_tail: int = 0
+    """Schedule linear: last epochs, which together lower the rate by as much as one before, 5 in
+    the releases of P-DARTS and PC-DARTS; 0: none."""
     anneal: Literal["epoch", "step"] = "epoch"
     """When the learning rate changes: after every epoch, or after every step of the optimiser."""
     warm_up: float = 0.0
-    """Epochs at the start in which the learning rate grows linearly; the schedule counts them."""
+    """Epochs at the start in which the learning rate grows; the schedule counts them."""
+    warm_up_rule: Literal["line", "shares", "scaled"] = "line"
+    """How it grows: line, from warm_up_lr to the initial rate; shares, from epoch to epoch by equal
+    shares of the initial rate (PC-DARTS, DrNAS); scaled, by equal shares of the schedule's rate
+    (P-DARTS, DARTS-, PR-DARTS, SGL)."""
     warm_up_lr: float = 1e-6
-    """Learning rate at which the warm-up begins."""
+    """Warm-up by a line: learning rate at its start."""
     clip: float = 5.0
     """Largest norm of the gradient; 0: no clipping."""
     ema: float = 0.0
@@ -229,6 +270,7 @@ class Retrain:
         at_least(0, seed=self.seed, clip=self.clip, save_every=self.save_every)
         at_least(0, weight_decay=self.weight_decay, warm_up=self.warm_up)
         at_least(0, warm_up_lr=self.warm_up_lr, randaugment=self.randaugment)
+        at_least(0, linear_tail=self.linear_tail)
         at_least(0, randaugment_std=self.randaugment_std)
         minima = {"channels": 1, "cells": 1, "limit_batches": 1, "cutout": 0, "auxiliary": 0}
         for name, minimum in minima.items():
@@ -251,8 +293,18 @@ class Retrain:
             raise ValueError(
                 f"warm_up = {self.warm_up}: must be at most the {self.epochs} epochs in all"
             )
+        if self.linear_tail and self.schedule != "linear":
+            raise ValueError(
+                f"linear_tail = {self.linear_tail} with schedule = {self.schedule!r}: only "
+                "'linear' has a tail"
+            )
+        if self.linear_tail >= self.epochs:
+            raise ValueError(
+                f"linear_tail = {self.linear_tail}: must be below the {self.epochs} epochs in all"
+            )
         one_of(("sgd", "rmsprop"), optimiser=self.optimiser)
         one_of(("cosine", "linear", "step"), schedule=self.schedule)
+        one_of(("line", "shares", "scaled"), warm_up_rule=self.warm_up_rule)
         one_of(("epoch", "step"), anneal=self.anneal)
         one_of(("cifar", "imagenet"), stem=self.stem)
         one_of(("fp32", "ieee", "bf16"), precision=self.precision)
@@ -297,8 +349,9 @@ class Run:
     """Finite difference: 2 for a central one; 1 for a forward one, at half the time."""
     recompute: bool = False
     """Exact: evaluate losses again for the product; less memory, more time."""
-    virtual: Literal["sgd", "plain"] = "sgd"
-    """The virtual step: SGD's, with momentum, decay and clipping, or the plain gradient."""
+    virtual: Literal["sgd", "momentum", "plain"] = "sgd"
+    """The virtual step: sgd, that of the real one; momentum, with momentum and decay but without
+    clipping and Nesterov's rule, as in DARTS' code; or plain, the gradient alone."""
     max_params: float | None = None
     """Most parameters that the final network may have, in millions, without an auxiliary head."""
     max_flops: float | None = None
@@ -357,6 +410,8 @@ class Run:
     """The training of this run's result by `tutelage retrain`."""
     quick: dict[str, str] = field(default_factory=dict)
     """The settings that a quick look changed: from which value to which; empty: none."""
+    row: str | None = None
+    """The paper's row that the settings began from, PAPER/TABLE/ROW."""
 
     def __post_init__(self) -> None:
         at_least(1, epochs=self.epochs, batch_size=self.batch_size, log_every=self.log_every)
@@ -389,7 +444,7 @@ class Run:
         one_of(("exact", "finite-difference", "first-order"), via=self.via)
         if self.sides not in (1, 2):
             raise ValueError(f"sides = {self.sides}: must be 1 or 2")
-        one_of(("sgd", "plain"), virtual=self.virtual)
+        one_of(("sgd", "momentum", "plain"), virtual=self.virtual)
         one_of(("cifar", "imagenet"), stem=self.stem)
         one_of(("fp32", "ieee", "bf16"), precision=self.precision)
         one_of(("auto", "off"), kernels=self.kernels)

@@ -22,6 +22,7 @@ from functools import cache, partial
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Sign = Literal["nonnegative", "any"]
@@ -32,6 +33,10 @@ MEMBERS = 12
 """Most members: the time for a quadratic doubles with each."""
 MILD = 100.0
 """Widest range of margins that needs no decreasing temperatures."""
+ON_A_FACE = 1e-9
+"""How far above its bound a weight counts as free to move."""
+FLAT = 1e-9
+"""Curvature of f, as a share of its scale, below which a direction counts as flat."""
 TOLERANCE = 5e-13
 """Decrease of f below which no further step is taken."""
 
@@ -67,6 +72,38 @@ def ensemble_weights(logits: Tensor, y: Tensor, sign: Sign = "nonnegative") -> T
         w = descend(w, partial(expand, temperature), tolerance=1e-2 * temperature)
         temperature = max(1.0, temperature / 4)
     return descend(w, partial(expand, 1.0), tolerance=TOLERANCE).to(logits)
+
+
+def differentiable_weights(logits: Tensor, y: Tensor, sign: Sign = "nonnegative") -> Tensor:
+    """Return the same weights as a function of the logits, differentiable once.
+
+    On the face of the weights above their bound the optimum has g_i = μ and Σ w_i = 1, so
+
+        H dw + dg = dμ 1,  Σ dw_i = 0,    dg the change of g with w held.
+
+    Weights at their bound stay there, so a vertex has no derivative. A direction in which f is flat
+    has none either: members with equal logits share their weight in any way.
+
+    Args:
+        logits: Logits of m members, (m, B, C).
+        y: Labels (B,).
+        sign: As in `ensemble_weights`.
+    """
+    found = ensemble_weights(logits.detach(), y, sign)
+    if not logits.requires_grad:
+        return found
+    w, z = found.double(), logits.double()
+    error = torch.einsum("m,mbc->bc", w, z).softmax(1) - F.one_hot(y, z.shape[2])
+    g = torch.einsum("bc,mbc->m", error, z) / len(y)
+    hessian = _expand(z.detach(), torch.empty_like(z), 1.0, w).hessian.to(w)
+    if not torch.isfinite(hessian).all():
+        return found
+    free = (w > LOWEST[sign] + ON_A_FACE).double()
+    along = torch.diag(free) - torch.outer(free, free) / free.sum()
+    flat = FLAT * (1 + float(hessian.trace()))
+    inverse = torch.linalg.pinv(along @ hessian @ along, atol=flat, hermitian=True)
+    moved = -(inverse @ g)
+    return found + (moved - moved.detach()).to(found)
 
 
 def _descend(

@@ -157,31 +157,6 @@ def nested(flags: Iterable[Flag], arguments: Mapping[str, Any]) -> Table:
     return table
 
 
-def layered(*tables: Mapping[str, Any]) -> Table:
-    """Merge tables, later ones override earlier ones; a part of another name has its defaults.
-
-    >>> layered({"method": {"name": "sgl", "learners": 3}, "seed": 5}, {"method": {"name": "lbt"}})
-    {'method': {'name': 'lbt'}, 'seed': 5}
-
-    Raises:
-        ValueError: A single value would replace a table.
-    """
-    result: Table = {}
-    for table in tables:
-        for key, value in table.items():
-            below = result.get(key)
-            if isinstance(value, Mapping) and isinstance(below, Mapping):
-                afresh = key in ("method", "search", "space") and value.get(
-                    "name", below.get("name")
-                ) != below.get("name")
-                result[key] = layered({} if afresh else below, value)
-            elif isinstance(below, Mapping):
-                raise ValueError(f"{key} = {value!r}: must be a table of settings")
-            else:
-                result[key] = dict(value) if isinstance(value, Mapping) else value
-    return result
-
-
 def command(function: Any, flags: Iterable[Flag], name: str, help_text: str) -> Any:
     """Give a function with **arguments the signature of its own parameters and the flags."""
     own = [

@@ -48,27 +48,35 @@ class Level:
     loss: Loss
     """Reads all variables and a batch; returns a scalar (), or the scalar and notes (trees)."""
     steps: int = 1
-    """Number of unrolled virtual steps."""
+    """Steps of an update: virtual ones and, with `levels-first`, real ones, which are the same."""
     epochs: range | None = None
     """Epochs in which the level trains; None: all."""
     every: int = 1
-    """Iterations between two real updates."""
+    """Iterations between two real updates; between them, `levels-first` unrolls no step either."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Further names by which the loss reads a variable: {alias: variable}. For an alias of the top
-    variable, its part of the gradient is reported separately. An alias of the level's own variable
-    is that variable's present value, held fixed (a finite difference shifts a detached one)."""
+    variable in a lower level, its part of the gradient is reported separately. An alias of the
+    level's own variable, also of the top's, is that variable's present value, held fixed (a finite
+    difference shifts a detached one)."""
     optimiser: Literal["weights", "alphas"] = "weights"
     """The settings that train the variable."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """How the learning rate changes over the level's epochs."""
     clip: bool = True
     """Whether the gradient is clipped."""
+    reads: Literal["virtual", "present"] = "virtual"
+    """At the top: whether its loss reads lower variables after their virtual steps or before."""
 
     def __post_init__(self) -> None:
         for name, number in (("steps", self.steps), ("every", self.every)):
             if number < 1:
                 raise ValueError(f"level {self.name}: {name} = {number} must be at least 1")
         if self.optimiser == "weights":
+            if self.reads != "virtual":
+                raise ValueError(
+                    f"level {self.name}: reads = {self.reads!r} with optimiser = 'weights': only a "
+                    "level at the top may read present values, so leave it out"
+                )
             return
         for name, usual in (("steps", 1), ("schedule", "cosine"), ("clip", True)):
             if getattr(self, name) != usual:
@@ -94,8 +102,8 @@ class Hypergradient(NamedTuple):
     """d(top loss)/d(top variable) through every level, a tree like the variable."""
     terms: dict[str, Tensor]
     """Norm () of its part through each level's loss, by name; an alias' part as `level: alias`."""
-    gradients: list[Tree | None]
-    """Every lower level's gradient at its virtual step; None: not unrolled."""
+    gradients: list[list[Tree]]
+    """Every lower level's gradients, one for each of its virtual steps; empty: not unrolled."""
     losses: dict[str, Tensor]
     """Value () of every level's loss, by the level's name."""
     notes: list[Notes]
@@ -170,23 +178,27 @@ def hypergradient(
             "different variables, or put the level at the end, where its loss is added"
         )
     velocities = dict(velocities or {})
-    values: dict[str, Tree] = {name: detach(tree) for name, tree in variables.items()}
+    present: dict[str, Tree] = {name: detach(tree) for name, tree in variables.items()}
+    values = dict(present)
+    if all(level.reads == "present" for level in top):
+        rates = {}  # nothing at the top reads a virtual step
     parts: dict[str, Tree] = {}
 
     def copies_for(level: Level) -> dict[str, Tree]:
-        """Copies of the top variable, one for each name by which the level reads it."""
+        """Copies of the top variable, one for each name by which the gradient passes the level."""
         names = {target: level.name}
-        names |= {a: f"{level.name}: {a}" for a, of in level.aliases.items() if of == target}
+        if level.variable != target:  # a level's own variable is held fixed under its aliases
+            names |= {a: f"{level.name}: {a}" for a, of in level.aliases.items() if of == target}
         for part in names.values():
             parts[part] = tree_map(Tensor.requires_grad_, detach(variables[target]))
         return {name: parts[part] for name, part in names.items()}
 
-    gradients: list[Tree | None] = []
+    gradients: list[list[Tree]] = []
     losses: dict[str, Tensor] = {}
     notes: list[Notes] = []
     for level in lower:
+        gradients.append([])
         if level.variable not in rates:
-            gradients.append(None)
             continue
         copies = copies_for(level)
         w = values[level.variable]
@@ -200,8 +212,8 @@ def hypergradient(
                 return found[-1][0]
 
             g = pass_gradient(loss, w, others, via)
+            gradients[-1].append(detach(g))
             if step == 0:
-                gradients.append(detach(g))
                 losses[level.name] = found[0][0].detach()
                 notes.append(found[0][1])
             w, velocities[level.variable] = descend(
@@ -211,7 +223,8 @@ def hypergradient(
 
     evaluated = []
     for level in top:
-        value, noted = evaluate(level, {**seen_by(level, values), **copies_for(level)}, batch)
+        given = values if level.reads == "virtual" else present
+        value, noted = evaluate(level, {**seen_by(level, given), **copies_for(level)}, batch)
         evaluated.append(value)
         losses[level.name] = value.detach()
         notes.append(noted)
@@ -253,10 +266,11 @@ def search_step(
 ) -> Report:
     """Update every variable of the active levels once.
 
-    `levels-first`: the lower levels step, inner first, then the alphas at the result. Each lower
-    gradient is computed once, for both its virtual and its real step, so the code may write the
-    alphas before the weights. `alphas-first`: the alphas step first, then the lower levels with
-    their own gradients, at the new alphas.
+    `levels-first`: the lower levels whose turn it is take their steps, inner first, then the alphas
+    step at the result. Each lower gradient is computed once, for both the virtual and the real
+    step, so the code may write the alphas before the weights. `alphas-first`: the alphas step
+    first, after a look ahead over the steps of all lower levels; then the lower levels whose turn
+    it is take one step each, with their own gradients at the new alphas.
 
     Args:
         levels: The active levels, inner first; those at the end that are trained by the alphas'
@@ -273,12 +287,15 @@ def search_step(
         iteration: Counted from 0; a level steps if it is a multiple of the level's `every`.
 
     Raises:
-        ValueError: as `hypergradient`, or levels that are added have different `every`.
+        ValueError: as `hypergradient`, levels that are added have different `every`, or with
+            levels-first the top reads no virtual step.
     """
     count = tops(levels) if levels[-1].optimiser == "alphas" else 0
     lower, top = levels[: len(levels) - count], levels[len(levels) - count :]
     report = Report({}, [], {})
-    shared: list[Tree | None] = [None] * len(lower)
+    moving = [level for level in lower if iteration % level.every == 0]
+    ahead = moving if order == "levels-first" else lower
+    shared: list[list[Tree]] = [[] for _ in moving]
     if joint and len({level.every for level in top}) > 1:
         given = ", ".join(f"{level.name}: every = {level.every}" for level in top)
         raise ValueError(f"{given}: levels whose losses are added step together, so give them one")
@@ -287,25 +304,61 @@ def search_step(
     for together in [top] if joint else [[level] for level in top]:
         if not together or iteration % together[0].every:
             continue
-        found = hypergradient([*lower, *together], variables, batch, unrolled, via, velocities)
+        if order == "levels-first" and all(level.reads == "present" for level in together):
+            raise ValueError(
+                f"level {together[0].name}: reads = 'present' with levels-first, which steps the "
+                "lower levels before the top: let it read virtual steps, or take alphas-first"
+            )
+        found = hypergradient([*ahead, *together], variables, batch, unrolled, via, velocities)
         if order == "levels-first" and not report.notes:
             shared = found.gradients
         report.losses.update(found.losses)
         report.terms[" + ".join(level.name for level in together)] = found.terms
         report.notes.extend(found.notes)
         move(together[0].variable, found.gradient)
-    for level, g in zip(lower, shared, strict=True):
-        if iteration % level.every:
-            continue
-        if g is None:
-            g, report.losses[level.name], notes = own_gradient(level, variables, batch)
+    for level, gradients in zip(moving, shared, strict=True):
+        steps, rate = level.steps if order == "levels-first" else 1, rates[level.variable]
+        if first := real_steps(level, variables, velocities, batch, rate, steps, gradients):
+            report.losses[level.name], notes = first
             report.notes.append(notes)
-        name = level.variable
+    return report
+
+
+def real_steps(
+    level: Level,
+    variables: dict[str, Tree],
+    velocities: dict[str, Tree],
+    batch: Any,
+    rate: Rate,
+    steps: int,
+    gradients: Sequence[Tree] = (),
+) -> tuple[Tensor, Notes] | None:
+    """Take a level's real steps; entries of its variable are replaced.
+
+    Args:
+        level: The level.
+        variables: All variables by name.
+        velocities: Momentum buffers by variable.
+        batch: Passed to the loss.
+        rate: The step size.
+        steps: The number of steps.
+        gradients: One for each step; empty: they are computed.
+
+    Returns:
+        The loss () at the first step and its notes; None if the gradients were given.
+    """
+    name, first = level.variable, None
+    for step in range(steps):
+        if gradients:
+            g = gradients[step]
+        else:
+            g, value, notes = own_gradient(level, variables, batch)
+            first = first or (value, notes)
         with torch.no_grad():
             variables[name], velocities[name] = descend(
-                variables[name], g, velocities.get(name), rates[name]
+                variables[name], g, velocities.get(name), rate
             )
-    return report
+    return first
 
 
 def summands(
@@ -316,6 +369,7 @@ def summands(
     virtual: Mapping[str, Rate],
     via: Via,
     order: Order,
+    iteration: int = 0,
 ) -> dict[str, dict[str, float]]:
     """Measure the gradient of every term of the top loss separately.
 
@@ -327,6 +381,7 @@ def summands(
         virtual: Step sizes of the lower levels' virtual steps.
         via: How a virtual step is differentiated.
         order: What trains first.
+        iteration: Counted from 0, as in `search_step`.
 
     Returns:
         For every term's level the norms of its gradient's parts, by name, as in
@@ -336,9 +391,14 @@ def summands(
     if count < 2:
         return {}
     rates = virtual if via.unrolls or order == "levels-first" else {}
+    lower = [
+        level
+        for level in levels[:-count]
+        if order == "alphas-first" or iteration % level.every == 0
+    ]
     found = {}
     for level in levels[-count:]:
-        alone = [*levels[:-count], level]
+        alone = [*lower, level]
         terms = hypergradient(alone, variables, batch, rates, via, velocities).terms
         found[level.name] = {part: float(x) for part, x in terms.items()}
     return found

@@ -60,6 +60,9 @@ class Net:
         """
         self.build = build
         self.module = build()
+        named = self.module.named_parameters
+        # torch looks for tied weights at every call, which takes time
+        self.tied = len(list(named(remove_duplicate=False))) > len(list(named()))
         self.relaxation = relaxation
         self.clock = clock
         self.amp = amp
@@ -81,7 +84,7 @@ class Net:
         """Return logits (B, C) and features (B, D); None in place of `arch` for a fixed network."""
         inputs = (x,) if arch is None else (x, arch)
         with torch.autocast(x.device.type, self.amp, enabled=self.amp is not None):
-            logits, features = functional_call(self.module, weights, inputs)
+            logits, features = self._called(weights, inputs)
         wide = torch.promote_types(logits.dtype, torch.float32)
         return logits.to(wide), features.to(wide)
 
@@ -125,8 +128,11 @@ class Net:
             stage: Number of the stage, counted from 0.
         """
         with torch.autocast(x.device.type, self.amp, enabled=self.amp is not None):
-            found = functional_call(self.module, weights, (x, arch, stage))
+            found = self._called(weights, (x, arch, stage))
         return found.to(torch.promote_types(found.dtype, torch.float32))
+
+    def _called(self, weights: Tree, inputs: tuple[Any, ...]) -> Any:
+        return functional_call(self.module, weights, inputs, tie_weights=self.tied)
 
     @property
     def features(self) -> int:

@@ -43,6 +43,7 @@ SMALL: Table = {
         "limit_batches": 1,
         "channels": CHANNELS,
         "warm_up": 1.0,
+        "linear_tail": 1,
     },
 }
 """Small values of the settings that every search has."""

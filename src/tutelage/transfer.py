@@ -134,8 +134,8 @@ def knowledge(
 ) -> Transfer:
     """Return the teaching loss of a form of knowledge; groups are sampled here, once.
 
-    The loss is 0 for a batch of less than 4 images by groups, or less than 3 by triples. The last
-    batch of an epoch may be so small.
+    The loss is 0 for a batch of less than 4 images by groups, less than 3 by triples, or of one by
+    pairs. The last batch of an epoch may be so small.
 
     - groups: which of two groups has more similar images (PAMKD, Eq. 7);
     - labels: the teacher's probabilities as labels;
@@ -187,12 +187,13 @@ def pair_labels(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the cosine embedding loss () of features (B, D) on pairs that a teacher labels.
 
     Two images are similar if the teacher's cosine is above the median of all pairs. Then the loss
-    is 1 - cosine, otherwise max(0, cosine). No gradient reaches the teacher.
+    is 1 - cosine, otherwise max(0, cosine). No gradient reaches the teacher. One image has no pair,
+    and a loss of 0.
     """
     first, second = torch.triu_indices(len(student), len(student), 1).to(student.device)
     theirs, mine = cosines(teacher)[first, second], cosines(student)[first, second]
     alike = theirs > theirs.median()
-    return torch.where(alike, 1 - mine, mine.relu()).mean()
+    return torch.where(alike, 1 - mine, mine.relu()).sum() / max(1, len(mine))
 
 
 def feature_distance(student: Tensor, teacher: Tensor) -> Tensor:

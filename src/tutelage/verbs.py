@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from tutelage.config import Data, Retrain, Run
-from tutelage.flags import Whole, layered
+from tutelage.flags import Whole
+from tutelage.papers import row_named
 from tutelage.parts import PARTS, from_table, summary
-from tutelage.recipes import read_recipe, recipe_names
+from tutelage.recipes import layered, read_recipe, recipe_names
 from tutelage.renamed import Told, say
 
 Target = Annotated[str, Parameter(help="A run directory, or a genotype: name, text or file.")]
@@ -22,12 +23,15 @@ AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON 
 Listing = Literal["methods", "searches", "spaces", "data", "recipes"]
 
 
-def search_base(recipe: str | None, resume: str | None, told: Told | None = say) -> dict[str, Any]:
-    """Read the settings that flags override: those of a run to resume, and of a recipe.
+def search_base(
+    recipe: str | None, resume: str | None, row: str | None = None, told: Told | None = say
+) -> dict[str, Any]:
+    """Read the settings that flags override: those of a run to resume, a recipe, a paper's row.
 
     Args:
         recipe: A recipe's name or file.
         resume: A run directory.
+        row: A row of a paper, PAPER/TABLE/ROW.
         told: Called with the old and the new name of each setting of the recipe that has changed.
     """
     tables = [{kind: getattr(Run(), kind) for kind in PARTS} | {"data": {}}]
@@ -36,7 +40,9 @@ def search_base(recipe: str | None, resume: str | None, told: Told | None = say)
         from tutelage.run.job.directory import RunDirectory
 
         tables += [RunDirectory.open(Path(resume)).settings()]
-    own = read_recipe(recipe, told)[0] if recipe else {}
+    if recipe and row:
+        raise ValueError(f"--recipe {recipe} with --row {row}: give one of them")
+    own = read_recipe(recipe, told)[0] if recipe else row_named(row).search() if row else {}
     own.pop("quick", None)  # the changes of an earlier quick look
     return layered(*tables, own)
 
@@ -47,19 +53,19 @@ def _listed(changed: dict[str, str]) -> str:
 
 
 def search_command(
-    recipe: str | None,
+    base: dict[str, Any],
     out: Path | None,
     resume: Path | None,
     quick: bool,
     dry_run: bool,
     given: dict[str, Any],
 ) -> None:
-    """Search, resume a search, or only measure a dry run."""
+    """Search, resume a search, or only measure a dry run; flags override the base."""
     if resume and out and out.resolve() != resume.resolve():
         raise ValueError(f"--out {out} with --resume {resume}: a run resumes in its directory")
     if resume and quick:
         raise ValueError(f"--quick with --resume {resume}: a run resumes with its own settings")
-    table = layered(search_base(recipe, str(resume) if resume else None), given)
+    table = layered(base, given)
     if quick:
         from tutelage.quick import quick_look
 
@@ -107,7 +113,10 @@ def retrain_command(run: str, recipe: str | None, out: Path | None, given: dict[
     if (folder / "run.toml").is_file():
         from tutelage.run.job.directory import RunDirectory
 
-        base = layered(RunDirectory.open(folder).settings(), base)
+        own = RunDirectory.open(folder).settings()
+        if "row" in own:
+            own = layered(own, row_named(own["row"]).retraining())
+        base = layered(own, base)
         out = out or (folder if "genotype" in base else folder / "retrain")
     if out is None:
         raise ValueError("a genotype without a run needs --out DIR, and --data for its images")
@@ -142,6 +151,46 @@ def report(
     if len(runs) > 1:
         print(as_text(comparison([read_run(run) for run in runs])))
     print(f"Report: {page}")
+
+
+def papers(
+    name: Annotated[
+        str | None,
+        Parameter(help="PAPER, PAPER TABLE or PAPER/TABLE/ROW; all papers, if not given."),
+    ] = None,
+    table: Annotated[str | None, Parameter(help="A table or figure of the paper.")] = None,
+    /,
+    *,
+    runs: Annotated[
+        tuple[Path, ...],
+        Parameter(
+            help="Folders of runs, whose figures are shown beside the printed ones.",
+            consume_multiple=True,
+            negative=(),
+            show_default=False,
+        ),
+    ] = (),
+    cost: Annotated[
+        bool, Parameter(negative=(), help="Measure a few steps of the rows, and predict hours.")
+    ] = False,
+    data_root: Annotated[
+        Path | None, Parameter(help="Folder that holds the data sets' files, for --cost.")
+    ] = None,
+    ledger: Annotated[
+        Path | None, Parameter(help="Write the ledger of all rows, Markdown.")
+    ] = None,
+) -> None:
+    """List the papers' tables, print one beside what is known of it, or say how a row runs."""
+    from tutelage.report.papers.show import rows_of, show, write_ledger
+
+    if ledger:
+        write_ledger(ledger, runs)
+    elif cost:
+        from tutelage.run.row_costs import print_costs
+
+        print_costs(rows_of(name, table), data_root)
+    else:
+        show(name, table, runs)
 
 
 def describe(

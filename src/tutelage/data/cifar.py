@@ -18,6 +18,7 @@ from tutelage.data import DataError
 from tutelage.data.download import fetch
 from tutelage.data.images import InMemory, Labelled
 from tutelage.data.request import PartName, given_root
+from tutelage.data.subsets import chosen_images, file_of
 
 
 @dataclass(frozen=True)
@@ -97,14 +98,14 @@ def read_archive(archive: Archive, settings: Data, part: PartName) -> Labelled:
     if settings.download and settings.root:
         settings.root.mkdir(parents=True, exist_ok=True)
     root = given_root(settings)
-    batches = archive.train if part == "train" else archive.test
+    batches = archive.train if file_of(settings, part) == "train" else archive.test
     contents = find(archive, root, (archive.meta, *batches), download=settings.download)
     meta = unpickle(contents[archive.meta], archive.meta)
     classes = tuple(text(name) for name in entry(meta, archive.names, archive.meta))
     arrays = [rows(unpickle(contents[name], name), archive.labels, name) for name in batches]
     pixels = torch.from_numpy(np.concatenate([pixels for pixels, _ in arrays]))
     labels = torch.from_numpy(np.concatenate([labels for _, labels in arrays]))
-    images = InMemory(pixels, labels)
+    images = chosen_images(InMemory(pixels, labels), settings, part)
     return Labelled(archive.name, images, classes, archive.mean, archive.std, crop=4, flip=True)
 
 

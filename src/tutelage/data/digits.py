@@ -8,15 +8,16 @@ import torch
 from tutelage.config import Data
 from tutelage.data.images import InMemory, Labelled, measure
 from tutelage.data.request import PartName
+from tutelage.data.subsets import chosen_images, file_of
 
 INK = 16  # the darkest value of the stored images
 
 
 def read_digits(settings: Data, part: PartName) -> Labelled:
-    """Read 1,200 training or 597 test digits, uint8 (N, 1, 8, 8)."""
-    train = stored("train")
-    mean, std = measure(train)
-    images = train if part == "train" else stored("test")
+    """Read a part of 1,200 training and 597 test digits, uint8 (N, 1, 8, 8)."""
+    measured: PartName = "search" if part == "search" else "train"
+    mean, std = measure(chosen_images(stored("train"), settings, measured))
+    images = chosen_images(stored(file_of(settings, part)), settings, part)
     classes = tuple("0123456789")
     return Labelled("digits", images, classes, mean, std, crop=1, flip=False)
 

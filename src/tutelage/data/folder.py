@@ -30,38 +30,41 @@ from tutelage.data.images import (
 )
 from tutelage.data.request import PartName, given_root
 from tutelage.data.splits import held_out
+from tutelage.data.subsets import chosen_files
 
 TEST_SHARE = 0.2  # of every class, if the folder has no test part
 MEMORY = 2 * 2**30  # bytes of pixels up to which a folder is read into memory once
 
 
 def read_folder(settings: Data, part: PartName) -> Labelled:
-    """Read images by class; mean and deviation are measured on the training part.
+    """Read images by class; mean and deviation are measured on the images that train.
 
-    A folder without a train folder is divided class by class: a fifth of the files, chosen by the
-    digests of their names, is the test part.
+    What `held_out` and `sample` leave out stays closed. A folder without a train folder is divided
+    class by class: a fifth of the files, chosen by the digests of their names, is the test part.
 
     Raises:
         DataError: classes or images are missing, broken, or not alike.
     """
     root = given_root(settings)
-    train = listing(root, "train")
+    every = listing(root, "train")
+    train = chosen_files(every, settings, "train" if part == "test" else part)
     shape = common_shape(train, settings)
-    if part == "train":
+    if part == "test":
+        mean, std = measure(on_disk(train, shape, settings))
+        images = test_images(root, every, shape, settings)
+    else:
         images = opened(train, shape, settings)
         mean, std = measure(images)
-    else:
-        mean, std = measure(on_disk(train, shape, settings))
-        images = test_images(root, train.classes, shape, settings)
     side = min(shape[1:])
-    return Labelled(root.name, images, train.classes, mean, std, crop=side // 8, flip=True)
+    return Labelled(root.name, images, every.classes, mean, std, crop=side // 8, flip=True)
 
 
-def test_images(root: Path, classes: tuple[str, ...], shape: Shape, settings: Data) -> Images:
+def test_images(root: Path, train: Listing, shape: Shape, settings: Data) -> Images:
     """Read the test part, which must have the training part's classes and shape."""
-    test = listing(root, "test")
-    if test.classes != classes:
-        odd = sorted(set(test.classes) ^ set(classes))
+    held = settings.held_out > 0
+    test = chosen_files(train, settings, "test") if held else listing(root, "test")
+    if test.classes != train.classes:
+        odd = sorted(set(test.classes) ^ set(train.classes))
         raise DataError(f"{root}: only one of its parts has the classes {', '.join(odd)}")
     found = common_shape(test, settings)
     if found != shape:
@@ -70,6 +73,12 @@ def test_images(root: Path, classes: tuple[str, ...], shape: Shape, settings: Da
             f"{describe(shape)}; give --data.colour and --data.resolution"
         )
     return opened(test, shape, settings)
+
+
+def read_rest(settings: Data, shape: Shape) -> Images:
+    """Read the training images that a sample leaves out, in a given shape; no others are opened."""
+    every = listing(given_root(settings), "train")
+    return opened(chosen_files(every, settings, "rest"), shape, settings)
 
 
 def read_unlabelled_folder(root: Path, shape: Shape, settings: Data) -> Images:

@@ -14,7 +14,7 @@ from tutelage.config import Data
 from tutelage.data import DATA, IMAGENET, DataError
 from tutelage.data.cifar import read_cifar10, read_cifar100
 from tutelage.data.digits import read_digits
-from tutelage.data.folder import read_folder, read_unlabelled_folder
+from tutelage.data.folder import read_folder, read_rest, read_unlabelled_folder
 from tutelage.data.images import Images, Labelled, Unlabelled
 from tutelage.data.request import PartName
 
@@ -27,10 +27,10 @@ READERS: dict[str, Callable[[Data, PartName], Labelled]] = {
 
 
 def read(settings: Data, part: PartName) -> Labelled:
-    """Read the training or test part of the data set in the settings.
+    """Read a part of the data set in the settings.
 
-    The name may also be the path of a folder. The training part is read without opening any file
-    of test images.
+    The name may also be the path of a folder. Only `test` opens files of test images, and not if
+    training images are held out.
 
     Raises:
         DataError: the set is unknown, missing or unusable.
@@ -50,9 +50,9 @@ def read_unlabelled(settings: Data, searched: Labelled, train: Tensor) -> tuple[
     labels can be measured.
 
     Args:
-        settings: where `unlabelled` is "train", a data set's name, or a folder with or without
-            classes, of which only the training part is read.
-        searched: the training part of the searched set.
+        settings: where `unlabelled` is "train", "rest", a data set's name, or a folder with or
+            without classes, of which only the training part is read.
+        searched: the part of the searched set that is searched on.
         train: indices of its images that train weights, (N,).
 
     Raises:
@@ -60,22 +60,44 @@ def read_unlabelled(settings: Data, searched: Labelled, train: Tensor) -> tuple[
     """
     if settings.unlabelled == "train":
         return searched, train
-    images = other_images(settings, searched)
+    rest = settings.unlabelled == "rest"
+    images = left_out(settings, searched) if rest else other_images(settings, searched)
     unlabelled = Unlabelled(images, searched.images.shape)
     found = replace(searched, name=settings.unlabelled, images=unlabelled, classes=())
     return found, torch.arange(len(images))
 
 
-def other_images(settings: Data, searched: Labelled) -> Images:
-    """Read the training images of the set or folder that `unlabelled` names."""
+def left_out(settings: Data, searched: Labelled) -> Images:
+    """Read the training images that the sample leaves out."""
     own = named(settings)
-    other = named(replace(settings, name=settings.unlabelled, resolution=None, colour="auto"))
+    if own.name == "folder":
+        return read_rest(own, searched.images.shape)
+    return READERS[own.name](own, "rest").images
+
+
+def other_images(settings: Data, searched: Labelled) -> Images:
+    """Read the training images of the set or folder that `unlabelled` names, all of another set.
+
+    Raises:
+        DataError: the set is unknown or missing, or it would include images that are held out.
+    """
+    own = named(settings)
+    whole = replace(settings, held_out=0, sample=1.0)
+    other = named(replace(whole, name=settings.unlabelled, resolution=None, colour="auto"))
     if other.name != "folder":
-        return READERS[other.name](other, "train").images
+        same = other.name == own.name
+        return searched.images if same else READERS[other.name](other, "train").images
     if other.root is None:
         raise DataError("unlabelled = folder needs a folder: give --data-root DIR or its path")
-    if own.name == "folder" and own.root and own.root.resolve() == other.root.resolve():
-        return searched.images  # without a train folder, all files include the test part
+    if own.name == "folder" and own.root:
+        here, there = own.root.resolve(), other.root.resolve()
+        if here == there:
+            return searched.images  # without a train folder, all files include the test part
+        if settings.held_out and (here in there.parents or there in here.parents):
+            raise DataError(
+                f"unlabelled = {settings.unlabelled!r} with held_out = {settings.held_out}: that "
+                "folder has images of the searched one, also held-out ones; give train or rest"
+            )
     return read_unlabelled_folder(other.root, searched.images.shape, settings)
 
 

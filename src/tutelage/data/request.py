@@ -6,7 +6,13 @@ from typing import Literal
 from tutelage.config import Data
 from tutelage.data import DataError
 
-PartName = Literal["train", "test"]
+PartName = Literal["train", "search", "rest", "test"]
+"""A part of a data set.
+
+`train`: the training images that are not held out; a retraining uses them. `search`: those of them
+that `sample` chooses. `rest`: those that it leaves out, as many as `unlabelled_sample` says.
+`test`: the test images, or the training images that `held_out` holds out.
+"""
 
 
 def given_root(settings: Data) -> Path:

@@ -19,8 +19,9 @@ Deviations:
     The paper gives neither τ nor λ; with 1 its formula and its definitions of p and q agree.
     It solves Eq. 2 with ECOS on logits, and requires only that w sums to one. Here also w >= 0, so
     that a bad sub-network does not disturb w (`sign = "any"` removes this condition).
-    The sub-networks' losses are summed for one step of W; the paper's Algorithm 1 updates one after
-    the other. Its line 2, the selection of a teacher, is not described in the text.
+    The sub-networks' losses are summed for one step of W, whose gradient is clipped as a whole, if
+    at all; the paper's Algorithm 1 updates one after the other, and names no clipping. Its line 2,
+    the selection of a teacher, is not described in the text.
     The share of the training set that an epoch samples is printed with one digit only; 1 / m
     gives as many passes as for a single path.
 """

@@ -7,10 +7,12 @@
     z_k, p_k   its logits, and its probabilities at temperature T
     z_t, p_t   the same of the ensemble, detached
 
-    naive      z_t = z_k with the lowest cross-entropy on the batch                     Eq. 3
-    linear     z_t = Σ_k w_k z_k with convex weights of lowest cross-entropy            Eq. 4, 5
-    minimum    z_t = min_k (z_k - z_k[y]), by class                                     Eq. 6, 7
-    general    z_t = Σ_k w_k z_k,  w = C⁻¹ 1 / 1ᵀ C⁻¹ 1,  C_kj = E (p_k - y)(p_j - y)   Eq. 8 to 10
+    naive           z_t = z_k with the lowest cross-entropy on the batch                Eq. 3
+    naive-by-image  the same, chosen for each image
+    linear          z_t = Σ_k w_k z_k with convex weights of lowest cross-entropy       Eq. 4, 5
+    minimum         z_t = min_k (z_k - z_k[y]), by class                                Eq. 6, 7
+    general         z_t = Σ_k w_k z_k,  w = C⁻¹ 1 / 1ᵀ C⁻¹ 1,                           Eq. 8 to 10
+                    C_kj = E (p_k - y)(p_j - y)
 
 Deviations:
     The paper trains fixed networks; learners with alphas are the adaptation that PAMKD compares
@@ -22,13 +24,13 @@ Deviations:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 
 from tutelage.checks import at_least, one_of, positive
-from tutelage.ensembling import ensemble_weights
+from tutelage.ensembling import differentiable_weights
 from tutelage.extras import AfterStep
 from tutelage.methods.group import Group, total
 from tutelage.multilevel import Level, Order
@@ -36,7 +38,8 @@ from tutelage.problem import Make, Problem
 from tutelage.transfer import divergence
 from tutelage.virtual import Tree, hold
 
-Ensemble = Literal["naive", "linear", "minimum", "general"]
+Ensemble = Literal["naive", "naive-by-image", "linear", "minimum", "general"]
+ENSEMBLES: tuple[str, ...] = get_args(Ensemble)
 MEMORY = 0.99
 """Share of the running mean of error correlations that a step keeps."""
 
@@ -48,7 +51,8 @@ class KDCL:
     learners: int = 2
     """Size of the group, K."""
     ensemble: Ensemble = "linear"
-    """How the learners are combined to the teacher: naive, linear, minimum or general."""
+    """How the learners are combined to the teacher: naive, naive-by-image, linear, minimum or
+    general."""
     peer_weight: float = 1.0
     """Weight of the teaching loss, λ."""
     temperature: float = 2.0
@@ -60,7 +64,7 @@ class KDCL:
         at_least(1, learners=self.learners)
         at_least(0, peer_weight=self.peer_weight)
         positive(temperature=self.temperature)
-        one_of(("naive", "linear", "minimum", "general"), ensemble=self.ensemble)
+        one_of(ENSEMBLES, ensemble=self.ensemble)
         one_of(("levels-first", "alphas-first"), order=self.order)
 
     def __call__(self, make: Make) -> Problem:
@@ -71,7 +75,7 @@ class KDCL:
             x, y, _ = batch.train
             logits = group(s.W, s.A, x)
             errors = s.C if self.ensemble == "general" else None
-            teacher = hold(combine(torch.stack(logits), y, self.ensemble, errors))
+            teacher = hold(combine(torch.stack(logits).detach(), y, self.ensemble, errors))
             teaching = torch.stack([divergence(z, teacher, self.temperature) for z in logits])
             return total(logits, y) + self.peer_weight * teaching.sum(), {"train": logits}
 
@@ -97,10 +101,13 @@ def combine(logits, y, ensemble: Ensemble, errors=None):
     """Return the logits (B, C) of the teacher from K learners' logits (K, B, C)."""
     if ensemble == "naive":  # Eq. 3
         return logits[torch.stack([F.cross_entropy(z, y) for z in logits]).argmin()]
+    if ensemble == "naive-by-image":
+        losses = torch.stack([F.cross_entropy(z, y, reduction="none") for z in logits])
+        return logits[losses.argmin(0), torch.arange(len(y), device=y.device)]
     if ensemble == "minimum":  # Eq. 6, 7
         return (logits - logits.gather(2, y.expand(len(logits), -1).unsqueeze(2))).amin(0)
     if ensemble == "linear":  # Eq. 5
-        weights = ensemble_weights(logits, y)
+        weights = differentiable_weights(logits, y)
     else:  # Eq. 9
         weights = torch.linalg.lstsq(errors, torch.ones_like(errors[:, :1])).solution.squeeze(1)
         weights = (weights / weights.sum()).to(logits)

@@ -16,12 +16,13 @@ Deviations:
     then on labels without weights, schedule or clipping (`student_update = "in-turn"`), and in
     first-order mode keeps the student's term (`own_term = "first-order"`): recipe
     `lbt-darts2-cifar10-release`. It labels the virtual student's data by the current teacher's hard
-    labels; here the labels are the virtual teacher's.
+    labels, and that student takes one step on both losses; here the labels are the virtual
+    teacher's, and the virtual student takes the steps of the real one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tutelage.checks import at_least, one_of
@@ -52,7 +53,7 @@ class LBT:
     """Include the teacher's own validation loss; without: only the student's (ablation 1)."""
     own_term: Literal["second-order", "first-order"] = "second-order"
     """Whether the teacher's own validation loss is differentiated through T'; the student's is
-    always."""
+    always. With first-order and alphas-first it is that of T before its step (release)."""
     student_update: Literal["joint", "in-turn"] = "joint"
     """The student's step: on the weighted sum, or on pseudo-labels and then on labels (release)."""
     joint: bool = True
@@ -100,7 +101,7 @@ class LBT:
 
         def validate_teacher(s, batch):  # Eq. 2, first term
             x, y, _ = batch.valid
-            weights = s.T if self.own_term == "second-order" else detach(s.T)
+            weights = detach(s.T) if first_order else s.T
             logits = teacher(weights, s.A, x)
             return cross_entropy(logits, y), {"valid": [logits]}
 
@@ -108,6 +109,8 @@ class LBT:
             x, y, _ = batch.valid
             return self.student_weight * cross_entropy(student(s.S, {}, x), y)
 
+        first_order = self.own_term == "first-order"
+        before = first_order and self.order == "alphas-first"  # as the release
         aliases = {"A_labels": "A"}
         if self.student_update == "joint":
             student_levels = [Level("S", practise, aliases=aliases)]
@@ -117,15 +120,15 @@ class LBT:
             ]
             if self.human_labels:
                 student_levels.append(Level("S", human_labels, schedule="constant", clip=False))
-        validations = [validate_teacher] if self.validate_teacher else []
-        validations += [validate_student] if self.student_weight else []
+        validations = []
+        if self.validate_teacher:
+            own = Level("A", validate_teacher, optimiser="alphas")
+            validations.append(replace(own, reads="present") if before else own)
+        if self.student_weight:
+            validations.append(Level("A", validate_student, optimiser="alphas"))
         return Problem(
             variables={"T": teacher.weights(), "S": student.weights(), "A": teacher.alphas()},
-            levels=[
-                Level("T", learn),
-                *student_levels,
-                *(Level("A", loss, optimiser="alphas") for loss in validations),
-            ],
+            levels=[Level("T", learn), *student_levels, *validations],
             learners=[Learner(teacher, ("T",), ("A",))],
             order=self.order,
             joint=self.joint,

@@ -84,7 +84,7 @@ def _filled(dry: Dry, setup: Setup, searching: Callable[[Setup, int], Searching]
     low, high, asked = batches(dry.batch)
 
     def forecast(changed: Setup) -> Forecast:
-        small, larger = (trace(searching(changed, each)) for each in (low, high))
+        small, larger = (trace(searching(changed, each), asked) for each in (low, high))
         return Forecast(small, larger)
 
     asked_for = forecast(setup)

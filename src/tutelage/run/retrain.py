@@ -48,7 +48,8 @@ def retrain(
 
     Args:
         genotype: the architecture.
-        data: the images; all training images are used, and the cutout comes from `settings`.
+        data: the images; all training images that are not held out are used, and the cutout
+            comes from `settings`.
         settings: the recipe.
         out: the directory to write.
         resume: continue in `out` where an earlier call was stopped.

@@ -98,6 +98,8 @@ def _searched(settings: Run, out: Path, resume: bool) -> Found:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
         # All checks come before the directory is made, so that a mistake leaves none behind.
+        if resume:  # before the split, which other data settings would make unusable
+            RunDirectory.open(out).refuse_changes(plain(settings))
         stored = resume and (out / SPLIT).exists()
         images = parts.train
         halves = (

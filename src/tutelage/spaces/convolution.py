@@ -16,7 +16,8 @@ the fastest at some sizes (`benchmarks/depthwise.py`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -239,18 +240,36 @@ def gradients(
     return dx, dk
 
 
-def plain(x: Tensor, kernel: Tensor, form: Form, bias: Tensor | None = None) -> Tensor:
+def plain(x: Tensor, kernel: Tensor, form: Form) -> Tensor:
     """Convolve without a derivative of this file's; small maps with a 1x1 kernel as a product."""
     if form == POINT and kernel.shape[2:] == (1, 1) and tiny(x):
         rows, weight = x.permute(0, 2, 3, 1), kernel.flatten(1)
         found = torch.mm(rows.flatten(0, 2), weight.t())
         return found.view(*rows.shape[:3], len(weight)).permute(0, 3, 1, 2)
-    return F.conv2d(x, kernel, bias, *form)
+    return F.conv2d(x, kernel, None, *form)
 
 
 def tiny(x: Tensor) -> bool:
     """Tell whether a map is so small that a convolution's call takes longer than its work."""
-    return x.device.type == "cpu" and x.numel() <= PRODUCT and not autocasts(x)
+    return x.device.type == "cpu" and elements(x) <= PRODUCT and not autocasts(x)
+
+
+def elements(x: Tensor) -> float:
+    """Count the elements of a map by which its form is chosen."""
+    return x.numel() * _times[-1]
+
+
+_times = [1.0]
+
+
+@contextmanager
+def chosen_for_batch(times: float) -> Iterator[None]:
+    """Choose the forms of a batch so many times as large, which a small one stands for."""
+    _times.append(times)
+    try:
+        yield
+    finally:
+        _times.pop()
 
 
 # Each of the three: with a derivative only where one is recorded, since a Function takes time

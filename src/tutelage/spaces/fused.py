@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.spaces import kernels
-from tutelage.spaces.convolution import autocasts
+from tutelage.spaces.convolution import autocasts, elements
 from tutelage.spaces.kernels.asked import Closed, asked
 
 EPSILON = 1e-5
@@ -52,7 +52,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 def joins(x: Tensor) -> bool:
     """Tell whether maps of this size are joined; on a GPU all are, since calls dominate there."""
-    return x.device.type != "cpu" or x.numel() <= JOINED
+    return x.device.type != "cpu" or elements(x) <= JOINED
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:

@@ -40,7 +40,7 @@ from tutelage.spaces.fused import joined, joins, mix, normalise, side_by_side, s
 from tutelage.spaces.ops import CONVOLUTIONS, DENSE, POOLS
 from tutelage.spaces.parallel import concurrently
 from tutelage.spaces.plan import AUXILIARY, Weights
-from tutelage.spaces.states import State, gather
+from tutelage.spaces.states import State, dense, gather
 
 
 def select(parameter: Tensor, rows: Sequence[int], count: int) -> Tensor:
@@ -237,7 +237,7 @@ class MixedNode(nn.Module):
         if name == "none":
             return state.zeros()
         if name in DENSE:
-            return normalise(convolve(state.active, self.stacks[name].kernels()[edge]))
+            return normalise(dense(state, self.stacks[name].kernels()[edge]))
         if name in CONVOLUTIONS:
             states = {edge: state}
             return self._separable(states, {name: (edge,)}, state.x.new_ones(1))

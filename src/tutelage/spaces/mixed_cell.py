@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from tutelage.spaces.base import Variant
-from tutelage.spaces.convolution import convolve
 from tutelage.spaces.fused import (
     joined,
     joins,
@@ -28,7 +27,7 @@ from tutelage.spaces.fused import (
     stacked,
 )
 from tutelage.spaces.plan import Leaving, Weights, index_of
-from tutelage.spaces.states import State, shuffle
+from tutelage.spaces.states import State, dense, shuffle
 
 
 class Waiting:
@@ -146,13 +145,13 @@ class Progress:
         maps = []
         for name, nodes in leaving.dense.items():
             own = [self._kernel(node - leaving.nodes, name, edge) for node in nodes]
-            maps.append(convolve(state.active, joined(own)))
+            maps.append(dense(state, joined(own)))
         return normalised(maps, state.x.shape[1])
 
     def _apart(self, leaving: Leaving, state: State, edge: int) -> list[Tensor]:
         """Run them edge by edge, without their normalisation."""
         return [
-            convolve(state.active, self._kernel(node - leaving.nodes, name, edge))
+            dense(state, self._kernel(node - leaving.nodes, name, edge))
             for name, nodes in leaving.dense.items()
             for node in nodes
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,15 +64,16 @@ class Plan(NamedTuple):
     """For each state, the edges that leave it, in the order of the nodes."""
 
 
-class _Running(NamedTuple):
-    """The operations that run in a cell."""
+class _Cell(NamedTuple):
+    """A kind of cell: what can run in it."""
 
     edges: Edges
-    places: Mapping[tuple[int, str], int]
-    """The place of an edge's operation among (edges, ops), flattened."""
+    """The operations of every edge."""
     layout: Layout
     auxiliary: bool
+    """Whether every edge has an auxiliary skip too."""
     dropout: bool
+    """Whether identities have dropout, each its own."""
 
     @property
     def nothing(self) -> int:
@@ -83,6 +84,19 @@ class _Running(NamedTuple):
         """Tell whether an operation is the same map on every edge that leaves a state."""
         whole = state not in self.layout.halved and not self.dropout
         return name in POOLS or (name == "skip_connect" and whole)
+
+    def places(self, edges: Sequence[int], chosen: Choices) -> dict[tuple[int, str], int]:
+        """Return the places of what runs on some edges, among (edges, ops) flattened."""
+        return {
+            (edge, self.edges[edge][column]): _begin(self.edges, edge) + column
+            for edge, columns in zip(edges, chosen, strict=True)
+            for column in columns
+        }
+
+
+@lru_cache(maxsize=4096)
+def _begin(edges: Edges, edge: int) -> int:
+    return sum(map(len, edges[:edge]))
 
 
 @lru_cache(maxsize=4096)
@@ -99,36 +113,42 @@ def plan(edges: Edges, chosen: Choices, layout: Layout, auxiliary: bool, dropout
     Raises:
         ValueError: An edge has an operation twice.
     """
-    for edge, names in enumerate(edges):
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"edge {edge} has {twice[0]} twice: every operation once is enough")
-    begins = list(accumulate(map(len, edges), initial=0))
-    found = {
-        (edge, edges[edge][column]): begins[edge] + column
-        for edge, columns in enumerate(chosen)
-        for column in columns
-    }
-    cell = _Running(edges, found, layout, auxiliary, dropout)
+    cell = _checked(edges, layout, auxiliary, dropout)
     starts = list(accumulate(layout.nodes, initial=0))
     states, nodes, places, sizes, leaving = [], [], [], [], []
     for state in range(layout.nodes[-1]):
         out = [starts[n] + state for n, count in enumerate(layout.nodes) if count > state]
-        each, matrix = _leaving(cell, state, out)
+        each, matrix = _leaving(cell, state, tuple(out), tuple(chosen[edge] for edge in out))
         states.append(each)
         places += matrix
         sizes.append(len(matrix))
         leaving += out
     for start, count in zip(starts, layout.nodes, strict=False):
-        node, own, folded = _entering(cell, start, count)
+        node, own, folded = _entering(cell, start, chosen[start : start + count])
         nodes.append(node)
         places += own + folded
         sizes += [len(own), len(folded)]
     return Plan(tuple(states), tuple(nodes), tuple(places), tuple(sizes), tuple(leaving))
 
 
-def _leaving(cell: _Running, state: int, out: Sequence[int]) -> tuple[Leaving, list[int]]:
+@lru_cache(maxsize=4096)
+def _checked(edges: Edges, layout: Layout, auxiliary: bool, dropout: bool) -> _Cell:
+    """Refuse an edge that has an operation twice."""
+    for edge, names in enumerate(edges):
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"edge {edge} has {twice[0]} twice: every operation once is enough")
+    return _Cell(edges, layout, auxiliary, dropout)
+
+
+# Of these there are few, also where every step samples another plan
+
+
+@lru_cache(maxsize=4096)
+def _leaving(
+    cell: _Cell, state: int, out: tuple[int, ...], chosen: Choices
+) -> tuple[Leaving, list[int]]:
     """Sort what runs on the edges that leave a state; the places of its matrix, row by row."""
-    nothing, places = cell.nothing, cell.places
+    nothing, places = cell.nothing, cell.places(out, chosen)
 
     def having(names: Iterable[str]) -> dict[str, tuple[int, ...]]:
         each = {name: [n for n, edge in enumerate(out) if (edge, name) in places] for name in names}
@@ -146,39 +166,56 @@ def _leaving(cell: _Running, state: int, out: Sequence[int]) -> tuple[Leaving, l
     return Leaving(maps, dense, len(out)), matrix
 
 
-def _entering(cell: _Running, start: int, count: int) -> tuple[Entering, list[int], list[int]]:
+@lru_cache(maxsize=4096)
+def _entering(cell: _Cell, start: int, chosen: Choices) -> tuple[Entering, list[int], list[int]]:
     """Sort what runs on the edges that enter a node; the places of its maps, and of the others."""
+    count = len(chosen)
+    running = cell.places(range(start, start + count), chosen)
     entering = [
         (state, name)
         for state in range(count)
         for name in cell.edges[start + state]
-        if (start + state, name) in cell.places
+        if (start + state, name) in running
     ]
     own = [
         (state, name)
         for state, name in entering
         if name in ("skip_connect", "noise") and not cell.shared(state, name)
     ]
-    places = [cell.places[start + state, name] for state, name in own]
+    places = [running[start + state, name] for state, name in own]
     if cell.auxiliary:
         strided = [state for state in range(count) if state in cell.layout.halved]
         own += [(state, AUXILIARY) for state in strided]
         places += [cell.nothing + 1] * len(strided)
     having = {name: [s for s, other in entering if other == name] for name in CONVOLUTIONS}
     separable = {name: tuple(states) for name, states in having.items() if states}
-    folded = [cell.places[start + s, name] for name, states in separable.items() for s in states]
+    folded = [running[start + s, name] for name, states in separable.items() for s in states]
     return Entering(tuple(own), separable), places, folded
 
 
-def _tensor(places: tuple[int, ...], device: torch.device) -> Tensor:
+def index_of(places: tuple[int, ...], device: torch.device, sampled: bool = False) -> Tensor:
+    """Return places as a tensor, made once; a recorded CUDA graph reads it where it is.
+
+    Args:
+        places: The places.
+        device: Where they are read.
+        sampled: Whether they are of operations that were sampled, of which there are many.
+    """
+    faking = None if _mode is None else _mode(torch._C._TorchDispatchModeKey.FAKE)
+    return (_index_of_sample if sampled else _index)(places, device, faking)
+
+
+_mode = getattr(torch._C, "_get_dispatch_mode", None)
+
+
+def _tensor(places: tuple[int, ...], device: torch.device, faking: Any) -> Tensor:
+    """Make a tensor; those of a mode of fake tensors are for that mode alone."""
     with torch.inference_mode(False):  # it is used outside the mode too
         return torch.tensor(places, dtype=torch.int64, device=device)
 
 
-index_of = cache(_tensor)
-"""Return places as a tensor, made once; a recorded CUDA graph reads it where it is."""
+_index = cache(_tensor)
 _index_of_sample = lru_cache(maxsize=4096)(_tensor)
-"""The same for operations that were sampled, of which there are many."""
 
 
 class Weights(NamedTuple):
@@ -228,17 +265,17 @@ def weights_of(
     chosen = every if arch.chosen is None else tuple(map(tuple, arch.chosen[group]))
     auxiliary = auxiliary and bool(arch.auxiliary)
     found = plan(edges, chosen, layout, auxiliary, bool(arch.skip_dropout))
-    index = index_of if arch.chosen is None else _index_of_sample
+    sampled = arch.chosen is not None
     device, flat = operations.device, operations.flatten(-2)
     if found.places and max(found.places) >= flat.shape[-1]:
         constants = flat.new_zeros(*flat.shape[:-1], 2)
         constants.select(-1, 1).fill_(arch.auxiliary)
         flat = torch.cat([flat, constants], dim=-1)
-    picked = flat.index_select(-1, index(found.places, device)).expand(cells, -1)
+    picked = flat.index_select(-1, index_of(found.places, device, sampled)).expand(cells, -1)
     shares: Sequence[Sequence[Tensor] | None] = [None] * cells
     if of_edges is not None:
         out = [each.nodes for each in found.states]
-        each = of_edges.index_select(-1, index(found.edges, device)).expand(cells, -1)
+        each = of_edges.index_select(-1, index_of(found.edges, device)).expand(cells, -1)
         shares = [[share.unsqueeze(0) for share in own.split(out)] for own in each.unbind()]
     offsets = None
     if arch.offsets is not None:

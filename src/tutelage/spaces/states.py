@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.spaces.base import Variant
-from tutelage.spaces.convolution import subsample
+from tutelage.spaces.convolution import convolve, subsample
 from tutelage.spaces.fused import normalised, side_by_side
 from tutelage.spaces.ops import POOLS, pool, shifted
 
@@ -71,6 +71,13 @@ class State:
     def zeros(self) -> Tensor:
         """Return the output of `none`."""
         return torch.zeros_like(self.x[:, :, :: self.stride, :: self.stride])
+
+
+def dense(state: State, kernel: Tensor) -> Tensor:
+    """Convolve all channels of an activated state with a kernel (O, C, k, k)."""
+    if kernel.shape[2:] == (1, 1):
+        return convolve(subsample(state.active, state.stride), kernel)
+    return convolve(state.active, kernel, state.stride)
 
 
 def gather(states: Sequence[State], times: int = 1) -> list[tuple[Tensor, int]]:

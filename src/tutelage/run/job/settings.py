@@ -12,10 +12,20 @@ if TYPE_CHECKING:
 
 ELSEWHERE = (
     *("device", "deterministic", "graph", "threads", "kernels", "root", "download"),
-    *("save_every", "table"),
+    *("save_every", "table", "row"),
 )
 """Settings that may change when a run resumes: they name places, or how exactly results
 repeat."""
+
+ADDED: Mapping[str, Any] = {
+    "data.held_out": 0,
+    "data.sample": 1.0,
+    "data.unlabelled_sample": 1.0,
+    "weights.warm_up": 0,
+    "retrain.warm_up_rule": "line",
+    "retrain.linear_tail": 0,
+}
+"""Settings that run.toml did not have in release 0.1, with the values that describe those runs."""
 
 
 def plain(settings: DataclassInstance) -> dict[str, Any]:
@@ -39,6 +49,7 @@ def changed_settings(stored: Mapping[str, Any], given: Mapping[str, Any]) -> lis
     ['epochs = 60 (was 50)', 'weights.lr = not set (was 0.1)', 'seed = 1 (was not set)']
     """
     before, now = dict(_dotted(plain_value(stored))), dict(_dotted(plain_value(given)))
+    before, now = {**ADDED, **before}, {**ADDED, **now}
     return [
         f"{name} = {now.get(name, 'not set')} (was {before.get(name, 'not set')})"
         for name in before | now

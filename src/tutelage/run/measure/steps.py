@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from tutelage.problem import pick
@@ -21,7 +22,9 @@ from tutelage.run.measure.live import traced
 from tutelage.run.measure.memory import peak, reset_peak, synchronise
 from tutelage.run.supernet.state import Searching
 from tutelage.run.supernet.view import View
-from tutelage.virtual import Tree, leaves
+from tutelage.spaces.base import ArchWeights
+from tutelage.spaces.convolution import chosen_for_batch
+from tutelage.virtual import Tree, leaves, tree_map
 
 SECONDS = 20.0
 """Time after which no further step of a section is measured."""
@@ -68,16 +71,20 @@ def measure(work: Searching, steps: int) -> Measured:
     return Measured(work.setup.streams.train.batch_size, found, peak(device))
 
 
-def trace(work: Searching) -> Traced:
-    """Trace a step in every section of a fresh search, after one that is not traced."""
+def trace(work: Searching, asked: int) -> Traced:
+    """Trace a step in every section of a fresh search, after one that is not traced.
+
+    Its batch is small and stands for one of `asked` images, whose forms of operations are traced.
+    """
     gc.collect()
     device = work.setup.device
     reset_peak(device)
     traces = []
-    for _ in sections(work):
-        found = traced(work.advance, device.type)
-        settle(work)
-        traces.append(replace(found, recorded=work.programs.recorded))
+    with chosen_for_batch(asked / work.setup.streams.train.batch_size):
+        for _ in sections(work):
+            found = traced(work.advance, device.type)
+            settle(work)
+            traces.append(replace(found, recorded=work.programs.recorded))
     tensors = max(each.peak for each in traces)
     extra = max(0, peak(device) - tensors)
     return Traced(work.setup.streams.train.batch_size, traces, extra)
@@ -133,6 +140,17 @@ def time_of_step(work: Searching, steps: int) -> float:
     return median(times)
 
 
+def shapes(tree: Tree) -> Tree:
+    """Return tensors of the same shapes without values, where no form depends on the batch."""
+    return tree_map(lambda x: x.to("meta"), tree)
+
+
+def of_shapes(arch: ArchWeights) -> ArchWeights:
+    """Return architecture weights without values."""
+    edges = None if arch.edges is None else shapes(arch.edges)
+    return replace(arch, operations=shapes(arch.operations), edges=edges)
+
+
 def weights_of(view: View) -> tuple[int, int]:
     """Count the parameters of the first learner's supernet, and of all networks."""
     learner = view.learners[0]
@@ -163,5 +181,5 @@ def forward_flops(view: View, paths: int) -> int:
     archs = learner.net.paths(paths) if paths else [learner.net.relax(alphas)]
     with FlopCounterMode(display=False) as counter:
         for arch in archs:
-            learner.net.under(weights, arch, x)
+            functional_call(learner.net.module, shapes(weights), (shapes(x), of_shapes(arch)))
     return counter.get_total_flops() // (2 * len(x))  # it counts a multiply-add as two operations

@@ -47,7 +47,7 @@ class Joined(NamedTuple):
     size: Size
     """Size of the first phase's supernets."""
     train: Labelled
-    """The images, of both halves."""
+    """The images of both halves, without those held out or left out."""
     device: torch.device
     strategy: Callable[[Setup], Strategy]
     """How the search is carried out."""
@@ -96,7 +96,7 @@ def joined(settings: Run) -> Joined:
         search=part_settings("search", search),
         space=part_settings("space", asked),
     )
-    train = read(settings.data, "train")
+    train = read(settings.data, "search")
     channels, cells = size_of(search, space)
     size = Size(
         channels=settings.channels or channels,

@@ -13,6 +13,7 @@ from tutelage.multilevel import Level, search_step
 from tutelage.run.step.held import settle
 from tutelage.run.step.programs import Step
 from tutelage.run.supernet.metrics import Place, measured
+from tutelage.run.supernet.optimizers import virtual_rate
 from tutelage.run.supernet.phase import PhaseState
 from tutelage.virtual import Rate, Via, leaves
 
@@ -33,9 +34,7 @@ class Iteration(NamedTuple):
     @property
     def virtual(self) -> Mapping[str, Rate]:
         """The step sizes of virtual steps."""
-        if self.settings.virtual == "sgd":
-            return self.rates
-        return {name: Rate(rate.lr) for name, rate in self.rates.items()}
+        return {name: virtual_rate(self.settings, rate) for name, rate in self.rates.items()}
 
     def step(self, batches: Any) -> Step:
         """Return the iteration as a step on these batches."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import torch
 
@@ -27,12 +28,49 @@ def rate(weights: Weights, level: Level, epoch: float, epochs: int) -> Rate:
     lr = weights.lr
     if level.schedule == "cosine":
         own = level.epochs or range(epochs)
-        gone = (epoch - own.start) / len(own)
-        cosine = (1 + math.cos(math.pi * gone)) / 2
-        share = cosine if weights.schedule == "cosine" else 1 - gone
-        lr = weights.lr_min + (lr - weights.lr_min) * share
+        trained = epoch - own.start
+        if 0 <= trained < weights.warm_up:
+            lr = lr * (math.floor(trained) + 1) / weights.warm_up
+        else:
+            gone = trained / len(own)
+            cosine = (1 + math.cos(math.pi * gone)) / 2
+            share = cosine if weights.schedule == "cosine" else 1 - gone
+            lr = weights.lr_min + (lr - weights.lr_min) * share
     clip = weights.clip if level.clip else 0.0
     return Rate(lr, weights.momentum, weights.weight_decay, clip, weights.nesterov)
+
+
+def virtual_rate(settings: Run, rate: Rate) -> Rate:
+    """Return the step size of a variable's virtual step, given that of its real one."""
+    rates = {
+        "sgd": rate,
+        "momentum": rate._replace(clip=0.0, nesterov=False),
+        "plain": Rate(rate.lr),
+    }
+    return rates[settings.virtual]
+
+
+def check_shared(levels: Sequence[Level]) -> None:
+    """Refuse levels that train one variable at different rates in the same epochs.
+
+    They step it one after the other, as one optimiser would: with one rate and one momentum.
+
+    Raises:
+        ValueError: Two such levels differ in schedule, clip or epochs.
+    """
+    weights = [level for level in levels if level.optimiser == "weights"]
+    for first, second in combinations(weights, 2):
+        ranges = [level.epochs for level in (first, second) if level.epochs is not None]
+        apart = len(ranges) == 2 and not set(ranges[0]) & set(ranges[1])
+        if first.variable != second.variable or apart:
+            continue
+        for name in ("schedule", "clip", "epochs"):
+            one, other = getattr(first, name), getattr(second, name)
+            if one != other:
+                raise ValueError(
+                    f"levels {first.name} and {second.name} train {first.variable} with {name} = "
+                    f"{one!r} and {other!r}: a variable has one rate, so give both the same"
+                )
 
 
 def adams(

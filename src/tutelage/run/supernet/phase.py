@@ -132,6 +132,7 @@ def begin(
         pictures=setup.pictures,
     )
     problem = setup.method(maker)
+    optimizers.check_shared(problem.levels)
     for each in maker.bound:
         each.begin_epoch()  # do not count paths that a method samples as a check
     problem = strategy.train(problem, spaces)

@@ -114,7 +114,9 @@ class Searching:
         now = Iteration(settings, phase, self.via, levels, rates, self.done)
         if self.step == 0 and problem.joint:
             held = phase.variables, phase.velocities
-            self.apart |= summands(levels, *held, batch, now.virtual, self.via, problem.order)
+            self.apart |= summands(
+                levels, *held, batch, now.virtual, self.via, problem.order, self.done
+            )
         self.meter.add(*self.programs.run(now.step(batch)))
         self.step += 1
 

@@ -43,15 +43,34 @@ def parameter_groups(network: nn.Module, norm_decay: bool) -> list[dict[str, Any
 def rate(settings: Retrain, epoch: float) -> float:
     """Return the learning rate after so many epochs, which may be a fraction.
 
-    The schedule counts from epoch 0, so the warm-up replaces its first epochs, as in the code of
-    Cream and of EfficientNet's reimplementations.
+    The schedule counts from epoch 0, so the warm-up replaces its first epochs, as in all releases.
     """
-    if epoch < settings.warm_up:
-        grown = epoch / settings.warm_up
-        return settings.warm_up_lr + grown * (settings.lr - settings.warm_up_lr)
+    if epoch >= settings.warm_up:
+        return scheduled(settings, epoch)
+    share = min(1.0, (math.floor(epoch) + 1) / settings.warm_up)
+    match settings.warm_up_rule:
+        case "line":
+            grown = epoch / settings.warm_up
+            return settings.warm_up_lr + grown * (settings.lr - settings.warm_up_lr)
+        case "shares":
+            return settings.lr * share
+        case "scaled":
+            return scheduled(settings, epoch) * share
+
+
+def scheduled(settings: Retrain, epoch: float) -> float:
+    """Return the learning rate without a warm-up after so many epochs, which may be a fraction.
+
+    A line with a tail of n epochs falls towards 0 at the tail's beginning, but not below its value
+    one epoch earlier; in the tail it falls from there to 0 (`adjust_lr` in P-DARTS' release).
+    """
     match settings.schedule:
         case "cosine":
             return settings.lr * (1 + math.cos(math.pi * epoch / settings.epochs)) / 2
+        case "linear" if settings.linear_tail:
+            before = settings.epochs - settings.linear_tail
+            tail = min(1.0, (settings.epochs - epoch) / settings.linear_tail) / before
+            return settings.lr * max(1 - epoch / before, tail)
         case "linear":
             return settings.lr * (1 - epoch / settings.epochs)
         case "step":

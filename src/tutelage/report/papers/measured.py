@@ -1,0 +1,149 @@
+"""What runs of the papers' rows have measured, by row and by the settings that differ from it."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tutelage.config import Run
+from tutelage.papers import Row, row_named
+from tutelage.parts import from_table, plain
+from tutelage.records.typed import parse, typed
+from tutelage.report.runs.found import flops, params
+from tutelage.report.runs.read import read_run
+from tutelage.report.runs.record import Record, number
+from tutelage.report.runs.tables import IMMATERIAL, Statistic, dotted
+
+ANSWERS = {
+    f"{short}_{part}": f"{name}_{part}_200"
+    for short, name in (("c10", "cifar10"), ("c100", "cifar100"), ("in16", "imagenet16"))
+    for part in ("valid", "test")
+}
+"""Measures of rows that query NAS-Bench-201, and the keys of the table's answers."""
+LABELS = (*IMMATERIAL, "row", "graph", "deterministic", "threads", "quick")
+"""Settings that do not change a run's size."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Runs of a row that differ only in their seed."""
+
+    row: str
+    """PAPER/TABLE/ROW."""
+    changed: tuple[str, ...]
+    """Settings that differ from the row's, `name = value (row's value)`; none: its full size."""
+    runs: dict[str, dict[str, float]]
+    """By seed, what the run has measured, by measure and in the unit that papers print."""
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the runs."""
+        return sorted(map(int, self.runs))
+
+    def figure(self, measure: str) -> Statistic:
+        """Return what the runs have measured."""
+        return Statistic(tuple(run[measure] for run in self.runs.values() if measure in run))
+
+
+def measured(paths: Iterable[Path], known: Iterable[Measured] = ()) -> list[Measured]:
+    """Read the runs of rows in some folders, and put them to those that are known.
+
+    Raises:
+        ValueError: A folder does not exist.
+    """
+    groups = {(one.row, one.changed): dict(one.runs) for one in known}
+    for path in paths:
+        if not path.is_dir():
+            raise ValueError(f"{path}: no such directory; give a folder of runs")
+        for folder, name in _runs(path):
+            record = read_run(folder)
+            values = {each: _figure(record, each) for each in (*_FIGURES, *ANSWERS)}
+            found = {each: x for each, x in values.items() if x is not None}
+            changed = _changes(record, row_named(name), "error" in found)
+            if found and record.seed is not None:
+                groups.setdefault((name, changed), {})[str(record.seed)] = found
+    return [Measured(*key, runs) for key, runs in groups.items()]
+
+
+def of_row(measured: Iterable[Measured], row: Row) -> Measured | None:
+    """Return the runs nearest to a row's size: the fewest changed settings, then most seeds."""
+    own = [one for one in measured if one.row == row.name]
+    return min(own, key=lambda one: (len(one.changed), -len(one.runs)), default=None)
+
+
+def read_known(path: Path) -> list[Measured]:
+    """Read what `as_json` wrote; an absent file holds nothing.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        return [typed(one, Measured) for one in parse(path.read_bytes())]
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def as_json(measured: Sequence[Measured]) -> str:
+    """Write measured runs as JSON, a group a line."""
+    ordered = sorted(measured, key=lambda one: (one.row, one.changed))
+    return "[\n" + ",\n".join(json.dumps(asdict(one)) for one in ordered) + "\n]\n"
+
+
+def _runs(path: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the run directories below a folder that are runs of rows, with the row's name."""
+    for file in sorted(path.rglob("run.toml")):
+        try:
+            name = tomllib.loads(file.read_text(encoding="utf-8")).get("row")
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+            continue  # a damaged run is named where it is reported on
+        if isinstance(name, str):
+            yield file.parent, name
+
+
+def _changes(record: Record, row: Row, retrained: bool) -> tuple[str, ...]:
+    """List the settings of a run that differ from its row's; those of a retraining if it ended."""
+    own = dict(_settings(row.search()))
+    given = dict(_settings(record.search.settings)) if record.search else {}
+    if retrained and record.retraining:
+        table = record.retraining.settings.get("retrain", {})
+        given |= {f"retrain.{name}": value for name, value in dotted(table)}
+        table = row.retraining().get("retrain", {})
+        own |= {f"retrain.{name}": value for name, value in dotted(table)}
+    return tuple(
+        f"{name} = {value} ({own.get(name, 'not set')})"
+        for name, value in given.items()
+        if value != own.get(name)
+        and name.rpartition(".")[2] not in LABELS
+        and (retrained or not name.startswith("retrain."))
+    )
+
+
+def _settings(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """List all settings of a search by dotted name, defaults too."""
+    return dotted(plain(asdict(from_table(Run, table, "a search"))))
+
+
+_FIGURES = ("error", "accuracy", "params", "flops")
+
+
+def _figure(record: Record, measure: str) -> float | None:
+    match measure:
+        case "error":
+            return None if record.test_error is None else 100 * record.test_error
+        case "accuracy":
+            return None if record.test_error is None else 100 - 100 * record.test_error
+        case "params":
+            return _millions(params(record))
+        case "flops":
+            return _millions(flops(record))
+    return number(record.answer.get(ANSWERS[measure]))
+
+
+def _millions(count: float | None) -> float | None:
+    return None if count is None else count / 1e6
