@@ -160,7 +160,7 @@ def final(settings):
     return replace(settings, retrain=replace(settings.retrain, channels=4, cells=3))
 
 
-@pytest.mark.parametrize("search", ["pdarts", "random", "prdarts"])
+@pytest.mark.parametrize("search", ["pdarts", "random", "prdarts", "gdas"])
 def test_every_genotype_of_a_run_is_within_the_limit(search, tmp_path):
     own = {"deeper": (0, 1)} if search == "pdarts" else {}
     epochs = 3 if search == "pdarts" else 1

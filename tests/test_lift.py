@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from test_report import report
+from tutelage.parts import make_part
 from tutelage.records import lift, metrics
 from tutelage.records.results import Environment, Origin, Result
 from tutelage.records.rows import (
@@ -19,6 +20,9 @@ from tutelage.records.rows import (
 )
 from tutelage.records.typed import finite, present, typed
 from tutelage.report.runs.read import read_run
+from tutelage.run.job.directory import RunDirectory
+from tutelage.searches.needs import fit
+from tutelage.spaces.cells import DARTS
 
 DATA = Path(__file__).parent / "data"
 OLD, SAMPLED = DATA / "run-0.1", DATA / "sampled-0.1"
@@ -171,3 +175,17 @@ def test_what_a_meter_sums_up_is_lifted():
     }
     assert (found["metrics_size"], found["work"]["epoch"]) == (7, 1)
     assert lift.checkpoint(found, 2) is found and lift.checkpoint({"work": {}}, 1) == {"work": {}}
+
+
+def test_a_run_of_gdas_keeps_what_its_settings_meant_when_it_began(tmp_path):
+    """Settings that were added later stand in no run.toml of before."""
+    old = '[search]\nname = "gdas"\ntau = 5.0\n'
+    (tmp_path / "run.toml").write_text(old)
+    found = RunDirectory(tmp_path).settings()["search"]
+    before = {"derivation": "edges", "normalisation": "pools", "unsampled": "left-out"}
+    assert found == {"name": "gdas", "tau": 5.0, **before}
+    assert fit(make_part("search", found), DARTS) == DARTS
+    (tmp_path / "run.toml").write_text(old + 'derivation = "pairs"\n')
+    assert RunDirectory(tmp_path).settings()["search"] == {**found, "derivation": "pairs"}
+    (tmp_path / "run.toml").write_text('[search]\nname = "darts"\n')
+    assert RunDirectory(tmp_path).settings() == {"search": {"name": "darts"}}

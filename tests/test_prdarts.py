@@ -7,7 +7,9 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
+from reference import NaiveCells, unstack
 from tutelage.clock import Clock
 from tutelage.searches.needs import fit, size_of
 from tutelage.searches.prdarts import PrDarts, path_term
@@ -46,7 +48,7 @@ def test_the_most_open_gates_run_and_the_gradient_is_that_of_all_gates():
     torch.manual_seed(3)
     u = torch.rand_like(alphas).tolist()
     torch.manual_seed(3)
-    arch = PrDarts(gate_dropout=0.0).relax({"normal": alphas}, Clock(progress=0.5))
+    arch = PrDarts(gate_dropout=0.0).relax({"normal": alphas}, Clock(epoch=5, epochs=11))
     weights = arch.operations["normal"]
     v = torch.randn_like(weights)
     (gradient,) = torch.autograd.grad((weights * v).sum(), alphas)
@@ -115,6 +117,30 @@ def test_only_kept_operations_run_in_the_supernet():
             assert {op for op, g in enumerate(row) if g} <= set(kept[edge])
 
 
+def test_the_supernet_is_the_naive_one_with_plain_pools():
+    """In float64: logits, and gradients in alphas and weights; pools are not normalised."""
+    space, size = fit(PrDarts(), DARTS), Size(channels=4, cells=3, classes=3)
+    net, naive = space.supernet(size).double(), NaiveCells(space.operations, size, space.variant)
+    weights = {name: p.detach().requires_grad_() for name, p in net.named_parameters()}
+    x, alphas = torch.randn(3, 3, 8, 8, dtype=torch.float64), draw()
+    arch = PrDarts(kept=3).relax(alphas, Clock())
+    # what does not run gives no gradient to its weight
+    kept = {g: torch.zeros(14, 8).scatter(1, torch.tensor(c), 1.0) for g, c in arch.chosen.items()}
+    only = {group: w * kept[group].double() for group, w in arch.operations.items()}
+    logits, _ = functional_call(net, weights, (x, arch))
+    slow, _ = functional_call(naive.double(), unstack(net, weights), (x, only))
+    torch.testing.assert_close(logits, slow, rtol=0, atol=1e-11)
+    variables = [*alphas.values(), *weights.values()]
+    gradients = [
+        torch.autograd.grad(
+            found.square().sum(), variables, retain_graph=True, materialize_grads=True
+        )
+        for found in (logits, slow)
+    ]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
+
+
 # Penalty ----------------------------------------------------------------------------------------
 
 
@@ -125,7 +151,7 @@ def slow_penalty(alphas: dict[str, Tensor], chosen, tau: float) -> Tensor:
     for group, a in alphas.items():
         theta = 1 / (1 + torch.exp(-(a - tau * math.log(0.1 / 1.1))))
         found = {"skip": [], "conv": [], "pool": []}
-        edge, path = 0, 1.0
+        edge, path = 0, []
         for node in range(4):
             for state in range(node + 2):
                 convolutions = []
@@ -136,9 +162,9 @@ def slow_penalty(alphas: dict[str, Tensor], chosen, tau: float) -> Tensor:
                     if first in ("sep", "dil"):
                         convolutions.append(theta[edge, op])
                 if state == node + 1 and convolutions:
-                    path = path * sum(convolutions) / len(convolutions)
+                    path.append(sum(convolutions) / len(convolutions))
                 edge += 1
-        paths.append(path)
+        paths.append(math.prod(path) if path else 0.0)
         for kind, values in found.items():
             terms[kind].append(sum(values) / len(values) if values else 0.0)
     costs = {kind: max((one + two) / 2 - 0.2, 0.0) for kind, (one, two) in terms.items()}
@@ -155,7 +181,7 @@ def test_the_penalty_is_that_of_slow_loops(seed, kept, scale, shift):
     torch.manual_seed(seed)
     alphas = draw(scale)
     alphas = {group: (a.detach() + shift).requires_grad_() for group, a in alphas.items()}
-    arch = PrDarts(kept=kept).relax(alphas, Clock(progress=seed / 5))
+    arch = PrDarts(kept=kept).relax(alphas, Clock(epoch=seed, epochs=6))
     expected = slow_penalty(alphas, arch.chosen, 1 - 0.9 * seed / 5)
     torch.testing.assert_close(arch.penalty, expected, rtol=1e-12, atol=0)
     leaves = list(alphas.values())
@@ -164,13 +190,13 @@ def test_the_penalty_is_that_of_slow_loops(seed, kept, scale, shift):
 
 
 def test_nothing_kept_of_a_group_and_no_convolution_on_the_path():
-    # only skips are open: the other groups cost nothing, the empty product of the path is 1
+    # only skips are open: the other groups cost nothing, and the path is worth nothing
     alphas = {group: torch.full((14, 8), -40.0, dtype=torch.float64) for group in DARTS.operations}
     for a in alphas.values():
         a[:, SKIP] = 40.0
     arch = PrDarts(kept=1, gate_dropout=0.0).relax(alphas, Clock())
     assert arch.chosen == {group: [[SKIP]] * 14 for group in alphas}
-    assert float(arch.penalty) == pytest.approx(0.01 * 0.8 - 0.005, rel=1e-12)
+    assert float(arch.penalty) == pytest.approx(0.01 * 0.8, rel=1e-12)
 
 
 def test_none_counts_among_the_convolutions_but_makes_no_path():
@@ -178,7 +204,7 @@ def test_none_counts_among_the_convolutions_but_makes_no_path():
     for a in alphas.values():
         a[:, 0] = 40.0
     arch = PrDarts(kept=1, gate_dropout=0.0).relax(alphas, Clock())
-    assert float(arch.penalty) == pytest.approx(0.005 * 0.8 - 0.005, rel=1e-12)
+    assert float(arch.penalty) == pytest.approx(0.005 * 0.8, rel=1e-12)
 
 
 def test_the_path_leads_through_the_states_just_before():
@@ -240,8 +266,8 @@ def test_spaces_without_the_groups_are_refused(space):
         fit(PrDarts(), space)
 
 
-def test_a_last_normalisation_is_asked_for():
-    assert fit(PrDarts(), DARTS) == DARTS.varied(final_norm=True)
+def test_the_normalisations_of_the_release_are_asked_for():
+    assert fit(PrDarts(), DARTS) == DARTS.varied(final_norm=True, normalised_pools=False)
     assert size_of(PrDarts(), DARTS) == (16, 6)
 
 

@@ -18,6 +18,7 @@ from tutelage.searches.darts import Darts
 from tutelage.searches.darts_minus import DartsMinus
 from tutelage.searches.needs import fit
 from tutelage.searches.pcdarts import BETAS, PcDarts
+from tutelage.searches.prdarts import PrDarts
 from tutelage.spaces import convolution, fused
 from tutelage.spaces.base import ArchWeights, Size, Space
 from tutelage.spaces.cells import DARTS, S1, S3, S4
@@ -54,6 +55,7 @@ CASES = {
     "darts-auxiliary": Case(with_auxiliary(DARTS), CELLS, DartsMinus(init=1.0)),
     "darts-pools-not-normalised": Case(DARTS.varied(normalised_pools=False), CELLS),
     "darts-final-norm": Case(DARTS.varied(final_norm=True), CELLS),
+    "darts-as-prdarts": Case(fit(PrDarts(), DARTS), CELLS, chosen=True),
     "s1": Case(S1, CELLS),
     "s1-chosen": Case(S1, CELLS, chosen=True),
     "s1-partial": Case(S1.varied(partial=2), EIGHT, PcDarts(init=1.0)),

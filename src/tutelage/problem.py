@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -65,6 +66,7 @@ class Net:
         self.relaxation = relaxation
         self.clock = clock
         self.amp = amp
+        self._recorded: tuple[Tree, list[Any]] | None = None
 
     def __call__(self, weights: Tree, alphas: Tree, x: Tensor) -> Tensor:
         """Return logits (B, C)."""
@@ -92,7 +94,19 @@ class Net:
             raise ValueError(
                 "a fixed network has no architecture weights: it was made without a search"
             )
-        return self.relaxation.relax(alphas, self.clock)
+        arch = self.relaxation.relax(alphas, self.clock)
+        if self._recorded is not None and self._recorded[0] is alphas:
+            self._recorded[1].append(arch)
+        return arch
+
+    @contextmanager
+    def recorded(self, alphas: Tree) -> Iterator[list[Any]]:
+        """Collect the architecture weights that are made of these alphas, the very same object."""
+        self._recorded = (alphas, [])
+        try:
+            yield self._recorded[1]
+        finally:
+            self._recorded = None
 
     def paths(self, count: int) -> Sequence[Any]:
         """Sample `count` sub-networks for one batch, each as architecture weights.

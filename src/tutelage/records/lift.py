@@ -38,6 +38,29 @@ LOSSES: Final = ("loss", "gradient")
 WHOLE: Final = ("cost", "evolution", "ranking", "front")
 """Entries of a row without names from a user or a method."""
 
+ADDED: Final[Mapping[tuple[str, str], Mapping[str, Any]]] = {
+    ("search", "gdas"): {
+        "derivation": "edges",
+        "normalisation": "pools",
+        "unsampled": "left-out",
+    },
+}
+"""Settings that a part has had only later: by table and name, what runs did before."""
+
+
+def settings(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run with those of its parts that were added after it began.
+
+    >>> settings({"seed": 1, "search": {"name": "gdas", "tau": 5.0}})["search"]["derivation"]
+    'edges'
+    """
+    present = dict(found)
+    for (table, name), values in ADDED.items():
+        part = present.get(table)
+        if isinstance(part, Mapping) and part.get("name") == name:
+            present[table] = {**values, **part}
+    return present
+
 
 def row(found: Mapping[str, Any], version: int) -> Mapping[str, Any]:
     """Return a row of metrics.jsonl, as read by json, in the present form.

@@ -153,6 +153,11 @@ def softmax(alphas: dict[str, Tensor]) -> dict[str, Tensor]:
     return {group: a.softmax(-1) for group, a in alphas.items()}
 
 
+def annealed(start: float, end: float, clock: Clock) -> float:
+    """Return a number that changes by equal steps after every epoch, from the first to the last."""
+    return start + (end - start) * clock.epoch / max(clock.epochs - 1, 1)
+
+
 def fewest(space: Space, left_out: Container[str] = ()) -> int:
     """Count the operations of the edge that has fewest, without those that are left out."""
     edges = (names for edges in space.operations.values() for names in edges)

@@ -21,15 +21,19 @@ the deepest path, which has the edges that join each node to the state directly 
 
     lambda_1 L_skip + lambda_2 (L_convolution + L_pool) - lambda_3 L_path
 
-Deviations: the paper updates the weights before the alphas, with a cosine over steps and Nesterov's
+The penalty is of the sample that the alphas' loss runs. The temperature tau falls linearly from
+epoch to epoch. As in the release (salesforce/PR-DARTS), pools of the supernet are not normalised,
+and a BatchNorm and a ReLU come before its global pooling.
+
+Deviations: the release updates the weights before the alphas, with a cosine and Nesterov's
 momentum. Here those are settings of the run, and the recipes set them. L_path is the mean over the
-two cells, like the other terms.
+two cells, like the other terms, and leaves out the edges on which no convolution runs; it is 0
+where none runs on any, as in the release.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import ClassVar
@@ -39,9 +43,17 @@ from torch import Tensor
 
 from tutelage.checks import at_least, positive, within
 from tutelage.clock import Clock
-from tutelage.searches.base import NORMAL_AND_REDUCTION, Kind, Needs, near_zero, softmax
+from tutelage.searches.base import (
+    NORMAL_AND_REDUCTION,
+    Kind,
+    Needs,
+    annealed,
+    near_zero,
+    softmax,
+)
+from tutelage.searches.pairs import derive_pairs
 from tutelage.spaces.base import Allowed, ArchWeights, Space
-from tutelage.spaces.genotype import DARTS_OPERATIONS, Cell, Genotype
+from tutelage.spaces.genotype import DARTS_OPERATIONS, Genotype
 
 NODES = (2, 3, 4, 5)
 """Edges that enter the nodes of DARTS' cell."""
@@ -75,28 +87,14 @@ def group_terms(theta: Tensor, kept: Tensor) -> Tensor:
 
 
 def path_term(theta: Tensor, kept: Tensor) -> Tensor:
-    """Multiply the mean theta of kept convolutions over the chain's edges that keep one: ()."""
+    """Multiply the mean theta of kept convolutions over the chain's edges that keep one: ().
+
+    It is 0 if no edge of the chain keeps a convolution.
+    """
     theta, kept = theta[CHAIN][:, CONVOLUTIONS], kept[CHAIN][:, CONVOLUTIONS]
     means = mean_of_kept(theta, kept)
-    return torch.where(kept.any(-1), means, torch.ones_like(means)).prod()
-
-
-def strongest(nodes: Sequence[int], weights: Sequence[Sequence[float]]) -> Cell:
-    """Derive a cell from weights (edges, ops): a node keeps its two best operations except `none`.
-
-    Both may be on one edge. Ties go to the lower predecessor, then to the lower column.
-    """
-    kept, rows = [], iter(weights)
-    for count in nodes:
-        pairs = [
-            (weight, name, source)
-            for source in range(count)
-            for weight, name in zip(next(rows), DARTS_OPERATIONS, strict=True)
-            if name != "none"
-        ]
-        pairs.sort(key=lambda each: -each[0])
-        kept.append(tuple((name, source) for _, name, source in pairs[:2]))
-    return Cell(tuple(kept), concat=tuple(range(2, 2 + len(nodes))))
+    product = torch.where(kept.any(-1), means, torch.ones_like(means)).prod()
+    return product * kept.any()
 
 
 @dataclass(frozen=True)
@@ -141,11 +139,11 @@ class PrDarts:
     kind: ClassVar[Kind] = "relaxed"
 
     def needs(self, space: Space) -> Needs:
-        """Require DARTS' operations, 6 cells and a normalisation before the classifier."""
+        """Require DARTS' operations, 6 cells and the normalisations of the release."""
         return Needs(
             operations=dict.fromkeys(NORMAL_AND_REDUCTION, EDGES),
             why="PR-DARTS weighs groups of DARTS' eight operations, which every edge must have",
-            variant={"final_norm": True},
+            variant={"final_norm": True, "normalised_pools": False},
             cells=6,
         )
 
@@ -155,7 +153,7 @@ class PrDarts:
 
     def relax(self, alphas: dict[str, Tensor], clock: Clock) -> ArchWeights:
         """Open k gates on each edge, with the gradient of all gates; add the penalties."""
-        tau = self.tau + (self.tau_end - self.tau) * clock.progress
+        tau = annealed(self.tau, self.tau_end, clock)
         operations, chosen, groups, paths = {}, {}, [], []
         for name, a in alphas.items():
             gates = self.gates(a, tau)
@@ -194,8 +192,4 @@ class PrDarts:
         self, space: Space, alphas: dict[str, Tensor], allowed: Allowed | None = None
     ) -> Genotype:
         """Derive every node's two most probable operations, by the softmax of their alphas."""
-        cells = {
-            group: strongest(space.nodes, weights.tolist())
-            for group, weights in self.expected(alphas).only(allowed).operations.items()
-        }
-        return Genotype(space.name, cells)
+        return derive_pairs(space, self.expected(alphas).only(allowed))

@@ -68,6 +68,8 @@ class ArchWeights:
     """Share of the values of identity skips that dropout zeroes (P-DARTS)."""
     penalty: Tensor | None = None
     """A term that is added to the loss of the alphas, ()."""
+    offsets: Mapping[str, Tensor] | None = None
+    """For every group of cells, a number (edges,) added to all values of an edge's map; None: 0."""
 
     def without_zeros(self) -> ArchWeights:
         """Skip the operations whose weight is exactly zero (reads the values: one device sync)."""

@@ -133,6 +133,8 @@ class Progress:
             total = convolved if total is None else total + convolved
         if total is None:
             total = self.states[0].zeros()
+        if self.weights.offsets is not None:
+            total = total + self.weights.offsets[place]
         if (passed := self.passed.take()) is not None:
             passed = passed.squeeze(0).permute(0, 3, 1, 2)
             total = shuffle(side_by_side([total, passed]), self.variant.partial)

@@ -233,6 +233,8 @@ class Weights(NamedTuple):
     """For every state, the weights (1, m) of the whole edges to the nodes after it; None: 1."""
     skip_dropout: float = 0.0
     """Share of an identity skip's values that are zeroed."""
+    offsets: Sequence[Tensor] | None = None
+    """For every node, a number () that is added to all values of its map; None: 0."""
 
 
 def weights_of(
@@ -275,8 +277,11 @@ def weights_of(
         out = [each.nodes for each in found.states]
         each = of_edges.index_select(-1, index_of(found.edges, device)).expand(cells, -1)
         shares = [[share.unsqueeze(0) for share in own.split(out)] for own in each.unbind()]
+    offsets = None
+    if arch.offsets is not None:
+        offsets = [each.sum() for each in arch.offsets[group].split(layout.nodes)]
     return [
-        _sorted(found, own, share, arch.skip_dropout)
+        _sorted(found, own, share, arch.skip_dropout)._replace(offsets=offsets)
         for own, share in zip(picked.unbind(), shares, strict=True)
     ]
 

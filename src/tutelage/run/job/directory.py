@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 import tomli_w
 
 from tutelage.files import write_bytes
+from tutelage.records import lift
 from tutelage.records.results import Environment, Session
 from tutelage.records.typed import finite
 from tutelage.renamed import lifted_settings
@@ -138,15 +139,14 @@ class RunDirectory:
             self._lock = None
 
     def settings(self) -> dict[str, Any]:
-        """Read run.toml.
+        """Read run.toml, in the present form.
 
         Raises:
             ValueError: It is not TOML, or nested too deep.
         """
         try:
-            return lifted_settings(
-                tomllib.loads((self.path / "run.toml").read_text(encoding="utf-8"))
-            )
+            stored = tomllib.loads((self.path / "run.toml").read_text(encoding="utf-8"))
+            return lift.settings(lifted_settings(stored))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(f"{self.path / 'run.toml'} is damaged: {error}") from error
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from tutelage.records import lift
 from tutelage.records.rows import Candidate, EpochRow, Row, TrainingRow
 from tutelage.renamed import lifted_settings
 from tutelage.run.job import checkpoint, deterministic, threads
@@ -90,7 +91,8 @@ def run(
     size = 0
     if checkpoint.exists(directory.path):
         stored = checkpoint.load(directory.path)
-        if changed := changed_settings(lifted_settings(stored["settings"]), directory.settings()):
+        begun_with = lift.settings(lifted_settings(stored["settings"]))
+        if changed := changed_settings(begun_with, directory.settings()):
             raise ValueError(
                 f"the checkpoint in {directory.path} is another run's: {', '.join(changed)}"
             )
