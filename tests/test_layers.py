@@ -56,7 +56,7 @@ ALLOWED = {
     "benchmark": {"benchmark", "files", "spaces.genotype", "spaces.notation"},
     "papers": {"checks", "parts", "recipes"},
     "report.papers": {
-        *("report.runs", "report.papers", "papers", "parts", "config", "files"),
+        *("report.runs", "report.papers", "papers", "parts", "config", "files", "records"),
     },
     "report.runs": {"report.runs", "records", "spaces.genotype", "checks"},
     "report.figures": {"report.runs", "report.figures", "records", "spaces.genotype", "checks"},
