@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 
 import tomli_w
 
-from tutelage.papers import Paper, Row, Table, paper_names, read_paper
+from tutelage.papers import Paper, Row, Table, every_row, paper_names, read_paper
 from tutelage.report.papers.measured import Measured, of_row
 from tutelage.report.runs.tables import NOTHING
 
@@ -22,7 +23,11 @@ def overview() -> str:
         paper = read_paper(name)
         lines += [f"{name}: {paper.title} ({paper.cited})"]
         lines += [f"  {line}" for line in _tables(paper)]
-    return "\n".join(lines)
+    rows = list(every_row())
+    why = Counter(row.missing for row in rows if not row.parts).most_common()
+    missing = "; ".join(f"{count} {reason}" for reason, count in why)
+    total = f"{len(rows)} rows, {sum(bool(row.parts) for row in rows)} run; the others: {missing}"
+    return "\n".join([*lines, *_wrapped(total)])
 
 
 def paper_text(paper: Paper) -> str:
