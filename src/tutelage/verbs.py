@@ -153,6 +153,58 @@ def report(
     print(f"Report: {page}")
 
 
+def study(
+    file: Annotated[Path | None, Parameter(help="The study's file, TOML.")] = None,
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(help="Folder of the study's runs.")] = None,
+    jobs: Annotated[Whole, Parameter(help="Runs at the same time on this machine.")] = 1,
+    slurm: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Submit the runs to SLURM, with these options as KEY=VALUE.",
+            consume_multiple=True,
+            negative=(),
+            show_default=False,
+        ),
+    ] = (),
+    status: Annotated[
+        Path | None, Parameter(help="Print how far the study in this folder is, and end.")
+    ] = None,
+    dry_run: Annotated[
+        bool, Parameter(negative=(), help="Print the configurations, and write nothing.")
+    ] = False,
+) -> None:
+    """Run what is missing of a study: configurations of settings, each with several seeds."""
+    from tutelage.study import plan
+
+    if status:
+        from tutelage.study.status import status as how_far
+
+        print(how_far(status))
+        return
+    if file is None:
+        raise ValueError("a study needs its file: tutelage study FILE.toml --out DIR")
+    read = plan.read_study(file)
+    if dry_run:
+        print(plan.listed(read))
+        return
+    if out is None:
+        raise ValueError("a study needs --out DIR for the folder of its runs")
+    from tutelage.study.jobs import prepare
+
+    missing = prepare(read, out)
+    if slurm:
+        from tutelage.study.cluster import submit
+
+        submit(missing, out, slurm)
+        return
+    from tutelage.study.local import run_here
+
+    run_here(missing, jobs)
+    print(f"Study: {out}; a page about it with: tutelage report {out}")
+
+
 def papers(
     name: Annotated[
         str | None,
