@@ -136,12 +136,30 @@ def retrain_command(run: str, recipe: str | None, out: Path | None, given: dict[
 
 
 def report(
-    runs: Annotated[list[Path], Parameter(help="Run directories; several are compared.")],
+    runs: Annotated[
+        list[Path],
+        Parameter(help="Run directories, of which several are compared, or a study's folder."),
+    ],
     /,
     *,
     out: Annotated[Path | None, Parameter(help="The page to write.")] = None,
+    baseline: Annotated[
+        str | None,
+        Parameter(help="Of a study: the configuration that all others are compared with."),
+    ] = None,
 ) -> None:
-    """Write one self-contained page about a run, or a comparison of several."""
+    """Write one self-contained page about a run, a comparison of several, or a study."""
+    from tutelage.study.page import as_text as tables_text
+    from tutelage.study.page import is_study, write_study_report
+
+    if len(runs) == 1 and is_study(runs[0]):
+        page = out or runs[0] / "report.html"
+        written = write_study_report(runs[0], page, baseline)
+        print("\n".join([tables_text(written.tables), *written.warnings]))
+        print(f"Report: {page}")
+        return
+    if baseline:
+        raise ValueError(f"--baseline {baseline}: only the report of one study has a baseline")
     from tutelage.report.page import write_report
     from tutelage.report.runs.read import read_run
     from tutelage.report.runs.tables import as_text, comparison
