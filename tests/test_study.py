@@ -134,8 +134,8 @@ def rows_of(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def wait_for(condition):
-    for _ in range(300):
+def wait_for(condition, seconds=15):
+    for _ in range(20 * seconds):
         if condition():
             return
         time.sleep(0.05)
@@ -267,3 +267,79 @@ def test_no_job_at_a_time_is_refused(tmp_path):
     with pytest.raises(ValueError, match="jobs = 0"):
         run_here([], 0)
     assert issubclass(StoppedError, ValueError)
+
+
+def test_the_command_line_on_the_digits(here, tutelage):
+    """A whole study of one run that trains nothing, by the true commands."""
+    (here / "question.toml").write_text("""
+        [study]
+        seeds = [3]
+        then = []
+        [base]
+        method.name = "single"
+        search.name = "random"
+        channels = 2
+        cells = 3
+    """)
+    code, written, error = tutelage("study question.toml --dry-run")
+    assert (code, written.splitlines()[0]) == (0, "1 runs: 1 configurations, seeds [3]")
+    assert not (here / "out").exists()
+    code, written, error = tutelage("study question.toml --out out")
+    assert code == 0, error
+    assert "a page about it with: tutelage report out" in written
+    assert tomllib.loads((here / "out/run/seed-3/run.toml").read_text())["seed"] == 3
+    assert "all            1     0        0        0" in tutelage("study --status out")[1]
+    assert tutelage("report out")[0] == 0
+    assert (here / "out/report.html").exists()
+
+
+def test_mistakes_of_the_command_line(here, refused):
+    (here / "a.toml").write_text("[study]\nseeds = [1]\n")
+    refused("study", "a study needs its file")
+    refused("study a.toml", "needs --out DIR")
+    refused("study b.toml --out out", "b.toml: there is no such file")
+    refused("study --status out", "no such file of a study")
+    refused("study a.toml --out out --jobs 0", "jobs = 0: must be")
+    assert not (here / "out").exists()
+    refused("study a.toml --out out --slurm gpu", "must be KEY=VALUE")
+
+
+@pytest.mark.slow
+def test_a_study_of_true_runs_is_killed_resumed_and_reported(here, tutelage):
+    """By the true commands: search and retraining, killed at once with all processes."""
+    (here / "a.toml").write_text(
+        """
+        [study]
+        seeds = [1, 2]
+        baseline = "single"
+        [base]
+        via = "first-order"
+        channels = 2
+        cells = 3
+        batch_size = 4
+        limit_batches = 3
+        epochs = 2
+        retrain = { epochs = 2, limit_batches = 2, channels = 2, cells = 3, batch_size = 4 }
+        [grid]
+        method.name = ["single", "sgl"]
+    """.replace('"single"\n', '"method=single"\n', 1)
+    )
+    study = subprocess.Popen([*process.COMMAND, *"study a.toml --out out --jobs 2".split()])
+    wait_for(lambda: list(here.glob("out/*/seed-*/metrics.jsonl")), 120)
+    for pid in children(study.pid):
+        os.kill(pid, signal.SIGKILL)
+    study.kill()
+    study.communicate()
+    code, written, error = tutelage("study a.toml --out out --jobs 2")
+    assert code == 0, error
+    code, written, _ = tutelage("report out")
+    assert code == 0
+    found = [line.split() for line in written.splitlines() if line.startswith("  method=sgl")]
+    errors = [
+        100
+        * json.loads((here / f"out/method=sgl/seed-{seed}/retrain/result.json").read_text())[
+            "test_error"
+        ]
+        for seed in (1, 2)
+    ]
+    assert found[0][1:3] == ["2", f"{sum(errors) / 2:.2f}"]

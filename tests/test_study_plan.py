@@ -1,10 +1,16 @@
 """The file of a study: which configurations it has, and what is refused."""
 
 import tomllib
+from pathlib import Path
 
 import pytest
 
-from tutelage.study.plan import listed, read_study, study_of, with_baseline
+from tutelage.config import Run
+from tutelage.parts import from_table, make_part
+from tutelage.searches.needs import fit
+from tutelage.study.plan import listed, placed, read_study, study_of, with_baseline
+
+ROOT = Path(__file__).parent.parent
 
 
 def plan(text):
@@ -115,7 +121,6 @@ def test_what_is_written_is_read_as_the_same_study(tmp_path):
         ("[study]\nseeds = 3", "must be numbers"),
         ("[study]\nseeds = [1]\nseed = 2", "did you mean seeds"),
         ('[study]\nseeds = [1]\nthen = ["test"]', "must be one of retrain, query"),
-        ('[study]\nseeds = [1]\nthen = ["query"]', "table = FILE"),
         ('[study]\nseeds = [1]\nbaseline = "rum"', "did you mean run"),
         ('[study]\nseeds = [1]\nrows = ["sgl/table-99"]', "table-99"),
         ("[study]\nseeds = [1]\n[bases]\n", "did you mean base"),
@@ -166,3 +171,33 @@ def test_another_baseline():
     assert with_baseline(study, "b").head.baseline == "b"
     with pytest.raises(ValueError, match="must be one of a, b"):
         with_baseline(study, "zzz")
+
+
+def test_places_of_this_machine():
+    study = plan('[study]\nseeds=[1]\nthen=["query"]\n[base]\ndata.name="cifar10"')
+    with pytest.raises(ValueError, match="run queries a table: give --table FILE"):
+        placed(study, None, None)
+    found = placed(study, Path("data"), Path("t.bin"))
+    assert found.head.table == Path("t.bin")
+    settings = found.configurations["run"].search()
+    assert settings["data"] == {"name": "cifar10", "root": "data"}
+    assert settings["table"] == "t.bin"
+    assert placed(found, None, None) == found
+
+
+def test_the_example_of_the_docs_has_the_names_that_they_say():
+    text = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+    example = text.partition("```toml\n")[2].partition("```")[0]
+    assert list(plan(example).configurations) == ["alone", "taught,learners=2", "taught,learners=3"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.toml")), ids=lambda p: p.stem)
+def test_the_studies_of_the_repository_are_read(path):
+    study = read_study(path)
+    assert study.head.baseline in study.configurations
+    assert study.head.about and len(study.head.seeds) > 2
+    for each in study.configurations.values():
+        settings = from_table(Run, each.search(), each.name)
+        search, space = (make_part(kind, getattr(settings, kind)) for kind in ("search", "space"))
+        make_part("method", settings.method)
+        fit(search, space)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from tutelage.checks import at_least
 from tutelage.config import Data, Retrain, Run
 from tutelage.flags import Whole
 from tutelage.papers import row_named
@@ -189,6 +190,10 @@ def study(
     status: Annotated[
         Path | None, Parameter(help="Print how far the study in this folder is, and end.")
     ] = None,
+    data_root: Annotated[
+        Path | None, Parameter(help="Folder that holds the data sets' files.")
+    ] = None,
+    table: Annotated[Path | None, Parameter(help="Table of a benchmark to query.")] = None,
     dry_run: Annotated[
         bool, Parameter(negative=(), help="Print the configurations, and write nothing.")
     ] = False,
@@ -209,9 +214,10 @@ def study(
         return
     if out is None:
         raise ValueError("a study needs --out DIR for the folder of its runs")
+    at_least(1, jobs=jobs)
     from tutelage.study.jobs import prepare
 
-    missing = prepare(read, out)
+    missing = prepare(plan.placed(read, data_root, table), out)
     if slurm:
         from tutelage.study.cluster import submit
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.report.runs.benchmarks import BENCHMARKS
-from tutelage.report.runs.found import flops, params, supernet_accuracy, tau
+from tutelage.report.runs.found import flops, gap, params, students_accuracy, supernet_accuracy, tau
 from tutelage.report.runs.read import read_run
 from tutelage.report.runs.record import Record, number
 from tutelage.study.jobs import Job, jobs_of
@@ -37,8 +37,10 @@ class Found:
         return number(self.record.answer.get(key) if asked is None else asked)
 
     def rank(self, key: str) -> float | None:
-        """Return the rank by an accuracy."""
-        return number(self.query.get("rank", {}).get(key))
+        """Return the rank by the accuracy that a table ranks by."""
+        asked = self.query.get("rank", {}).get(key)
+        own = self.record.answer.get("rank") if key in self.record.answer else None
+        return number(own if asked is None else asked)
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,8 @@ MEASURES = (
     Measure("validation accuracy (%)", _percent(lambda record: record.valid_accuracy)),
     Measure("accuracy in the supernet (%)", _percent(supernet_accuracy)),
     Measure("Kendall’s tau", lambda found: tau(found.record), 3),
+    Measure("accuracy of sampled students (%)", _percent(students_accuracy)),
+    Measure("teacher’s gap (points)", _percent(gap)),
     *(Measure(f"rank of {x.count:,}", _ranked(x.ranked_by), 0, False) for x in BENCHMARKS),
     Measure("parameters (M)", _millions(params), 3, False),
     Measure("FLOPs (M)", _millions(flops), 3, False),

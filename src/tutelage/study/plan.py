@@ -149,8 +149,6 @@ def study_of(found: Mapping[str, Any]) -> Study:
             )
         if each.name in made:
             raise ValueError(f"two configurations are called {each.name!r}: rename one")
-        if "query" in each.then and head.table is None:
-            raise ValueError(f"{each.name} queries a table: give [study] table = FILE")
         _check(each)
         made[each.name] = each
     if head.baseline is not None:
@@ -182,6 +180,31 @@ def with_baseline(study: Study, name: str | None) -> Study:
         return study
     _among(name, study.configurations)
     return replace(study, head=replace(study.head, baseline=name))
+
+
+def placed(study: Study, data_root: Path | None, table: Path | None) -> Study:
+    """Return a study with the places of this machine, where they are given.
+
+    Args:
+        study: A study.
+        data_root: The folder that holds the data sets' files.
+        table: The table of a benchmark, to query and for the searches.
+
+    Raises:
+        ValueError: A configuration queries a table, and none is given.
+    """
+    own: Settings = {"data": {"root": str(data_root)}} if data_root else {}
+    if table is not None:
+        study = replace(study, head=replace(study.head, table=table))
+        own["table"] = str(table)
+    for name, each in study.configurations.items():
+        if "query" in each.then and study.head.table is None:
+            raise ValueError(f"{name} queries a table: give --table FILE, or [study] table = FILE")
+    changed = {
+        name: replace(each, settings=layered(each.settings, own))
+        for name, each in study.configurations.items()
+    }
+    return replace(study, configurations=changed)
 
 
 def _among(baseline: str, names: Mapping[str, Any]) -> None:
