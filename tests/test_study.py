@@ -14,7 +14,7 @@ import pytest
 
 from commands import content
 from tutelage.study import process
-from tutelage.study.jobs import Outcome, prepare
+from tutelage.study.jobs import Outcome, prepare, run_directories
 from tutelage.study.local import StoppedError, run_here, threads
 from tutelage.study.plan import read_study, study_of
 from tutelage.study.status import share, standing, status
@@ -183,6 +183,20 @@ def test_a_signal_ends_the_children_and_the_same_command_continues(slow, fake, n
     assert metrics.read_text().count('"event": "epoch"') == 20
 
 
+def test_a_signal_while_a_run_starts_reaches_it(fake, tmp_path, monkeypatch):
+    """It comes when the process works and the study does not know it yet."""
+    begin = process.Running._begin
+
+    def interrupted(self):
+        begin(self)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(process.Running, "_begin", interrupted)
+    jobs = prepared(SLOW.replace("epochs = 20", "epochs = 1000"), tmp_path)
+    with pytest.raises(StoppedError, match="SIGTERM came: 0 of 4"):
+        run_here(jobs, 1)
+
+
 def test_after_a_kill_the_runs_go_on_and_are_not_started_twice(slow, fake):
     """What works goes on and holds its lock; another process waits, and does the rest."""
     file, out = slow
@@ -253,6 +267,18 @@ def test_damaged_outcomes_say_nothing(tmp_path):
     for text in ("{", "[]", '{"failed": 3}', '{"unknown": 3}'):
         (job.folder / "seed-1.json").write_text(text)
         assert job.outcome() == Outcome()
+
+
+def test_the_directories_of_runs(fake, tmp_path):
+    jobs = prepared(TWO, tmp_path)
+    with pytest.raises(ValueError, match="a/seed-1: the search has not ended"):
+        run_directories(tmp_path)
+    run_here(jobs, 2)
+    a, b = (tmp_path / name for name in "ab")
+    assert run_directories(tmp_path) == {
+        "a": [a / "seed-1", a / "seed-2"],
+        "b": [b / "seed-1", b / "seed-2"],
+    }
 
 
 def test_threads_are_shared_unless_the_user_says(monkeypatch):

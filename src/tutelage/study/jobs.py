@@ -24,7 +24,7 @@ import tomli_w
 from tutelage.files import write_bytes
 from tutelage.parts import from_table
 from tutelage.run.job.settings import changed_settings
-from tutelage.study.plan import FILE, Configuration, Study
+from tutelage.study.plan import FILE, Configuration, Study, read_study
 
 ATTEMPTS = 20
 """How often a lock is tried: a status holds it for less than a millisecond."""
@@ -149,6 +149,21 @@ def jobs_of(study: Study, out: Path) -> list[Job]:
         for seed in study.head.seeds
         for name, each in study.configurations.items()
     ]
+
+
+def run_directories(out: Path) -> dict[str, list[Path]]:
+    """Return the run directories of a study's folder by configuration, in the order of its seeds.
+
+    Raises:
+        ValueError: It is no study's folder, or a search has not ended.
+    """
+    study = read_study(out)
+    found: dict[str, list[Path]] = {name: [] for name in study.configurations}
+    for job in jobs_of(study, out):
+        if not (job.run / "genotype.json").exists():
+            raise ValueError(f"{job.run}: the search has not ended; see tutelage study --status")
+        found[job.configuration].append(job.run)
+    return found
 
 
 def prepare(study: Study, out: Path) -> list[Job]:

@@ -94,6 +94,8 @@ class Local:
                 self.elsewhere.append(job)
             else:
                 self.running.append(Running(job, log, threads(self.count)))
+                if self.signal:  # it came while the run was started
+                    self.running[-1].interrupt()
 
     def _poll(self) -> None:
         for each in [each for each in self.running if each.poll()]:

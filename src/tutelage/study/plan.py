@@ -31,7 +31,8 @@ FILE = "study.toml"
 """The study's file in its folder: every configuration with its settings."""
 NAME = re.compile(r"[\w+=,.-]+(/[\w+=,.-]+)*")
 """Names of configurations, which are folders too."""
-RESERVED = re.compile(r"(^|/)(\.|seed-\d+$|seed-\d+[./])")
+RESERVED = re.compile(r"(^|/)(\.|seed-\d+($|[./]))|^(study\.toml|report\.)")
+"""Names of what else is in those folders."""
 START = ("recipe", "row")
 TABLES = ("study", "base", "grid", "configurations")
 Then = Literal["retrain", "query"]
@@ -145,7 +146,7 @@ def study_of(found: Mapping[str, Any]) -> Study:
         if not NAME.fullmatch(each.name) or RESERVED.search(each.name):
             raise ValueError(
                 f"configuration {each.name!r}: a name consists of letters, digits and -_+=.,"
-                " and is no seed's"
+                " and is not that of another file of a study"
             )
         if each.name in made:
             raise ValueError(f"two configurations are called {each.name!r}: rename one")

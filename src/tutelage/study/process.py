@@ -81,6 +81,8 @@ class Running:
         )
         if output is not self._log:
             output.close()
+        if self.interrupted:  # while it was started
+            self._process.send_signal(signal.SIGINT)
 
     def _ended(self, process: subprocess.Popen[bytes]) -> bool:
         """Reap the process if it has ended, and keep its largest memory."""
