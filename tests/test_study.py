@@ -16,7 +16,7 @@ from commands import content
 from tutelage.study import process
 from tutelage.study.jobs import Outcome, prepare, run_directories
 from tutelage.study.local import StoppedError, run_here, threads
-from tutelage.study.plan import read_study, study_of
+from tutelage.study.reading import read_study, study_of
 from tutelage.study.status import share, standing, status
 
 FAKE = (sys.executable, str(Path(__file__).with_name("studied.py")))

@@ -12,7 +12,7 @@ import pytest
 from tutelage.study import cluster, process
 from tutelage.study.cluster import OnNode, options, submit
 from tutelage.study.jobs import prepare
-from tutelage.study.plan import study_of
+from tutelage.study.reading import study_of
 from tutelage.study.status import standing
 
 FAKE = (sys.executable, str(Path(__file__).with_name("studied.py")))

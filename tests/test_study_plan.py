@@ -8,7 +8,8 @@ import pytest
 from tutelage.config import Run
 from tutelage.parts import from_table, make_part
 from tutelage.searches.needs import fit
-from tutelage.study.plan import listed, placed, read_study, study_of, with_baseline
+from tutelage.study.plan import listed, placed, with_baseline
+from tutelage.study.reading import read_study, study_of
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tutelage.study.compare import warnings
-from tutelage.study.dots import figure_of
 from tutelage.study.jobs import Outcome, prepare
-from tutelage.study.page import report_of, write_study_report
-from tutelage.study.plan import study_of
+from tutelage.study.reading import study_of
+from tutelage.study.results.compare import warnings
+from tutelage.study.results.dots import figure_of
+from tutelage.study.results.page import report_of, write_study_report
 from written_runs import write_retraining, write_search
 
 SEEDS = (1, 2, 3, 4)
@@ -93,11 +93,11 @@ def test_time_and_memory_are_costs(study):
         (row["measure"], row["configuration"]): (row["mean"], row["p"])
         for row in csv_rows(study / "report.csv")
     }
-    assert found["search (min)", "sgl"] == (str(5000 / 60), "")
-    assert found["retraining (min)", "sgl"] == ("120.0", "")
+    assert found["search (h)", "sgl"] == (str(5000 / 3600), "")
+    assert found["retraining (h)", "sgl"] == ("2.0", "")
     assert found["memory (GiB)", "sgl"] == ("1.5", "")
     main = report_of(study).tables[0]
-    assert main.header[-3:] == ("search (min)", "retraining (min)", "memory (GiB)")
+    assert main.header[-3:] == ("search (h)", "retraining (h)", "memory (GiB)")
     assert main.rows[1][-1] == "1.50 ± 0.00"
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from tutelage.study.statistics import (
+from tutelage.study.results.statistics import (
     MOST,
     Paired,
     Sample,

@@ -150,8 +150,8 @@ def report(
     ] = None,
 ) -> None:
     """Write one self-contained page about a run, a comparison of several, or a study."""
-    from tutelage.study.page import as_text as tables_text
-    from tutelage.study.page import is_study, write_study_report
+    from tutelage.study.results.page import as_text as tables_text
+    from tutelage.study.results.page import is_study, write_study_report
 
     if len(runs) == 1 and is_study(runs[0]):
         page = out or runs[0] / "report.html"
@@ -199,8 +199,6 @@ def study(
     ] = False,
 ) -> None:
     """Run what is missing of a study: configurations of settings, each with several seeds."""
-    from tutelage.study import plan
-
     if status:
         from tutelage.study.status import status as how_far
 
@@ -208,16 +206,19 @@ def study(
         return
     if file is None:
         raise ValueError("a study needs its file: tutelage study FILE.toml --out DIR")
-    read = plan.read_study(file)
+    from tutelage.study.plan import listed, placed
+    from tutelage.study.reading import read_study
+
+    read = read_study(file)
     if dry_run:
-        print(plan.listed(read))
+        print(listed(read))
         return
     if out is None:
         raise ValueError("a study needs --out DIR for the folder of its runs")
     at_least(1, jobs=jobs)
     from tutelage.study.jobs import prepare
 
-    missing = prepare(plan.placed(read, data_root, table), out)
+    missing = prepare(placed(read, data_root, table), out)
     if slurm:
         from tutelage.study.cluster import submit
 

@@ -24,7 +24,8 @@ import tomli_w
 from tutelage.files import write_bytes
 from tutelage.parts import from_table
 from tutelage.run.job.settings import changed_settings
-from tutelage.study.plan import FILE, Configuration, Study, read_study
+from tutelage.study.plan import FILE, Configuration, Study
+from tutelage.study.reading import read_study
 
 ATTEMPTS = 20
 """How often a lock is tried: a status holds it for less than a millisecond."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from tutelage.study.jobs import Job, jobs_of
-from tutelage.study.plan import read_study
+from tutelage.study.reading import read_study
 
 EPOCH = b'"event": "epoch"'
 """What every epoch's row of metrics.jsonl holds."""

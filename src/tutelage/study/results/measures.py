@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from tutelage.report.runs.benchmarks import BENCHMARKS
 from tutelage.report.runs.found import flops, gap, params, students_accuracy, supernet_accuracy, tau
 from tutelage.report.runs.read import read_run
 from tutelage.report.runs.record import Record, number
+from tutelage.report.runs.tables import time_unit
 from tutelage.study.jobs import Job, jobs_of
 from tutelage.study.plan import Study
-from tutelage.study.statistics import Sample
+from tutelage.study.results.statistics import Sample
+
+UNIT = "UNIT"
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,13 @@ class Measure:
     """A figure of a run."""
 
     name: str
-    """With its unit."""
+    """With its unit; UNIT, of seconds, is replaced by one that fits the values."""
     read: Callable[[Found], float | None]
     digits: int = 2
     quality: bool = True
     """Whether configurations are compared by it; otherwise it is a cost."""
+    beside: bool = False
+    """Whether it stands beside the main measure."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,22 @@ def measured(study: Study, out: Path) -> list[Measured]:
             if value is not None:
                 values[run.job.configuration][run.job.seed] = value
         if any(values.values()):
-            made.append(Measured(measure, values))
+            made.append(_fitting(Measured(measure, values)))
     return made
+
+
+def _fitting(found: Measured) -> Measured:
+    """Return seconds in a unit that fits them, and all else as it is."""
+    if UNIT not in found.measure.name:
+        return found
+    unit, seconds = time_unit(fmean(x for each in found.values.values() for x in each.values()))
+    return Measured(
+        replace(found.measure, name=found.measure.name.replace(UNIT, unit)),
+        {
+            name: {seed: value / seconds for seed, value in each.items()}
+            for name, each in found.values.items()
+        },
+    )
 
 
 def _found(jobs: Sequence[Job]) -> Iterator[Found]:
@@ -108,14 +128,14 @@ def _times(scale: float, value: float | None) -> float | None:
     return None if value is None else scale * value
 
 
-def _search_minutes(found: Found) -> float | None:
+def _search_seconds(found: Found) -> float | None:
     files = found.record.search
-    return _times(1 / 60, files.seconds) if files and found.searched else None
+    return files.seconds if files and found.searched else None
 
 
-def _retraining_minutes(found: Found) -> float | None:
+def _retraining_seconds(found: Found) -> float | None:
     files = found.record.retraining
-    return _times(1 / 60, files.seconds) if files and found.record.result else None
+    return files.seconds if files and found.record.result else None
 
 
 def _memory(found: Found) -> float | None:
@@ -148,9 +168,9 @@ MEASURES = (
     *(Measure(f"rank of {x.count:,}", _ranked(x.ranked_by), 0, False) for x in BENCHMARKS),
     Measure("parameters (M)", _millions(params), 3, False),
     Measure("FLOPs (M)", _millions(flops), 3, False),
-    Measure("search (min)", _search_minutes, 2, False),
-    Measure("retraining (min)", _retraining_minutes, 2, False),
-    Measure("memory (GiB)", _memory, 2, False),
+    Measure(f"search ({UNIT})", _search_seconds, 2, False, beside=True),
+    Measure(f"retraining ({UNIT})", _retraining_seconds, 2, False, beside=True),
+    Measure("memory (GiB)", _memory, 2, False, beside=True),
 )
 """All measures. The first one that a study has is its main one. Memory is the largest resident
 memory of the processor."""

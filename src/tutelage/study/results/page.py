@@ -10,16 +10,14 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from tutelage.files import write_bytes
 from tutelage.report.figures.theme import Drawn, variables
-from tutelage.study.compare import Line, Table, compared, costs_of, quality, warnings
-from tutelage.study.dots import dots
-from tutelage.study.files import latex, markdown, runs_csv, statistics_csv
 from tutelage.study.jobs import jobs_of
-from tutelage.study.measures import Measured, measured
-from tutelage.study.plan import Study, listed, read_study, with_baseline
+from tutelage.study.plan import Study, listed, with_baseline
+from tutelage.study.reading import read_study
+from tutelage.study.results.compare import Line, Table, compared, costs_of, quality, warnings
+from tutelage.study.results.dots import dots
+from tutelage.study.results.files import latex, markdown, runs_csv, statistics_csv
+from tutelage.study.results.measures import Measured, measured
 from tutelage.study.status import Standing, standing
-
-BESIDE = ("search (min)", "retraining (min)", "memory (GiB)")
-"""Costs that stand beside the main measure."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Report:
         """The measures as tables and plots; time and memory beside the main one."""
         baseline, made = self.study.head.baseline, []
         for place, (found, lines) in enumerate(self.measures):
-            costs = [x for x in self.costs if x.measure.name in BESIDE] if place == 0 else []
+            costs = [x for x in self.costs if x.measure.beside and place == 0]
             table = quality(found, lines, baseline, costs)
             made.append(Section(table, dots(found.measure.name, lines, baseline)))
         return made
@@ -53,8 +51,7 @@ class Report:
     @property
     def tables(self) -> list[Table]:
         """All tables; the last one has the costs that do not stand beside the main measure."""
-        names = BESIDE if self.measures else ()
-        others = [x for x in self.costs if x.measure.name not in names]
+        others = [x for x in self.costs if not (self.measures and x.measure.beside)]
         costs = [costs_of(others, list(self.study.configurations))] if others else []
         return [*(section.table for section in self.sections), *costs]
 
@@ -115,7 +112,7 @@ def write_study_report(out: Path, page: Path, baseline: str | None = None) -> Re
 
 
 def _html(report: Report, out: Path, files: Sequence[str]) -> str:
-    loaders = [PackageLoader(f"tutelage.{name}", ".") for name in ("study", "report")]
+    loaders = [PackageLoader(f"tutelage.{name}", ".") for name in ("study.results", "report")]
     environment = Environment(
         loader=ChoiceLoader(loaders),
         autoescape=True,

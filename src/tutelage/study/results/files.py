@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tutelage.study.compare import Line, Table
-from tutelage.study.measures import Measured
+from tutelage.study.results.compare import Line, Table
+from tutelage.study.results.measures import Measured
 
 SPECIAL = {
     **{each: f"\\{each}" for each in "&%$#_{}"},

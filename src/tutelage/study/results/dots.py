@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tutelage.report.figures.theme import LIGHT, SERIES, Drawn, drawn, new_figure, styled
-from tutelage.study.compare import Line
+from tutelage.study.results.compare import Line
 
 WIDTH, ROW, FOOT = 420.0, 38.0, 34.0
 """Points: of the figure, of a configuration, of the axis below."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tutelage.report.runs.tables import NOTHING
-from tutelage.study.measures import Measured
-from tutelage.study.statistics import (
+from tutelage.study.results.measures import Measured
+from tutelage.study.results.statistics import (
     LEVEL,
     MOST,
     POWER,
