@@ -1,47 +1,34 @@
 """Collective failure, PAMKD's Figure 1 in small: does a bad learner spoil its peers?
 
-    python benchmarks/collective_failure.py --data-root DIR --out runs/failure [--seeds 3]
-    python benchmarks/collective_failure.py ... --full     # the paper's size; a GPU's work
+    python benchmarks/collective_failure.py runs/failure [--plot FILE.svg]
+
+reads what the study collective_failure.toml has run.
 
 Three learners search in NAS-Bench-201 on CIFAR-10. The second one is handicapped: three times in
 four it is shown the wrong image. Every learner has weights V of a first stage, trained alone, and
 weights W of a second one, which the objectives of MKD, KDCL, AFD or PAMKD teach from all V.
 Reported is how W differs from V in accuracy on the validation half, for every learner; below zero
 it was spoiled.
-
-Reduced, a supernet has 4 channels and 1 cell a stage and sees 150 batches of 40 images; of the
-validation half as many images count as an epoch sees, 1,200. What is finished is not run again,
-what was stopped resumes.
+Of the validation half as many images count as an epoch sees, 1,200 in the reduced study.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from runs import search, together
 from tutelage import PAMKD
 from tutelage.report.figures.theme import LIGHT, SERIES, new_figure, styled, to_svg
+from tutelage.study.jobs import run_directories
 
-OBJECTIVES = {
-    "MKD": ["--second-stage", "mkd", "--peer-weight", "1"],
-    "KDCL": ["--second-stage", "kdcl", "--peer-weight", "1"],
-    "AFD": ["--second-stage", "afd", "--peer-weight", "1"],
-    "PAMKD": ["--second-stage", "scrutiny", "--peer-weight", "0.5"],
-}
+OBJECTIVES = {"MKD": "mkd", "KDCL": "kdcl", "AFD": "afd", "PAMKD": "pamkd"}
+"""Names, and configurations of the study."""
 HANDICAPPED = 1
-COMMON = (
-    "--method collective_failure:OneHandicapped --learners 3 --search darts --space nasbench201 "
-    "--data cifar10 --via first-order"
-)
-REDUCED = "--channels 4 --cells 1 --epochs 5 --limit-batches 30 --batch-size 40 --log-every 30"
-FULL = "--channels 16 --cells 5 --epochs 50 --batch-size 64"
 
 
 @dataclass(frozen=True)
@@ -62,11 +49,6 @@ class OneHandicapped(PAMKD):
         return problem
 
 
-def folder_of(out: Path, name: str, seed: int) -> Path:
-    """Name the run directory of one objective and seed."""
-    return out / f"{name.lower()}-{seed}"
-
-
 def scores(folder: Path) -> list[dict[str, float]]:
     """Read what every learner reached on the whole validation half."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -74,29 +56,13 @@ def scores(folder: Path) -> list[dict[str, float]]:
 
 
 def main() -> None:
-    """Run what is missing, print the table, draw the plot."""
+    """Print the table, draw the plot."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--data-root", required=True)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--full", action="store_true")
+    parser.add_argument("study", type=Path)
     parser.add_argument("--plot", type=Path, help="write the plot here, as SVG")
     options = parser.parse_args()
-    size = FULL if options.full else REDUCED
-    common = [*COMMON.split(), "--data-root", options.data_root, *size.split()]
-    here = str(Path(__file__).parent)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
-
-    def run(name: str, seed: int) -> None:
-        search(folder_of(options.out, name, seed), [*common, *OBJECTIVES[name], f"--seed={seed}"])
-        print(f"{folder_of(options.out, name, seed)}: done", flush=True)
-
-    names = list(OBJECTIVES)
-    jobs = [(name, seed) for seed in range(options.seeds) for name in names]
-    together(run, jobs, options.jobs)
-    seeds = range(options.seeds)
-    found = {name: [scores(folder_of(options.out, name, seed)) for seed in seeds] for name in names}
+    runs = run_directories(options.study)
+    found = {name: [scores(x) for x in runs[own]] for name, own in OBJECTIVES.items()}
     gains = {
         name: [
             [100 * (each["valid_accuracy"] - each["first_accuracy"]) for each in learners]

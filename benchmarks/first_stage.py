@@ -1,14 +1,12 @@
 """Does teaching continue? PAMKD on the digits with and without its first stage, over seeds.
 
-    python benchmarks/first_stage.py --out runs/first-stage [--seeds 3] [--plot FILE.svg]
-    python benchmarks/first_stage.py --out runs/first-stage-224 --batch-size 224
+    python benchmarks/first_stage.py runs/first-stage [--size batch-224] [--plot FILE.svg]
 
-PAMKD's ablation No-1st (its section 4.8): where the weights that are compared are those that are
-taught, making the two learners equally good is a way to have nothing to learn, and the paper sees
-them meet. Measured in every epoch: the gate, open for either learner in turn as batches fall out;
-how far the learners' validation losses are apart over the whole epoch; and the loss that passes the
-gate, which is plotted. λ = 1, as in that ablation. What is finished is not run again, what was
-stopped continues.
+reads what the study first_stage.toml has run. PAMKD's ablation No-1st (its section 4.8): where the
+weights that are compared are those that are taught, making the two learners equally good is a way
+to have nothing to learn, and the paper sees them meet. Measured in every epoch: the gate, open for
+either learner in turn as batches fall out; how far the learners' validation losses are apart over
+the whole epoch; and the loss that passes the gate, which is plotted.
 """
 
 from __future__ import annotations
@@ -18,22 +16,12 @@ import json
 import statistics
 from pathlib import Path
 
-from runs import search, together
 from tutelage.report.figures.plots import Axis, Line, curves
 from tutelage.report.figures.theme import SERIES, to_svg
+from tutelage.study.jobs import run_directories
 
 ROWS = {"with the first stage": "joint", "without (No-1st)": "none"}
-COMMON = (
-    "--method pamkd --search darts --space nasbench201 --data digits --via first-order "
-    "--peer-weight 1 --channels 4 --cells 1 --log-every 1000"
-)
-SIZES = {64: "--epochs 30 --batch-size 64", 224: "--epochs 60 --batch-size 224"}
-"""By images of a batch; of 224, two batches are the whole validation half."""
-
-
-def folder_of(out: Path, row: str, seed: int) -> Path:
-    """Name the run directory of one row and seed."""
-    return out / f"{ROWS[row]}-{seed}"
+SIZES = ("batch-64", "batch-224")
 
 
 def course(folder: Path) -> list[tuple[float, float, float]]:
@@ -49,26 +37,16 @@ def course(folder: Path) -> list[tuple[float, float, float]]:
 
 
 def main() -> None:
-    """Run what is missing, print the table, draw the plot."""
+    """Print the table, draw the plot."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, choices=SIZES, default=64)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--size", choices=SIZES, default=SIZES[0])
     parser.add_argument("--plot", type=Path, help="write the plot here, as SVG")
     options = parser.parse_args()
-
-    def run(row: str, seed: int) -> None:
-        folder = folder_of(options.out, row, seed)
-        size = SIZES[options.batch_size].split()
-        search(folder, [*COMMON.split(), *size, "--first-stage", ROWS[row], f"--seed={seed}"])
-        print(f"{folder}: done", flush=True)
-
-    jobs = [(row, seed) for seed in range(options.seeds) for row in ROWS]
-    together(run, jobs, options.jobs)
+    runs = run_directories(options.study)
     lines = []
-    for place, row in enumerate(ROWS):
-        courses = [course(folder_of(options.out, row, seed)) for seed in range(options.seeds)]
+    for place, (row, stage) in enumerate(ROWS.items()):
+        courses = [course(folder) for folder in runs[f"{options.size},first_stage={stage}"]]
         for quantity, name in enumerate(("gate", "difference over the epoch", "loss that passes")):
             cells = []
             for part in (slice(0, 5), slice(-5, None)):

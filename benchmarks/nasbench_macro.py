@@ -1,14 +1,9 @@
 """One-shot methods on NAS-Bench-Macro, whose true accuracies are known: SPOS, EnNAS, Cream.
 
-    python benchmarks/nasbench_macro.py --table FILE --data-root DATA --out runs/macro [--seeds 3]
-    python benchmarks/nasbench_macro.py ... --channels 32 --epochs 120 --jobs 1     on a GPU
+    python benchmarks/nasbench_macro.py runs/macro --table FILE [--plot FILE.svg]
 
-Every row trains a supernet on half of CIFAR-10's training images and evolves on the other half; the
-table says how good what is found truly is, and how well the supernet ranks architectures that are
-sampled uniformly. All rows go through as many forward passes in training: EnNAS teaches m = 3
-sub-networks on a third of the images. With three operations in a layer, three sub-networks that
-differ everywhere hold each operation once, so EnNAS' diversity has nothing to choose but that.
-What is finished is not run again, what was stopped resumes.
+reads what the study nasbench_macro.toml has run: figures that `tutelage report` does not have, and
+EnNAS' Figures 1 and 2.
 """
 
 from __future__ import annotations
@@ -22,22 +17,13 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
-from runs import search, together
 from tutelage.benchmark.table import open_table, true_accuracy
 from tutelage.report.figures.theme import LIGHT, SERIES, new_figure, styled, to_svg
 from tutelage.spaces.published import resolve
+from tutelage.study.jobs import run_directories
 
-ROWS = {
-    "SPOS": "--method single --search single-path",
-    "EnNAS w/o DS": "--method ennas --search single-path --students 3",
-    "EnNAS": "--method ennas --search diverse-paths --students 3",
-    "Cream": "--method cream --search single-path --every 50",
-}
-COMMON = (
-    "--space nasbench-macro --data cifar10 --batch-size 128 --weights.lr 0.1 --weights.lr-min 0 "
-    "--weights.weight-decay 4e-5 --ranked 100 --evolution.population 20 --evolution.generations 5 "
-    "--evolution.parents 5 --evolution.images 1000 --evolution.judged 1000 --log-every 1000"
-)
+ROWS = {"spos": "SPOS", "ennas-without-ds": "EnNAS w/o DS", "ennas": "EnNAS", "cream": "Cream"}
+"""Configurations of the study, and their titles."""
 FIGURES: Mapping[str, Callable[[Mapping[str, Any]], float | None]] = {
     "true accuracy, %": lambda end: end["table"][0]["cifar10_test"],
     "true rank of 6,561": lambda end: end["table"][0]["rank"],
@@ -55,11 +41,6 @@ FIGURES: Mapping[str, Callable[[Mapping[str, Any]], float | None]] = {
 def percent(share: float | None) -> float | None:
     """Return a share as percent; None of nothing."""
     return None if share is None else 100 * share
-
-
-def folder_of(out: Path, row: str, seed: int) -> Path:
-    """Name the run directory of one row and seed."""
-    return out / f"{row.lower().replace(' ', '-').replace('/', '')}-{seed}"
 
 
 def read(folder: Path) -> tuple[dict[str, Any], list[dict[str, float]]]:
@@ -139,36 +120,19 @@ def draw(
 
 
 def main() -> None:
-    """Run what is missing, print the table, draw the plots."""
+    """Print the table, draw the plots."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("study", type=Path)
     parser.add_argument("--table", type=Path, required=True)
-    parser.add_argument("--data-root", type=Path, required=True)
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--channels", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--plot", type=Path, help="draw what came out, as SVG")
     options = parser.parse_args()
-
-    def run(row: str, seed: int) -> None:
-        folder = folder_of(options.out, row, seed)
-        words = [*COMMON.split(), *ROWS[row].split(), f"--seed={seed}", f"--table={options.table}"]
-        words += [f"--data-root={options.data_root}"]
-        words += [f"--channels={options.channels}", f"--epochs={options.epochs}"]
-        search(folder, words)
-        print(f"{folder}: done", flush=True)
-
-    jobs = [(row, seed) for seed in range(options.seeds) for row in options.rows]
-    together(run, jobs, options.jobs)
     ends: dict[str, list[dict[str, Any]]] = {}
     courses: dict[str, list[list[dict[str, float]]]] = {}
-    for row in options.rows:
-        read_rows = [read(folder_of(options.out, row, seed)) for seed in range(options.seeds)]
-        ends[row], courses[row] = ([each[k] for each in read_rows] for k in range(2))
-    print(f"| | {' | '.join(options.rows)} |")
-    print(f"|---|{'---|' * len(options.rows)}")
+    for name, runs in run_directories(options.study).items():
+        read_rows = [read(folder) for folder in runs]
+        ends[ROWS[name]], courses[ROWS[name]] = ([each[k] for each in read_rows] for k in range(2))
+    print(f"| | {' | '.join(ends)} |")
+    print(f"|---|{'---|' * len(ends)}")
     for name, figure in FIGURES.items():
         print(f"| {name} | {' | '.join(cell([figure(x) for x in ends[r]]) for r in ends)} |")
     if options.plot:

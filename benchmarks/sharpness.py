@@ -1,16 +1,11 @@
 """SD-DARTS beside DARTS in NAS-Bench-201 on CIFAR-10: sharpness over epochs, and true accuracy.
 
-    python benchmarks/sharpness.py --data-root DIR --table FILE --out runs/sharpness [--seeds 3]
-    python benchmarks/sharpness.py ... --full        # the paper's size; a GPU's work
+    python benchmarks/sharpness.py images --data-root DIR --out runs/images
+    python benchmarks/sharpness.py show runs/sharpness
 
-Reduced, a supernet has 8 channels and 1 cell a stage instead of 16 and 5, and searches 20 epochs on
-1,920 of the 50,000 images in batches of 32, 600 steps instead of 19,550 of 64; the alphas'
-learning rate is ten times higher, since they have a thirtieth of the steps. Every epoch passes all
-of the images, since the past of an image is what teaches. All rows have the settings of the recipe
-sd-darts-nasbench201 besides, DARTS too; half of the epochs warm up. The table is asked after every
-epoch and never decides. What is finished is not run again, what was stopped resumes.
+writes the images that the study sharpness.toml trains with, and reads what it has run.
 
-OUT/sharpness.md holds the figures, OUT/*.svg the trajectories, a colour a row, a line a seed.
+sharpness.md in its folder holds the figures, *.svg the trajectories, a colour a row, a line a seed.
 """
 
 from __future__ import annotations
@@ -25,30 +20,25 @@ from statistics import mean, stdev
 
 import torch
 
-from runs import search, together
 from tutelage.config import Data
 from tutelage.data.cifar import CIFAR10, read_cifar10
-from tutelage.records.rows import Collapse, EpochRow
+from tutelage.records.rows import EpochRow
 from tutelage.report.figures.plots import Axis, Line, Mark, by_epoch, curves, values
 from tutelage.report.figures.theme import LIGHT, SERIES, to_svg
 from tutelage.report.runs.benchmarks import NASBENCH201
 from tutelage.report.runs.read import read_run
 from tutelage.report.runs.record import RunFiles, at
+from tutelage.study.jobs import run_directories
 
 ROWS = {
-    "DARTS": ["--method", "single"],
-    "SD-DARTS, K = 1": ["--window", "1"],
-    "SD-DARTS, K = 2": ["--window", "2"],
-    "SD-DARTS, K = 4": ["--window", "4"],
-    "SD-DARTS, decayed average": ["--memory", "average"],
-    "SD-DARTS, averaged weights": ["--memory", "weights"],
+    "darts": "DARTS",
+    "window-1": "SD-DARTS, K = 1",
+    "window-2": "SD-DARTS, K = 2",
+    "window-4": "SD-DARTS, K = 4",
+    "decayed-average": "SD-DARTS, decayed average",
+    "averaged-weights": "SD-DARTS, averaged weights",
 }
-USUAL = list(ROWS)[:4]
-REDUCED = (
-    "--channels 8 --cells 1 --batch-size 32 --alphas.lr 3e-3 --log-every 60 "
-    "--eigenvalue-every 1 --sharpness-every 1 --gap-every 5"
-)
-FULL = "--eigenvalue-every 1 --sharpness-every 1 --gap-every 5"
+"""Configurations of the study, and their titles."""
 PLOTS = {
     "eigenvalue": ("Dominant eigenvalue of the validation loss in the alphas", "collapse"),
     "sharpness": ("Rise of the validation loss beside the alphas", "collapse"),
@@ -75,24 +65,19 @@ def write_fewer(root: Path, out: Path, images: int) -> None:
     (folder / CIFAR10.meta).write_bytes(pickle.dumps(names, protocol=4))
 
 
-def stage(out: Path, row: str, seed: int) -> RunFiles:
-    """Read the search of one row and seed."""
-    found = read_run(folder_of(out, row, seed)).search
+def stage(folder: Path) -> RunFiles:
+    """Read a search."""
+    found = read_run(folder).search
     if found is None:
-        raise SystemExit(f"{folder_of(out, row, seed)} holds no search")
+        raise SystemExit(f"{folder} holds no search")
     return found
-
-
-def folder_of(out: Path, row: str, seed: int) -> Path:
-    """Name the run directory of one row and seed."""
-    return out / f"{row.replace(',', '').replace(' = ', '').replace(' ', '-').lower()}-{seed}"
 
 
 def figure(entry: str, quantity: str, row: EpochRow) -> float | None:
     """Read what an epoch's row says of the learner."""
     if entry == "table":
         return at(row.table, 0, {}).get(quantity)
-    value = getattr(at(row.collapse, 0, Collapse()), quantity)
+    value = at(row.collapse, 0, {}).get(quantity)
     return value.get("cell") if quantity == "skips" else value
 
 
@@ -128,9 +113,9 @@ def table_row(found: Sequence[RunFiles]) -> list[str]:
     ]
 
 
-def write(out: Path, rows: Sequence[str], seeds: int) -> None:
+def write(out: Path) -> None:
     """Write the table and the plots."""
-    found = {row: [stage(out, row, seed) for seed in range(seeds)] for row in rows}
+    found = {ROWS[name]: [stage(x) for x in runs] for name, runs in run_directories(out).items()}
     titles = [*(f"{name}, %" for name in NASBENCH201.tests.values()), "ranks", "skips"]
     titles += ["eigenvalue", "sharpness", "gap, points"]
     lines = [f"| search | {' | '.join(titles)} |", "|---" * (1 + len(titles)) + "|"]
@@ -138,7 +123,7 @@ def write(out: Path, rows: Sequence[str], seeds: int) -> None:
     text = "\n".join(lines) + "\n"
     (out / "sharpness.md").write_text(text, encoding="utf-8")
     print(text)
-    epochs = found[rows[0]][0].setting("epochs")
+    epochs = next(iter(found.values()))[0].setting("epochs")
     axis = Axis("epoch", (Mark(epochs // 2 - 0.5, "the past teaches", LIGHT["ink"]),))
     for quantity, (caption, entry) in PLOTS.items():
         drawn = [
@@ -150,33 +135,19 @@ def write(out: Path, rows: Sequence[str], seeds: int) -> None:
 
 
 def main() -> None:
-    """Run what is missing, then write what was found."""
+    """Write the images, or what was found."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--data-root", type=Path, required=True)
-    parser.add_argument("--table", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=USUAL)
-    parser.add_argument("--images", type=int, default=1_920, help="of the reduced study")
-    parser.add_argument("--epochs", type=int, default=20, help="of the reduced study")
-    parser.add_argument("--full", action="store_true")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    images = verbs.add_parser("images", help="write fewer images of CIFAR-10")
+    images.add_argument("--data-root", type=Path, required=True)
+    images.add_argument("--out", type=Path, required=True)
+    images.add_argument("--count", type=int, default=1_920)
+    verbs.add_parser("show", help="write the table and the plots").add_argument("study", type=Path)
     options = parser.parse_args()
-    root, size = options.data_root, FULL.split()
-    if not options.full:
-        root, size = options.out / "images", [*REDUCED.split(), "--epochs", str(options.epochs)]
-        write_fewer(options.data_root, root, options.images)
-    common = ["--recipe", "sd-darts-nasbench201", "--table", str(options.table), *size]
-    common += ["--data-root", str(root)]
-
-    def run(row: str, seed: int) -> None:
-        folder = folder_of(options.out, row, seed)
-        search(folder, [*common, *ROWS[row], "--seed", str(seed)])
-        print(f"{folder}: done", flush=True)
-
-    jobs = [(row, seed) for seed in range(options.seeds) for row in options.rows]
-    together(run, jobs, options.jobs)
-    write(options.out, options.rows, options.seeds)
+    if options.verb == "images":
+        write_fewer(options.data_root, options.out, options.count)
+    else:
+        write(options.study)
 
 
 if __name__ == "__main__":

@@ -83,8 +83,12 @@ ALLOWED = {
     },
     "run.measure": {*BASE, *(f"run.{room}" for room in ROOMS)},
     "run": {*BASE, "run", "searches", "parts", "quick", "benchmark", "papers", "recipes"},
+    "study": {
+        *("study", "checks", "config", "cpus", "files", "papers", "parts", "recipes", "report"),
+        "run.job",
+    },
     "verbs": {"checks", "config", "flags", "parts", "quick", "recipes", "benchmark", "run"}
-    | {"report", "spaces", "data", "papers"},
+    | {"report", "spaces", "data", "papers", "study"},
     "cli": {"verbs", "flags", "config", "checks", "parts", "cpus", "recipes", "__version__"}
     | {"searches.evolution"},
     "__init__": {

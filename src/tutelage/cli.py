@@ -1,4 +1,4 @@
-"""The command line: search, retrain, report, papers, describe, draw, query, table, export, list.
+"""The command line: every command, and the flags of a search.
 
 Nothing here imports torch before a command needs it, so help and listings are fast.
 """
@@ -41,6 +41,7 @@ from tutelage.verbs import (
     retrain_command,
     search_base,
     search_command,
+    study,
     table_build,
 )
 
@@ -139,7 +140,7 @@ def application(flags: list[Flag]) -> App:
         command(retrain, RETRAIN_FLAGS, "retrain", "Train a run's result, and test it once."),
         help_epilogue="A run has its own settings and data; these flags override them.",
     )
-    for verb_function in (report, papers, describe, draw, query, export, list_names):
+    for verb_function in (study, report, papers, describe, draw, query, export, list_names):
         app.command(verb_function, name=verb_function.__name__.partition("_")[0])
     table = App(name="table", help="Make the table that `tutelage query` reads.")
     table.command(table_build, name="build")

@@ -1,0 +1,1 @@
+"""Studies: configurations times seeds, each run a process of the command line, and their report."""

@@ -1,0 +1,1 @@
+"""What a study says: its statistics, tables, plots, page."""

@@ -1,0 +1,55 @@
+"""The plot of a measure: a dot a seed, the mean and its interval, a row a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from tutelage.report.figures.theme import LIGHT, SERIES, Drawn, drawn, new_figure, styled
+from tutelage.study.results.compare import Line
+
+WIDTH, ROW, FOOT = 420.0, 38.0, 34.0
+"""Points: of the figure, of a configuration, of the axis below."""
+
+
+def dots(measure: str, lines: Sequence[Line], baseline: str | None) -> Drawn:
+    """Plot every seed's value; the baseline's mean is a line across all rows."""
+    caption = f"{measure}: a dot a seed, the mean and its 95 % interval"
+    return drawn(caption, figure_of(measure, lines, baseline), caption)
+
+
+def figure_of(measure: str, lines: Sequence[Line], baseline: str | None) -> Figure:
+    """Draw the plot; a configuration without a value has no row."""
+    lines = [line for line in lines if line.sample.n]
+    height = ROW * len(lines) + FOOT
+    with styled():
+        figure = new_figure(WIDTH, height)
+        axes = figure.add_axes((0.02, FOOT / height, 0.96, 1 - FOOT / height))
+        axes.grid(axis="y", visible=False)
+        for place, line in enumerate(lines):
+            colour = LIGHT["ink"] if line.name == baseline else SERIES[0]
+            _row(axes, line, place, colour)
+            if line.name == baseline:
+                axes.axvline(line.sample.mean, color=LIGHT["muted"], lw=1, ls=(0, (2, 2)), zorder=1)
+        axes.set(ylim=(len(lines) - 0.4, -0.6), yticks=[], xlabel=measure)
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.tick_params(length=0)
+        axes.margins(x=0.05)
+    return figure
+
+
+def _row(axes: Axes, line: Line, place: int, colour: str) -> None:
+    """Draw a configuration: its name above its dots, the interval below them."""
+    sample = line.sample
+    axes.annotate(
+        line.name.replace("$", r"\$"), (0, place - 0.36), xycoords=("axes fraction", "data"),
+        va="center", fontsize=8.5,
+    )  # fmt: skip
+    axes.scatter(sample.values, [place] * sample.n, s=22, color=colour, alpha=0.55, lw=0, zorder=3)
+    if sample.interval:
+        axes.plot(sample.interval, [place + 0.26] * 2, color=colour, lw=1.6, zorder=2)
+    axes.plot([sample.mean], [place + 0.26], marker="d", ms=5.5, color=colour, lw=0, zorder=4)
