@@ -68,14 +68,14 @@ def test_the_help_of_a_search_has_its_parts_flags_in_order(tutelage, monkeypatch
 
 def test_the_help_of_every_verb_describes_every_flag(tutelage, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
-    for verb in ("retrain", "report", "describe", "draw", "export", "list"):
+    for verb in ("retrain", "report", "papers", "study", "describe", "draw", "export", "list"):
         code, out, _ = tutelage(f"{verb} --help")
         assert code == 0
         assert re.match(rf"Usage: tutelage {verb} .*\n\n[A-Z].*\.\n", out)
         lines = re.findall(r"^│ [ *]*((?:--|[A-Z]).*?) *│$", out, re.MULTILINE)
         assert lines
         for line in lines:
-            assert re.match(r"\S+( --\S+| [A-Z]+)?  +[\dA-Z]\S* \S+", line), line
+            assert re.match(r"\S+( --\S+| [A-Z]+(\.\.\.)?)?  +[\dA-Z]\S* \S+", line), line
 
 
 def test_list_one_kind(tutelage):

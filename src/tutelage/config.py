@@ -203,8 +203,8 @@ class Retrain:
     step_epochs: float = 2.4
     """Schedule step: epochs between two steps."""
     linear_tail: int = 0
-    """Schedule linear: last epochs, which together lower the rate by as much as one before, 5 in
-    the releases of P-DARTS and PC-DARTS; 0: none."""
+    """Schedule linear: last epochs, which together lower the rate by as much as one before; 5 in
+    the releases on ImageNet, 0: none."""
     anneal: Literal["epoch", "step"] = "epoch"
     """When the learning rate changes: after every epoch, or after every step of the optimiser."""
     warm_up: float = 0.0
