@@ -5,6 +5,7 @@ import runpy
 import tomllib
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from tutelage.searches.needs import fit, size_of
 from tutelage.searches.random import Random
 from tutelage.spaces.base import Size
 from tutelage.spaces.published import resolve
+from tutelage.verbs import search_base
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000, "imagenet16-120": 120}
 ROWS = {row.name: row for row in every_row()}
@@ -116,21 +118,28 @@ def test_published_networks_have_the_printed_parameters(name):
     assert round(counted, 1) == printed
 
 
-def one_of_a_kind() -> dict[str, str]:
-    """Name one row for each method, search and space with their settings, whatever the data."""
-    found = {}
-    for name in RUNNING:
-        settings = settings_of(RUNNING[name])
+def one_of_a_kind() -> list[Any]:
+    """Name one row for each method, search and space with their settings, whatever the data.
+
+    The slow run has the first one of each table, the exhaustive one all.
+    """
+    found, tables = {}, set()
+    for name, row in RUNNING.items():
+        settings = settings_of(row)
         key = json.dumps([settings.method, settings.search, settings.space, settings.via])
-        found.setdefault(key, name)
-    return {name: key for key, name in found.items()}
+        table = name.rsplit("/", name.count("/") - 1)[0]
+        first = key not in found and table not in tables
+        if first:
+            tables.add(table)
+        marks = [pytest.mark.slow] if first else [pytest.mark.slow, pytest.mark.exhaustive]
+        found.setdefault(key, pytest.param(name, marks=marks))
+    return list(found.values())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", one_of_a_kind())
 def test_a_search_of_every_kind_of_row_runs(name, tmp_path):
     given = {"data": {"name": "digits"}, "stem": "cifar"}
-    table = RUNNING[name].search() | given
+    table = search_base(None, None, name) | given
     found = search_run(from_table(Run, quick_look(table, given), name), tmp_path / "run")
     assert found.genotype.space == make_part("space", table["space"]).name
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tutelage.config import Run
 from tutelage.papers import Row, row_named
-from tutelage.parts import from_table, plain
+from tutelage.parts import PARTS, from_table, make_part, part_settings, plain
 from tutelage.records.typed import parse, typed
 from tutelage.report.runs.found import flops, params
 from tutelage.report.runs.read import read_run
@@ -125,8 +125,10 @@ def _changes(record: Record, row: Row, retrained: bool) -> tuple[str, ...]:
 
 
 def _settings(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """List all settings of a search by dotted name, defaults too."""
-    return dotted(plain(asdict(from_table(Run, table, "a search"))))
+    """List all settings of a search by dotted name, defaults too, those of its parts as well."""
+    settings = from_table(Run, table, "a search")
+    parts = {kind: part_settings(kind, make_part(kind, getattr(settings, kind))) for kind in PARTS}
+    return dotted(plain(asdict(settings)) | parts)
 
 
 _FIGURES = ("error", "accuracy", "params", "flops")
