@@ -6,9 +6,10 @@ A test is two-sided. `scipy` is imported inside functions: it takes seconds.
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from tutelage.report.runs.tables import Statistic
 
 LEVEL = 0.05
 """Level of tests; intervals cover 1 - LEVEL."""
@@ -20,26 +21,13 @@ FAR = 6.0
 """Noncentrality from which the test's other tail has less than 1e-9; scipy may give NaN there."""
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(Statistic):
     """Values of one measure over the seeds of a configuration."""
-
-    values: tuple[float, ...]
 
     @property
     def n(self) -> int:
         """How many there are."""
         return len(self.values)
-
-    @property
-    def mean(self) -> float:
-        """The mean; NaN without values."""
-        return statistics.fmean(self.values) if self.values else math.nan
-
-    @property
-    def deviation(self) -> float | None:
-        """The standard deviation with n - 1 in the denominator; None for fewer than two values."""
-        return statistics.stdev(self.values) if self.n > 1 else None
 
     @property
     def interval(self) -> tuple[float, float] | None:
