@@ -5,34 +5,35 @@ import json
 import os
 import resource
 import shutil
-import signal
 
 import pytest
 import torch
 
 from commands import BRIEF, SMALL, TINY, content
 from tutelage.run.job import checkpoint
+from tutelage.run.job.signals import ENDING
 from tutelage.run.strategies import assemble
 from tutelage.run.supernet.state import Searching
 from tutelage.virtual import leaves
 
 
-@pytest.fixture
-def stopped(here, tutelage, monkeypatch):
-    """A search that Ctrl-C stopped at its third step, in the second epoch."""
+@pytest.fixture(params=ENDING, ids=lambda number: number.name)
+def stopped(here, tutelage, monkeypatch, request):
+    """A search that a signal stopped at its third step, in the second epoch."""
     advance, steps = Searching.advance, itertools.count(1)
 
     def pressed(self):
         if next(steps) == 3:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), request.param)
         advance(self)
 
     with monkeypatch.context() as patch:
         patch.setattr(Searching, "advance", pressed)
         code, _, error = tutelage(f"search {TINY} --out run")
-    assert code == 130
+    assert code == 128 + request.param
     assert (
-        "SIGINT came: saved at epoch 1, step 1; resume with tutelage search --resume run" in error
+        f"{request.param.name} came: saved at epoch 1, step 1; resume with tutelage search "
+        "--resume run" in error
     )
     return here / "run"
 

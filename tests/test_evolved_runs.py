@@ -27,8 +27,8 @@ from tutelage.run.cost.budget import in_millions
 from tutelage.run.cost.count import describe
 from tutelage.run.cost.table import Cost
 from tutelage.run.dry_run import dry_run
-from tutelage.run.job.checkpoint import StoppedError
 from tutelage.run.job.directory import RunDirectory
+from tutelage.run.job.signals import StoppedError
 from tutelage.run.one_shot.evolution import Evolve
 from tutelage.run.one_shot.ranking import Ranking
 from tutelage.run.one_shot.scorer import Scorer

@@ -3,7 +3,6 @@
 import itertools
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from tutelage.records.rows import TRAINING
 from tutelage.run import retrain
 from tutelage.run.job import checkpoint
 from tutelage.run.job.directory import RunDirectory
+from tutelage.run.job.signals import ENDING, StoppedError
 from tutelage.run.training import training
 
 
@@ -98,7 +98,7 @@ retrain(PUBLISHED["DARTS_V2"], Data(), {settings}, out, resume=(out / "run.toml"
     assert files(killed) == files(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", ENDING)
 def test_a_signal_saves_first_and_says_how_to_go_on(retrained, tmp_path, monkeypatch, number):
     advance = training.Training.advance
 
@@ -109,11 +109,12 @@ def test_a_signal_saves_first_and_says_how_to_go_on(retrained, tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(training.Training, "advance", interrupted)
-        with pytest.raises(checkpoint.StoppedError) as caught:
+        with pytest.raises(StoppedError) as caught:
             train(tmp_path / "out")
     assert str(caught.value) == (
         f"{number.name} came: saved at epoch 1, step 1; resume with the same command"
     )
+    assert caught.value.status == 128 + number
     stored = checkpoint.load(tmp_path / "out")["work"]
     assert (stored["epoch"], stored["step"]) == (1, 1)
     train(tmp_path / "out", resume=True)

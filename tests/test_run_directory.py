@@ -24,6 +24,7 @@ from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.environment import git_commit
 from tutelage.run.job.progress import Progress
 from tutelage.run.job.settings import changed_settings, plain
+from tutelage.run.job.signals import ENDING, Interrupts
 
 
 @pytest.fixture
@@ -295,10 +296,21 @@ def test_a_full_disk_leaves_the_checkpoints(tmp_path, file_size_limit):
     assert names == ["checkpoint.previous.pt", "checkpoint.pt"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_ignored_signal_stays_ignored():
+    """As SIGHUP is under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupts() as interrupts:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert interrupts.received is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", ENDING)
 def test_signals_wait_for_the_step_and_handlers_come_back(number):
     before = signal.getsignal(number)
-    with checkpoint.Interrupts() as interrupts:
+    with Interrupts() as interrupts:
         assert interrupts.received is None
         os.kill(os.getpid(), number)
         assert interrupts.received == number.name

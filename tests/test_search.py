@@ -19,7 +19,7 @@ from tutelage.methods.lbt import LBT
 from tutelage.methods.sgl import SGL
 from tutelage.methods.single import Single
 from tutelage.run.job import checkpoint
-from tutelage.run.job.checkpoint import StoppedError
+from tutelage.run.job.signals import StoppedError
 from tutelage.run.search import search_run
 from tutelage.run.strategies.relaxed import Relaxed
 from tutelage.run.supernet.state import Searching

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from commands import content
+from tutelage.run.job.signals import ENDING, StoppedError
 from tutelage.study import process
 from tutelage.study.jobs import Outcome, prepare, run_directories
-from tutelage.study.local import StoppedError, run_here, threads
+from tutelage.study.local import run_here, threads
 from tutelage.study.reading import read_study, study_of
 from tutelage.study.status import share, standing, status
 
@@ -162,7 +163,7 @@ def slow(tmp_path):
     return file, tmp_path / "out"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", ENDING)
 def test_a_signal_ends_the_children_and_the_same_command_continues(slow, fake, number):
     file, out = slow
     study = engine(file, out)
@@ -170,7 +171,7 @@ def test_a_signal_ends_the_children_and_the_same_command_continues(slow, fake, n
     wait_for(metrics.exists)
     study.send_signal(number)
     written, _ = study.communicate(timeout=60)
-    assert study.returncode == 130
+    assert study.returncode == 128 + number
     assert f"{number.name} came: 0 of 4 runs are done" in written
     saved = metrics.read_text()
     assert saved.count("epoch") > 0 and not (out / "a/seed-1/genotype.json").exists()

@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         advice = "lower --batch-size or --channels, or give --recompute or --via first-order"
         sys.exit(_complain(f"the GPU's memory is full: {advice}", 1))
     except ValueError as error:
-        sys.exit(_complain(error, 130 if type(error).__name__ == "StoppedError" else 1))
+        sys.exit(_complain(error, getattr(error, "status", 1)))  # of a signal that ended a run
 
 
 def _complain(error: object, code: int) -> int:

@@ -59,7 +59,7 @@ def retrain(
 
     Raises:
         ValueError: a changed setting, unusable data, or a loss that is not finite.
-        StoppedError: SIGINT or SIGTERM came; everything is saved.
+        StoppedError: SIGINT, SIGTERM or SIGHUP came; everything is saved.
     """
     with conditions(settings, repeatable=False):
         return _retrained(genotype, data, settings, out, resume)

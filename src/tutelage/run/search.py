@@ -56,7 +56,7 @@ def search(
 
     Raises:
         ValueError: A setting, the data or the run directory is unusable, or a loss is not finite.
-        StoppedError: SIGINT or SIGTERM came; everything is saved.
+        StoppedError: SIGINT, SIGTERM or SIGHUP came; everything is saved.
     """
 
     def table(kind: str, part: Any) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
 
     Raises:
         ValueError: A setting, the data or the run directory is unusable, or a loss is not finite.
-        StoppedError: SIGINT or SIGTERM came; everything is saved.
+        StoppedError: SIGINT, SIGTERM or SIGHUP came; everything is saved.
     """
     with conditions(settings, repeatable=True):
         return _searched(settings, out, resume)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from types import FrameType
 
 from rich.console import Console
 from rich.text import Text
 
 from tutelage.cpus import usable
+from tutelage.run.job.signals import Interrupts, StoppedError
 from tutelage.study.jobs import Job
 from tutelage.study.process import Running
 from tutelage.study.status import share
@@ -20,11 +19,6 @@ from tutelage.study.times import Pace
 
 SECONDS_BETWEEN_POLLS = 0.1
 SECONDS_BETWEEN_LINES = 30.0
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class StoppedError(ValueError):
-    """A signal ended a study after its runs had saved their state."""
 
 
 def run_here(jobs: Sequence[Job], count: int) -> None:
@@ -55,7 +49,7 @@ class Local:
         """Runs that another process works on."""
         self.running: list[Running] = []
         self.failed: list[Running] = []
-        self.signal: str | None = None
+        self.interrupts = Interrupts(self._interrupt)
         self.console = Console(soft_wrap=True, highlight=False)
         self.done = len(jobs) - len(self.waiting)
         self.pace = Pace(len(self.jobs), self._share(), clock())
@@ -65,16 +59,17 @@ class Local:
     def work(self) -> None:
         """Run what is missing."""
         self._say(f"{len(self.jobs)} runs, {self.done} done before, {self.count} at a time")
-        before = {number: signal.signal(number, self._receive) for number in SIGNALS}
-        try:
+        with self.interrupts:
             while self.running or (not self.signal and (self.waiting or self.elsewhere)):
                 self._start()
                 time.sleep(SECONDS_BETWEEN_POLLS)
                 self._poll()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
         self._conclude()
+
+    @property
+    def signal(self) -> str | None:
+        """The signal that came; None: there was none so far."""
+        return self.interrupts.received
 
     def _start(self) -> None:
         """Claim runs until enough work; those of other processes wait until the others end."""
@@ -112,16 +107,16 @@ class Local:
             names = ", ".join(each.job.name for each in self.running)
             self._say(f"[{self.done}/{len(self.jobs)}] running: {names} | {self._left()}")
 
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.signal = signal.Signals(number).name
+    def _interrupt(self) -> None:
         for each in self.running:
             each.interrupt()
 
     def _conclude(self) -> None:
         if self.signal:
             raise StoppedError(
-                f"{self.signal} came: {self.done} of {len(self.jobs)} runs are done, the others "
-                "are saved; the same command continues"
+                self.signal,
+                f"{self.done} of {len(self.jobs)} runs are done, the others are saved; the same "
+                "command continues",
             )
         if self.failed:
             first = self.failed[0]

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from tutelage.run.job.signals import ENDING
 from tutelage.study.jobs import Job, Outcome, Step
 
 COMMAND = (sys.executable, "-m", "tutelage")
@@ -51,7 +52,7 @@ class Running:
             return self._step is None
         if code == 0 and not self.interrupted:
             self._end(f"{step.name} ended without its result")
-        elif code and not self.interrupted and code != 130:
+        elif code and not self.interrupted and code - 128 not in ENDING:
             self._end(last_sentence(self.job, code))
         else:
             self._end("")

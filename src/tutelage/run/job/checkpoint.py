@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
-import signal
 import zipfile
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -83,34 +81,3 @@ def _read(path: Path, map_location: torch.device | str) -> dict[str, Any]:
             "resume with the release that wrote it"
         )
     return lift.checkpoint(content["state"], content["version"])
-
-
-class StoppedError(ValueError):
-    """A signal ended a run after it was saved; the message says how to resume."""
-
-
-class Interrupts:
-    """Stores SIGINT and SIGTERM in `received`, to read between steps; a second SIGINT raises.
-
-    Attributes:
-        received: Name of the signal; None: there was none so far.
-    """
-
-    def __init__(self) -> None:
-        self.received: str | None = None
-
-    def __enter__(self) -> Interrupts:
-        self._before = {
-            number: signal.signal(number, self._receive)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = signal.Signals(number).name

@@ -13,6 +13,7 @@ from tutelage.run.job import checkpoint, deterministic, threads
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.progress import Progress
 from tutelage.run.job.settings import changed_settings
+from tutelage.run.job.signals import Interrupts, StoppedError
 
 SECONDS_BETWEEN_CHECKS: Final = 1.0  # each makes a GPU wait for the processor
 
@@ -121,7 +122,7 @@ def run(
     saved = shown = time.monotonic()
     fields: Mapping[str, str] = {}
     with (
-        checkpoint.Interrupts() as signals,
+        Interrupts() as signals,
         Progress(work.epochs * work.steps, work.done, title) as progress,
     ):
         while work.epoch < work.epochs:
@@ -149,7 +150,7 @@ def run(
                 save()
                 saved = time.monotonic()
             if signals.received:  # in the last step too: other work may follow
-                raise checkpoint.StoppedError(
-                    f"{signals.received} came: saved at epoch {work.epoch}, step {work.step}; "
-                    f"resume with {resume_with}"
+                raise StoppedError(
+                    signals.received,
+                    f"saved at epoch {work.epoch}, step {work.step}; resume with {resume_with}",
                 )

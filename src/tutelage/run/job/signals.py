@@ -1,0 +1,51 @@
+"""Signals that end a run: stored, and read between steps. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from types import FrameType
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals after which a run is saved and ends."""
+
+
+class StoppedError(ValueError):
+    """A signal ended a run after it was saved; the message says how to resume."""
+
+    def __init__(self, name: str, message: str) -> None:
+        """Hold the signal's name and what the message says after it."""
+        super().__init__(f"{name} came: {message}")
+        self.status = 128 + signal.Signals[name]
+        """The exit status of a process that such a signal ended, as supervisors expect it."""
+
+
+class Interrupts:
+    """Stores the name of an ending signal in `received`; a second SIGINT raises.
+
+    A signal that the caller ignores stays ignored, as SIGHUP under nohup.
+
+    Attributes:
+        received: Name of the signal; None: there was none so far.
+    """
+
+    def __init__(self, then: Callable[[], None] | None = None) -> None:
+        """Call `then`, if given, at every signal; a second SIGINT does not raise then."""
+        self.received: str | None = None
+        self._then = then
+
+    def __enter__(self) -> Interrupts:
+        heeded = [each for each in ENDING if signal.getsignal(each) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._receive) for number in heeded}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._then is None and self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number).name
+        if self._then is not None:
+            self._then()
