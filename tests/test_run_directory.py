@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 
 from tutelage.config import Retrain, Run
+from tutelage.data.splits import save_split
 from tutelage.files import write_bytes
 from tutelage.records.rows import SEARCH, StepRow
 from tutelage.run.job import checkpoint
@@ -294,6 +295,27 @@ def test_a_full_disk_leaves_the_checkpoints(tmp_path, file_size_limit):
     assert checkpoint.load(tmp_path)["step"] == 2
     names = sorted(entry.name for entry in tmp_path.iterdir())
     assert names == ["checkpoint.previous.pt", "checkpoint.pt"]
+
+
+def test_a_link_to_nowhere_is_named(tmp_path):
+    (tmp_path / "run").symlink_to(tmp_path / "gone")
+    with pytest.raises(ValueError, match=r"run is a link to .*gone, which does not exist: give"):
+        RunDirectory.create(tmp_path / "run", {})
+
+
+def test_an_emptied_run_toml_is_told_in_a_sentence(tmp_path):
+    RunDirectory.create(tmp_path / "run", {"epochs": 3}).close()
+    (tmp_path / "run" / "run.toml").write_text("")
+    with pytest.raises(ValueError, match=r"run\.toml is empty: the run's settings are lost"):
+        RunDirectory.resume(tmp_path / "run", {"epochs": 3})
+
+
+def test_a_full_disk_while_a_split_is_written_is_a_sentence(tmp_path, file_size_limit):
+    file_size_limit(100)
+    with pytest.raises(ValueError, match=r"no room for .*split\.npz"):
+        save_split(tmp_path / "split.npz", torch.arange(50), torch.arange(50, 100))
+    file_size_limit(resource.RLIM_INFINITY)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_ignored_signal_stays_ignored():

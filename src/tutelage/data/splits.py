@@ -1,6 +1,7 @@
 """The images for weights and those for alphas: a seeded permutation, stored."""
 
 import hashlib
+import io
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from tutelage.data import DataError
 from tutelage.data.seeding import generator
+from tutelage.files import write_bytes
 
 
 def split(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -30,11 +32,14 @@ def split(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def save_split(path: Path, train: Tensor, valid: Tensor) -> None:
-    """Write a split to an .npz file, completely or not at all."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("wb") as file:
-        np.savez(file, train=train.numpy(), valid=valid.numpy())
-    temporary.replace(path)
+    """Write a split to an .npz file, completely or not at all.
+
+    Raises:
+        ValueError: The disk is full.
+    """
+    content = io.BytesIO()
+    np.savez(content, train=train.numpy(), valid=valid.numpy())
+    write_bytes(path, content.getvalue())
 
 
 def load_split(path: Path, count: int) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from tutelage.files import write_bytes
 from tutelage.report.figures.theme import variables
 from tutelage.report.runs.read import read_run
 from tutelage.report.runs.tables import as_table, comparison
@@ -48,5 +49,5 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
         runs=[summary(record) for record in records],
         details=details(records[0]) if len(records) == 1 else {},
     )
-    out.write_text(html, encoding="utf-8")
+    write_bytes(out, html.encode())
     return out

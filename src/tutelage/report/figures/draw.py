@@ -12,6 +12,7 @@ from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path as Curve
 
 from tutelage.checks import nearest
+from tutelage.files import write_bytes
 from tutelage.report.figures.chain import chain_figure
 from tutelage.report.figures.layout import Layout, Slot, Wire, arrange, cell_name
 from tutelage.report.figures.theme import LIGHT, canvas, styled, to_png, to_svg
@@ -47,10 +48,10 @@ def save_drawing(genotype: Genotype, path: Path | str, group: str | None = None)
     """Write a drawing to a file, in the format of its ending: .svg or .png."""
     path = Path(path)
     if path.suffix == ".svg":
-        path.write_text(draw(genotype, group), encoding="utf-8")
+        write_bytes(path, draw(genotype, group).encode())
     elif path.suffix == ".png":
         groups = [group] if group else list(genotype.cells)
-        path.write_bytes(to_png(cell_figure(genotype, groups)))
+        write_bytes(path, to_png(cell_figure(genotype, groups)))
     else:
         raise ValueError(f"{path}: a drawing's file must end in .svg or .png")
 

@@ -55,6 +55,10 @@ class RunDirectory:
         Raises:
             ValueError: The folder is not empty, or another process writes to it.
         """
+        if path.is_symlink() and not path.exists():
+            raise ValueError(
+                f"{path} is a link to {path.readlink()}, which does not exist: give another --out"
+            )
         if path.exists() and not path.is_dir():
             raise ValueError(f"{path} is a file: give another --out")
         path.mkdir(parents=True, exist_ok=True)
@@ -102,7 +106,10 @@ class RunDirectory:
 
     def refuse_changes(self, settings: Mapping[str, Any]) -> None:
         """Raise ValueError, which names them, for settings that differ from run.toml."""
-        changed = changed_settings(self.settings(), settings)
+        stored = self.settings()
+        if settings and not stored:
+            raise ValueError(f"{self.path / 'run.toml'} is empty: the run's settings are lost")
+        changed = changed_settings(stored, settings)
         if changed:
             raise ValueError(
                 f"{self.path} was begun with other settings: {', '.join(changed)}; resume without "
