@@ -16,7 +16,7 @@ from gpu_steps import CASES, modes, settings_of
 from tutelage.benchmark.table import open_table
 from tutelage.config import Run
 from tutelage.parts import from_table
-from tutelage.run.job.checkpoint import StoppedError
+from tutelage.run.job.signals import StoppedError
 from tutelage.run.search import search_run
 
 Row = dict[str, Any]

@@ -31,6 +31,8 @@ def write_bytes(path: Path, content: bytes) -> None:
                 f"no room for {path} ({len(content):,} bytes, {error.strerror}): everything "
                 "written before is safe, free some space and try again"
             ) from error
+        if error.filename == str(temporary):  # the user knows the file by its own name
+            error.filename = str(path)
         raise
 
 
