@@ -23,7 +23,7 @@ demo: install  ## search, retrain and report on the embedded digits
 	$(BIN)/tutelage retrain $(RUN)
 	$(BIN)/tutelage report $(RUN)
 
-test: install  ## the default tests, under 5 minutes on 2 cores
+test: install  ## the default tests, some 7 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-all: install  ## the slow ones too
