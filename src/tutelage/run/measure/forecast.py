@@ -27,7 +27,7 @@ class Forecast:
 
     def at(self, batch: int) -> int:
         """Predict the most memory in use at a batch size, in bytes."""
-        return max(peak for peak, _ in self._sections(batch)) + self._extra(batch)
+        return max(peak for peak, _ in self._sections(batch)) + self._extra
 
     def graph(self, batch: int) -> int:
         """Predict how many bytes more CUDA graphs keep, beside steps that are not replayed."""
@@ -35,13 +35,11 @@ class Forecast:
 
     def needed(self, batch: int) -> int:
         """Predict the memory in use and what CUDA graphs keep, in bytes."""
-        return max(map(sum, self._sections(batch))) + self._extra(batch)
+        return max(map(sum, self._sections(batch))) + self._extra
 
-    def _extra(self, batch: int) -> int:
-        """Predict the bytes beside the tensors, which grow with what is freed and taken again."""
-        growth = max(0, self.high.extra - self.low.extra) / (self.high.batch - self.low.batch)
-        beyond = max(0, batch - self.high.batch)
-        return max(self.low.extra, self.high.extra) + round(growth * beyond)
+    @property
+    def _extra(self) -> int:
+        return max(self.low.extra, self.high.extra)
 
     def _sections(self, batch: int) -> list[tuple[int, int]]:
         """Predict for every section its peak, and what a program of its step keeps."""
