@@ -23,7 +23,7 @@ The paper leaves some points open. Here:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
@@ -45,7 +45,7 @@ class SDDarts:
 
     learners: int = 1
     """Learners, each with its own past."""
-    warmup: float = 0.5
+    warmup: float = field(default=0.5, metadata={"quick": 0.5})
     """Share of the epochs without teaching, ξ: 25 of 50."""
     weight: float = 1.0
     """Weight of the teaching loss, λ."""
