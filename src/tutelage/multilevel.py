@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from tutelage.ranks import average
 from tutelage.virtual import (
     Rate,
     Tree,
@@ -141,7 +142,7 @@ def own_gradient(level: Level, variables: Variables, batch: Any) -> tuple[Tree, 
     """
     w = tree_map(Tensor.requires_grad_, detach(variables[level.variable]))
     value, notes = evaluate(level, {**seen_by(level, variables), level.variable: w}, batch)
-    return rebuild(w, iter(gradient_at(value, leaves(w)))), value.detach(), notes
+    return rebuild(w, iter(average(gradient_at(value, leaves(w))))), value.detach(), notes
 
 
 def hypergradient(
@@ -228,7 +229,7 @@ def hypergradient(
         evaluated.append(value)
         losses[level.name] = value.detach()
         notes.append(noted)
-    flat = gradient_at(torch.stack(evaluated).sum(), leaves(list(parts.values())))
+    flat = average(gradient_at(torch.stack(evaluated).sum(), leaves(list(parts.values()))))
     by_part = rebuild(list(parts.values()), iter(flat))
     terms = {part: norm(leaves(tree)) for part, tree in zip(parts, by_part, strict=True)}
     total = [torch.stack(same).sum(0) for same in zip(*map(leaves, by_part), strict=True)]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from tutelage import ranks
 from tutelage.clock import Clock
 from tutelage.extras import Extra
 from tutelage.multilevel import Level, Order
@@ -82,11 +83,18 @@ class Net:
 
     def under(self, weights: Tree, arch: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (B, C) and features (B, D); None in place of `arch` for a fixed network."""
-        inputs = (x,) if arch is None else (x, arch)
-        with torch.autocast(x.device.type, self.amp, enabled=self.amp is not None):
-            logits, features = self._called(weights, inputs)
+        with ranks.share(len(x)) as own:
+            seen = x if own is None else x[own.rows]
+            inputs = (seen,) if arch is None else (seen, arch)
+            with torch.autocast(x.device.type, self.amp, enabled=self.amp is not None):
+                logits, features = self._called(weights, inputs)
         wide = torch.promote_types(logits.dtype, torch.float32)
-        return logits.to(wide), features.to(wide)
+        logits, features = logits.to(wide), features.to(wide)
+        if own is None:
+            return logits, features
+        both = ranks.gathered(torch.cat([logits, features], 1), own)
+        first, second = both.split([logits.shape[1], features.shape[1]], dim=1)
+        return first, second
 
     def relax(self, alphas: Tree) -> Any:
         """Make architecture weights of alphas, at the present time of the search."""
@@ -127,9 +135,11 @@ class Net:
             x: The stage's input: images for the first, otherwise the previous stage's output.
             stage: Number of the stage, counted from 0.
         """
-        with torch.autocast(x.device.type, self.amp, enabled=self.amp is not None):
-            found = self._called(weights, (x, arch, stage))
-        return found.to(torch.promote_types(found.dtype, torch.float32))
+        with ranks.share(len(x)) as own:
+            seen = x if own is None else x[own.rows]
+            with torch.autocast(x.device.type, self.amp, enabled=self.amp is not None):
+                found = self._called(weights, (seen, arch, stage))
+        return ranks.gathered(found.to(torch.promote_types(found.dtype, torch.float32)), own)
 
     def _called(self, weights: Tree, inputs: tuple[Any, ...]) -> Any:
         return functional_call(self.module, weights, inputs, tie_weights=self.tied)

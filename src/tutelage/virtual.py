@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 from torch.autograd import grad
 
+from tutelage.ranks import average
+
 Tree = Any
 """A tensor, or a list or dict of trees. A list at the root has one tree for every learner."""
 Product = Callable[[Sequence[Tensor]], "list[Tensor | None]"]
@@ -295,7 +297,7 @@ class _PassGradient(torch.autograd.Function):
         w, u = list(tensors[:count]), list(tensors[count:])
         with torch.enable_grad():
             g, ctx.product = via.gradient(loss, w, u, ctx.needs_input_grad[3:])
-        return tuple(g)
+        return tuple(average(g))
 
     @staticmethod
     def backward(ctx: Any, *v: Tensor) -> tuple[Any, ...]:
@@ -306,6 +308,7 @@ class _PassGradient(torch.autograd.Function):
                 "with torch.autograd.grad(..., create_graph=True) instead"
             )
         product, ctx.product = ctx.product, None  # frees the inner graph with the outer one
+        v = average(v)  # each rank has the product with the whole batch's v, of its own images
         with torch.enable_grad():
             found = product(v)
         return (None, None, None, *found)

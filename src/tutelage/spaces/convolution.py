@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tutelage import ranks
 from tutelage.spaces import kernels
 from tutelage.spaces.kernels.asked import Closed, asked
 
@@ -256,7 +257,8 @@ def tiny(x: Tensor) -> bool:
 
 def elements(x: Tensor) -> float:
     """Count the elements of a map by which its form is chosen."""
-    return x.numel() * _times[-1]
+    own = ranks.present()
+    return (own.largest(x.numel()) if own else x.numel()) * _times[-1]
 
 
 _times = [1.0]

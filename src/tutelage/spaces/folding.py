@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tutelage.spaces import kernels
+from tutelage import ranks
+from tutelage.spaces import kernels, together
 from tutelage.spaces.convolution import Form, convolve, gradients, plain
 from tutelage.spaces.fused import DIMENSIONS, EPSILON, exactly, joins, side_by_side, widest
 from tutelage.spaces.kernels.asked import Closed, asked
@@ -27,6 +28,9 @@ def folded_sum(maps: Sequence[Tensor], pointwise: Tensor, weights: Tensor) -> Te
     """
     channels = pointwise.shape[1]
     P = pointwise.view(len(weights), -1, channels)
+    if own := ranks.normalised_together():
+        joined = [side_by_side(maps)] if joins(maps[0]) else maps
+        return together.folded_sum(joined, P, weights, own, EPSILON)
     if joins(maps[0]):
         z = side_by_side(maps)
         if kernels.usable(z, channels):

@@ -16,11 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tutelage.spaces import kernels
+from tutelage import ranks
+from tutelage.spaces import kernels, together
 from tutelage.spaces.convolution import autocasts, elements
 from tutelage.spaces.kernels.asked import Closed, asked
 
 EPSILON = 1e-5
+MOMENTUM = 0.1
+"""Share of a batch in the running statistics of a BatchNorm."""
 JOINED = 1 << 16
 """Elements of a map on a CPU up to which maps are joined, so that one call computes all of them.
 For larger maps the copy takes more time than the calls."""
@@ -30,6 +33,8 @@ DIMENSIONS = (0, 2, 3)
 
 def normalise(x: Tensor) -> Tensor:
     """Normalise each channel of x (B, C, H, W) by its batch, without running statistics."""
+    if own := ranks.normalised_together():
+        return together.normalise(x, own, EPSILON)
     return _Normalise.apply(x)
 
 
@@ -39,15 +44,32 @@ class BatchNorm(nn.BatchNorm2d):
     def __init__(
         self, channels: int, *, affine: bool = True, track_running_stats: bool = True
     ) -> None:
-        super().__init__(channels, EPSILON, 0.1, affine, track_running_stats)
+        super().__init__(channels, EPSILON, MOMENTUM, affine, track_running_stats)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, C, H, W)."""
+        own = ranks.normalised_together() if self.training else None
+        if own:
+            return self._together(x, own)
         if self.running_mean is not None or autocasts(x):
             return super().forward(x)
         if not self.affine:
             return normalise(x)
         return _NormalisedSum.apply(self.weight.unsqueeze(0), self.bias, x)
+
+    def _together(self, x: Tensor, own: ranks.Share) -> Tensor:
+        """Map a share x (b, C, H, W) of a batch by the statistics of the whole batch."""
+        centred, mean, variance = together.centre(x, own)
+        y = centred * (variance + EPSILON).rsqrt()[:, None, None]
+        if self.running_mean is not None and self.running_var is not None:
+            self.num_batches_tracked.add_(1)  # type: ignore[operator]
+            count = own.whole(x.numel() // x.shape[1])
+            unbiased = variance.detach() * (count / (count - 1))
+            self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), MOMENTUM)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), MOMENTUM)
+        if self.affine:
+            y = y * self.weight[:, None, None] + self.bias[:, None, None]
+        return y.to(x.dtype)
 
 
 def joins(x: Tensor) -> bool:
@@ -90,6 +112,9 @@ def normalised(terms: Sequence[Tensor], channels: int) -> list[Tensor]:
 
 def normalised_sum(weights: Tensor, terms: Sequence[Tensor]) -> Tensor:
     """Sum weights[i] * normalise(terms[i]) over large maps (B, C, H, W)."""
+    if ranks.normalised_together():
+        first, *others = (w * normalise(x) for w, x in zip(weights, terms, strict=True))
+        return sum(others, start=first)
     scales = weights.unsqueeze(1).expand(-1, terms[0].shape[1])
     return _NormalisedSum.apply(scales, None, *terms)
 

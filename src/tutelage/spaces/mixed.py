@@ -40,7 +40,7 @@ from tutelage.spaces.fused import joined, joins, mix, normalise, side_by_side, s
 from tutelage.spaces.ops import CONVOLUTIONS, DENSE, POOLS
 from tutelage.spaces.parallel import concurrently
 from tutelage.spaces.plan import AUXILIARY, Weights
-from tutelage.spaces.states import State, dense, gather
+from tutelage.spaces.states import State, dense, dropped, gather
 
 
 def select(parameter: Tensor, rows: Sequence[int], count: int) -> Tensor:
@@ -252,7 +252,7 @@ class MixedNode(nn.Module):
         if state.stride == 2:
             own = self.auxiliaries if name == AUXILIARY else self.reductions
             return own[str(edge)](state.halves)
-        return F.dropout(state.x, dropout) if dropout else state.x
+        return dropped(state.x, dropout) if dropout else state.x
 
     def _separable(
         self,

@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tutelage import ranks
 from tutelage.spaces.base import Size, Stem
+from tutelage.spaces.fused import BatchNorm
 from tutelage.spaces.genotype import Cell, Genotype, Node
 from tutelage.spaces.ops import (
     FactorizedReduce,
@@ -36,7 +38,7 @@ Probability = float | Tensor
 def drop(x: Tensor, probability: Probability) -> Tensor:
     """Zero whole images of x (B, C, H, W) at random and scale up the others (drop-path)."""
     keep = 1 - probability
-    mask = x.new_empty(len(x), 1, 1, 1).bernoulli_(keep)
+    mask = ranks.random_like(x[:, :1, :1, :1], lambda empty: empty.bernoulli_(keep))
     return x / keep * mask
 
 
@@ -110,11 +112,11 @@ class AuxiliaryHead(nn.Module):
         """Build the head for maps of `channels` channels."""
         super().__init__()
         self.side, self.window, self.stride = WINDOWS[size.stem]
-        self.first = nn.Sequential(nn.Conv2d(channels, 128, 1, bias=False), nn.BatchNorm2d(128))
+        self.first = nn.Sequential(nn.Conv2d(channels, 128, 1, bias=False), BatchNorm(128))
         self.second = nn.Sequential(nn.Conv2d(128, 768, 2, bias=False))
         if size.stem == "cifar":
             # DARTS' ImageNet head has no BatchNorm here, and its published figures depend on it
-            self.second.append(nn.BatchNorm2d(768))
+            self.second.append(BatchNorm(768))
         self.classifier = nn.Linear(768, size.classes)
 
     def forward(self, x: Tensor) -> Tensor:

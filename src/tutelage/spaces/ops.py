@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tutelage import ranks
 from tutelage.checks import nearest
 from tutelage.spaces.base import Size
 from tutelage.spaces.convolution import Convolution, Depthwise, autocasts, depthwise, tiny
@@ -169,7 +170,7 @@ class ReluConvolution(nn.Sequential):
         super().__init__(
             nn.ReLU(),
             Convolution(inputs, outputs, kernel, stride),
-            nn.BatchNorm2d(outputs),
+            BatchNorm(outputs),
         )
 
 
@@ -185,7 +186,7 @@ class SeparableConvolution(nn.Sequential):
                 nn.ReLU(),
                 Depthwise(channels, kernel, step, dilation),
                 Convolution(channels, channels, 1),
-                nn.BatchNorm2d(channels),
+                BatchNorm(channels),
             ]
         super().__init__(*layers)
 
@@ -198,7 +199,7 @@ class FactorizedReduce(nn.Module):
         half = outputs // 2
         self.even = Convolution(inputs, half, 1, 2)
         self.odd = Convolution(inputs, outputs - half, 1, 2)
-        self.norm = nn.BatchNorm2d(outputs)
+        self.norm = BatchNorm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, C, H, W) to (B, outputs, H / 2, W / 2), rounded up."""
@@ -242,4 +243,4 @@ class Noise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, C, H, W) to noise (B, C, H / stride, W / stride), rounded up."""
-        return torch.randn_like(x[:, :, :: self.stride, :: self.stride])
+        return ranks.random_like(x[:, :, :: self.stride, :: self.stride], Tensor.normal_)

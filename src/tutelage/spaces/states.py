@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tutelage import ranks
 from tutelage.spaces.base import Variant
 from tutelage.spaces.convolution import convolve, subsample
 from tutelage.spaces.fused import normalised, side_by_side
@@ -66,11 +67,19 @@ class State:
 
     def noise(self) -> Tensor:
         """Sample a map of standard normal values, of a strided map's size."""
-        return torch.randn_like(self.x[:, :, :: self.stride, :: self.stride])
+        return ranks.random_like(self.x[:, :, :: self.stride, :: self.stride], Tensor.normal_)
 
     def zeros(self) -> Tensor:
         """Return the output of `none`."""
         return torch.zeros_like(self.x[:, :, :: self.stride, :: self.stride])
+
+
+def dropped(x: Tensor, probability: float) -> Tensor:
+    """Zero values of x (B, C, H, W) with a probability, and scale the others up."""
+    if not ranks.present():
+        return F.dropout(x, probability)
+    kept = ranks.random_like(x, lambda empty: empty.bernoulli_(1 - probability))
+    return x * kept.div_(1 - probability)
 
 
 def dense(state: State, kernel: Tensor) -> Tensor:
