@@ -20,7 +20,7 @@ ROOMS = (
 
 BASE = {
     *("batch", "checks", "clock", "config", "data", "extras", "files", "multilevel", "problem"),
-    *("records", "spaces", "virtual"),
+    *("ranks", "records", "shares", "spaces", "virtual"),
 }
 """What any folder of `run` may import besides the folders before it."""
 
@@ -29,21 +29,23 @@ ALLOWED = {
     "renamed": set(),
     "files": set(),
     "records": {"records"},
-    "virtual": set(),
-    "multilevel": {"virtual"},
+    "ranks": set(),
+    "shares": {"ranks"},
+    "virtual": {"shares"},
+    "multilevel": {"virtual", "shares"},
     "transfer": set(),
     "ensembling": set(),
     "clock": set(),
     "cpus": set(),
     "batch": set(),
     "extras": {"batch", "checks", "multilevel", "virtual"},
-    "problem": {"clock", "extras", "multilevel", "virtual"},
+    "problem": {"clock", "extras", "multilevel", "virtual", "shares"},
     "config": {"checks", "searches.evolution"},
     "quick": {"checks", "config", "parts", "searches.needs"},
     "parts": {"checks", "methods", "searches", "spaces"},
     "flags": {"checks", "config", "parts"},
     "spaces.kernels": {"spaces.kernels"},
-    "spaces": {"spaces", "checks"},
+    "spaces": {"spaces", "checks", "ranks", "shares"},
     "searches": {
         *("spaces.base", "spaces.genotype", "spaces.paths", "spaces.ready"),
         *("searches", "clock", "checks"),
@@ -65,11 +67,11 @@ ALLOWED = {
     "report.sections": {"report", "records", "spaces.genotype", "checks"},
     "report": {"report", "spaces.genotype", "spaces.published", "checks", "files"},
     "recipes": {"checks", "recipes", "renamed"},
-    "run.job": {"run.job", "records", "files", "cpus", "spaces.base"},
+    "run.job": {"run.job", "records", "files", "cpus", "spaces.base", "ranks", "virtual"},
     "run.networks": {*BASE, "run.networks", "parts", "searches.base", "report.figures"},
     "run.cost": {*BASE, "run.networks", "run.cost", "searches"},
-    "run.training": {*BASE, "run.networks", "run.cost", "run.step", "run.training"},
-    "run.step": {"batch", "clock", "virtual", "spaces", "run.step"},
+    "run.training": {*BASE, "run.job", "run.networks", "run.cost", "run.step", "run.training"},
+    "run.step": {"batch", "clock", "ranks", "virtual", "spaces", "run.step"},
     "run.supernet": {
         *(*BASE, *(f"run.{room}" for room in ("job", "networks", "cost", "step", "supernet"))),
         *("searches", "transfer"),
@@ -91,7 +93,7 @@ ALLOWED = {
     },
     "verbs": {"checks", "config", "flags", "parts", "quick", "recipes", "benchmark", "run"}
     | {"report", "spaces", "data", "papers", "study"},
-    "cli": {"verbs", "flags", "config", "checks", "parts", "cpus", "recipes", "__version__"}
+    "cli": {"ranks", "verbs", "flags", "config", "checks", "parts", "cpus", "recipes", "__version__"}
     | {"searches.evolution"},
     "__init__": {
         "config",

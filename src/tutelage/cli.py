@@ -5,6 +5,7 @@ Nothing here imports torch before a command needs it, so help and listings are f
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -69,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; a user's mistake gives one sentence and a non-zero exit code."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     wait_asleep()
+    if os.environ.get("RANK", "0") != "0":  # of several processes, one prints
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     try:
         flags = flags_for(tokens)
         tokens = lifted_flags(tokens, {flag.name for flag in flags})
@@ -93,6 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _complain(error: object, code: int) -> int:
+    """Print one sentence; of several processes, the first that has it to say does."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from tutelage.ranks import LostError, speaks
+
+        if not speaks(str(error), isinstance(error, LostError)):
+            return code
     print("tutelage:", *str(error).split(), file=sys.stderr)
     return code
 

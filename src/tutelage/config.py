@@ -18,6 +18,7 @@ Precision = Literal["fp32", "ieee", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
 Graph = Literal["auto", "on", "off"]
 Kernels = Literal["auto", "off"]
+Statistics = Literal["batch", "rank"]
 MOST_THREADS = 1024
 """More than the CPUs of any machine; OpenMP ends the process if the system refuses threads."""
 
@@ -254,6 +255,9 @@ class Retrain:
     CPU; off: run one operation at a time."""
     kernels: Kernels = "auto"
     """Fused kernels on a GPU: auto, where Triton compiles for it; off, torch's operations alone."""
+    statistics: Statistics = "batch"
+    """With several processes, what batch normalisation measures: batch, the images of all, so that
+    a run equals that of one process; rank, each process's own, which exchanges less."""
     deterministic: bool | None = None
     """Require deterministic algorithms of a GPU, so that equal runs on the same card have equal
     files; not set: no for a retraining; on a CPU it changes nothing."""
@@ -369,6 +373,9 @@ class Run:
     to TF32; ieee, fp32 without that; or bf16, too coarse for a finite difference."""
     kernels: Kernels = "auto"
     """Fused kernels on a GPU: auto, where Triton compiles for it; off, torch's operations alone."""
+    statistics: Statistics = "batch"
+    """With several processes, what batch normalisation measures: batch, the images of all, so that
+    a run equals that of one process; rank, each process's own, which exchanges less."""
     deterministic: bool | None = None
     """Require deterministic algorithms of a GPU, so that equal runs on the same card have equal
     files; not set: yes for a search; on a CPU it changes nothing."""

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from tutelage.ranks import average
+from tutelage.shares import average
 from tutelage.virtual import (
     Rate,
     Tree,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tutelage import ranks
+from tutelage import shares
 from tutelage.clock import Clock
 from tutelage.extras import Extra
 from tutelage.multilevel import Level, Order
@@ -83,7 +83,7 @@ class Net:
 
     def under(self, weights: Tree, arch: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (B, C) and features (B, D); None in place of `arch` for a fixed network."""
-        with ranks.share(len(x)) as own:
+        with shares.share(len(x)) as own:
             seen = x if own is None else x[own.rows]
             inputs = (seen,) if arch is None else (seen, arch)
             with torch.autocast(x.device.type, self.amp, enabled=self.amp is not None):
@@ -92,7 +92,7 @@ class Net:
         logits, features = logits.to(wide), features.to(wide)
         if own is None:
             return logits, features
-        both = ranks.gathered(torch.cat([logits, features], 1), own)
+        both = shares.gathered(torch.cat([logits, features], 1), own)
         first, second = both.split([logits.shape[1], features.shape[1]], dim=1)
         return first, second
 
@@ -135,11 +135,11 @@ class Net:
             x: The stage's input: images for the first, otherwise the previous stage's output.
             stage: Number of the stage, counted from 0.
         """
-        with ranks.share(len(x)) as own:
+        with shares.share(len(x)) as own:
             seen = x if own is None else x[own.rows]
             with torch.autocast(x.device.type, self.amp, enabled=self.amp is not None):
                 found = self._called(weights, (seen, arch, stage))
-        return ranks.gathered(found.to(torch.promote_types(found.dtype, torch.float32)), own)
+        return shares.gathered(found.to(torch.promote_types(found.dtype, torch.float32)), own)
 
     def _called(self, weights: Tree, inputs: tuple[Any, ...]) -> Any:
         return functional_call(self.module, weights, inputs, tie_weights=self.tied)

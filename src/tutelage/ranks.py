@@ -1,210 +1,193 @@
-"""Several processes that compute one batch together, as `torchrun` starts them.
+"""Several processes of one run, as `torchrun` starts them: its ranks, and what they agree on.
 
-Every rank holds all variables and makes the whole batch. A network sees the rank's share of the
-images, and its output is gathered, so that every rank computes the same loss of the whole batch:
-losses know nothing of ranks. With s_r the loss that rank r computes, derivatives are those of the
-mean of s_r over ranks, and three functions are closed under differentiation:
-
-    total(x)       Σ_r x_r on every rank                  derivative: total
-    gathered(x)    the ranks' rows below one another      derivative: N times a rank's own rows
-    own(g)         N times a rank's own rows of g         derivative: gathered
-
-The factor is N because all ranks compute the same of what was gathered: Σ_r g_r = N g. A gradient
-in a variable is complete after `average`, one exchange for all its tensors.
-
-In one process nothing here does anything.
+Nothing here starts or watches a process: torchrun does, and it ends all when one has died. In one
+process nothing here does anything.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-STARTED: Final = "WORLD_SIZE"
-"""The variable of the environment by which torchrun tells the number of processes."""
+PATIENCE: Final = timedelta(minutes=10)
+"""How long a rank waits for another one; torchrun sees within a second that a process has died."""
+
+T = TypeVar("T")
+
+
+class LostError(ValueError):
+    """An exchange failed, because another rank has ended."""
+
+
+_alone = [False]
+"""Whether this rank computes on its own at present."""
 
 
 def count() -> int:
-    """Count the ranks."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    """Count the ranks that compute together."""
+    return dist.get_world_size() if _joined() and not _alone[0] else 1
 
 
 def rank() -> int:
     """Return this process's number among the ranks, from 0."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if _joined() else 0
 
 
-def average(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Average tensors over the ranks, by one exchange; all ranks get the same bits."""
-    if count() == 1 or not tensors:
-        return list(tensors)
-    flat = torch.cat([x.detach().flatten() for x in tensors])
-    _exchange(flat)
-    parts = flat.div_(count()).split([x.numel() for x in tensors])
-    return [part.view_as(x).to(x.dtype) for part, x in zip(parts, tensors, strict=True)]
-
-
-# Shares of a batch -------------------------------------------------------------------------------
-
-
-class Share(NamedTuple):
-    """The images of a batch that a rank computes: rows `start` to `stop` of `total`."""
-
-    start: int
-    stop: int
-    total: int
-
-    @property
-    def rows(self) -> slice:
-        """Its rows of a batch."""
-        return slice(self.start, self.stop)
-
-    def whole(self, numbers: int) -> int:
-        """Count the numbers of all images, given those of this rank's."""
-        return numbers // (self.stop - self.start) * self.total
-
-    def largest(self, numbers: int) -> int:
-        """Count the numbers of a map on the rank with most images, given those of this rank's.
-
-        What depends on the size of a map is decided by this, so that ranks decide alike.
-        """
-        return numbers // (self.stop - self.start) * -(-self.total // count())
-
-
-_present: list[Share | None] = [None]
-"""The share of the network in progress; innermost last. None: the network sees all images."""
-_together = [True]
-"""Whether batch statistics are those of all ranks' images."""
-
-
-def shares(total: int) -> list[Share]:
-    """Divide the images of a batch among the ranks, as evenly as possible."""
-    ends = [total * r // count() for r in range(count() + 1)]
-    return [Share(start, stop, total) for start, stop in zip(ends, ends[1:], strict=False)]
+def _joined() -> bool:
+    return dist.is_available() and dist.is_initialized()
 
 
 @contextmanager
-def share(images: int) -> Iterator[Share | None]:
-    """Let networks see this rank's share of a batch; None: all of it.
+def joined(device: torch.device) -> Iterator[None]:
+    """Join the processes that torchrun has started, for the time of the context.
 
-    That is so in one process, and where a batch has fewer images than there are ranks: then every
-    rank computes all of it.
+    Without torchrun, and where they are joined already, nothing is done. Ranks other than 0 print
+    nothing to standard output.
+
+    Raises:
+        LostError: Another rank has ended.
     """
-    found = shares(images)[rank()] if 1 < count() <= images else None
-    _present.append(found)
+    if started() == 1 or count() > 1:
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    with _exchanging():
+        dist.init_process_group(backend, timeout=PATIENCE)
     try:
-        yield found
+        with (
+            Path(os.devnull).open("w") as nothing,
+            redirect_stdout(nothing) if rank() else nullcontext(),
+        ):
+            yield
+        with _exchanging():
+            dist.barrier()  # no rank ends while another one still needs it
     finally:
-        _present.pop()
+        dist.destroy_process_group()
 
 
-def present() -> Share | None:
-    """Return the share of the network in progress; None: it sees all images."""
-    return _present[-1]
+def started() -> int:
+    """Count the processes that torchrun has started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def normalised_together() -> Share | None:
-    """Return the share of the network in progress, if its statistics are those of all ranks."""
-    return _present[-1] if _together[0] else None
+def again() -> bool:
+    """Tell whether torchrun has started these processes again after one had failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 @contextmanager
-def statistics(together: bool) -> Iterator[None]:
-    """Normalise by the images of all ranks, or each rank by its own."""
-    before, _together[0] = _together[0], together
+def apart() -> Iterator[None]:
+    """Let this rank compute on its own: networks see whole batches, and nothing is exchanged."""
+    before, _alone[0] = _alone[0], True
     try:
         yield
     finally:
-        _together[0] = before
+        _alone[0] = before
 
 
-def gathered(x: Tensor, own: Share | None) -> Tensor:
-    """Return the rows (B, ...) of all ranks, given this rank's share of them (b, ...)."""
-    return x if own is None else _Gathered.apply(x, own)
+def speaks(sentence: str, after_others: bool = False) -> bool:
+    """Tell whether this process is the first one of its run that is about to end with a sentence.
 
-
-def placed(x: Tensor) -> Tensor:
-    """Return the x of every rank, stacked (ranks, ...), where ranks go on differently."""
-    return total(own_place(x))
-
-
-def own_place(x: Tensor) -> Tensor:
-    """Return zeros (ranks, ...) with x in this rank's place: their `total` is `placed`."""
-    return torch.stack([x if r == rank() else torch.zeros_like(x) for r in range(count())])
-
-
-def total(x: Tensor) -> Tensor:
-    """Add the x of all ranks."""
-    return _Total.apply(x)
-
-
-def random_like(x: Tensor, fill: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return random numbers of the shape of x, the same as in one process.
-
-    Ranks have equal generators. So where x (b, ...) is of a share of a batch, each rank draws the
-    numbers of all images and keeps its own.
+    The processes ask the store of torchrun, which outlives them.
 
     Args:
-        x: Gives shape, type, device and layout.
-        fill: Fills an empty tensor with random numbers, in place.
+        sentence: The sentence. A process with another one speaks too.
+        after_others: Whether it is said only if no process has anything else to say.
     """
-    own, empty = _present[-1], torch.empty_like(x, device="meta")
-    if own is None:
-        return fill(torch.empty_like(x))
-    last = x.dim() == 4 and empty.is_contiguous(memory_format=torch.channels_last)
-    form = torch.channels_last if last else torch.contiguous_format
-    shape = (own.total, *x.shape[1:])
-    whole = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=form)
-    return fill(whole)[own.rows]
+    try:
+        store = dist.TCPStore(
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            is_master=False,
+            timeout=timedelta(seconds=5),
+            wait_for_workers=False,
+        )
+        place = f"tutelage/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        if after_others:
+            time.sleep(1)
+            if store.add(f"{place}/any", 0):
+                return False
+        store.add(f"{place}/any", 1)
+        return store.add(f"{place}/{sentence}", 1) == 1
+    except (KeyError, ValueError, RuntimeError):  # no store answers
+        return True
 
 
-class _Total(torch.autograd.Function):
-    """The sum over ranks."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return _exchange(x.clone(memory_format=torch.contiguous_format))
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        return _Total.apply(g)
+# Agreements --------------------------------------------------------------------------------------
 
 
-class _Gathered(torch.autograd.Function):
-    """The rows of all ranks, of which every rank computes the same."""
+def first(work: Callable[[], T]) -> T:
+    """Let rank 0 do something before the others go on; all return what it returned.
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, own: Share) -> Tensor:
-        ctx.own = own
-        whole = x.new_zeros(own.total, *x.shape[1:])
-        whole[own.rows] = x
-        return _exchange(whole)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        return _Own.apply(g, ctx.own), None
-
-
-class _Own(torch.autograd.Function):
-    """A rank's own rows of a cotangent that is the same on all ranks, times their number."""
-
-    @staticmethod
-    def forward(ctx: Any, g: Tensor, own: Share) -> Tensor:
-        ctx.own = own
-        return g[own.rows] * count()
-
-    @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None]:
-        return _Gathered.apply(v, ctx.own), None
+    Raises:
+        ValueError: Rank 0 raised it.
+    """
+    if count() == 1:
+        return work()
+    found: list[Any] = [None, None]
+    failure: ValueError | OSError | None = None
+    if rank() == 0:
+        try:
+            found[0] = work()
+        except (ValueError, OSError) as error:
+            failure, found[1] = error, str(error)
+    with _exchanging():
+        dist.broadcast_object_list(found)
+    if failure:
+        raise failure
+    if found[1] is not None:
+        raise ValueError(found[1])
+    return cast(T, found[0])
 
 
-def _exchange(x: Tensor) -> Tensor:
-    """Add x over the ranks, in place."""
-    dist.all_reduce(x)
+def highest(numbers: Sequence[int]) -> list[int]:
+    """Return the highest of the ranks' numbers, place by place."""
+    if count() == 1:
+        return list(numbers)
+    every = torch.tensor(list(numbers))
+    with _exchanging():
+        dist.all_reduce(every, dist.ReduceOp.MAX)
+    return [int(each) for each in every]
+
+
+def everyones(mine: T) -> list[T]:
+    """Return what every rank has, by rank."""
+    if count() == 1:
+        return [mine]
+    found: list[Any] = [None] * count()
+    with _exchanging():
+        dist.all_gather_object(found, mine)
+    return found
+
+
+@contextmanager
+def _exchanging() -> Iterator[None]:
+    """Say in a sentence that an exchange failed."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise LostError(
+            "another process of this run has ended or does not answer, so all of them end: what "
+            "the last checkpoint holds is safe; --resume goes on from there, with any number of "
+            "processes"
+        ) from error
+
+
+def add(x: Tensor) -> Tensor:
+    """Add x over the ranks, in place; all get the same bits."""
+    with _exchanging():
+        dist.all_reduce(x)
     return x

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.autograd import grad
 
-from tutelage.ranks import average
+from tutelage.shares import average
 
 Tree = Any
 """A tensor, or a list or dict of trees. A list at the root has one tree for every learner."""
@@ -308,9 +308,9 @@ class _PassGradient(torch.autograd.Function):
                 "with torch.autograd.grad(..., create_graph=True) instead"
             )
         product, ctx.product = ctx.product, None  # frees the inner graph with the outer one
-        v = average(v)  # each rank has the product with the whole batch's v, of its own images
+        whole = average(v)  # every rank's product, of its own images, is with that of all
         with torch.enable_grad():
-            found = product(v)
+            found = product(whole)
         return (None, None, None, *found)
 
 

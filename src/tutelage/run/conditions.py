@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
+from tutelage import ranks, shares
 from tutelage.config import Retrain, Run
 from tutelage.run.job import deterministic, threads
 from tutelage.run.job.device import arithmetic, device_named
@@ -30,5 +31,7 @@ def conditions(settings: Run | Retrain, *, repeatable: bool) -> Iterator[torch.d
         arithmetic(settings.precision),
         deterministic.required(settings.deterministic, device, default=repeatable),
         kernels.allowed(settings.kernels == "auto"),
+        ranks.joined(device),
+        shares.statistics(settings.statistics == "batch"),
     ):
         yield device

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tutelage import ranks
 from tutelage.config import Data, Retrain
 from tutelage.data.augment import Augmentation, augmentation
 from tutelage.data.batches import Stream, held, in_order
@@ -30,12 +31,14 @@ from tutelage.run.conditions import conditions
 from tutelage.run.job import loop, threads
 from tutelage.run.job.device import arithmetic, device_named
 from tutelage.run.job.directory import RunDirectory
+from tutelage.run.job.opened import opened, resumes
 from tutelage.run.job.settings import plain
 from tutelage.run.networks import ensemble
 from tutelage.run.networks.ensemble import Ensemble
 from tutelage.run.networks.files import FILE, About, about, load, member, save_network, space_of
 from tutelage.run.step.recorders import chosen
 from tutelage.run.training.training import Training
+from tutelage.shares import shared
 from tutelage.spaces.genotype import Genotype
 
 RESULT: Final = "result.json"
@@ -70,7 +73,8 @@ def _retrained(
 ) -> dict[str, Any]:
     device = device_named(settings.device)
     text, settings = json.dumps(genotype.to_dict()), _sized(settings, genotype)
-    if (out / RESULT).exists():
+    resume = resumes(out, resume)
+    if ranks.first((out / RESULT).exists):
         return _finished(out, text, data, settings)
     train = read(data, "train")
     data, settings = _cut(data, settings, default_cutout(train))
@@ -85,9 +89,8 @@ def _retrained(
         augmentation=how,
         device=device,
     )
-    begin = RunDirectory.resume if resume else RunDirectory.create
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices), begin(out, given) as directory:
+    with torch.random.fork_rng(devices), opened(out, given, resume=resume) as directory:
         directory.write_text("genotype.json", genotype.to_json())
         training = Training(genotype, stream, settings)
         count = threads.elements(settings.batch_size, training.size, train.images.shape)
@@ -139,21 +142,19 @@ def _ensemble_retrained(
     device = device_named(settings.device)
     settings = _sized(settings, together.genotypes[0])
     texts = [json.dumps(genotype.to_dict()) for genotype in together.genotypes]
-    if (out / RESULT).exists():
+    resume = resumes(out, resume)
+    if ranks.first((out / RESULT).exists):
         return _finished(out, texts, data, settings)
     data, settings = _cut(data, settings, default_cutout(read(data, "train")))
-    begin = RunDirectory.resume if resume else RunDirectory.create
     devices = [device] if device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices),
-        begin(out, _given(texts, data, settings)) as directory,
-    ):
+    given = _given(texts, data, settings)
+    with torch.random.fork_rng(devices), opened(out, given, resume=resume) as directory:
         directory.write_text(ensemble.FILE, together.to_json())
         directory.write_text("genotype.json", together.genotypes[0].to_json())
         results = []
         for place, genotype in enumerate(together.genotypes):
             own, folder = replace(settings, seed=settings.seed + place), out / member(place)
-            resumed = (folder / "run.toml").exists()
+            resumed = ranks.first((folder / "run.toml").exists)
             results.append(retrain(genotype, data, own, folder, resumed))
         result = _together(results, data, settings, out, device)
         directory.write_json(RESULT, result.as_file())
@@ -243,7 +244,8 @@ def test(training: Training, data: Data, out: Path) -> dict[str, Any]:
     stream, details = training.stream, training.about()
     tested = test_images(data, details)
     scores = measured(training.tested, tested, stream.batch_size, stream.device)
-    save_network(out / FILE, training.tested, details)
+    if ranks.rank() == 0:
+        save_network(out / FILE, training.tested, details)
     print(described(scores))
     return scores
 
@@ -273,7 +275,7 @@ def measured(
     sums = torch.zeros(2, dtype=torch.float64, device=device)
     every = torch.arange(len(tested.images))
     for x, y, _ in in_order(tested, every, batch_size, device):
-        logits = network(x)
+        logits = shared(network, x)
         loss, correct = F.cross_entropy(logits, y, reduction="sum"), (logits.argmax(1) == y).sum()
         sums += torch.stack((loss.double(), correct.double()))
     total, right = sums.tolist()  # read once, so that no batch waits for the device

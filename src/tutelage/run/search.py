@@ -20,6 +20,7 @@ from tutelage.run.conditions import conditions
 from tutelage.run.job import threads
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.loop import run
+from tutelage.run.job.opened import opened, resumes
 from tutelage.run.job.settings import plain
 from tutelage.run.networks.found import Found
 from tutelage.run.step.recorders import chosen
@@ -91,10 +92,9 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
 
 
 def _searched(settings: Run, out: Path, resume: bool) -> Found:
-    parts = joined(settings)
+    parts, resume = joined(settings), resumes(out, resume)
     threads.settle(parts.elements, out if resume else None)
     settings, device = parts.settings, parts.device
-    opened = RunDirectory.resume if resume else RunDirectory.create
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
         # All checks come before the directory is made, so that a mistake leaves none behind.
@@ -111,8 +111,8 @@ def _searched(settings: Run, out: Path, resume: bool) -> Found:
         strategy.check(work.view())
         if notice := work.phase.problem.extra(Notice):
             print(notice.text, flush=True)
-        with opened(out, plain(settings)) as directory:
-            if not stored:
+        with opened(out, plain(settings), resume=resume) as directory:
+            if directory.writes and not stored:
                 save_split(out / SPLIT, *halves)
             run(
                 work,

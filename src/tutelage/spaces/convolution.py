@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage import ranks
+from tutelage import shares
 from tutelage.spaces import kernels
 from tutelage.spaces.kernels.asked import Closed, asked
 
@@ -257,7 +257,7 @@ def tiny(x: Tensor) -> bool:
 
 def elements(x: Tensor) -> float:
     """Count the elements of a map by which its form is chosen."""
-    own = ranks.present()
+    own = shares.present()
     return (own.largest(x.numel()) if own else x.numel()) * _times[-1]
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tutelage import ranks
+from tutelage import shares
 from tutelage.spaces import kernels, together
 from tutelage.spaces.convolution import Form, convolve, gradients, plain
 from tutelage.spaces.fused import DIMENSIONS, EPSILON, exactly, joins, side_by_side, widest
@@ -28,7 +28,7 @@ def folded_sum(maps: Sequence[Tensor], pointwise: Tensor, weights: Tensor) -> Te
     """
     channels = pointwise.shape[1]
     P = pointwise.view(len(weights), -1, channels)
-    if own := ranks.normalised_together():
+    if own := shares.normalised_together():
         joined = [side_by_side(maps)] if joins(maps[0]) else maps
         return together.folded_sum(joined, P, weights, own, EPSILON)
     if joins(maps[0]):

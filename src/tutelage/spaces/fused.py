@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tutelage import ranks
+from tutelage import shares
 from tutelage.spaces import kernels, together
 from tutelage.spaces.convolution import autocasts, elements
 from tutelage.spaces.kernels.asked import Closed, asked
@@ -33,7 +33,7 @@ DIMENSIONS = (0, 2, 3)
 
 def normalise(x: Tensor) -> Tensor:
     """Normalise each channel of x (B, C, H, W) by its batch, without running statistics."""
-    if own := ranks.normalised_together():
+    if own := shares.normalised_together():
         return together.normalise(x, own, EPSILON)
     return _Normalise.apply(x)
 
@@ -48,7 +48,7 @@ class BatchNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, C, H, W)."""
-        own = ranks.normalised_together() if self.training else None
+        own = shares.normalised_together() if self.training else None
         if own:
             return self._together(x, own)
         if self.running_mean is not None or autocasts(x):
@@ -57,12 +57,13 @@ class BatchNorm(nn.BatchNorm2d):
             return normalise(x)
         return _NormalisedSum.apply(self.weight.unsqueeze(0), self.bias, x)
 
-    def _together(self, x: Tensor, own: ranks.Share) -> Tensor:
+    def _together(self, x: Tensor, own: shares.Share) -> Tensor:
         """Map a share x (b, C, H, W) of a batch by the statistics of the whole batch."""
         centred, mean, variance = together.centre(x, own)
         y = centred * (variance + EPSILON).rsqrt()[:, None, None]
         if self.running_mean is not None and self.running_var is not None:
-            self.num_batches_tracked.add_(1)  # type: ignore[operator]
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
             count = own.whole(x.numel() // x.shape[1])
             unbiased = variance.detach() * (count / (count - 1))
             self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), MOMENTUM)
@@ -112,7 +113,7 @@ def normalised(terms: Sequence[Tensor], channels: int) -> list[Tensor]:
 
 def normalised_sum(weights: Tensor, terms: Sequence[Tensor]) -> Tensor:
     """Sum weights[i] * normalise(terms[i]) over large maps (B, C, H, W)."""
-    if ranks.normalised_together():
+    if shares.normalised_together():
         first, *others = (w * normalise(x) for w, x in zip(weights, terms, strict=True))
         return sum(others, start=first)
     scales = weights.unsqueeze(1).expand(-1, terms[0].shape[1])

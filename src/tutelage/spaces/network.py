@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage import ranks
+from tutelage import shares
 from tutelage.spaces.base import Size, Stem
 from tutelage.spaces.fused import BatchNorm
 from tutelage.spaces.genotype import Cell, Genotype, Node
@@ -38,7 +38,7 @@ Probability = float | Tensor
 def drop(x: Tensor, probability: Probability) -> Tensor:
     """Zero whole images of x (B, C, H, W) at random and scale up the others (drop-path)."""
     keep = 1 - probability
-    mask = ranks.random_like(x[:, :1, :1, :1], lambda empty: empty.bernoulli_(keep))
+    mask = shares.random_like(x[:, :1, :1, :1], lambda empty: empty.bernoulli_(keep))
     return x / keep * mask
 
 

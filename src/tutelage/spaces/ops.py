@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage import ranks
+from tutelage import shares
 from tutelage.checks import nearest
 from tutelage.spaces.base import Size
 from tutelage.spaces.convolution import Convolution, Depthwise, autocasts, depthwise, tiny
@@ -243,4 +243,4 @@ class Noise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, C, H, W) to noise (B, C, H / stride, W / stride), rounded up."""
-        return ranks.random_like(x[:, :, :: self.stride, :: self.stride], Tensor.normal_)
+        return shares.random_like(x[:, :, :: self.stride, :: self.stride], Tensor.normal_)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tutelage import ranks
+from tutelage import shares
 from tutelage.spaces.base import Variant
 from tutelage.spaces.convolution import convolve, subsample
 from tutelage.spaces.fused import normalised, side_by_side
@@ -67,7 +67,7 @@ class State:
 
     def noise(self) -> Tensor:
         """Sample a map of standard normal values, of a strided map's size."""
-        return ranks.random_like(self.x[:, :, :: self.stride, :: self.stride], Tensor.normal_)
+        return shares.random_like(self.x[:, :, :: self.stride, :: self.stride], Tensor.normal_)
 
     def zeros(self) -> Tensor:
         """Return the output of `none`."""
@@ -76,9 +76,9 @@ class State:
 
 def dropped(x: Tensor, probability: float) -> Tensor:
     """Zero values of x (B, C, H, W) with a probability, and scale the others up."""
-    if not ranks.present():
+    if not shares.present():
         return F.dropout(x, probability)
-    kept = ranks.random_like(x, lambda empty: empty.bernoulli_(1 - probability))
+    kept = shares.random_like(x, lambda empty: empty.bernoulli_(1 - probability))
     return x * kept.div_(1 - probability)
 
 

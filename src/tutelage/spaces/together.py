@@ -16,8 +16,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tutelage import ranks
-from tutelage.ranks import Share
+from tutelage import shares
+from tutelage.ranks import rank
+from tutelage.shares import Share
 from tutelage.spaces import kernels
 from tutelage.spaces.convolution import convolve
 
@@ -41,7 +42,7 @@ def centre(x: Tensor, own: Share) -> tuple[Tensor, Tensor, Tensor]:
         mean = wide.mean(DIMENSIONS)
         apart = wide - mean[:, None, None]
         mine = torch.stack([mean, apart.square().mean(DIMENSIONS)])
-        means, variances = ranks.placed(mine).unbind(1)
+        means, variances = shares.placed(mine).unbind(1)
         parts = _parts(own, mean)[:, None]
         whole = (parts * means).sum(0)
         variance = (parts * (variances + (means - whole).square())).sum(0)
@@ -69,8 +70,8 @@ def _folded(z: Tensor, P: Tensor, w: Tensor, own: Share, epsilon: float) -> Tens
         mean, covariance = _moments(wide, len(P))
         parts = _parts(own, mean)
         # one exchange: every rank's mean in a place of its own, and the sum of the covariances
-        means, share = ranks.own_place(mean), covariance * parts[ranks.rank()]
-        sent = ranks.total(torch.cat([means.flatten(), share.flatten()]))
+        means, share = shares.own_place(mean), covariance * parts[rank()]
+        sent = shares.total(torch.cat([means.flatten(), share.flatten()]))
         means, share = sent[: means.numel()].view_as(means), sent[means.numel() :].view_as(share)
         whole = (parts[:, None, None] * means).sum(0)
         d = means - whole
@@ -95,7 +96,7 @@ def _moments(z: Tensor, groups: int) -> tuple[Tensor, Tensor]:
 
 def _parts(own: Share, like: Tensor) -> Tensor:
     """Return the part of the batch that every rank has, (ranks,)."""
-    each = [(one.stop - one.start) / own.total for one in ranks.shares(own.total)]
+    each = [(one.stop - one.start) / own.total for one in shares.shares(own.total)]
     return torch.tensor(each, dtype=like.dtype, device=like.device)
 
 

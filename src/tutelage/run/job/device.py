@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +19,8 @@ def device_named(name: str) -> torch.device:
         raise ValueError("device = 'cuda': there is no CUDA device; use 'cpu' or 'auto'")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and (place := os.environ.get("LOCAL_RANK")):  # of torchrun
+        return torch.device(name, int(place))
     return torch.device(name)
 
 

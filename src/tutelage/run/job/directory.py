@@ -39,11 +39,12 @@ class RunDirectory:
     Attributes:
         path: The folder.
         metrics: Its rows.
+        writes: Whether this process writes to it; one that does not only reads.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.metrics = MetricsFile(path / "metrics.jsonl")
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
+        self.metrics = MetricsFile(path / "metrics.jsonl", writes)
         self._lock: BinaryIO | None = None
         self._sessions: list[Session] = []
         self._began = 0.0
@@ -88,6 +89,11 @@ class RunDirectory:
         if write:
             directory.lock()
         return directory
+
+    @classmethod
+    def follow(cls, path: Path) -> RunDirectory:
+        """Open a run that another process of the same work writes: nothing is written here."""
+        return cls(path, writes=False)
 
     @classmethod
     def resume(cls, path: Path, settings: Mapping[str, Any]) -> RunDirectory:
@@ -159,7 +165,8 @@ class RunDirectory:
 
     def write_text(self, name: str, text: str) -> None:
         """Replace a file by a text, completely or not at all."""
-        write_bytes(self.path / name, text.encode())
+        if self.writes:
+            write_bytes(self.path / name, text.encode())
 
     def write_json(self, name: str, value: Any) -> None:
         """Replace a file by a value as JSON, completely or not at all."""
@@ -193,7 +200,7 @@ class RunDirectory:
 
     def _read_sessions(self) -> list[Session]:
         path = self.path / "environment.json"
-        if not path.exists():
+        if not (path.exists() and self.writes):
             return []
         try:
             return Environment.read(self.read_json(path.name)).sessions

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from signal import Signals
 from typing import Any, Final, Protocol
 
+from tutelage import ranks
 from tutelage.records import lift
 from tutelage.records.rows import Candidate, EpochRow, Row, TrainingRow
 from tutelage.renamed import lifted_settings
@@ -15,7 +17,8 @@ from tutelage.run.job.progress import Progress
 from tutelage.run.job.settings import changed_settings
 from tutelage.run.job.signals import Interrupts, StoppedError
 
-SECONDS_BETWEEN_CHECKS: Final = 1.0  # each makes a GPU wait for the processor
+BETWEEN_CHECKS: Final = 1.0
+"""Seconds between two checks, of which each makes a GPU wait for the processor."""
 
 
 class Work(Protocol):
@@ -116,7 +119,8 @@ def run(
         work.check_state()
         size = directory.metrics.size()
         state = {"work": work.state(), "metrics_size": size, "settings": directory.settings()}
-        checkpoint.save(directory.path, state)
+        if directory.writes:
+            checkpoint.save(directory.path, state)
         directory.save_session()
 
     saved = shown = time.monotonic()
@@ -133,8 +137,12 @@ def run(
             now = time.monotonic()
             ended = work.step == work.steps
             logged = work.step % log_every == 0
-            saving = ended or now - saved >= 60 * save_every or signals.received
-            if saving or logged or now - shown >= SECONDS_BETWEEN_CHECKS:
+            # all ranks save, check and stop at the same step
+            signal, due, unshown = ranks.highest(
+                [signals.number, now - saved >= 60 * save_every, now - shown >= BETWEEN_CHECKS]
+            )
+            saving = ended or due or signal
+            if saving or logged or unshown:
                 work.check()
                 fields, shown = work.fields(), now
             progress.step(work.done, fields)
@@ -149,8 +157,8 @@ def run(
             if saving:
                 save()
                 saved = time.monotonic()
-            if signals.received:  # in the last step too: other work may follow
+            if signal:  # in the last step too: other work may follow
                 raise StoppedError(
-                    signals.received,
+                    Signals(signal).name,
                     f"saved at epoch {work.epoch}, step {work.step}; resume with {resume_with}",
                 )

@@ -17,10 +17,11 @@ class MetricsFile:
 
     Attributes:
         path: The file, which may not exist yet.
+        writes: Whether this process writes it; one that does not reads it all the same.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
 
     def append(self, row: Row) -> None:
         """Add one row: the complete row or, on a full disk, nothing of it.
@@ -31,6 +32,8 @@ class MetricsFile:
         self._append(metrics.line_of(row))
 
     def _append(self, line: bytes) -> None:
+        if not self.writes:
+            return
         with self.path.open("ab", buffering=0) as file:
             size = file.tell()
             try:
@@ -69,6 +72,8 @@ class MetricsFile:
 
     def size(self) -> int:
         """Return the size in bytes, once all is on disk, for a checkpoint to record."""
+        if not self.writes:
+            return 0
         with self.path.open("ab") as file:
             os.fsync(file.fileno())
             return file.tell()
@@ -79,6 +84,8 @@ class MetricsFile:
         Raises:
             ValueError: The file is shorter than that.
         """
+        if not self.writes:
+            return
         with self.path.open("ab") as file:
             present = file.tell()
             if present < size:
@@ -97,6 +104,8 @@ class MetricsFile:
         Raises:
             ValueError: A newer release wrote the file, or the disk is full.
         """
+        if not self.writes:
+            return
         try:
             version = metrics.version_of(self.path.read_bytes())
         except ValueError as error:

@@ -24,6 +24,8 @@ ADDED: Mapping[str, Any] = {
     "weights.warm_up": 0,
     "retrain.warm_up_rule": "line",
     "retrain.linear_tail": 0,
+    "statistics": "batch",
+    "retrain.statistics": "batch",
 }
 """Settings that run.toml did not have in release 0.1, with the values that describe those runs."""
 

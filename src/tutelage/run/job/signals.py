@@ -34,6 +34,11 @@ class Interrupts:
         self.received: str | None = None
         self._then = then
 
+    @property
+    def number(self) -> int:
+        """The number of the signal; 0: there was none so far."""
+        return signal.Signals[self.received] if self.received else 0
+
     def __enter__(self) -> Interrupts:
         heeded = [each for each in ENDING if signal.getsignal(each) != signal.SIG_IGN]
         self._before = {number: signal.signal(number, self._receive) for number in heeded}

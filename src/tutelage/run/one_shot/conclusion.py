@@ -6,6 +6,7 @@ from functools import partial
 from math import inf
 from pathlib import Path
 
+from tutelage import ranks
 from tutelage.config import Run
 from tutelage.data.seeding import generator
 from tutelage.extras import Score, Seeds
@@ -13,7 +14,7 @@ from tutelage.problem import Learner
 from tutelage.run.cost.budget import MILLION, in_millions
 from tutelage.run.cost.table import Cost
 from tutelage.run.job import loop
-from tutelage.run.job.directory import RunDirectory
+from tutelage.run.job.opened import opened
 from tutelage.run.job.settings import plain
 from tutelage.run.one_shot.batches import at_once, in_order
 from tutelage.run.one_shot.evolution import Evolve
@@ -85,8 +86,8 @@ def work_in(path: Path, work: loop.Work, settings: Run) -> None:
     Raises:
         StoppedError: A signal came; everything is saved.
     """
-    begin = RunDirectory.resume if (path / "run.toml").exists() else RunDirectory.create
-    with begin(path, plain(settings)) as directory:
+    begun = ranks.first((path / "run.toml").exists)
+    with opened(path, plain(settings), resume=begun) as directory:
         loop.run(
             work,
             directory,

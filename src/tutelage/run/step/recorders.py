@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar, final
 
 import torch
 
+from tutelage import ranks
 from tutelage.spaces import parallel
 
 T = TypeVar("T")
@@ -172,6 +173,8 @@ def chosen(choice: Literal["auto", "on", "off"], device: torch.device) -> str:
     """Say whether steps may run as CUDA graphs, and why not, for environment.json."""
     if choice == "off":
         return "off: as the settings say"
+    if ranks.started() > 1:
+        return "off: several processes exchange values within a step"
     return "on" if device.type == "cuda" else f"off: only CUDA has them, not {device.type}"
 
 
@@ -186,4 +189,10 @@ def recorder_of(choice: Literal["auto", "on", "off"], device: torch.device) -> R
             f"graph = 'on' with device = {device.type!r}: only CUDA records steps as graphs; use "
             "--graph auto, or --device cuda"
         )
-    return Graphs(device) if device.type == "cuda" and choice != "off" else None
+    if choice == "on" and ranks.started() > 1:
+        raise ValueError(
+            f"graph = 'on' with {ranks.started()} processes, which exchange values within a step: "
+            "use --graph auto"
+        )
+    wanted = device.type == "cuda" and choice != "off" and ranks.started() == 1
+    return Graphs(device) if wanted else None

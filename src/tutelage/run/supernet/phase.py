@@ -14,6 +14,7 @@ from tutelage.config import Weights
 from tutelage.data.seeding import generator
 from tutelage.multilevel import Level
 from tutelage.problem import Problem
+from tutelage.run.job.agreement import same_everywhere
 from tutelage.run.networks.factory import Maker
 from tutelage.run.networks.relaxation import Bound
 from tutelage.run.supernet import optimizers
@@ -78,6 +79,7 @@ class PhaseState:
                     f"variable {name} is not finite at epoch {epoch}, step {step}, and is "
                     "not saved; a lower --weights.lr may help"
                 )
+        same_everywhere(self.variables, f"at epoch {epoch}, step {step}")
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""

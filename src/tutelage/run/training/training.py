@@ -23,10 +23,13 @@ from tutelage.data.seeding import generator
 from tutelage.records.results import Result
 from tutelage.records.rows import TrainingRow
 from tutelage.run.cost.count import flops, params
+from tutelage.run.job.agreement import same_everywhere
 from tutelage.run.networks.files import About, build
 from tutelage.run.step.programs import Programs, Step
 from tutelage.run.step.recorders import Recorder, recorder_of
 from tutelage.run.training.optimizer import Average, optimiser, rate
+from tutelage.run.training.parallel import parallel
+from tutelage.shares import gathered, share
 from tutelage.spaces.base import Size
 from tutelage.spaces.genotype import Genotype
 
@@ -79,6 +82,7 @@ class Training:
         torch.manual_seed(settings.seed)
         network: Any = build(genotype, self.size, auxiliary=self.auxiliary > 0)
         self.network = network.to(stream.device, memory_format=torch.channels_last)
+        self.parallel = parallel(self.network)
         self.network.dropout = settings.dropout
         self._lr, self._drop_path = (torch.zeros((), device=stream.device) for _ in range(2))
         self.network.drop_path = self._drop_path if settings.drop_path else 0.0
@@ -155,7 +159,7 @@ class Training:
         """
         x, y, _ = batch
         with autocast(x.device, self.settings.precision):
-            logits, auxiliary = self.network(x)
+            logits, auxiliary = self._answers(x)
             loss = self._loss(logits, y)
             total = loss if auxiliary is None else loss + self.auxiliary * self._loss(auxiliary, y)
         self.optimiser.zero_grad()
@@ -166,6 +170,12 @@ class Training:
         correct = (logits.argmax(1) == y).sum()
         found = (total, norm, loss * len(y), correct, torch.full_like(correct, len(y)))
         return torch.stack([x.detach().double() for x in found])
+
+    def _answers(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return logits (B, C) of images, and those of the auxiliary head, if there is one."""
+        with share(len(x)) as own:
+            logits, auxiliary = self.parallel(x if own is None else x[own.rows])
+        return gathered(logits, own), None if auxiliary is None else gathered(auxiliary, own)
 
     def _loss(self, logits: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), y, label_smoothing=self.settings.label_smoothing)
@@ -191,6 +201,8 @@ class Training:
                 f"a weight is no number at epoch {self.epoch}, step {self.step}, and is not saved; "
                 "a lower lr may help"
             )
+        state = self.network.state_dict()
+        same_everywhere({"weights": state}, f"at epoch {self.epoch}, step {self.step}")
 
     def row(self, event: str) -> TrainingRow:
         """Return a row of metrics.jsonl with means over the epoch so far."""

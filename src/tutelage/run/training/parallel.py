@@ -1,0 +1,21 @@
+"""A network whose gradients are averaged over ranks while the backward pass goes on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from tutelage import ranks
+
+
+def parallel(network: nn.Module) -> nn.Module:
+    """Return the network, or with several ranks torch's wrapper of it, which shares its weights.
+
+    Running statistics are those of the whole batch on every rank, so none are sent.
+    """
+    if ranks.count() == 1:
+        return network
+    kind: Any = DistributedDataParallel
+    return kind(network, broadcast_buffers=False, gradient_as_bucket_view=True)

@@ -1,0 +1,195 @@
+"""A network sees a rank's share of a batch, and what ranks exchange has derivatives.
+
+Every rank holds all variables and makes the whole batch. A network sees the rank's share of the
+images, and its output is gathered, so that every rank computes the same loss of the whole batch:
+losses know nothing of ranks. With s_r the loss that rank r computes, derivatives are those of the
+mean of s_r over ranks, and three functions are closed under differentiation:
+
+    total(x)       Σ_r x_r on every rank                  derivative: total
+    gathered(x)    the ranks' rows below one another      derivative: N times a rank's own rows
+    own(g)         N times a rank's own rows of g         derivative: gathered
+
+The factor is N because all ranks compute the same of what was gathered: Σ_r g_r = N g. A gradient
+in a variable is complete after `average`, one exchange for all its tensors.
+
+In one process nothing here does anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tutelage.ranks import add, count, rank
+
+
+def average(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Average tensors over the ranks, by one exchange; all ranks get the same bits."""
+    if count() == 1 or not tensors:
+        return list(tensors)
+    flat = torch.cat([x.detach().flatten() for x in tensors])
+    add(flat)
+    parts = flat.div_(count()).split([x.numel() for x in tensors])
+    return [part.view_as(x).to(x.dtype) for part, x in zip(parts, tensors, strict=True)]
+
+
+class Share(NamedTuple):
+    """The images of a batch that a rank computes: rows `start` to `stop` of `total`."""
+
+    start: int
+    stop: int
+    total: int
+
+    @property
+    def rows(self) -> slice:
+        """Its rows of a batch."""
+        return slice(self.start, self.stop)
+
+    def whole(self, numbers: int) -> int:
+        """Count the numbers of all images, given those of this rank's."""
+        return numbers // (self.stop - self.start) * self.total
+
+    def largest(self, numbers: int) -> int:
+        """Count the numbers of a map on the rank with most images, given those of this rank's.
+
+        What depends on the size of a map is decided by this, so that ranks decide alike.
+        """
+        return numbers // (self.stop - self.start) * -(-self.total // count())
+
+
+_present: list[Share | None] = [None]
+"""The share of the network in progress; innermost last. None: the network sees all images."""
+_together = [True]
+"""Whether batch statistics are those of all ranks' images."""
+
+
+def shares(total: int) -> list[Share]:
+    """Divide the images of a batch among the ranks, as evenly as possible."""
+    ends = [total * r // count() for r in range(count() + 1)]
+    return [Share(start, stop, total) for start, stop in pairwise(ends)]
+
+
+@contextmanager
+def share(images: int) -> Iterator[Share | None]:
+    """Let networks see this rank's share of a batch; None: all of it.
+
+    That is so in one process, and where a batch has fewer images than there are ranks: then every
+    rank computes all of it.
+    """
+    found = shares(images)[rank()] if 1 < count() <= images else None
+    _present.append(found)
+    try:
+        yield found
+    finally:
+        _present.pop()
+
+
+def present() -> Share | None:
+    """Return the share of the network in progress; None: it sees all images."""
+    return _present[-1]
+
+
+def normalised_together() -> Share | None:
+    """Return the share of the network in progress, if its statistics are those of all ranks."""
+    return _present[-1] if _together[0] else None
+
+
+@contextmanager
+def statistics(together: bool) -> Iterator[None]:
+    """Normalise by the images of all ranks, or each rank by its own."""
+    before, _together[0] = _together[0], together
+    try:
+        yield
+    finally:
+        _together[0] = before
+
+
+def gathered(x: Tensor, own: Share | None) -> Tensor:
+    """Return the rows (B, ...) of all ranks, given this rank's share of them (b, ...)."""
+    return x if own is None else _Gathered.apply(x, own)
+
+
+def shared(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return a network's output (B, ...) for images, of which each rank computes its share."""
+    with share(len(x)) as own:
+        return gathered(network(x if own is None else x[own.rows]), own)
+
+
+def placed(x: Tensor) -> Tensor:
+    """Return the x of every rank, stacked (ranks, ...), where ranks go on differently."""
+    return total(own_place(x))
+
+
+def own_place(x: Tensor) -> Tensor:
+    """Return zeros (ranks, ...) with x in this rank's place: their `total` is `placed`."""
+    return torch.stack([x if r == rank() else torch.zeros_like(x) for r in range(count())])
+
+
+def total(x: Tensor) -> Tensor:
+    """Add the x of all ranks."""
+    return _Total.apply(x)
+
+
+def random_like(x: Tensor, fill: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return random numbers of the shape of x, the same as in one process.
+
+    Ranks have equal generators. So where x (b, ...) is of a share of a batch, each rank draws the
+    numbers of all images and keeps its own.
+
+    Args:
+        x: Gives shape, type, device and layout.
+        fill: Fills an empty tensor with random numbers, in place.
+    """
+    own, empty = _present[-1], torch.empty_like(x, device="meta")
+    if own is None:
+        return fill(torch.empty_like(x))
+    last = x.dim() == 4 and empty.is_contiguous(memory_format=torch.channels_last)
+    form = torch.channels_last if last else torch.contiguous_format
+    shape = (own.total, *x.shape[1:])
+    whole = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=form)
+    return fill(whole)[own.rows]
+
+
+class _Total(torch.autograd.Function):
+    """The sum over ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return add(x.clone(memory_format=torch.contiguous_format))
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return _Total.apply(g)
+
+
+class _Gathered(torch.autograd.Function):
+    """The rows of all ranks, of which every rank computes the same."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, own: Share) -> Tensor:
+        ctx.own = own
+        whole = x.new_zeros(own.total, *x.shape[1:])
+        whole[own.rows] = x
+        return add(whole)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        return _Own.apply(g, ctx.own), None
+
+
+class _Own(torch.autograd.Function):
+    """A rank's own rows of a cotangent that is the same on all ranks, times their number."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, own: Share) -> Tensor:
+        ctx.own = own
+        return g[own.rows] * count()
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None]:
+        return _Gathered.apply(v, ctx.own), None
