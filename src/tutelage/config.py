@@ -19,6 +19,7 @@ Device = Literal["auto", "cpu", "cuda"]
 Graph = Literal["auto", "on", "off"]
 Kernels = Literal["auto", "off"]
 Statistics = Literal["batch", "rank"]
+Divide = Literal["images", "learners"]
 MOST_THREADS = 1024
 """More than the CPUs of any machine; OpenMP ends the process if the system refuses threads."""
 
@@ -373,6 +374,9 @@ class Run:
     to TF32; ieee, fp32 without that; or bf16, too coarse for a finite difference."""
     kernels: Kernels = "auto"
     """Fused kernels on a GPU: auto, where Triton compiles for it; off, torch's operations alone."""
+    divide: Divide = "images"
+    """With several processes, what each computes: images, its share of every batch; learners, some
+    of the method's networks on whole batches, which exchange only logits and features."""
     statistics: Statistics = "batch"
     """With several processes, what batch normalisation measures: batch, the images of all, so that
     a run equals that of one process; rank, each process's own, which exchanges less."""
@@ -449,6 +453,14 @@ class Run:
             )
         positive(radius=self.radius)
         one_of(("exact", "finite-difference", "first-order"), via=self.via)
+        one_of(("images", "learners"), divide=self.divide)
+        one_of(("batch", "rank"), statistics=self.statistics)
+        if self.divide == "learners" and self.via == "exact":
+            raise ValueError(
+                "divide = 'learners' with via = 'exact': a second derivative needs all learners "
+                "on every process, so use --divide images, or --via finite-difference or "
+                "first-order"
+            )
         if self.sides not in (1, 2):
             raise ValueError(f"sides = {self.sides}: must be 1 or 2")
         one_of(("sgd", "momentum", "plain"), virtual=self.virtual)

@@ -15,7 +15,7 @@ from tutelage.clock import Clock
 from tutelage.extras import Extra
 from tutelage.multilevel import Level, Order
 from tutelage.renamed import old_name
-from tutelage.virtual import Tree
+from tutelage.virtual import Tree, leaves
 
 E = TypeVar("E", bound=Extra)
 
@@ -49,6 +49,7 @@ class Net:
         relaxation: Relaxation | None,
         clock: Clock,
         amp: torch.dtype | None = None,
+        number: int | None = None,
     ) -> None:
         """Join a module with a relaxation.
 
@@ -58,6 +59,7 @@ class Net:
             relaxation: Makes architecture weights of alphas; None for a fixed network.
             clock: Read for the progress of the search.
             amp: Type of autocast in the forward pass; None: none.
+            number: Its number among the networks of a method, by which ranks may divide them.
         """
         self.build = build
         self.module = build()
@@ -67,6 +69,7 @@ class Net:
         self.relaxation = relaxation
         self.clock = clock
         self.amp = amp
+        self.number = number
         self._recorded: tuple[Tree, list[Any]] | None = None
 
     def __call__(self, weights: Tree, alphas: Tree, x: Tensor) -> Tensor:
@@ -83,11 +86,14 @@ class Net:
 
     def under(self, weights: Tree, arch: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (B, C) and features (B, D); None in place of `arch` for a fixed network."""
-        with shares.share(len(x)) as own:
-            seen = x if own is None else x[own.rows]
-            inputs = (seen,) if arch is None else (seen, arch)
-            with torch.autocast(x.device.type, self.amp, enabled=self.amp is not None):
-                logits, features = self._called(weights, inputs)
+        with shares.share(len(x), self.number) as own:
+            if own is not None and own.empty:
+                logits, features = self._nothing(weights)
+            else:
+                seen = x if own is None else x[own.rows]
+                inputs = (seen,) if arch is None else (seen, arch)
+                with torch.autocast(x.device.type, self.amp, enabled=self.amp is not None):
+                    logits, features = self._called(weights, inputs)
         wide = torch.promote_types(logits.dtype, torch.float32)
         logits, features = logits.to(wide), features.to(wide)
         if own is None:
@@ -95,6 +101,13 @@ class Net:
         both = shares.gathered(torch.cat([logits, features], 1), own)
         first, second = both.split([logits.shape[1], features.shape[1]], dim=1)
         return first, second
+
+    def _nothing(self, weights: Tree) -> tuple[Tensor, Tensor]:
+        """Return logits (0, C) and features (0, D), as functions of the weights."""
+        named = self.module.named_parameters()
+        classes, features = next(p.shape for n, p in named if n.endswith("classifier.weight"))
+        none = torch.cat([leaf.flatten()[:0] for leaf in leaves(weights)])
+        return none.view(0, classes), none.view(0, features)
 
     def relax(self, alphas: Tree) -> Any:
         """Make architecture weights of alphas, at the present time of the search."""

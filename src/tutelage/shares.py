@@ -46,6 +46,11 @@ class Share(NamedTuple):
     total: int
 
     @property
+    def empty(self) -> bool:
+        """Whether this rank computes none."""
+        return self.start == self.stop
+
+    @property
     def rows(self) -> slice:
         """Its rows of a batch."""
         return slice(self.start, self.stop)
@@ -64,6 +69,8 @@ class Share(NamedTuple):
 
 _present: list[Share | None] = [None]
 """The share of the network in progress; innermost last. None: the network sees all images."""
+_learners = [False]
+"""Whether ranks compute whole learners each, instead of a share of the images."""
 _together = [True]
 """Whether batch statistics are those of all ranks' images."""
 
@@ -75,18 +82,33 @@ def shares(total: int) -> list[Share]:
 
 
 @contextmanager
-def share(images: int) -> Iterator[Share | None]:
+def share(images: int, learner: int | None = None) -> Iterator[Share | None]:
     """Let networks see this rank's share of a batch; None: all of it.
 
     That is so in one process, and where a batch has fewer images than there are ranks: then every
-    rank computes all of it.
+    rank computes all of it. Where learners are divided, a learner's rank sees all images, and the
+    others none.
+
+    Args:
+        images: Images of the batch.
+        learner: The network's number among all; None: it is divided by images in any case.
     """
     found = shares(images)[rank()] if 1 < count() <= images else None
-    _present.append(found)
+    whole = count() > 1 and _learners[0] and learner is not None
+    if whole and learner is not None:
+        found = Share(0, images if learner % count() == rank() else 0, images)
+    _present.append(None if whole else found)
+    before = torch.get_rng_state() if whole else None
     try:
         yield found
     finally:
         _present.pop()
+    if before is not None and not before.equal(torch.get_rng_state()):
+        raise ValueError(
+            "divide = 'learners': the network draws random numbers while it computes (noise, or "
+            "dropout on skip connections), which the other processes would not draw: use --divide "
+            "images"
+        )
 
 
 def present() -> Share | None:
@@ -97,6 +119,16 @@ def present() -> Share | None:
 def normalised_together() -> Share | None:
     """Return the share of the network in progress, if its statistics are those of all ranks."""
     return _present[-1] if _together[0] else None
+
+
+@contextmanager
+def by_learners(divide: bool) -> Iterator[None]:
+    """Let each rank compute whole learners, or a share of every batch."""
+    before, _learners[0] = _learners[0], divide
+    try:
+        yield
+    finally:
+        _learners[0] = before
 
 
 @contextmanager

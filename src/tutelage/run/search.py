@@ -27,6 +27,7 @@ from tutelage.run.step.recorders import chosen
 from tutelage.run.strategies.assemble import joined
 from tutelage.run.supernet.state import Searching
 from tutelage.searches.base import Search
+from tutelage.shares import by_learners
 from tutelage.spaces.base import Space
 
 SPLIT = "split.npz"
@@ -87,7 +88,7 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
         ValueError: A setting, the data or the run directory is unusable, or a loss is not finite.
         StoppedError: SIGINT, SIGTERM or SIGHUP came; everything is saved.
     """
-    with conditions(settings, repeatable=True):
+    with conditions(settings, repeatable=True), by_learners(settings.divide == "learners"):
         return _searched(settings, out, resume)
 
 

@@ -117,6 +117,11 @@ class Evolving:
         """Return the present candidate: the same one until its scores are given."""
         return self._candidates[self.candidate]
 
+    @property
+    def following(self) -> list[Encoding]:
+        """The present candidate and those that follow it in its generation."""
+        return self._candidates[self.candidate :]
+
     def tell(self, scores: Sequence[float]) -> None:
         """Score the present candidate and go to the next.
 

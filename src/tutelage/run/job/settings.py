@@ -24,6 +24,7 @@ ADDED: Mapping[str, Any] = {
     "weights.warm_up": 0,
     "retrain.warm_up_rule": "line",
     "retrain.linear_tail": 0,
+    "divide": "images",
     "statistics": "batch",
     "retrain.statistics": "batch",
 }

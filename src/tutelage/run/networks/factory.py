@@ -41,6 +41,8 @@ class Maker:
     """The images, for a pretrained teacher."""
     bound: list[Bound] = field(default_factory=list)
     """For every supernet so far, what relaxes its choices or samples its paths."""
+    nets: int = 0
+    """How many networks were made so far."""
 
     @property
     def classes(self) -> int:
@@ -51,15 +53,16 @@ class Maker:
         """Make a fresh learner in the searched space."""
         space = self.spaces[min(len(self.bound), len(self.spaces) - 1)]
         relaxation = self.bind(space)
-        net = Net(lambda: self._placed(space.supernet(self.size)), relaxation, self.clock, self.amp)
         self.bound.append(relaxation)
-        return net
+        return self._net(lambda: space.supernet(self.size), relaxation)
 
     def fixed(self, architecture: str) -> Net:
         """Make a network that is not searched, from a genotype: resnet18, a name, text or file."""
-        return Net(
-            lambda: self._placed(fixed_network(architecture, self.size)), None, self.clock, self.amp
-        )
+        return self._net(lambda: fixed_network(architecture, self.size), None)
+
+    def _net(self, build: Callable[[], nn.Module], relaxation: Bound | None) -> Net:
+        number, self.nets = self.nets, self.nets + 1
+        return Net(lambda: self._placed(build()), relaxation, self.clock, self.amp, number)
 
     @property
     def shape(self) -> tuple[int, int, int]:

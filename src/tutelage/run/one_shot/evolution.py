@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, final
 
 from tutelage.records.rows import Candidate
 from tutelage.run.cost.table import Cost, Costs
+from tutelage.run.one_shot.ahead import Ahead
 from tutelage.run.one_shot.scorer import Scorer
 from tutelage.searches.evolution import Evolution
 from tutelage.searches.evolving import Evolving, Scored
@@ -58,6 +60,7 @@ class Evolve:
 
         self.given = [encode(space, architecture) for architecture in first]
         self.evolving = Evolving(bounds(space), settings, allowed, seed, self.given)
+        self._ahead = Ahead(scorer.score, partial(genotype, space))
         self.epochs = settings.generations
         self._follow()
 
@@ -75,7 +78,7 @@ class Evolve:
     def advance(self) -> None:
         """Score one candidate."""
         found = genotype(self.space, self.evolving.ask())
-        score, cost = self.scorer.score(found), self.costs.of(found)
+        score, cost = self._ahead.first_of(self.evolving.following), self.costs.of(found)
         second = {
             "accuracy": (),
             "accuracy-flops": (-cost.flops,),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple, final
 
@@ -13,6 +14,7 @@ from tutelage.benchmark.ranking import compare
 from tutelage.benchmark.table import Table, looked_up
 from tutelage.data.seeding import generator
 from tutelage.records.rows import Candidate, RankingScores
+from tutelage.run.one_shot.ahead import Ahead
 from tutelage.run.one_shot.scorer import Scorer
 from tutelage.run.supernet.setup import Setup
 from tutelage.run.supernet.view import View
@@ -50,6 +52,7 @@ class Ranking:
     ) -> None:
         """Score nothing yet; `known` gives the other entries of an architecture's row."""
         self.space, self.scorer, self.encodings, self.known = space, scorer, list(encodings), known
+        self._ahead = Ahead(scorer.score, partial(genotype, space))
         self.scores: list[float] = []
         self.epoch, self.step, self.steps, self.epochs = 0, 0, len(self.encodings), 1
 
@@ -60,7 +63,7 @@ class Ranking:
 
     def advance(self) -> None:
         """Score one architecture."""
-        self.scores.append(self.scorer.score(genotype(self.space, self.encodings[self.step])))
+        self.scores.append(self._ahead.first_of(self.encodings[self.step :]))
         self.step += 1
 
     def check(self) -> None:

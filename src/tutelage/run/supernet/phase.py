@@ -135,6 +135,11 @@ def begin(
     )
     problem = setup.method(maker)
     optimizers.check_shared(problem.levels)
+    if setup.settings.divide == "learners" and maker.nets < 2:
+        raise ValueError(
+            "divide = 'learners': this method has one network, so use --divide images, or a "
+            "method with several learners"
+        )
     for each in maker.bound:
         each.begin_epoch()  # do not count paths that a method samples as a check
     problem = strategy.train(problem, spaces)
