@@ -54,7 +54,7 @@ ALLOWED = {
         *("batch", "clock", "extras", "multilevel", "virtual", "problem", "transfer"),
         *("ensembling", "checks", "methods"),
     },
-    "data": {"batch", "config", "data", "checks", "cpus", "files"},
+    "data": {"batch", "config", "data", "checks", "cpus", "files", "shares"},
     "benchmark": {"benchmark", "files", "spaces.genotype", "spaces.notation"},
     "papers": {"checks", "parts", "recipes"},
     "report.papers": {

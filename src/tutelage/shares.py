@@ -23,6 +23,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.ranks import add, count, rank
@@ -81,19 +82,44 @@ def shares(total: int) -> list[Share]:
     return [Share(start, stop, total) for start, stop in pairwise(ends)]
 
 
+def of(images: int) -> Share | None:
+    """Return this rank's share of a batch; None: it computes all of it.
+
+    That is so in one process, and where a batch has fewer images than there are ranks.
+    """
+    return shares(images)[rank()] if 1 < count() <= images else None
+
+
+def exchanged(x: Tensor, images: int) -> Tensor:
+    """Return the rows of all ranks as they are, given this rank's own by `of`; no derivative."""
+    own = of(images)
+    if own is None:
+        return x
+    whole = _empty_for(x, images).zero_()
+    whole[own.rows] = x
+    return add(whole)
+
+
+def _empty_for(x: Tensor, images: int) -> Tensor:
+    """Return an empty tensor like x, a share of a batch, for all of its images."""
+    last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    form = torch.channels_last if last else torch.contiguous_format
+    shape = (images, *x.shape[1:])
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=form)
+
+
 @contextmanager
 def share(images: int, learner: int | None = None) -> Iterator[Share | None]:
-    """Let networks see this rank's share of a batch; None: all of it.
+    """Let networks see this rank's share of a batch, as from `of`; None: all of it.
 
-    That is so in one process, and where a batch has fewer images than there are ranks: then every
-    rank computes all of it. Where learners are divided, a learner's rank sees all images, and the
+    Where learners are divided, a learner's rank sees all images, and the
     others none.
 
     Args:
         images: Images of the batch.
         learner: The network's number among all; None: it is divided by images in any case.
     """
-    found = shares(images)[rank()] if 1 < count() <= images else None
+    found = of(images)
     whole = count() > 1 and _learners[0] and learner is not None
     if whole and learner is not None:
         found = Share(0, images if learner % count() == rank() else 0, images)
@@ -177,14 +203,16 @@ def random_like(x: Tensor, fill: Callable[[Tensor], Tensor]) -> Tensor:
         x: Gives shape, type, device and layout.
         fill: Fills an empty tensor with random numbers, in place.
     """
-    own, empty = _present[-1], torch.empty_like(x, device="meta")
-    if own is None:
-        return fill(torch.empty_like(x))
-    last = x.dim() == 4 and empty.is_contiguous(memory_format=torch.channels_last)
-    form = torch.channels_last if last else torch.contiguous_format
-    shape = (own.total, *x.shape[1:])
-    whole = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=form)
-    return fill(whole)[own.rows]
+    own, empty = _present[-1], torch.empty_like(x)
+    return fill(empty) if own is None else fill(_empty_for(empty, own.total))[own.rows]
+
+
+def dropout(x: Tensor, probability: float, training: bool = True) -> Tensor:
+    """Zero numbers of x (B, ...) with a probability, and scale the others up."""
+    if not (probability and training and _present[-1]):
+        return F.dropout(x, probability, training)
+    kept = random_like(x, lambda empty: empty.bernoulli_(1 - probability))
+    return x * kept.div_(1 - probability)
 
 
 class _Total(torch.autograd.Function):
@@ -205,7 +233,7 @@ class _Gathered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, own: Share) -> Tensor:
         ctx.own = own
-        whole = x.new_zeros(own.total, *x.shape[1:])
+        whole = _empty_for(x, own.total).zero_()
         whole[own.rows] = x
         return add(whole)
 

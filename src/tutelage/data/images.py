@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from tutelage import shares
 from tutelage.cpus import decoders
 from tutelage.data import DataError
 from tutelage.data.device import fits_on
@@ -201,11 +202,13 @@ class OnDisk:
     def take(self, index: Tensor, windows: Windows | None = None) -> Tensor:
         """Return the images at an index (B,), or windows of them, as uint8 (B, C, H, W).
 
+        Of several processes, each decodes its share, and all get all.
+
         Raises:
             DataError: a file is not a readable image.
         """
         decoding = self._expected.pop(_key(index, windows), None) or self._decode(index, windows)
-        return stack([image.result() for image in decoding])
+        return shares.exchanged(stack([image.result() for image in decoding]), len(index))
 
     def expect(self, index: Tensor, windows: Windows | None = None) -> None:
         """Start to decode the images at an index."""
@@ -214,9 +217,11 @@ class OnDisk:
             del self._expected[next(iter(self._expected))]
 
     def _decode(self, index: Tensor, windows: Windows | None) -> list[Future[Pixels]]:
+        own = shares.of(len(index))
+        every = list(enumerate(index.tolist()))
         return [
             self._pool.submit(self._read, self._paths[i], position, windows)
-            for position, i in enumerate(index.tolist())
+            for position, i in (every if own is None else every[own.rows])
         ]
 
     def _read(self, path: Any, position: int, windows: Windows | None) -> Pixels:
@@ -238,8 +243,8 @@ class OnDisk:
 
 
 def _key(index: Tensor, windows: Windows | None) -> tuple[bytes, ...]:
-    """Return the key of a batch: its images and their windows."""
-    images = index.numpy().tobytes()
+    """Return the key of a batch: its images, how many are decoded here, and their windows."""
+    images = index.numpy().tobytes() + str(shares.of(len(index))).encode()
     return (images,) if windows is None else (images, windows.chance.tobytes())
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tutelage import shares
 from tutelage.spaces.base import ArchWeights, Edges, Size
 from tutelage.spaces.blocks import Style, block
 from tutelage.spaces.convolution import channels_last
@@ -181,6 +182,6 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, None]:
         """Map images (B, C, H, W) to logits (B, classes), in training with None."""
-        features = nn.functional.dropout(self.features(x), self.dropout, self.training)
+        features = shares.dropout(self.features(x), self.dropout, self.training)
         logits = self.classifier(features)
         return (logits, None) if self.training else logits

@@ -33,6 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tutelage import shares
 from tutelage.spaces.base import Edges, Variant
 from tutelage.spaces.convolution import Convolution, convolve, depthwise, relu_depthwise
 from tutelage.spaces.folding import folded_sum
@@ -40,7 +41,7 @@ from tutelage.spaces.fused import joined, joins, mix, normalise, side_by_side, s
 from tutelage.spaces.ops import CONVOLUTIONS, DENSE, POOLS
 from tutelage.spaces.parallel import concurrently
 from tutelage.spaces.plan import AUXILIARY, Weights
-from tutelage.spaces.states import State, dense, dropped, gather
+from tutelage.spaces.states import State, dense, gather
 
 
 def select(parameter: Tensor, rows: Sequence[int], count: int) -> Tensor:
@@ -252,7 +253,7 @@ class MixedNode(nn.Module):
         if state.stride == 2:
             own = self.auxiliaries if name == AUXILIARY else self.reductions
             return own[str(edge)](state.halves)
-        return dropped(state.x, dropout) if dropout else state.x
+        return shares.dropout(state.x, dropout) if dropout else state.x
 
     def _separable(
         self,

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tutelage import shares
 from tutelage.spaces.base import (
     ArchWeights,
     Edges,
@@ -182,7 +183,7 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, None]:
         """Map images (B, C, H, W) to logits (B, classes), in training with None."""
-        logits = self.classifier(F.dropout(self.features(x), self.dropout, self.training))
+        logits = self.classifier(shares.dropout(self.features(x), self.dropout, self.training))
         return (logits, None) if self.training else logits
 
     def maps(self, x: Tensor) -> list[Tensor]:

@@ -153,7 +153,7 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor | None]:
         """Map images (B, C, H, W) to logits (B, classes), in training with auxiliary logits."""
         features, states = self._run(x)
-        logits = self.classifier(F.dropout(features, self.dropout, self.training))
+        logits = self.classifier(shares.dropout(features, self.dropout, self.training))
         if not self.training:
             return logits
         return logits, None if self.auxiliary is None else self.auxiliary(states[self.tap])

@@ -74,14 +74,6 @@ class State:
         return torch.zeros_like(self.x[:, :, :: self.stride, :: self.stride])
 
 
-def dropped(x: Tensor, probability: float) -> Tensor:
-    """Zero values of x (B, C, H, W) with a probability, and scale the others up."""
-    if not shares.present():
-        return F.dropout(x, probability)
-    kept = shares.random_like(x, lambda empty: empty.bernoulli_(1 - probability))
-    return x * kept.div_(1 - probability)
-
-
 def dense(state: State, kernel: Tensor) -> Tensor:
     """Convolve all channels of an activated state with a kernel (O, C, k, k)."""
     if kernel.shape[2:] == (1, 1):
