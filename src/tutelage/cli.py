@@ -121,13 +121,23 @@ def application(flags: list[Flag]) -> App:
         resume: Resume = None,
         quick: Quick = False,
         dry_run: DryRun = False,
+        accept_changed_data: Accept = False,
         **given: Any,
     ) -> None:
         base = search_base(recipe, str(resume) if resume else None, row)
-        search_command(base, out, resume, quick, dry_run, nested(flags, given))
+        changed = nested(flags, given)
+        search_command(base, out, resume, quick, dry_run, changed, accept_changed_data)
 
-    def retrain(run: Target, /, *, recipe: Recipe = None, out: Out = None, **given: Any) -> None:
-        retrain_command(run, recipe, out, nested(RETRAIN_FLAGS, given))
+    def retrain(
+        run: Target,
+        /,
+        *,
+        recipe: Recipe = None,
+        out: Out = None,
+        accept_changed_data: Accept = False,
+        **given: Any,
+    ) -> None:
+        retrain_command(run, recipe, out, nested(RETRAIN_FLAGS, given), accept_changed_data)
 
     app.command(
         command(search, flags, "search", "Search an architecture; writes a run directory."),
@@ -177,6 +187,14 @@ DryRun = Annotated[
         group=RUN,
     ),
 ]
+Accept = Annotated[
+    bool,
+    Parameter(
+        negative=(),
+        help="Go on with a run whose images have changed since it began, and record that.",
+        group=RUN,
+    ),
+]
 
 
 # Flags ------------------------------------------------------------------------------------------
@@ -209,7 +227,8 @@ def search_flags(tokens: Sequence[str]) -> list[Flag]:
     for place, (name, (of, title)) in enumerate(SECTIONS.items(), start=4):
         group = heading(title, place)
         flags += flags_of(of, path=(name,), prefix=f"{name}.", group=group, table=base[name])
-    distinct(flags, taken=("recipe", "row", "out", "resume", "quick", "dry-run", "help", "version"))
+    own = ("recipe", "row", "out", "resume", "quick", "dry-run", "accept-changed-data")
+    distinct(flags, taken=(*own, "help", "version"))
     return flags
 
 

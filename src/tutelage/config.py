@@ -48,6 +48,8 @@ class Data:
     """Side of the images in pixels; a folder's images are resized and cropped to it."""
     colour: Literal["auto", "grey", "rgb"] = "auto"
     """Read a folder's images as grey or RGB; auto: as they are; all must be the same."""
+    white: int = 65_535
+    """Value that becomes 255 in a folder's images of 16 bits, 4095 for a camera of 12 bits."""
     crop: int | None = None
     """Padding of the random crop in pixels; not set: the data set's default."""
     flip: bool | None = None
@@ -78,6 +80,7 @@ class Data:
         if not 0 < self.centre <= 1:
             raise ValueError(f"centre = {self.centre}: must be above 0 and at most 1")
         at_least(0, held_out=self.held_out)
+        within(1, 65_535, white=self.white)
         self._check_samples()
         if self.crop is not None:
             at_least(0, crop=self.crop)

@@ -60,6 +60,7 @@ def search_command(
     quick: bool,
     dry_run: bool,
     given: dict[str, Any],
+    accept_changed_data: bool = False,
 ) -> None:
     """Search, resume a search, or only measure a dry run; flags override the base."""
     if resume and out and out.resolve() != resume.resolve():
@@ -85,7 +86,7 @@ def search_command(
     from tutelage.run.search import search_run
 
     try:
-        found = search_run(settings, target, resume=resume is not None)
+        found = search_run(settings, target, resume is not None, accept_changed_data)
     except ValueError as error:
         if quick and table["quick"]:
             raise ValueError(f"{error} (--quick has set {_listed(table['quick'])})") from error
@@ -105,7 +106,13 @@ def search_command(
     print(f"Found: {target / file}; train {whom} with: tutelage retrain {target}")
 
 
-def retrain_command(run: str, recipe: str | None, out: Path | None, given: dict[str, Any]) -> None:
+def retrain_command(
+    run: str,
+    recipe: str | None,
+    out: Path | None,
+    given: dict[str, Any],
+    accept_changed_data: bool = False,
+) -> None:
     """Train the network of a run or a genotype from scratch, or an ensemble's; test it once."""
     from tutelage.spaces.published import resolve
 
@@ -131,9 +138,9 @@ def retrain_command(run: str, recipe: str | None, out: Path | None, given: dict[
     resume = (out / "run.toml").exists()
     if (folder / ensemble.FILE).is_file():
         together = ensemble.Ensemble.read(folder / ensemble.FILE)
-        retrain_ensemble(together, data, settings, out, resume)
+        retrain_ensemble(together, data, settings, out, resume, accept_changed_data)
     else:
-        retrain(genotype, data, settings, out, resume)
+        retrain(genotype, data, settings, out, resume, accept_changed_data)
 
 
 def report(

@@ -31,6 +31,39 @@ def split(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     return order[:cut], order[cut:]
 
 
+def remarks(
+    labels: Tensor, classes: Sequence[str], halves: tuple[Tensor, Tensor], batch_size: int
+) -> list[str]:
+    """Say which half of a search lacks a class, and which is smaller than a batch.
+
+    Args:
+        labels: The class of every image, int64 (N,).
+        classes: Names of the classes.
+        halves: The images for weights and those for alphas.
+        batch_size: Images in a batch.
+    """
+    found = []
+    for half, index in zip(("training", "validation"), halves, strict=True):
+        counts = np.bincount(labels[index].numpy(), minlength=len(classes))
+        if lacking := [name for name, count in zip(classes, counts, strict=True) if not count]:
+            others = f" and {len(lacking) - 3} others" if len(lacking) > 3 else ""
+            found.append(
+                f"the {half} half has no image of {', '.join(lacking[:3])}{others}: these classes "
+                "have few images, or --data.train-fraction is near 0 or 1"
+            )
+        if batch_size > len(index):
+            found.append(larger(batch_size, len(index), f"{half} half"))
+    return found
+
+
+def larger(batch_size: int, images: int, part: str) -> str:
+    """Say that a batch would have more images than there are."""
+    return (
+        f"batch_size = {batch_size} is more than the {images} images of the {part}: its batches "
+        f"have {images}"
+    )
+
+
 def save_split(path: Path, train: Tensor, valid: Tensor) -> None:
     """Write a split to an .npz file, completely or not at all.
 

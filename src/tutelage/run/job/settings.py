@@ -21,6 +21,7 @@ ADDED: Mapping[str, Any] = {
     "data.held_out": 0,
     "data.sample": 1.0,
     "data.unlabelled_sample": 1.0,
+    "data.white": 65_535,
     "weights.warm_up": 0,
     "retrain.warm_up_rule": "line",
     "retrain.linear_tail": 0,
