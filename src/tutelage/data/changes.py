@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -72,8 +72,7 @@ def changes(before: Digests, now: Digests, names: Sequence[str]) -> list[str]:
     """
     found = fixed_changes(before, now)
     if not found and before.classes != now.classes:
-        pairs = zip(before.classes, now.classes, strict=True)
-        found.append(_some([f"class {old} is called {new}" for old, new in pairs if old != new]))
+        found += _renamed(before.classes, now.classes)
     if before.shape[1:] != now.shape[1:]:
         found.append(f"the images are {_size(now)} and were {_size(before)}")
     if before.classes == now.classes:
@@ -126,6 +125,19 @@ def _classes(before: Digests, now: Digests) -> list[str]:
     new = [f"class {name} is new" for name in now.classes if name not in before.classes]
     gone = [f"class {name} is gone" for name in before.classes if name not in now.classes]
     return [_some([*new, *gone])] if new or gone else ["classes have changed"]
+
+
+def _renamed(before: Sequence[str], now: Sequence[str]) -> list[str]:
+    """Describe other names of as many classes, whose numbers are their places by name."""
+    gone = [name for name in before if name not in now]
+    new = [name for name in now if name not in before]
+    found = [f"class {old} is called {name}" for old, name in zip(gone, new, strict=True)]
+    moved = [
+        f"{name} has number {now.index(name)} for {before.index(name)}"
+        for name in now
+        if name in before and now.index(name) != before.index(name)
+    ]
+    return [_some(part) for part in (found, moved) if part]
 
 
 def _counts(before: Digests, now: Digests) -> list[str]:

@@ -51,13 +51,17 @@ class Source(NamedTuple):
     """Describes the files of paths."""
 
 
+FILES_OF_IMAGES = Source()
+"""Files, by whole paths."""
+
+
 class Listing(NamedTuple):
     """The paths of the images of one part of a set."""
 
     paths: Sequence[Any]
     labels: Tensor
     classes: tuple[str, ...]
-    source: Source = Source()
+    source: Source = FILES_OF_IMAGES
 
 
 class Images(Protocol):
@@ -205,7 +209,7 @@ class OnDisk:
         labels: Tensor,
         shape: Shape,
         *,
-        source: Source = Source(),
+        source: Source = FILES_OF_IMAGES,
         centre: float = 1.0,
         white: int = WHITE,
     ) -> None:

@@ -98,7 +98,7 @@ def files_below(folder: Path) -> tuple[list[str], list[str]]:
     images: list[str] = []
     others: list[str] = []
     for file in _below(folder):
-        (images if image(os.path.basename(file)) else others).append(file)
+        (images if image(file.rpartition("/")[2]) else others).append(file)
     return sorted(images), sorted(others)
 
 

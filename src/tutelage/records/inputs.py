@@ -19,12 +19,12 @@ class Part:
     images: int
     shape: tuple[int, int, int]
     """Channels, height and width."""
-    classes: list[str]
     by: str
     """Whether `contents` are digests of `pixels`, or of the sizes and times of `files`."""
     names: str
     contents: str
     labels: str
+    classes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
