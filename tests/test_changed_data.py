@@ -107,7 +107,7 @@ def one_more(folder):
 
 
 MAY = {
-    inverted: r"12 of 12 images \(6 of cat, 6 of dog\) have other contents, such as train/cat/0.png",
+    inverted: r"12 of 12 images \(6 of cat, 6 of dog\) have other contents, such as train/cat/0",
     resized: "the images are 10 x 8 and were 8 x 8",
     swapped: r"2 of 12 images \(1 of cat, 1 of dog\) have other contents, such as train/cat/2.png",
     renamed: "class cat is called kitten; dog has number 0 for 1",

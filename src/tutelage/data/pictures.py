@@ -7,6 +7,7 @@ one counts.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Final
 
@@ -76,13 +77,26 @@ def shape_of(image: Image.Image) -> Shape:
 
 
 def orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation of an image that is not decoded yet; 1, upright, without one."""
-    if "exif" not in image.info:  # asking a PNG for the data after its pixels would decode it
+    """Return the EXIF orientation of an image that is not decoded yet; 1, upright, without one.
+
+    Pillow's own reading of damaged EXIF data warns, and decodes a PNG for data after its pixels.
+    """
+    exif = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None:
         return 1
     try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged data beside a sound image: OSError, SyntaxError, struct.error...
-        return 1
+        (start,) = struct.unpack_from(f"{order}L", exif, 4)
+        (entries,) = struct.unpack_from(f"{order}H", exif, start)
+        for at in range(start + 2, start + 2 + 12 * entries, 12):
+            tag, kind = struct.unpack_from(f"{order}HH", exif, at)
+            if tag == _ORIENTATION:
+                return int(
+                    struct.unpack_from(f"{order}{'L' if kind == 4 else 'H'}", exif, at + 8)[0]
+                )
+    except struct.error:  # damaged data beside a sound image
+        pass
+    return 1
 
 
 def upright(image: Image.Image) -> Image.Image:

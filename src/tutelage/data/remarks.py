@@ -54,6 +54,7 @@ class Noticed:
 def left_out(files: list[str]) -> str:
     """Describe files that are not read: how many of each suffix, and one of them."""
     counts = Counter(PurePath(file).suffix.lower() or "no suffix" for file in files)
-    listed = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.most_common(5))
+    ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:5]
+    listed = ", ".join(f"{count:,} {suffix}" for suffix, count in ranked)
     more = f" and {len(counts) - 5} kinds more" if len(counts) > 5 else ""
-    return f"{listed}{more}, such as {min(files)}; {', '.join(SUFFIXES)} are read"
+    return f"{listed}{more}, such as {min(files)}; {', '.join(SUFFIXES)} in class folders are read"
