@@ -218,7 +218,7 @@ def test_other_files_are_counted_and_named_once(root, capsys):
         assert len(read(Data("folder", root), "train").images) == 4
     said = capsys.readouterr().out
     assert said == (
-        f"{root}/train: files are left out: 2 .gif, 1 .png, 1 .txt, 1 no suffix, such as "
+        f"{root}: files are left out: 2 .gif, 1 .png, 1 .txt, 1 no suffix, such as "
         f"{root}/train/astray.png; .png, .jpg, .jpeg, .webp, .bmp in class folders are read\n"
     )
 

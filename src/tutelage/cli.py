@@ -30,7 +30,9 @@ from tutelage.parts import PARTS, part_named
 from tutelage.renamed import lifted_flags
 from tutelage.searches.evolution import Evolution
 from tutelage.verbs import (
+    AsJson,
     Target,
+    data_command,
     describe,
     draw,
     export,
@@ -139,6 +141,9 @@ def application(flags: list[Flag]) -> App:
     ) -> None:
         retrain_command(run, recipe, out, nested(RETRAIN_FLAGS, given), accept_changed_data)
 
+    def data(what: DataSet, /, *, out: Sheet = None, as_json: AsJson = False, **given: Any) -> None:
+        data_command(what, out, as_json, nested(SURVEY_FLAGS, given))
+
     app.command(
         command(search, flags, "search", "Search an architecture; writes a run directory."),
         help_epilogue=(
@@ -149,6 +154,10 @@ def application(flags: list[Flag]) -> App:
     app.command(
         command(retrain, RETRAIN_FLAGS, "retrain", "Train a run's result, and test it once."),
         help_epilogue="A run has its own settings and data; these flags override them.",
+    )
+    app.command(
+        command(data, SURVEY_FLAGS, "data", "Show what is understood of a data set or a folder."),
+        help_epilogue="Every image is decoded once. The flags are those of a search.",
     )
     for verb_function in (study, report, papers, describe, draw, query, export, list_names):
         app.command(verb_function, name=verb_function.__name__.partition("_")[0])
@@ -186,6 +195,11 @@ DryRun = Annotated[
         help="Measure a few steps, print parameters, time and memory, and write nothing.",
         group=RUN,
     ),
+]
+DataSet = Annotated[str, Parameter(help="A folder of images, or a data set's name.")]
+Sheet = Annotated[
+    Path | None,
+    Parameter(help="Picture of samples to write, as read and as fed; .png, .jpg or .webp."),
 ]
 Accept = Annotated[
     bool,
@@ -238,6 +252,11 @@ RETRAIN_FLAGS = [
         {}, leave_out=("unlabelled", "train_fraction", "sample", "unlabelled_sample", "cutout")
     ),  # a retraining reads none of them
 ]
+
+
+SURVEY_FLAGS = data_flags(
+    {}, leave_out=("name", "unlabelled", "train_fraction", "unlabelled_sample", "memory")
+)
 
 
 def _value(tokens: Sequence[str], flag: str) -> str | None:

@@ -6,6 +6,8 @@ Nothing here imports torch before a command needs it.
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -141,6 +143,29 @@ def retrain_command(
         retrain_ensemble(together, data, settings, out, resume, accept_changed_data)
     else:
         retrain(genotype, data, settings, out, resume, accept_changed_data)
+
+
+def data_command(what: str, out: Path | None, as_json: bool, given: dict[str, Any]) -> None:
+    """Print what is understood of a data set, and draw samples of it.
+
+    Raises:
+        ValueError: A search or a retraining would refuse the set; the survey is printed before.
+    """
+    from tutelage.data import DataError
+    from tutelage.data.sheet import save_sheet
+    from tutelage.data.survey import survey
+
+    table = layered(given, {"data": {"name": what}})
+    settings = from_table(Data, table["data"], "the data")
+    with redirect_stdout(sys.stderr if as_json else sys.stdout):
+        found = survey(settings)
+    print(json.dumps(found.as_dict()) if as_json else found.as_text())
+    if found.problems:
+        raise DataError(f"{what} cannot be used as it is: {found.problems[0]}")
+    if out:
+        with redirect_stdout(sys.stderr if as_json else sys.stdout):
+            save_sheet(settings, out)
+        print(f"Samples: {out}", file=sys.stderr if as_json else sys.stdout)
 
 
 def report(

@@ -31,8 +31,20 @@ def listing(root: Path, part: PartName) -> Listing:
     Raises:
         DataError: a part or a class has no images, or there are fewer than two classes.
     """
+    found, others = listed(root, part)
+    if others:
+        say(f"{root}: files are left out: {left_out(others)}")
+    return found
+
+
+def listed(root: Path, part: PartName) -> tuple[Listing, list[str]]:
+    """List the files of a part by class, and the files that are left out.
+
+    Raises:
+        DataError: as `listing`.
+    """
     if shards.shards(root, "train"):
-        return shards.listing(root, part)
+        return shards.listing(root, part), []
     top, divided = top_of(root, part)
     folders = sorted(f for f in top.iterdir() if f.is_dir() and not f.name.startswith(HIDDEN))
     if len(folders) < 2:
@@ -56,10 +68,8 @@ def listing(root: Path, part: PartName) -> Listing:
         paths += files
         labels += [label] * len(files)
         others += unknown
-    if others:
-        say(f"{top}: files are left out: {left_out(others)}")
     classes = tuple(folder.name for folder in folders)
-    return Listing(paths, torch.tensor(labels), classes, source_of(root))
+    return Listing(paths, torch.tensor(labels), classes, source_of(root)), others
 
 
 def top_of(root: Path, part: PartName) -> tuple[Path, bool]:
