@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
 from pathlib import PurePath
@@ -83,7 +83,7 @@ class Survey:
 
     def as_dict(self) -> dict[str, Any]:
         """Return all entries as plain values."""
-        return asdict(self)
+        return {**vars(self), "parts": {name: vars(part) for name, part in self.parts.items()}}
 
     def as_text(self) -> str:
         """Return the survey in words."""
