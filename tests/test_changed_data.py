@@ -32,6 +32,14 @@ REFUSED = "run was begun with other images"
 TOLD = "--accept-changed-data"
 
 
+def cases(table, *quick):
+    """The changes of a table; only the quick ones are in the default tests."""
+    return [
+        pytest.param(change, marks=() if change in quick else pytest.mark.slow, id=change.__name__)
+        for change in table
+    ]
+
+
 def save(path, pixels):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
@@ -121,7 +129,7 @@ MAY_NOT = {
 }
 
 
-@pytest.mark.parametrize("change", MAY, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("change", cases(MAY, swapped, renamed))
 def test_a_search_is_refused_and_goes_on_if_told(begun, tutelage, refused, change):
     change(begun)
     refused(RESUME, f"{REFUSED}: {MAY[change]}.*{TOLD}")
@@ -136,7 +144,7 @@ def test_a_search_is_refused_and_goes_on_if_told(begun, tutelage, refused, chang
     assert "other images" not in out
 
 
-@pytest.mark.parametrize("change", MAY_NOT, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("change", cases(MAY_NOT, grey))
 def test_a_search_cannot_go_on_with_others(begun, refused, change):
     change(begun)
     for told in ("", TOLD):
@@ -161,7 +169,16 @@ def test_a_run_begun_before_resumes_and_gets_its_digests(begun, tutelage, refuse
 
 @pytest.mark.parametrize(
     "damage",
-    ["", "[]", "{", '{"parts": {"train": 3}}', '{"parts": 7}', '{"version": "x"}', "[" * 100_000],
+    [
+        "{",
+        *(
+            pytest.param(text, marks=pytest.mark.slow)
+            for text in (
+                *("", "[]", '{"parts": {"train": 3}}', '{"parts": 7}', '{"version": "x"}'),
+                "[" * 100_000,
+            )
+        ),
+    ],
 )
 def test_damaged_digests_are_said_and_written_again(begun, tutelage, damage):
     whole = Path("run", FILE).read_bytes()
@@ -172,6 +189,7 @@ def test_damaged_digests_are_said_and_written_again(begun, tutelage, damage):
     assert Path("run", FILE).read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_digests_of_another_length_are_damaged(begun, tutelage):
     stored = json.loads(Path("run", FILE).read_text())
     for key, value in (("contents", "AAAA"), ("labels", "////////" * 8), ("names", "%")):
@@ -220,7 +238,7 @@ def halfway(folder, monkeypatch):
     return folder
 
 
-@pytest.mark.parametrize("change", MAY, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("change", cases(MAY, inverted))
 def test_a_training_is_refused_and_goes_on_if_told(halfway, change):
     out = halfway.with_name("out")
     change(halfway)
@@ -233,7 +251,7 @@ def test_a_training_is_refused_and_goes_on_if_told(halfway, change):
     assert json.loads((out / FILE).read_text())["accepted"]
 
 
-@pytest.mark.parametrize("change", MAY_NOT, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("change", cases(MAY_NOT, added))
 def test_a_training_cannot_go_on_with_others(halfway, change):
     change(halfway)
     for accept in (False, True):
@@ -241,6 +259,7 @@ def test_a_training_cannot_go_on_with_others(halfway, change):
             training(halfway.with_name("out"), resume=True, accept=accept)
 
 
+@pytest.mark.slow
 def test_retrain_has_the_flag(halfway, tutelage, refused):
     settings = "--batch-size 4 --epochs 2 --limit-batches 4 --channels 4 --cells 3 --auxiliary 0"
     given = f"retrain out --drop-path 0.3 --log-every 2 --device cpu {settings}"

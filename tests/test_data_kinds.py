@@ -332,7 +332,10 @@ def test_a_class_that_the_test_part_lacks_is_refused_before_training(root):
     check_test_part(Data("digits"))
 
 
-@pytest.mark.parametrize("sides", [(9, 7), (1, 5), (13, 2)])
+@pytest.mark.parametrize(
+    "sides",
+    [(9, 7), *(pytest.param(each, marks=pytest.mark.slow) for each in ((1, 5), (13, 2)))],
+)
 def test_odd_and_unequal_sides(root, sides, tutelage):
     for k, path in enumerate(sorted(root.rglob("*.png"))):
         Image.fromarray(np.full((*sides, 3), 10 * k, np.uint8)).save(path)
