@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ensembles import TOGETHER
 from photographs import make_photographs, make_shards
 from retraining import GENOTYPE, SMALL
 from test_data_readers import make_cifar10
@@ -266,6 +267,32 @@ def test_retrain_has_the_flag(halfway, tutelage, refused):
     inverted(halfway)
     refused(given, "out was begun with other images")
     assert tutelage(f"{given} {TOLD}")[0] == 0
+
+
+@pytest.mark.slow
+def test_an_ensemble_is_refused_though_its_next_member_has_not_begun(folder, monkeypatch):
+    settings = replace(SMALL, epochs=1, batch_size=4, limit_batches=1, auxiliary=0.0)
+    out = folder.with_name("out")
+
+    def together(resume, accept=False):
+        return retrain.retrain_ensemble(TOGETHER, Data("photos"), settings, out, resume, accept)
+
+    advance = retrain.Training.advance
+
+    def killed(self):
+        if self.settings.seed == 1:
+            raise KeyboardInterrupt
+        advance(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retrain.Training, "advance", killed)
+        with pytest.raises(KeyboardInterrupt):
+            together(resume=False)
+    shutil.rmtree(out / "member-1")
+    swapped(folder)
+    with pytest.raises(ValueError, match=f"out was begun with other images: {MAY[swapped]}"):
+        together(resume=True)
+    assert len(together(resume=True, accept=True)["ensemble"]) == 3
 
 
 # Images that stream, shards, and archives -------------------------------------------------------

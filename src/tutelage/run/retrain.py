@@ -171,14 +171,15 @@ def _ensemble_retrained(
         return _finished(out, texts, data, settings)
     if resume:
         data, settings = _begun(out, texts, data, settings)
-    else:
-        data, settings = _cut(data, settings, default_cutout(read(data, "train")))
+    train, compared = _read(data, out, resume, accept)
+    data, settings = _cut(data, settings, default_cutout(train))
     begin = RunDirectory.resume if resume else RunDirectory.create
     devices = [device] if device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices),
         begin(out, _given(texts, data, settings)) as directory,
     ):
+        compared.save(directory)
         directory.write_text(ensemble.FILE, together.to_json())
         directory.write_text("genotype.json", together.genotypes[0].to_json())
         results = []
