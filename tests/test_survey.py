@@ -68,7 +68,7 @@ def test_the_command_says_it_in_words_and_in_json(photos, tutelage):
         "train: 1 of 16 have an alpha channel, which is put on white",
         "train: 1 of 16 images repeat an earlier one",
         "train: fewer than 10 images: dog (3)",
-        "in both parts: 2 test images (1 in another class), such as test/cat/1.webp, which is "
+        "also in train: 2 images of others (1 in another class), such as test/cat/1.webp, which is "
         "train/cat/3.png",
         "Samples: sheet.png",
     ):

@@ -249,13 +249,18 @@ def search_flags(tokens: Sequence[str]) -> list[Flag]:
 RETRAIN_FLAGS = [
     *flags_of(Retrain, path=("retrain",), group=RUN),
     *data_flags(
-        {}, leave_out=("unlabelled", "train_fraction", "sample", "unlabelled_sample", "cutout")
+        {},
+        leave_out=(
+            *("unlabelled", "train_fraction", "stratified", "sample", "unlabelled_sample"),
+            "cutout",
+        ),
     ),  # a retraining reads none of them
 ]
 
 
 SURVEY_FLAGS = data_flags(
-    {}, leave_out=("name", "unlabelled", "train_fraction", "unlabelled_sample", "memory")
+    {},
+    leave_out=("name", "unlabelled", "train_fraction", "stratified", "unlabelled_sample", "memory"),
 )
 
 

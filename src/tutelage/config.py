@@ -39,6 +39,11 @@ class Data:
     """Share of the training images that unlabelled = rest takes, at most what sample leaves."""
     train_fraction: float = 0.5
     """Share of the training images that train weights; the others train the alphas."""
+    stratified: bool = False
+    """Divide every class by that share, instead of all images at once."""
+    validation: Literal["half", "folder"] = "half"
+    """Images that train the alphas: half, what the share leaves of the training images; folder,
+    those of a folder's val part, beside train and test, while all of train trains weights."""
     held_out: int = 0
     """Training images, sampled uniformly, that are the test set instead of the data set's own and
     that neither a search nor a retraining trains on; 0: none."""
@@ -72,6 +77,11 @@ class Data:
         if not 0 < self.train_fraction < 1:
             raise ValueError(
                 f"train_fraction = {self.train_fraction}: must be strictly between 0 and 1"
+            )
+        one_of(("half", "folder"), validation=self.validation)
+        if self.validation == "folder" and self.stratified:
+            raise ValueError(
+                "stratified with validation = 'folder': no images are divided, give one of them"
             )
         one_of(("auto", "grey", "rgb"), colour=self.colour)
         one_of(("auto", "load", "stream"), memory=self.memory)
@@ -225,6 +235,8 @@ class Retrain:
     papers; 0: no average."""
     label_smoothing: float = 0.0
     """Share of the label spread over all classes."""
+    class_weights: Literal["equal", "balanced"] = "equal"
+    """Weights of the classes in the loss: balanced, inversely proportional to their images."""
     dropout: float = 0.0
     """Share of the features that dropout zeroes before the classifier."""
     auxiliary: float | None = None
@@ -306,6 +318,7 @@ class Retrain:
                 f"linear_tail = {self.linear_tail}: must be below the {self.epochs} epochs in all"
             )
         one_of(("sgd", "rmsprop"), optimiser=self.optimiser)
+        one_of(("equal", "balanced"), class_weights=self.class_weights)
         one_of(("cosine", "linear", "step"), schedule=self.schedule)
         one_of(("line", "shares", "scaled"), warm_up_rule=self.warm_up_rule)
         one_of(("epoch", "step"), anneal=self.anneal)

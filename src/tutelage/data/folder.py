@@ -34,6 +34,8 @@ def read_folder(settings: Data, part: PartName) -> Labelled:
     root = given_root(settings)
     every = listing(root, "train")
     train = chosen_files(every, settings, "train" if part == "test" else part)
+    if part == "search" and settings.validation == "folder":
+        train = with_validation(root, train)
     shape = common_shape(train, settings)
     if part == "test":
         mean, std = measure(on_disk(train, shape, settings))
@@ -48,7 +50,7 @@ def read_folder(settings: Data, part: PartName) -> Labelled:
 def test_images(root: Path, train: Listing, shape: Shape, settings: Data) -> Images:
     """Read the test part, which must have the training part's classes and shape."""
     held = settings.held_out > 0
-    test = chosen_files(train, settings, "test") if held else listing(root, "test")
+    test = chosen_files(train, settings, "test") if held else listing(root, test_part(settings))
     check_classes(root, train, test)
     found = common_shape(test, settings)
     if found != shape:
@@ -59,11 +61,31 @@ def test_images(root: Path, train: Listing, shape: Shape, settings: Data) -> Ima
     return opened(test, shape, settings)
 
 
+def with_validation(root: Path, train: Listing) -> Listing:
+    """Append the images of the validation part to those that are searched on."""
+    own = listing(root, "validation")
+    if own.classes != train.classes:
+        odd = sorted(set(own.classes) ^ set(train.classes))
+        raise DataError(f"{root}: only one of train and val has the classes {', '.join(odd)}")
+    paths, labels = [*train.paths, *own.paths], torch.cat([train.labels, own.labels])
+    return train._replace(paths=paths, labels=labels)
+
+
+def validation_images(settings: Data) -> int:
+    """Count the images of a folder's validation part."""
+    return len(listing(given_root(settings), "validation").paths)
+
+
 def check_classes(root: Path, train: Listing, test: Listing) -> None:
     """Refuse parts of different classes."""
     if test.classes != train.classes:
         odd = sorted(set(test.classes) ^ set(train.classes))
         raise DataError(f"{root}: only one of its parts has the classes {', '.join(odd)}")
+
+
+def test_part(settings: Data) -> PartName:
+    """Return the part that is tested: a test folder alone, if a val folder trains alphas."""
+    return "own test" if settings.validation == "folder" else "test"
 
 
 def check_folder(settings: Data) -> None:
@@ -74,7 +96,7 @@ def check_folder(settings: Data) -> None:
     """
     root = given_root(settings)
     if not settings.held_out:
-        check_classes(root, listing(root, "train"), listing(root, "test"))
+        check_classes(root, listing(root, "train"), listing(root, test_part(settings)))
 
 
 def read_rest(settings: Data, shape: Shape) -> Images:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from pathlib import Path
@@ -25,6 +25,10 @@ HIDDEN = (".", "__MACOSX")
 """Beginnings of names that a system's programs leave behind: neither classes nor images."""
 
 
+FOLDERS: Mapping[PartName, str] = {"validation": "val", "own test": "test"}
+"""Parts that are one folder and no other."""
+
+
 def listing(root: Path, part: PartName) -> Listing:
     """List the files of a part by class, without decoding; say which files are left out.
 
@@ -44,6 +48,8 @@ def listed(root: Path, part: PartName) -> tuple[Listing, list[str]]:
         DataError: as `listing`.
     """
     if shards.shards(root, "train"):
+        if part in FOLDERS:
+            raise DataError(f"{root}: validation = 'folder' needs folders by class, not shards")
         return shards.listing(root, part), []
     top, divided = top_of(root, part)
     folders = sorted(f for f in top.iterdir() if f.is_dir() and not f.name.startswith(HIDDEN))
@@ -78,6 +84,14 @@ def top_of(root: Path, part: PartName) -> tuple[Path, bool]:
     Raises:
         DataError: there is only one part.
     """
+    if part in FOLDERS:
+        folder = FOLDERS[part]
+        if not (root / "train").is_dir() or not (root / folder).is_dir():
+            raise DataError(
+                f"{root} needs the folders train, val and test with --data.validation folder, and "
+                f"has no {folder if (root / 'train').is_dir() else 'train'}"
+            )
+        return root / folder, True
     if (root / "train").is_dir():
         top = root / "train"
         if part == "test":

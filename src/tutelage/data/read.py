@@ -151,6 +151,8 @@ def check_unchanged(settings: Data, labelled: Labelled) -> None:
             f"colour = {settings.colour!r}: the images of {settings.name} are "
             f"{'grey' if channels == 1 else 'RGB'}; only a folder's images are converted"
         )
+    if settings.validation == "folder":
+        raise DataError(f"validation = 'folder': {settings.name} has no validation part of its own")
     if settings.white != Data.white:
         raise DataError(
             f"white = {settings.white}: the images of {settings.name} have 8 bits; only a folder's "

@@ -31,6 +31,33 @@ def split(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     return order[:cut], order[cut:]
 
 
+def stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Divide every class by `split`'s permutation; return training and validation indices, int64.
+
+    A class of two images or more is in both parts; that of a single one trains.
+
+    Args:
+        labels: The class of every image, int64 (N,).
+        fraction: The share of the training part.
+        seed: Of the permutation.
+
+    Raises:
+        DataError: As `split`, of all images.
+    """
+    order = torch.cat(split(len(labels), fraction, seed))
+    trains = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        own = order[labels[order] == label]
+        trains[own[: max(1, min(round(len(own) * fraction), len(own) - 1))]] = True
+    train, valid = order[trains[order]], order[~trains[order]]
+    if min(len(train), len(valid)) < 2:
+        raise DataError(
+            f"train_fraction = {fraction} of every class divides {len(labels)} images into "
+            f"{len(train)} and {len(valid)}: each part needs at least 2"
+        )
+    return train, valid
+
+
 def remarks(
     labels: Tensor, classes: Sequence[str], halves: tuple[Tensor, Tensor], batch_size: int
 ) -> list[str]:
@@ -49,7 +76,7 @@ def remarks(
             others = f" and {len(lacking) - 3} others" if len(lacking) > 3 else ""
             found.append(
                 f"the {half} half has no image of {', '.join(lacking[:3])}{others}: these classes "
-                "have few images, or --data.train-fraction is near 0 or 1"
+                "have few images; --data.stratified divides each class of two or more"
             )
         if batch_size > len(index):
             found.append(larger(batch_size, len(index), f"{half} half"))

@@ -17,7 +17,7 @@ import torch
 from tutelage.config import Data
 from tutelage.cpus import decoders
 from tutelage.data import DataError
-from tutelage.data.folder import check_classes
+from tutelage.data.folder import check_classes, test_part
 from tutelage.data.images import Listing, Source
 from tutelage.data.listing import common_shape, describe, listed
 from tutelage.data.pictures import KINDS, Shape, converted, kinds_of, shape_of, upright
@@ -26,7 +26,6 @@ from tutelage.data.remarks import left_out
 from tutelage.data.request import PartName, given_root
 from tutelage.data.subsets import chosen_files
 
-PARTS: Final[tuple[PartName, ...]] = ("train", "test")
 FEW: Final = 10
 """Images of a class below which it is named."""
 LISTED: Final = 30
@@ -75,7 +74,7 @@ class Survey:
     """Channels, height and width of the images as they are fed; None: they have none in common."""
     parts: dict[str, Part] = field(default_factory=dict)
     shared: list[tuple[str, str]] = field(default_factory=list)
-    """Test images whose pixels a training image has, with its name."""
+    """Images of other parts whose pixels a training image has, with its name."""
     contradicted: int = 0
     """Those of them whose classes differ."""
     problems: list[str] = field(default_factory=list)
@@ -101,7 +100,10 @@ def survey(settings: Data) -> Survey:
     own = named(settings)
     found = Survey(own.root.name if own.name == "folder" and own.root else own.name)
     owners: dict[bytes, tuple[str, int]] = {}
-    for part in PARTS:
+    parts: list[PartName] = ["train", "test"]
+    if own.validation == "folder":
+        parts.insert(1, "validation")
+    for part in parts:
         try:
             names, pictures, others = _part(own, part)
         except DataError as error:
@@ -139,7 +141,7 @@ def _judge(found: Survey, settings: Data) -> None:
         every = listed(root, "train")[0]
         found.shape = common_shape(chosen_files(every, settings, "train"), settings)
         if not settings.held_out and "test" in found.parts:
-            check_classes(root, every, listed(root, "test")[0])
+            check_classes(root, every, listed(root, test_part(settings))[0])
     except DataError as error:
         found.problems += [str(error)] * (str(error) not in " ".join(found.problems))
 
@@ -150,9 +152,12 @@ def _part(settings: Data, part: PartName) -> tuple[tuple[str, ...], Iterator[Pic
         whole = read(settings, part)
         return whole.classes, _held(whole.images.take, whole.images.labels), []
     root = given_root(settings)
-    files, others = listed(root, "train" if settings.held_out else part)
-    chosen = chosen_files(files, settings, part)
-    return files.classes, _decoded(chosen), others
+    if part == "validation":
+        files, others = listed(root, part)
+        return files.classes, _decoded(files), others
+    from_train = part == "train" or settings.held_out > 0
+    files, others = listed(root, "train" if from_train else test_part(settings))
+    return files.classes, _decoded(chosen_files(files, settings, part)), others
 
 
 def _held(take: Any, labels: torch.Tensor) -> Iterator[Picture]:
@@ -210,7 +215,7 @@ def _lines(found: Survey) -> Iterator[str]:
     if found.shared:
         count, (test, train) = len(found.shared), found.shared[0]
         other = f" ({found.contradicted:,} in another class)" if found.contradicted else ""
-        yield f"in both parts: {count:,} test images{other}, such as {test}, which is {train}"
+        yield f"also in train: {count:,} images of others{other}, such as {test}, which is {train}"
     for problem in found.problems:
         yield f"problem: {problem}"
 

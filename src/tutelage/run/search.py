@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from tutelage.config import Data, Run
+from tutelage.data.halves import halves
 from tutelage.data.splits import load_split, remarks, save_split
-from tutelage.data.streams import halves_of
 from tutelage.extras import Notice
 from tutelage.parts import from_table, part_settings
 from tutelage.problem import Method
@@ -112,8 +112,8 @@ def _searched(settings: Run, out: Path, resume: bool, accept: bool) -> Found:
         read = Comparison(out, resume=resume, accept=accept)
         read.add("train", parts.train)
         stored = resume and (out / SPLIT).exists()
-        halves = _halves(parts, out / SPLIT if stored else None)
-        setup = parts.setup(halves)
+        divided = _halves(parts, out / SPLIT if stored else None)
+        setup = parts.setup(divided)
         if settings.data.unlabelled != "train":
             read.add("unlabelled", setup.streams.unlabelled.data)
         strategy = parts.strategy(setup)
@@ -124,7 +124,7 @@ def _searched(settings: Run, out: Path, resume: bool, accept: bool) -> Found:
         with opened(out, plain(settings)) as directory:
             read.save(directory)
             if not stored:
-                save_split(out / SPLIT, *halves)
+                save_split(out / SPLIT, *divided)
             run(
                 work,
                 directory,
@@ -146,7 +146,7 @@ def _searched(settings: Run, out: Path, resume: bool, accept: bool) -> Found:
 def _halves(parts: Joined, stored: Path | None) -> tuple[Tensor, Tensor]:
     """Read or make the halves, and say what they lack."""
     settings, train = parts.settings, parts.train
-    halves = load_split(stored, len(train.images)) if stored else halves_of(settings, train)
-    for sentence in remarks(train.images.labels, train.classes, halves, settings.batch_size):
+    divided = load_split(stored, len(train.images)) if stored else halves(settings, train)
+    for sentence in remarks(train.images.labels, train.classes, divided, settings.batch_size):
         print(sentence, flush=True)
-    return halves
+    return divided

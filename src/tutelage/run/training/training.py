@@ -36,6 +36,18 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
+def class_weights(stream: Stream) -> Tensor:
+    """Return weights of the classes (C,), inversely proportional to their images.
+
+    Their mean over the images is 1; a class without images has weight 0.
+    """
+    labels, classes = stream.data.images.labels[stream.subset], len(stream.data.classes)
+    counts = torch.bincount(labels, minlength=classes).float()
+    there = (counts > 0).sum()
+    weights = torch.where(counts > 0, len(labels) / (there * counts), 0.0)
+    return weights.to(stream.device)
+
+
 @final
 class Training:
     """A network in training, and everything that a checkpoint holds.
@@ -87,6 +99,7 @@ class Training:
         self.average = Average(self.network, settings.ema) if settings.ema else None
         self.epoch, self.step, self.epochs = 0, 0, settings.epochs
         self.steps = min(stream.steps, settings.limit_batches or stream.steps)
+        self._class_weights = class_weights(stream) if settings.class_weights != "equal" else None
         self._unchecked: list[Tensor] = []
         self._last_rate = 0.0
         self._begin_epoch()
@@ -168,7 +181,9 @@ class Training:
         return torch.stack([x.detach().double() for x in found])
 
     def _loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float(), y, label_smoothing=self.settings.label_smoothing)
+        return F.cross_entropy(
+            logits.float(), y, self._class_weights, label_smoothing=self.settings.label_smoothing
+        )
 
     def check(self) -> None:
         """Wait for the device; raise ValueError at the first step whose loss is not finite."""
