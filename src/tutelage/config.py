@@ -257,6 +257,10 @@ class Retrain:
     """Probability that a sampled operation is applied."""
     erasing: float = 0.0
     """Probability that a random rectangle of an image is replaced by noise."""
+    mixup: float = 0.0
+    """Both parameters of the beta distribution of mixup's shares, 0.2 on ImageNet; 0: no mixup."""
+    cutmix: float = 0.0
+    """The same of CutMix, 1 in its paper; with both, each batch has one of them; 0: no CutMix."""
     seed: int = 0
     """Seed of every random number."""
     device: Device = "auto"
@@ -287,6 +291,7 @@ class Retrain:
         at_least(0, warm_up_lr=self.warm_up_lr, randaugment=self.randaugment)
         at_least(0, linear_tail=self.linear_tail)
         at_least(0, randaugment_std=self.randaugment_std)
+        at_least(0, mixup=self.mixup, cutmix=self.cutmix)
         minima = {"channels": 1, "cells": 1, "limit_batches": 1, "cutout": 0, "auxiliary": 0}
         for name, minimum in minima.items():
             if (value := getattr(self, name)) is not None:

@@ -25,6 +25,8 @@ ADDED: Mapping[str, Any] = {
     "data.stratified": False,
     "data.validation": "half",
     "retrain.class_weights": "equal",
+    "retrain.mixup": 0.0,
+    "retrain.cutmix": 0.0,
     "weights.warm_up": 0,
     "retrain.warm_up_rule": "line",
     "retrain.linear_tail": 0,

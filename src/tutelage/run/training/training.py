@@ -19,6 +19,7 @@ from tutelage.batch import Batch
 from tutelage.clock import Clock
 from tutelage.config import Retrain
 from tutelage.data.batches import Stream
+from tutelage.data.mixing import Mixing, mix, shared
 from tutelage.data.seeding import generator
 from tutelage.records.results import Result
 from tutelage.records.rows import TrainingRow
@@ -100,6 +101,7 @@ class Training:
         self.epoch, self.step, self.epochs = 0, 0, settings.epochs
         self.steps = min(stream.steps, settings.limit_batches or stream.steps)
         self._class_weights = class_weights(stream) if settings.class_weights != "equal" else None
+        self._mixing = Mixing(settings.mixup, settings.cutmix)
         self._unchecked: list[Tensor] = []
         self._last_rate = 0.0
         self._begin_epoch()
@@ -129,7 +131,7 @@ class Training:
 
     def advance(self) -> None:
         """Take one step of the optimiser; the device may still compute when this returns."""
-        settings, batch = self.settings, self.stream.batch(self.epoch, self.step)
+        settings = self.settings
         # The dropped paths are seeded at every step, so that no checkpoint needs their state.
         seed = generator(settings.seed, "retrain/drop path", self.epoch, self.step).integers(2**63)
         torch.manual_seed(int(seed))
@@ -137,9 +139,7 @@ class Training:
         self._last_rate = self.rate()
         self._lr.fill_(self._last_rate)
         self._drop_path.fill_(self.drop_path())
-        step = Step(
-            "training", "the network", self.work, SimpleNamespace(train=batch), {}, self.held
-        )
+        step = Step("training", "the network", self.work, self._batches(), {}, self.held)
         found = self.programs.run(step)[1]
         if self.average is not None:
             self.average.update(self.network, self.done)
@@ -147,16 +147,25 @@ class Training:
         self._unchecked.append(found[:2])
         self.step += 1
 
+    def _batches(self) -> SimpleNamespace:
+        """Return the step's batch as `train`, and, if batches are mixed, its `partner`."""
+        batch = self.stream.batch(self.epoch, self.step)
+        if not self._mixing:
+            return SimpleNamespace(train=batch)
+        random = generator(self.settings.seed, "retrain/mixing", self.epoch, self.step)
+        mixed, partner = mix(batch, self._mixing, random)
+        return SimpleNamespace(train=mixed, partner=partner)
+
     def work(self, batches: Any, numbers: Mapping[str, Any]) -> tuple[None, Tensor]:
         """Take the step, as a program calls it."""
-        return None, self.take(batches.train)
+        return None, self.take(batches.train, batches.partner if self._mixing else None)
 
     def held(self) -> list[Tensor]:
         """List the tensors that a step changes in place."""
         kept = [x for each in self.optimiser.state.values() for x in each.values()]
         return [*self.network.parameters(), *self.network.buffers(), *kept]
 
-    def take(self, batch: Batch) -> Tensor:
+    def take(self, batch: Batch, partner: Batch | None = None) -> Tensor:
         """Take the step on a batch: the same operations every time, and no value is read.
 
         Learning rate and drop-path are tensors, set before. Weights, running statistics and the
@@ -169,8 +178,10 @@ class Training:
         x, y, _ = batch
         with autocast(x.device, self.settings.precision):
             logits, auxiliary = self.network(x)
-            loss = self._loss(logits, y)
-            total = loss if auxiliary is None else loss + self.auxiliary * self._loss(auxiliary, y)
+            loss = self._loss(logits, y, partner)
+            total = loss
+            if auxiliary is not None:
+                total = loss + self.auxiliary * self._loss(auxiliary, y, partner)
         self.optimiser.zero_grad()
         total.backward()
         clip = self.settings.clip or math.inf
@@ -180,10 +191,13 @@ class Training:
         found = (total, norm, loss * len(y), correct, torch.full_like(correct, len(y)))
         return torch.stack([x.detach().double() for x in found])
 
-    def _loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(
-            logits.float(), y, self._class_weights, label_smoothing=self.settings.label_smoothing
-        )
+    def _loss(self, logits: Tensor, y: Tensor, partner: Batch | None = None) -> Tensor:
+        def of(labels: Tensor) -> Tensor:
+            smoothing = self.settings.label_smoothing
+            weights = self._class_weights
+            return F.cross_entropy(logits.float(), labels, weights, label_smoothing=smoothing)
+
+        return of(y) if partner is None else shared(of(y), of(partner.y), partner)
 
     def check(self) -> None:
         """Wait for the device; raise ValueError at the first step whose loss is not finite."""
