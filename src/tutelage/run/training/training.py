@@ -158,7 +158,8 @@ class Training:
 
     def work(self, batches: Any, numbers: Mapping[str, Any]) -> tuple[None, Tensor]:
         """Take the step, as a program calls it."""
-        return None, self.take(batches.train, batches.partner if self._mixing else None)
+        mixed = (batches.partner,) if self._mixing else ()
+        return None, self.take(batches.train, *mixed)
 
     def held(self) -> list[Tensor]:
         """List the tensors that a step changes in place."""
