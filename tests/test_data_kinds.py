@@ -307,8 +307,8 @@ def test_a_class_of_one_image_and_a_large_batch_are_said():
     labels = torch.tensor([0, 0, 1, 2, 0, 1])
     found = halves_remarks(labels, ("cat", "dog", "owl"), halves, 3)
     assert found == [
-        "the validation half has no image of owl: these classes have few images, or "
-        "--data.train-fraction is near 0 or 1",
+        "the validation half has no image of owl: these classes have few images; "
+        "--data.stratified divides each class of two or more",
         "batch_size = 3 is more than the 2 images of the validation half: its batches have 2",
     ]
     assert not halves_remarks(labels[:2].repeat(3), ("cat",), halves, 2)

@@ -34,7 +34,7 @@ class Mixing:
 
 
 def mix(batch: Batch, how: Mixing, random: np.random.Generator) -> tuple[Batch, Batch]:
-    """Mix the images of a batch; return it and its partner.
+    """Combine the images of a batch in pairs; return it and its partner.
 
     The partner has the share (B,) of the batch's own labels as `x`, the other labels (B,) as `y`,
     and their positions. All random numbers are sampled on the host.
