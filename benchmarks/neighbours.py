@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.config import Data
-from tutelage.data.images import Labelled, pictures
+from tutelage.data.images import Labelled
+from tutelage.data.pictures import pictures
 from tutelage.data.read import read
 from tutelage.parts import from_table
 from tutelage.run.networks.files import about, find, load

@@ -174,12 +174,6 @@ def test_a_corrupt_jpeg_of_a_sound_header_is_named(images):
     refused(r"train/dog/9\.jpg is not a readable image", Data("folder", images))
 
 
-def test_an_image_of_sixteen_bits_is_named(images):
-    Image.new("I;16", (8, 8)).save(images / "train" / "cat" / "1.png")
-    settings = Data("folder", images, resolution=8, colour="grey")
-    refused(r"cat/1\.png is not a readable image: it has mode I;16.*8 bits", settings)
-
-
 def test_grey_and_rgb_mixed_name_one_of_each(images):
     save(images / "train" / "dog" / "1.png", "L")
     sentence = r"dog/1\.png is grey and .*cat/0\.png is RGB: give --data\.colour rgb"

@@ -16,7 +16,8 @@ from PIL import Image
 
 from tutelage.config import Data
 from tutelage.data import DATA, digits, folder
-from tutelage.data.images import InMemory, OnDisk, fit, measure
+from tutelage.data.images import InMemory, OnDisk, measure
+from tutelage.data.pictures import fit
 from tutelage.data.read import READERS, read, read_unlabelled
 from tutelage.data.splits import held_out
 

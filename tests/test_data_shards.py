@@ -178,7 +178,9 @@ def test_random_access_reads_no_other_image(sharded, monkeypatch):
     data = read(Data(str(sharded), **LOOK, memory="stream"), "train")
     assert type(data.images) is OnDisk
     seen = []
-    monkeypatch.setattr(data.images, "_opened", lambda m: seen.append(m) or shards.opened(m))
+    source = shards.source(sharded)
+    recorded = source._replace(opened=lambda m: seen.append(m) or shards.opened(m))
+    monkeypatch.setattr(data.images, "_source", recorded)
     data.images.take(torch.tensor([11, 3, 11]))
     listed = shards.listing(sharded, "train").paths
     assert sorted(seen) == sorted([listed[11], listed[3], listed[11]])

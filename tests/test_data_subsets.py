@@ -236,10 +236,10 @@ def record_opened(monkeypatch, every):
 
     def opened(path):
         seen.add(str(path))
-        return every.opened(path)
+        return every.source.opened(path)
 
-    listing = folder.listing
-    monkeypatch.setattr(folder, "listing", lambda *given: listing(*given)._replace(opened=opened))
+    listing, source = folder.listing, every.source._replace(opened=opened)
+    monkeypatch.setattr(folder, "listing", lambda *given: listing(*given)._replace(source=source))
     monkeypatch.setattr(shards, "opened", opened)
     return seen
 

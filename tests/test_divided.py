@@ -1,4 +1,4 @@
-"""What ranks divide beside the images of a batch: learners, candidates and the decoding of files."""
+"""What ranks divide beside the images of a batch: learners, candidates, and files to decode."""
 
 from __future__ import annotations
 

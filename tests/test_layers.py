@@ -93,7 +93,17 @@ ALLOWED = {
     },
     "verbs": {"checks", "config", "flags", "parts", "quick", "recipes", "benchmark", "run"}
     | {"report", "spaces", "data", "papers", "study"},
-    "cli": {"ranks", "verbs", "flags", "config", "checks", "parts", "cpus", "recipes", "__version__"}
+    "cli": {
+        "ranks",
+        "verbs",
+        "flags",
+        "config",
+        "checks",
+        "parts",
+        "cpus",
+        "recipes",
+        "__version__",
+    }
     | {"searches.evolution"},
     "__init__": {
         "config",

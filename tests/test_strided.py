@@ -17,11 +17,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from chains import SMALL
 from tutelage.parts import PARTS, make_part
+from tutelage.run.networks.files import build
+from tutelage.run.networks.fixed import fixed_network
 from tutelage.spaces import convolution
 from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.blocks import Style, block
 from tutelage.spaces.chain import Chain
-from tutelage.spaces.convolution import Convolution, depthwise, subsample
+from tutelage.spaces.convolution import Convolution, convolve, depthwise, subsample
+from tutelage.spaces.published import PUBLISHED
 
 SPACES = {name: make_part("space", {"name": name}) for name in PARTS["space"]}
 CELLS = [name for name, space in SPACES.items() if not isinstance(space, Chain)]
@@ -142,6 +145,61 @@ def test_a_chain_of_small_kernels_has_none():
     space = make_part("space", {"name": SMALL.name, **SMALL.layout, "candidates": ["mbconv1_1x1"]})
     size = Size(4, 3)
     assert not strided(space.supernet(size), images(size), even(space))
+
+
+@pytest.mark.parametrize("name", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
+def test_fixed_networks_have_none(name):
+    """LBT's students, whose shortcuts are strided 1x1 convolutions."""
+    assert not strided(fixed_network(name, Size(4, 3)), torch.randn(2, 3, 9, 9))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if not PUBLISHED[name].stages])
+def test_retrained_networks_with_an_auxiliary_head_have_none(name, training):
+    network = build(PUBLISHED[name], Size(4, 3), auxiliary=True).train(training)
+    assert not strided(network, torch.randn(2, 3, 8, 8))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sides", [(1, 1), (2, 2), (1, 4), (3, 8), (9, 2)])
+@pytest.mark.parametrize("name", CELLS)
+def test_tiny_maps_have_none(name, sides):
+    """Kernels lose the taps that reach only padding, and may become 1x1."""
+    space, x = SPACES[name], torch.randn(3, 3, *sides)
+    assert not strided(space.supernet(Size(2, 3)), x, even(space))
+    for training in (True, False):
+        assert not strided(space.network(drawn(space), Size(2, 3)).train(training), x)
+
+
+@pytest.mark.parametrize(
+    ("sides", "form"),
+    [
+        ((5, 4), {"stride": 2}),
+        ((5, 4), {"stride": 2, "groups": 3}),
+        ((1, 1), {"dilation": 2, "groups": 3}),
+    ],
+)
+def test_the_function_alone_has_none(sides, form):
+    """Of a map of one pixel, the kernel's gradient is a convolution with that one: see the last."""
+    side = 3 if "dilation" in form else 1
+    x = torch.randn(2, 3, *sides, dtype=torch.float64, requires_grad=True)
+    kernel = torch.randn(6 if "groups" not in form else 3, 3 // form.get("groups", 1), side, side)
+    kernel = kernel.double().requires_grad_()
+
+    def derivatives(function):
+        y = function()
+        first = torch.autograd.grad(y.pow(3).sum(), [x, kernel], create_graph=True)
+        second = torch.autograd.grad(sum(g.pow(2).sum() for g in first), [x, kernel])
+        return y, *first, *second
+
+    with Strided() as record:
+        ours = derivatives(lambda: convolve(x, kernel, **form))
+    assert record.seen
+    assert not record.strided
+    padding = form.get("dilation", 1) * (side // 2)
+    theirs = derivatives(lambda: F.conv2d(x, kernel, padding=padding, **form))
+    for found, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("sides", [(8, 8), (7, 5), (1, 1), (2, 9)])

@@ -31,7 +31,9 @@ from tutelage.parts import PARTS, part_named
 from tutelage.renamed import lifted_flags
 from tutelage.searches.evolution import Evolution
 from tutelage.verbs import (
+    AsJson,
     Target,
+    data_command,
     describe,
     draw,
     export,
@@ -130,13 +132,26 @@ def application(flags: list[Flag]) -> App:
         resume: Resume = None,
         quick: Quick = False,
         dry_run: DryRun = False,
+        accept_changed_data: Accept = False,
         **given: Any,
     ) -> None:
         base = search_base(recipe, str(resume) if resume else None, row)
-        search_command(base, out, resume, quick, dry_run, nested(flags, given))
+        changed = nested(flags, given)
+        search_command(base, out, resume, quick, dry_run, changed, accept_changed_data)
 
-    def retrain(run: Target, /, *, recipe: Recipe = None, out: Out = None, **given: Any) -> None:
-        retrain_command(run, recipe, out, nested(RETRAIN_FLAGS, given))
+    def retrain(
+        run: Target,
+        /,
+        *,
+        recipe: Recipe = None,
+        out: Out = None,
+        accept_changed_data: Accept = False,
+        **given: Any,
+    ) -> None:
+        retrain_command(run, recipe, out, nested(RETRAIN_FLAGS, given), accept_changed_data)
+
+    def data(what: DataSet, /, *, out: Sheet = None, as_json: AsJson = False, **given: Any) -> None:
+        data_command(what, out, as_json, nested(SURVEY_FLAGS, given))
 
     app.command(
         command(search, flags, "search", "Search an architecture; writes a run directory."),
@@ -148,6 +163,10 @@ def application(flags: list[Flag]) -> App:
     app.command(
         command(retrain, RETRAIN_FLAGS, "retrain", "Train a run's result, and test it once."),
         help_epilogue="A run has its own settings and data; these flags override them.",
+    )
+    app.command(
+        command(data, SURVEY_FLAGS, "data", "Show what is understood of a data set or a folder."),
+        help_epilogue="Every image is decoded once. The flags are those of a search.",
     )
     for verb_function in (study, report, papers, describe, draw, query, export, list_names):
         app.command(verb_function, name=verb_function.__name__.partition("_")[0])
@@ -186,6 +205,19 @@ DryRun = Annotated[
         group=RUN,
     ),
 ]
+DataSet = Annotated[str, Parameter(help="A folder of images, or a data set's name.")]
+Sheet = Annotated[
+    Path | None,
+    Parameter(help="Picture of samples to write, as read and as fed; .png, .jpg or .webp."),
+]
+Accept = Annotated[
+    bool,
+    Parameter(
+        negative=(),
+        help="Go on with a run whose images have changed since it began, and record that.",
+        group=RUN,
+    ),
+]
 
 
 # Flags ------------------------------------------------------------------------------------------
@@ -218,16 +250,27 @@ def search_flags(tokens: Sequence[str]) -> list[Flag]:
     for place, (name, (of, title)) in enumerate(SECTIONS.items(), start=4):
         group = heading(title, place)
         flags += flags_of(of, path=(name,), prefix=f"{name}.", group=group, table=base[name])
-    distinct(flags, taken=("recipe", "row", "out", "resume", "quick", "dry-run", "help", "version"))
+    own = ("recipe", "row", "out", "resume", "quick", "dry-run", "accept-changed-data")
+    distinct(flags, taken=(*own, "help", "version"))
     return flags
 
 
 RETRAIN_FLAGS = [
     *flags_of(Retrain, path=("retrain",), group=RUN),
     *data_flags(
-        {}, leave_out=("unlabelled", "train_fraction", "sample", "unlabelled_sample", "cutout")
+        {},
+        leave_out=(
+            *("unlabelled", "train_fraction", "stratified", "sample", "unlabelled_sample"),
+            "cutout",
+        ),
     ),  # a retraining reads none of them
 ]
+
+
+SURVEY_FLAGS = data_flags(
+    {},
+    leave_out=("name", "unlabelled", "train_fraction", "stratified", "unlabelled_sample", "memory"),
+)
 
 
 def _value(tokens: Sequence[str], flag: str) -> str | None:

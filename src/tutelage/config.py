@@ -41,6 +41,11 @@ class Data:
     """Share of the training images that unlabelled = rest takes, at most what sample leaves."""
     train_fraction: float = 0.5
     """Share of the training images that train weights; the others train the alphas."""
+    stratified: bool = False
+    """Divide every class by that share, instead of all images at once."""
+    validation: Literal["half", "folder"] = "half"
+    """Images that train the alphas: half, what the share leaves of the training images; folder,
+    those of a folder's val part, beside train and test, while all of train trains weights."""
     held_out: int = 0
     """Training images, sampled uniformly, that are the test set instead of the data set's own and
     that neither a search nor a retraining trains on; 0: none."""
@@ -50,6 +55,8 @@ class Data:
     """Side of the images in pixels; a folder's images are resized and cropped to it."""
     colour: Literal["auto", "grey", "rgb"] = "auto"
     """Read a folder's images as grey or RGB; auto: as they are; all must be the same."""
+    white: int = 65_535
+    """Value that becomes 255 in a folder's images of 16 bits, 4095 for a camera of 12 bits."""
     crop: int | None = None
     """Padding of the random crop in pixels; not set: the data set's default."""
     flip: bool | None = None
@@ -73,6 +80,11 @@ class Data:
             raise ValueError(
                 f"train_fraction = {self.train_fraction}: must be strictly between 0 and 1"
             )
+        one_of(("half", "folder"), validation=self.validation)
+        if self.validation == "folder" and self.stratified:
+            raise ValueError(
+                "stratified with validation = 'folder': no images are divided, give one of them"
+            )
         one_of(("auto", "grey", "rgb"), colour=self.colour)
         one_of(("auto", "load", "stream"), memory=self.memory)
         at_least(0, cutout=self.cutout, jitter=self.jitter)
@@ -80,6 +92,7 @@ class Data:
         if not 0 < self.centre <= 1:
             raise ValueError(f"centre = {self.centre}: must be above 0 and at most 1")
         at_least(0, held_out=self.held_out)
+        within(1, 65_535, white=self.white)
         self._check_samples()
         if self.crop is not None:
             at_least(0, crop=self.crop)
@@ -224,6 +237,8 @@ class Retrain:
     papers; 0: no average."""
     label_smoothing: float = 0.0
     """Share of the label spread over all classes."""
+    class_weights: Literal["equal", "balanced"] = "equal"
+    """Weights of the classes in the loss: balanced, inversely proportional to their images."""
     dropout: float = 0.0
     """Share of the features that dropout zeroes before the classifier."""
     auxiliary: float | None = None
@@ -244,6 +259,10 @@ class Retrain:
     """Probability that a sampled operation is applied."""
     erasing: float = 0.0
     """Probability that a random rectangle of an image is replaced by noise."""
+    mixup: float = 0.0
+    """Both parameters of the beta distribution of mixup's shares, 0.2 on ImageNet; 0: no mixup."""
+    cutmix: float = 0.0
+    """The same of CutMix, 1 in its paper; with both, each batch has one of them; 0: no CutMix."""
     seed: int = 0
     """Seed of every random number."""
     device: Device = "auto"
@@ -277,6 +296,7 @@ class Retrain:
         at_least(0, warm_up_lr=self.warm_up_lr, randaugment=self.randaugment)
         at_least(0, linear_tail=self.linear_tail)
         at_least(0, randaugment_std=self.randaugment_std)
+        at_least(0, mixup=self.mixup, cutmix=self.cutmix)
         minima = {"channels": 1, "cells": 1, "limit_batches": 1, "cutout": 0, "auxiliary": 0}
         for name, minimum in minima.items():
             if (value := getattr(self, name)) is not None:
@@ -308,6 +328,7 @@ class Retrain:
                 f"linear_tail = {self.linear_tail}: must be below the {self.epochs} epochs in all"
             )
         one_of(("sgd", "rmsprop"), optimiser=self.optimiser)
+        one_of(("equal", "balanced"), class_weights=self.class_weights)
         one_of(("cosine", "linear", "step"), schedule=self.schedule)
         one_of(("line", "shares", "scaled"), warm_up_rule=self.warm_up_rule)
         one_of(("epoch", "step"), anneal=self.anneal)

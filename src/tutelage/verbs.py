@@ -6,6 +6,8 @@ Nothing here imports torch before a command needs it.
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -60,6 +62,7 @@ def search_command(
     quick: bool,
     dry_run: bool,
     given: dict[str, Any],
+    accept_changed_data: bool = False,
 ) -> None:
     """Search, resume a search, or only measure a dry run; flags override the base."""
     if resume and out and out.resolve() != resume.resolve():
@@ -85,7 +88,7 @@ def search_command(
     from tutelage.run.search import search_run
 
     try:
-        found = search_run(settings, target, resume=resume is not None)
+        found = search_run(settings, target, resume is not None, accept_changed_data)
     except ValueError as error:
         if quick and table["quick"]:
             raise ValueError(f"{error} (--quick has set {_listed(table['quick'])})") from error
@@ -105,7 +108,13 @@ def search_command(
     print(f"Found: {target / file}; train {whom} with: tutelage retrain {target}")
 
 
-def retrain_command(run: str, recipe: str | None, out: Path | None, given: dict[str, Any]) -> None:
+def retrain_command(
+    run: str,
+    recipe: str | None,
+    out: Path | None,
+    given: dict[str, Any],
+    accept_changed_data: bool = False,
+) -> None:
     """Train the network of a run or a genotype from scratch, or an ensemble's; test it once."""
     from tutelage.spaces.published import resolve
 
@@ -131,9 +140,32 @@ def retrain_command(run: str, recipe: str | None, out: Path | None, given: dict[
     resume = (out / "run.toml").exists()
     if (folder / ensemble.FILE).is_file():
         together = ensemble.Ensemble.read(folder / ensemble.FILE)
-        retrain_ensemble(together, data, settings, out, resume)
+        retrain_ensemble(together, data, settings, out, resume, accept_changed_data)
     else:
-        retrain(genotype, data, settings, out, resume)
+        retrain(genotype, data, settings, out, resume, accept_changed_data)
+
+
+def data_command(what: str, out: Path | None, as_json: bool, given: dict[str, Any]) -> None:
+    """Print what is understood of a data set, and draw samples of it.
+
+    Raises:
+        ValueError: A search or a retraining would refuse the set; the survey is printed before.
+    """
+    from tutelage.data import DataError
+    from tutelage.data.sheet import save_sheet
+    from tutelage.data.survey import survey
+
+    table = layered(given, {"data": {"name": what}})
+    settings = from_table(Data, table["data"], "the data")
+    with redirect_stdout(sys.stderr if as_json else sys.stdout):
+        found = survey(settings)
+    print(json.dumps(found.as_dict()) if as_json else found.as_text())
+    if found.problems:
+        raise DataError(f"{what} cannot be used as it is: {found.problems[0]}")
+    if out:
+        with redirect_stdout(sys.stderr if as_json else sys.stdout):
+            save_sheet(settings, out)
+        print(f"Samples: {out}", file=sys.stderr if as_json else sys.stdout)
 
 
 def report(

@@ -6,33 +6,19 @@ Shards may replace folders by class, see `tutelage.data.shards`.
 from __future__ import annotations
 
 import math
-import os
-from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from tutelage.config import Data
-from tutelage.cpus import decoders
 from tutelage.data import DataError, shards
-from tutelage.data.images import (
-    SUFFIXES,
-    Images,
-    Labelled,
-    Listing,
-    OnDisk,
-    Opened,
-    Shape,
-    load,
-    measure,
-)
+from tutelage.data.images import Images, Labelled, Listing, OnDisk, measure
+from tutelage.data.listing import common_shape, describe, files_below, listing, source_of
+from tutelage.data.pictures import SUFFIXES, Shape
+from tutelage.data.remarks import left_out, say
 from tutelage.data.request import PartName, given_root
-from tutelage.data.splits import held_out
 from tutelage.data.subsets import chosen_files
 
-TEST_SHARE = 0.2  # of every class, if the folder has no test part
 MEMORY = 2 * 2**30  # bytes of pixels up to which a folder is read into memory once
 
 
@@ -48,6 +34,8 @@ def read_folder(settings: Data, part: PartName) -> Labelled:
     root = given_root(settings)
     every = listing(root, "train")
     train = chosen_files(every, settings, "train" if part == "test" else part)
+    if part == "search" and settings.validation == "folder":
+        train = with_validation(root, train)
     shape = common_shape(train, settings)
     if part == "test":
         mean, std = measure(on_disk(train, shape, settings))
@@ -62,10 +50,8 @@ def read_folder(settings: Data, part: PartName) -> Labelled:
 def test_images(root: Path, train: Listing, shape: Shape, settings: Data) -> Images:
     """Read the test part, which must have the training part's classes and shape."""
     held = settings.held_out > 0
-    test = chosen_files(train, settings, "test") if held else listing(root, "test")
-    if test.classes != train.classes:
-        odd = sorted(set(test.classes) ^ set(train.classes))
-        raise DataError(f"{root}: only one of its parts has the classes {', '.join(odd)}")
+    test = chosen_files(train, settings, "test") if held else listing(root, test_part(settings))
+    check_classes(root, train, test)
     found = common_shape(test, settings)
     if found != shape:
         raise DataError(
@@ -73,6 +59,44 @@ def test_images(root: Path, train: Listing, shape: Shape, settings: Data) -> Ima
             f"{describe(shape)}; give --data.colour and --data.resolution"
         )
     return opened(test, shape, settings)
+
+
+def with_validation(root: Path, train: Listing) -> Listing:
+    """Append the images of the validation part to those that are searched on."""
+    own = listing(root, "validation")
+    if own.classes != train.classes:
+        odd = sorted(set(own.classes) ^ set(train.classes))
+        raise DataError(f"{root}: only one of train and val has the classes {', '.join(odd)}")
+    paths, labels = [*train.paths, *own.paths], torch.cat([train.labels, own.labels])
+    return train._replace(paths=paths, labels=labels)
+
+
+def validation_images(settings: Data) -> int:
+    """Count the images of a folder's validation part."""
+    return len(listing(given_root(settings), "validation").paths)
+
+
+def check_classes(root: Path, train: Listing, test: Listing) -> None:
+    """Refuse parts of different classes."""
+    if test.classes != train.classes:
+        odd = sorted(set(test.classes) ^ set(train.classes))
+        raise DataError(f"{root}: only one of its parts has the classes {', '.join(odd)}")
+
+
+def test_part(settings: Data) -> PartName:
+    """Return the part that is tested: a test folder alone, if a val folder trains alphas."""
+    return "own test" if settings.validation == "folder" else "test"
+
+
+def check_folder(settings: Data) -> None:
+    """Refuse a folder whose test part has other classes, by names alone: no image is opened.
+
+    Raises:
+        DataError: a part has no images, or they have different classes.
+    """
+    root = given_root(settings)
+    if not settings.held_out:
+        check_classes(root, listing(root, "train"), listing(root, test_part(settings)))
 
 
 def read_rest(settings: Data, shape: Shape) -> Images:
@@ -88,18 +112,28 @@ def read_unlabelled_folder(root: Path, shape: Shape, settings: Data) -> Images:
         DataError: there are no images.
     """
     if members := shards.members_of(root):
-        found = Listing(members, torch.full((len(members),), -1), (), shards.opened)
+        found = Listing(members, torch.full((len(members),), -1), (), shards.source(root))
         return opened(found, shape, settings)
     below = root / "train" if (root / "train").is_dir() else root
-    paths = files_below(below)
+    paths, others = files_below(below)
     if not paths:
         raise DataError(f"{below} holds no images ({', '.join(SUFFIXES)})")
-    return opened(Listing(paths, torch.full((len(paths),), -1), ()), shape, settings)
+    if others:
+        say(f"{below}: files are left out: {left_out(others)}")
+    labels = torch.full((len(paths),), -1)
+    return opened(Listing(paths, labels, (), source_of(root)), shape, settings)
 
 
 def on_disk(files: Listing, shape: Shape, settings: Data) -> OnDisk:
     """Leave images on disk."""
-    return OnDisk(files.paths, files.labels, shape, opened=files.opened, centre=settings.centre)
+    return OnDisk(
+        files.paths,
+        files.labels,
+        shape,
+        source=files.source,
+        centre=settings.centre,
+        white=settings.white,
+    )
 
 
 def opened(files: Listing, shape: Shape, settings: Data) -> Images:
@@ -117,94 +151,4 @@ def opened(files: Listing, shape: Shape, settings: Data) -> Images:
     whole = settings.rescale == 0 and settings.centre == 1
     small = len(images) * math.prod(shape) <= MEMORY
     fits = settings.memory == "auto" and whole and small
-    return load(images) if fits or settings.memory == "load" else images
-
-
-def listing(root: Path, part: PartName) -> Listing:
-    """List the files of a part by class, without decoding."""
-    if shards.shards(root, "train"):
-        return shards.listing(root, part)
-    divided = (root / "train").is_dir()
-    top = root / "train" if divided and part == "train" else root
-    if divided and part == "test":
-        top = root / "test" if (root / "test").is_dir() else root / "val"
-        if not top.is_dir():
-            raise DataError(f"{root} has a train folder, but neither test nor val beside it")
-    elif not divided and ((root / "test").is_dir() or (root / "val").is_dir()):
-        raise DataError(f"{root} has a test or val folder, but no train folder beside it")
-    folders = sorted(f for f in top.iterdir() if f.is_dir() and not f.name.startswith("."))
-    if len(folders) < 2:
-        raise DataError(
-            f"{top} has {len(folders)} class folders: a classification needs at least 2"
-        )
-    paths: list[str] = []
-    labels: list[int] = []
-    for label, folder in enumerate(folders):
-        files = files_below(folder)
-        if len(files) < (1 if divided else 2):
-            raise DataError(
-                f"{folder} holds {len(files) or 'no'} images ({', '.join(SUFFIXES)}): "
-                f"every class needs {'one' if divided else 'two, one of them for the test part'}"
-            )
-        if not divided:
-            held = held_out([file.removeprefix(str(root)) for file in files], TEST_SHARE)
-            files = [f for f, out in zip(files, held, strict=True) if out == (part == "test")]
-        paths += files
-        labels += [label] * len(files)
-    return Listing(paths, torch.tensor(labels), tuple(folder.name for folder in folders))
-
-
-def files_below(folder: Path) -> list[str]:
-    """List the image files below a folder, sorted; as text, since a million paths are large."""
-    return sorted(
-        f"{where}/{name}"
-        for where, _, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(SUFFIXES)
-    )
-
-
-def common_shape(files: Listing, settings: Data) -> Shape:
-    """Return the shape of the settings, otherwise the one that all images share.
-
-    Raises:
-        DataError: the images differ in a property that the settings do not set.
-    """
-    channels = {"grey": 1, "rgb": 3, "auto": 0}[settings.colour]
-    side = settings.resolution
-    if channels and side:
-        return channels, side, side
-    paths = files.paths
-    with ThreadPoolExecutor(decoders()) as pool:
-        shapes = list(pool.map(header, paths, repeat(files.opened)))
-    first = shapes[0]
-    for path, shape in zip(paths, shapes, strict=True):
-        if not channels and shape[0] != first[0]:
-            grey, colour = sorted([(first[0], paths[0]), (shape[0], path)])
-            raise DataError(
-                f"{grey[1]} is grey and {colour[1]} is RGB: give --data.colour rgb (or grey)"
-            )
-        if not side and shape[1:] != first[1:]:
-            raise DataError(
-                f"{paths[0]} is {describe(first)} and {path} is {describe(shape)}: "
-                "give them one size with --data.resolution"
-            )
-    height, width = (side, side) if side else first[1:]
-    return channels or first[0], height, width
-
-
-def header(path: Any, opened: Opened) -> Shape:
-    """Read an image's channels, height and width without decoding it."""
-    try:
-        with opened(path) as image:
-            return (1 if image.mode in ("1", "L", "LA") else 3), image.height, image.width
-    except (
-        Exception
-    ) as error:  # for a broken file Pillow raises OSError, SyntaxError, IndexError...
-        raise DataError(f"{path} is not a readable image: {error}") from error
-
-
-def describe(shape: Shape) -> str:
-    """Describe a shape in words."""
-    channels, height, width = shape
-    return f"{width} x {height} {'grey' if channels == 1 else 'RGB'}"
+    return images.load() if fits or settings.memory == "load" else images

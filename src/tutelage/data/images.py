@@ -9,22 +9,51 @@ from functools import cached_property
 from typing import Any, NamedTuple, Protocol, final
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from tutelage import shares
 from tutelage.cpus import decoders
 from tutelage.data import DataError
 from tutelage.data.device import fits_on
+from tutelage.data.digests import (
+    FILES,
+    PIXELS,
+    Identity,
+    Stat,
+    digest_files,
+    digest_pixels,
+    stats,
+)
+from tutelage.data.pictures import (
+    WHITE,
+    Pixels,
+    Shape,
+    fit,
+    kinds_of,
+    pictures,
+    stack,
+    upright,
+)
+from tutelage.data.remarks import Noticed
 from tutelage.data.seeding import generator
-from tutelage.data.windows import Box, Windows, central
+from tutelage.data.windows import Windows, central
 
-Pixels = npt.NDArray[np.uint8]
-Shape = tuple[int, int, int]  # channels, height, width
-Opened = Callable[[Any], Image.Image]  # opens an image without decoding it
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+class Source(NamedTuple):
+    """How the images of a set are found and opened."""
+
+    root: str = ""
+    """Their folder; the names of images are paths below it."""
+    opened: Callable[[Any], Image.Image] = Image.open
+    """Opens the image of a path without decoding it."""
+    stats: Callable[[Sequence[Any]], list[Stat]] = stats
+    """Describes the files of paths."""
+
+
+FILES_OF_IMAGES = Source()
+"""Files, by whole paths."""
 
 
 class Listing(NamedTuple):
@@ -33,8 +62,7 @@ class Listing(NamedTuple):
     paths: Sequence[Any]
     labels: Tensor
     classes: tuple[str, ...]
-    opened: Opened = Image.open
-    """Opens one of the paths."""
+    source: Source = FILES_OF_IMAGES
 
 
 class Images(Protocol):
@@ -67,6 +95,9 @@ class Images(Protocol):
 
     def expect(self, index: Tensor, windows: Windows | None = None) -> None:
         """Announce images that will be taken soon, so that they can be prepared."""
+
+    def identity(self) -> Identity:
+        """Return what tells these images from others."""
 
 
 @final
@@ -112,6 +143,8 @@ class InMemory:
     pixels: Tensor
     labels: Tensor
     """On the CPU, wherever the pixels are."""
+    names: Sequence[str] = ()
+    """Paths of the images below their folder; empty: they have none."""
     instant = True
     _elsewhere: dict[torch.device, InMemory] = field(default_factory=dict, init=False, repr=False)
 
@@ -136,7 +169,7 @@ class InMemory:
             return self
         if device not in self._elsewhere:
             fits = fits_on(device, self.pixels.nbytes)
-            here = InMemory(self.pixels.to(device), self.labels) if fits else self
+            here = replace(self, pixels=self.pixels.to(device)) if fits else self
             self._elsewhere[device] = here
         return self._elsewhere[device]
 
@@ -156,6 +189,10 @@ class InMemory:
     def expect(self, index: Tensor, windows: Windows | None = None) -> None:
         """Do nothing: all images are in memory."""
 
+    def identity(self) -> Identity:
+        """Return the digests of the pixels."""
+        return Identity(PIXELS, self.names, digest_pixels(self.pixels))
+
 
 @final
 class OnDisk:
@@ -173,8 +210,9 @@ class OnDisk:
         labels: Tensor,
         shape: Shape,
         *,
-        opened: Opened = Image.open,
+        source: Source = FILES_OF_IMAGES,
         centre: float = 1.0,
+        white: int = WHITE,
     ) -> None:
         """Read nothing yet.
 
@@ -182,12 +220,15 @@ class OnDisk:
             paths: paths of the images.
             labels: their classes, int64 (N,).
             shape: the shape after resizing.
-            opened: opens an image.
+            source: opens an image.
             centre: share of the side that a centre crop keeps, if there are no windows.
+            white: the value of 16 bits that becomes 255.
         """
         self.labels = labels
         self.shape = shape
-        self._paths, self._centre, self._opened = paths, centre, opened
+        self.noticed = Noticed(source.root)
+        self._paths, self._source = paths, source
+        self._centre, self._white = centre, white
         self._pool = ThreadPoolExecutor(decoders(), "decode")
         self._expected: dict[tuple[bytes, ...], list[Future[Pixels]]] = {}
 
@@ -207,6 +248,36 @@ class OnDisk:
         Raises:
             DataError: a file is not a readable image.
         """
+        taken = self._take(index, windows)
+        self.noticed.say()
+        return taken
+
+    def load(self) -> InMemory:
+        """Decode every image once, into memory.
+
+        Raises:
+            DataError: a file is not a readable image.
+        """
+        pixels = torch.empty((len(self), *self.shape), dtype=torch.uint8)
+        for index in torch.arange(len(self)).split(1024):
+            pixels[index] = self._take(index)
+        self.noticed.say(of=len(self))
+        return InMemory(pixels, self.labels, self.names)
+
+    @property
+    def names(self) -> list[str]:
+        """Paths of the images below their folder."""
+        return [self._name(file) for file in self._source.stats(self._paths)]
+
+    def _name(self, file: Stat) -> str:
+        return file.name.removeprefix(self._source.root).lstrip("/")
+
+    def identity(self) -> Identity:
+        """Return the digests of the files' sizes and times."""
+        files = self._source.stats(self._paths)
+        return Identity(FILES, [self._name(file) for file in files], digest_files(files))
+
+    def _take(self, index: Tensor, windows: Windows | None = None) -> Tensor:
         decoding = self._expected.pop(_key(index, windows), None) or self._decode(index, windows)
         return shares.exchanged(stack([image.result() for image in decoding]), len(index))
 
@@ -220,24 +291,27 @@ class OnDisk:
         own = shares.of(len(index))
         every = list(enumerate(index.tolist()))
         return [
-            self._pool.submit(self._read, self._paths[i], position, windows)
+            self._pool.submit(self._read, i, position, windows)
             for position, i in (every if own is None else every[own.rows])
         ]
 
-    def _read(self, path: Any, position: int, windows: Windows | None) -> Pixels:
-        """Read an image as an array (H, W, C).
+    def _read(self, place: int, position: int, windows: Windows | None) -> Pixels:
+        """Read an image, by its place in the set and in the batch, as an array (H, W, C).
 
         Raises:
             DataError: the file is not a readable image.
         """
+        path, box = self._paths[place], None
         try:
-            with self._opened(path) as image:
+            with self._source.opened(path) as image:
+                if kinds := kinds_of(image):
+                    self.noticed.add(kinds, place, path)
+                turned = upright(image)
                 if windows is not None:
-                    return fit(image, self.shape, windows.box(position, *image.size))
-                if self._centre < 1:
-                    box = central(*image.size, self.shape[1:], self._centre)
-                    return fit(image, self.shape, box)
-                return fit(image, self.shape)
+                    box = windows.box(position, *turned.size)
+                elif self._centre < 1:
+                    box = central(*turned.size, self.shape[1:], self._centre)
+                return fit(turned, self.shape, box, self._white)
         except Exception as error:  # a broken file: Pillow's OSError, SyntaxError, IndexError...
             raise DataError(f"{path} is not a readable image: {error}") from error
 
@@ -291,45 +365,9 @@ class Unlabelled:
         """Announce them to the other set."""
         self.images.expect(index, windows)
 
-
-def pictures(pixels: Tensor) -> list[Image.Image]:
-    """Return uint8 (B, C, H, W) as Pillow's images."""
-    arrays = pixels.permute(0, 2, 3, 1).numpy()
-    grey = pixels.shape[1] == 1
-    return [Image.fromarray(array[..., 0] if grey else array) for array in arrays]
-
-
-def stack(arrays: Sequence[Pixels]) -> Tensor:
-    """Stack arrays (H, W, C) to uint8 (B, C, H, W) in channels-last memory."""
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
-
-
-def fit(image: Image.Image, shape: Shape, box: Box | None = None) -> Pixels:
-    """Convert an image, or a box of it, to a shape, as (H, W, C): grey or RGB, and resized.
-
-    Without a box the shorter side is resized to the shape, and the longer side is cropped.
-
-    Raises:
-        DataError: the image has more than 8 bits per channel.
-    """
-    channels, height, width = shape
-    if image.mode[0] in "IF":
-        raise DataError(f"it has mode {image.mode}, and images need 8 bits per channel")
-    mode = "L" if channels == 1 else "RGB"
-    image = image if image.mode == mode else image.convert(mode)
-    if box is not None:
-        image = image.resize((width, height), Image.Resampling.BILINEAR, box)
-    elif image.size != (width, height):
-        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image, np.uint8).reshape(height, width, channels)
-
-
-def load(images: OnDisk) -> InMemory:
-    """Decode every image once, into memory."""
-    pixels = torch.empty((len(images), *images.shape), dtype=torch.uint8)
-    for index in torch.arange(len(images)).split(1024):
-        pixels[index] = images.take(index)
-    return InMemory(pixels, images.labels)
+    def identity(self) -> Identity:
+        """Return what tells the other set's images from others."""
+        return self.images.identity()
 
 
 def measure(images: Images, most: int = 10_000) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -14,7 +14,12 @@ from tutelage.config import Data
 from tutelage.data import DATA, IMAGENET, DataError
 from tutelage.data.cifar import read_cifar10, read_cifar100
 from tutelage.data.digits import read_digits
-from tutelage.data.folder import read_folder, read_rest, read_unlabelled_folder
+from tutelage.data.folder import (
+    check_folder,
+    read_folder,
+    read_rest,
+    read_unlabelled_folder,
+)
 from tutelage.data.images import Images, Labelled, Unlabelled
 from tutelage.data.request import PartName
 
@@ -40,6 +45,17 @@ def read(settings: Data, part: PartName) -> Labelled:
     if settings.name != "folder":
         check_unchanged(settings, labelled)
     return labelled
+
+
+def check_test_part(settings: Data) -> None:
+    """Refuse a set that could not be tested after a training, without opening a test image.
+
+    Raises:
+        DataError: a folder has no test part, or one of other classes.
+    """
+    settings = named(settings)
+    if settings.name == "folder":
+        check_folder(settings)
 
 
 def read_unlabelled(settings: Data, searched: Labelled, train: Tensor) -> tuple[Labelled, Tensor]:
@@ -134,6 +150,13 @@ def check_unchanged(settings: Data, labelled: Labelled) -> None:
         raise DataError(
             f"colour = {settings.colour!r}: the images of {settings.name} are "
             f"{'grey' if channels == 1 else 'RGB'}; only a folder's images are converted"
+        )
+    if settings.validation == "folder":
+        raise DataError(f"validation = 'folder': {settings.name} has no validation part of its own")
+    if settings.white != Data.white:
+        raise DataError(
+            f"white = {settings.white}: the images of {settings.name} have 8 bits; only a folder's "
+            "may have 16"
         )
     if settings.centre < 1 or settings.memory == "stream":
         given = f"centre = {settings.centre}" if settings.centre < 1 else "memory = 'stream'"

@@ -6,12 +6,14 @@ from typing import Literal
 from tutelage.config import Data
 from tutelage.data import DataError
 
-PartName = Literal["train", "search", "rest", "test"]
+PartName = Literal["train", "search", "rest", "test", "validation", "own test"]
 """A part of a data set.
 
 `train`: the training images that are not held out; a retraining uses them. `search`: those of them
 that `sample` chooses. `rest`: those that it leaves out, as many as `unlabelled_sample` says.
-`test`: the test images, or the training images that `held_out` holds out.
+`test`: the test images, or the training images that `held_out` holds out; of a folder with test and
+val parts the first, without a test part the second. Of files only: `validation`, the val part, and
+`own test`, the test part alone.
 """
 
 

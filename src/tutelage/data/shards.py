@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -18,7 +19,10 @@ import torch
 from PIL import Image
 
 from tutelage.data import DataError
-from tutelage.data.images import SUFFIXES, Listing
+from tutelage.data.digests import Stat
+from tutelage.data.images import Listing, Source
+from tutelage.data.pictures import SUFFIXES
+from tutelage.data.remarks import say
 from tutelage.data.request import PartName
 
 LABEL: Final = "cls"
@@ -83,7 +87,7 @@ def listing(root: Path, part: PartName) -> Listing:
         classes = tuple(str(label) for label in range(max(labels) + 1))
     else:
         classes = listing(root, "train").classes
-    return Listing(members, torch.tensor(labels), classes, opened)
+    return Listing(members, torch.tensor(labels), classes, source(root))
 
 
 def members_of(root: Path) -> list[Member]:
@@ -115,6 +119,11 @@ def index(shard: Path) -> tuple[dict[str, Member], dict[str, int]]:
         raise DataError(f"{shard} is damaged or no tar file of samples: {error}") from error
     if not images:
         raise DataError(f"{shard} holds no images called KEY.jpg ({', '.join(SUFFIXES)})")
+    if alone := labels.keys() - images.keys():
+        say(
+            f"{shard}: {len(alone):,} samples are left out, such as {min(alone)}: they have a "
+            f".{LABEL}, but no image of {', '.join(SUFFIXES)}"
+        )
     return images, labels
 
 
@@ -137,3 +146,14 @@ def opened(member: Member) -> Image.Image:
     with Path(member.shard).open("rb") as file:
         file.seek(member.offset)
         return Image.open(io.BytesIO(file.read(member.size)))
+
+
+def source(root: Path) -> Source:
+    """Say how the images of shards are opened and described."""
+    return Source(str(root), opened, stats)
+
+
+def stats(members: Sequence[Member]) -> list[Stat]:
+    """Describe members by their places, and by when their shards were written."""
+    times = {shard: Path(shard).stat().st_mtime_ns for shard in {each.shard for each in members}}
+    return [Stat(f"{each.shard}:{each.offset}", each.size, times[each.shard]) for each in members]

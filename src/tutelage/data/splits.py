@@ -31,6 +31,66 @@ def split(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     return order[:cut], order[cut:]
 
 
+def stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Divide every class by `split`'s permutation; return training and validation indices, int64.
+
+    A class of two images or more is in both parts; that of a single one trains.
+
+    Args:
+        labels: The class of every image, int64 (N,).
+        fraction: The share of the training part.
+        seed: Of the permutation.
+
+    Raises:
+        DataError: As `split`, of all images.
+    """
+    order = torch.cat(split(len(labels), fraction, seed))
+    trains = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        own = order[labels[order] == label]
+        trains[own[: max(1, min(round(len(own) * fraction), len(own) - 1))]] = True
+    train, valid = order[trains[order]], order[~trains[order]]
+    if min(len(train), len(valid)) < 2:
+        raise DataError(
+            f"train_fraction = {fraction} of every class divides {len(labels)} images into "
+            f"{len(train)} and {len(valid)}: each part needs at least 2"
+        )
+    return train, valid
+
+
+def remarks(
+    labels: Tensor, classes: Sequence[str], halves: tuple[Tensor, Tensor], batch_size: int
+) -> list[str]:
+    """Say which half of a search lacks a class, and which is smaller than a batch.
+
+    Args:
+        labels: The class of every image, int64 (N,).
+        classes: Names of the classes.
+        halves: The images for weights and those for alphas.
+        batch_size: Images in a batch.
+    """
+    found = []
+    for half, index in zip(("training", "validation"), halves, strict=True):
+        counts = np.bincount(labels[index].numpy(), minlength=len(classes))
+        if lacking := [name for name, count in zip(classes, counts, strict=True) if not count]:
+            others = f" and {len(lacking) - 3} others" if len(lacking) > 3 else ""
+            found.append(
+                f"the {half} half has no image of {', '.join(lacking[:3])}{others}: these classes "
+                "have few images; --data.stratified divides each class of two or more"
+            )
+        if batch_size > len(index):
+            found.append(larger(batch_size, len(index), f"{half} half"))
+    return found
+
+
+def larger(batch_size: int, images: int, part: str) -> str:
+    """Say that a batch would have more images than there are."""
+    return (
+        f"batch_size = {batch_size} is more than the {images} images of the {part}: its batches "
+        f"have {images}"
+    )
+
+
 def save_split(path: Path, train: Tensor, valid: Tensor) -> None:
     """Write a split to an .npz file, completely or not at all.
 

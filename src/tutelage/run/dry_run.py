@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 
 from tutelage.config import Run
-from tutelage.data.streams import halves_of
+from tutelage.data.halves import halves
 from tutelage.extras import Notice
 from tutelage.parts import make_part
 from tutelage.run.conditions import conditions
@@ -48,7 +48,7 @@ def _measured(settings: Run) -> Dry:
     parts = joined(settings)
     threads.settle(parts.elements)
     device, shape = parts.device, parts.train.images.shape
-    setup = parts.setup(halves_of(settings, parts.train))
+    setup = parts.setup(halves(settings, parts.train))
     images = len(setup.streams.train.subset)
     asked = min(settings.batch_size, images)
 

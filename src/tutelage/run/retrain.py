@@ -25,9 +25,11 @@ from tutelage.data.augment import Augmentation, augmentation
 from tutelage.data.batches import Stream, held, in_order
 from tutelage.data.images import Labelled
 from tutelage.data.randaugment import RandAugment
-from tutelage.data.read import read
+from tutelage.data.read import check_test_part, read
+from tutelage.data.splits import larger
 from tutelage.records.results import Result
 from tutelage.run.conditions import conditions
+from tutelage.run.inputs import Comparison
 from tutelage.run.job import loop, threads
 from tutelage.run.job.device import arithmetic, device_named
 from tutelage.run.job.directory import RunDirectory
@@ -45,7 +47,12 @@ RESULT: Final = "result.json"
 
 
 def retrain(
-    genotype: Genotype, data: Data, settings: Retrain, out: Path, resume: bool = False
+    genotype: Genotype,
+    data: Data,
+    settings: Retrain,
+    out: Path,
+    resume: bool = False,
+    accept_changed_data: bool = False,
 ) -> dict[str, Any]:
     """Train, test, and write network.safetensors and result.json.
 
@@ -56,28 +63,33 @@ def retrain(
         settings: the recipe.
         out: the directory to write.
         resume: continue in `out` where an earlier call was stopped.
+        accept_changed_data: continue also if images have changed, and record that.
 
     Returns:
         The content of result.json; errors and accuracies are fractions of the test set.
 
     Raises:
-        ValueError: a changed setting, unusable data, or a loss that is not finite.
+        ValueError: a changed setting, changed or unusable data, or a loss that is not finite.
         StoppedError: SIGINT, SIGTERM or SIGHUP came; everything is saved.
     """
     with conditions(settings, repeatable=False):
-        return _retrained(genotype, data, settings, out, resume)
+        return _retrained(genotype, data, settings, out, resume, accept_changed_data)
 
 
 def _retrained(
-    genotype: Genotype, data: Data, settings: Retrain, out: Path, resume: bool
+    genotype: Genotype, data: Data, settings: Retrain, out: Path, resume: bool, accept: bool
 ) -> dict[str, Any]:
     device = device_named(settings.device)
     text, settings = json.dumps(genotype.to_dict()), _sized(settings, genotype)
     resume = resumes(out, resume)
     if ranks.first((out / RESULT).exists):
         return _finished(out, text, data, settings)
-    train = read(data, "train")
+    if resume:
+        data, settings = _begun(out, text, data, settings)
+    train, compared = _read(data, out, resume, accept)
     data, settings = _cut(data, settings, default_cutout(train))
+    if settings.batch_size > len(train.images):
+        print(larger(settings.batch_size, len(train.images), "training images"), flush=True)
     given = _given(text, data, settings)
     how = _varied(augmentation(train, data), settings)
     stream = Stream(
@@ -91,6 +103,7 @@ def _retrained(
     )
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices), opened(out, given, resume=resume) as directory:
+        compared.save(directory)
         directory.write_text("genotype.json", genotype.to_json())
         training = Training(genotype, stream, settings)
         count = threads.elements(settings.batch_size, training.size, train.images.shape)
@@ -112,8 +125,22 @@ def _retrained(
     return result.as_dict()
 
 
+def _read(data: Data, out: Path, resume: bool, accept: bool) -> tuple[Labelled, Comparison]:
+    """Read the training images, and compare them with those that the training began with."""
+    train = read(data, "train")
+    compared = Comparison(out, resume=resume, accept=accept)
+    compared.add("train", train)
+    check_test_part(data)
+    return train, compared
+
+
 def retrain_ensemble(
-    together: Ensemble, data: Data, settings: Retrain, out: Path, resume: bool = False
+    together: Ensemble,
+    data: Data,
+    settings: Retrain,
+    out: Path,
+    resume: bool = False,
+    accept_changed_data: bool = False,
 ) -> dict[str, Any]:
     """Train every member separately, in its own folder, and test their mean probabilities once.
 
@@ -123,6 +150,7 @@ def retrain_ensemble(
         settings: the recipe of every member; its seed is for the first, each next seed is 1 higher.
         out: the directory to write; the members' are `member-0`, `member-1`, ... in it.
         resume: continue in `out` where an earlier call was stopped.
+        accept_changed_data: continue also if images have changed, and record that.
 
     Returns:
         The content of result.json: `test_error` and similar are the ensemble's, `params` and
@@ -133,11 +161,11 @@ def retrain_ensemble(
         StoppedError: as `retrain`.
     """
     with conditions(settings, repeatable=False):
-        return _ensemble_retrained(together, data, settings, out, resume)
+        return _ensemble_retrained(together, data, settings, out, resume, accept_changed_data)
 
 
 def _ensemble_retrained(
-    together: Ensemble, data: Data, settings: Retrain, out: Path, resume: bool
+    together: Ensemble, data: Data, settings: Retrain, out: Path, resume: bool, accept: bool
 ) -> dict[str, Any]:
     device = device_named(settings.device)
     settings = _sized(settings, together.genotypes[0])
@@ -145,17 +173,21 @@ def _ensemble_retrained(
     resume = resumes(out, resume)
     if ranks.first((out / RESULT).exists):
         return _finished(out, texts, data, settings)
-    data, settings = _cut(data, settings, default_cutout(read(data, "train")))
+    if resume:
+        data, settings = _begun(out, texts, data, settings)
+    train, compared = _read(data, out, resume, accept)
+    data, settings = _cut(data, settings, default_cutout(train))
     devices = [device] if device.type == "cuda" else []
     given = _given(texts, data, settings)
     with torch.random.fork_rng(devices), opened(out, given, resume=resume) as directory:
+        compared.save(directory)
         directory.write_text(ensemble.FILE, together.to_json())
         directory.write_text("genotype.json", together.genotypes[0].to_json())
         results = []
         for place, genotype in enumerate(together.genotypes):
             own, folder = replace(settings, seed=settings.seed + place), out / member(place)
             resumed = ranks.first((folder / "run.toml").exists)
-            results.append(retrain(genotype, data, own, folder, resumed))
+            results.append(retrain(genotype, data, own, folder, resumed, accept))
         result = _together(results, data, settings, out, device)
         directory.write_json(RESULT, result.as_file())
     return result.as_dict()
@@ -200,6 +232,17 @@ def _cut(data: Data, settings: Retrain, default: int) -> tuple[Data, Retrain]:
     return replace(data, cutout=cutout), replace(settings, cutout=cutout)
 
 
+def _begun(
+    out: Path, genotype: str | list[str], data: Data, settings: Retrain
+) -> tuple[Data, Retrain]:
+    """Set a missing cutout to that of a training that has begun; refuse other settings."""
+    directory = RunDirectory.open(out)
+    begun = directory.settings().get("retrain", {})
+    data, settings = _cut(data, settings, begun.get("cutout", 0))
+    directory.refuse_changes(_given(genotype, data, settings))
+    return data, settings
+
+
 def _varied(own: Augmentation, settings: Retrain) -> Augmentation:
     """Add the augmentation that only a retraining has."""
     operations = RandAugment(
@@ -224,11 +267,9 @@ def _given(genotype: str | list[str], data: Data, settings: Retrain) -> dict[str
 def _finished(
     out: Path, genotype: str | list[str], data: Data, settings: Retrain
 ) -> dict[str, Any]:
-    directory = RunDirectory.open(out)
-    data, settings = _cut(data, settings, directory.settings()["retrain"]["cutout"])
-    directory.refuse_changes(_given(genotype, data, settings))
+    _begun(out, genotype, data, settings)
     try:
-        result = Result.read(directory.read_json(RESULT)).as_dict()
+        result = Result.read(RunDirectory.open(out).read_json(RESULT)).as_dict()
         print(f"{out} is finished: {described(result)}")
     except (KeyError, ValueError) as error:
         raise ValueError(f"{out / RESULT} cannot be read: {error}") from error

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tutelage.config import Data, Run
-from tutelage.data.splits import load_split, save_split
-from tutelage.data.streams import halves_of
+from tutelage.data.halves import halves
+from tutelage.data.splits import load_split, remarks, save_split
 from tutelage.extras import Notice
 from tutelage.parts import from_table, part_settings
 from tutelage.problem import Method
 from tutelage.quick import quick_look, stated
 from tutelage.renamed import lifted_settings, warn
 from tutelage.run.conditions import conditions
+from tutelage.run.inputs import Comparison
 from tutelage.run.job import threads
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.loop import run
@@ -24,7 +26,7 @@ from tutelage.run.job.opened import opened, resumes
 from tutelage.run.job.settings import plain
 from tutelage.run.networks.found import Found
 from tutelage.run.step.recorders import chosen
-from tutelage.run.strategies.assemble import joined
+from tutelage.run.strategies.assemble import Joined, joined
 from tutelage.run.supernet.state import Searching
 from tutelage.searches.base import Search
 from tutelage.shares import by_learners
@@ -42,6 +44,7 @@ def search(
     out: Path | str,
     resume: bool = False,
     quick: bool = False,
+    accept_changed_data: bool = False,
     **settings: Any,
 ) -> Found:
     """Search an architecture, as `tutelage search` does.
@@ -54,6 +57,7 @@ def search(
         out: The run directory.
         resume: Resume in `out` where an earlier call was stopped.
         quick: Make settings small that are left at their defaults: the search ends in a minute.
+        accept_changed_data: Resume also if images have changed, and record that.
         **settings: Further fields of `tutelage.config.Run`.
 
     Raises:
@@ -72,27 +76,32 @@ def search(
     }
     if quick:
         given = stated(settings)
-        return search_run(from_table(Run, quick_look(given, given), "a search"), Path(out), resume)
-    return search_run(Run(**settings), Path(out), resume)
+        small = from_table(Run, quick_look(given, given), "a search")
+        return search_run(small, Path(out), resume, accept_changed_data)
+    return search_run(Run(**settings), Path(out), resume, accept_changed_data)
 
 
-def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
+def search_run(
+    settings: Run, out: Path, resume: bool = False, accept_changed_data: bool = False
+) -> Found:
     """Search, write the run directory, and return what was found.
 
     Args:
         settings: Every setting of the run.
         out: The run directory.
         resume: Resume in `out` where an earlier call was stopped.
+        accept_changed_data: Resume also if images have changed, and record that.
 
     Raises:
-        ValueError: A setting, the data or the run directory is unusable, or a loss is not finite.
+        ValueError: A setting, the data or the run directory is unusable, images have changed, or a
+            loss is not finite.
         StoppedError: SIGINT, SIGTERM or SIGHUP came; everything is saved.
     """
     with conditions(settings, repeatable=True), by_learners(settings.divide == "learners"):
-        return _searched(settings, out, resume)
+        return _searched(settings, out, resume, accept_changed_data)
 
 
-def _searched(settings: Run, out: Path, resume: bool) -> Found:
+def _searched(settings: Run, out: Path, resume: bool, accept: bool) -> Found:
     parts, resume = joined(settings), resumes(out, resume)
     threads.settle(parts.elements, out if resume else None)
     settings, device = parts.settings, parts.device
@@ -101,20 +110,22 @@ def _searched(settings: Run, out: Path, resume: bool) -> Found:
         # All checks come before the directory is made, so that a mistake leaves none behind.
         if resume:  # before the split, which other data settings would make unusable
             RunDirectory.open(out).refuse_changes(plain(settings))
+        read = Comparison(out, resume=resume, accept=accept)
+        read.add("train", parts.train)
         stored = resume and (out / SPLIT).exists()
-        images = parts.train
-        halves = (
-            load_split(out / SPLIT, len(images.images)) if stored else halves_of(settings, images)
-        )
-        setup = parts.setup(halves)
+        divided = _halves(parts, out / SPLIT if stored else None)
+        setup = parts.setup(divided)
+        if settings.data.unlabelled != "train":
+            read.add("unlabelled", setup.streams.unlabelled.data)
         strategy = parts.strategy(setup)
         work = Searching(setup, strategy)
         strategy.check(work.view())
         if notice := work.phase.problem.extra(Notice):
             print(notice.text, flush=True)
         with opened(out, plain(settings), resume=resume) as directory:
+            read.save(directory)
             if directory.writes and not stored:
-                save_split(out / SPLIT, *halves)
+                save_split(out / SPLIT, *divided)
             run(
                 work,
                 directory,
@@ -131,3 +142,12 @@ def _searched(settings: Run, out: Path, resume: bool) -> Found:
                 return strategy.conclude(work.view(), directory)
             finally:  # the time of a stopped ranking or evolution counts too
                 directory.save_session()
+
+
+def _halves(parts: Joined, stored: Path | None) -> tuple[Tensor, Tensor]:
+    """Read or make the halves, and say what they lack."""
+    settings, train = parts.settings, parts.train
+    divided = load_split(stored, len(train.images)) if stored else halves(settings, train)
+    for sentence in remarks(train.images.labels, train.classes, divided, settings.batch_size):
+        print(sentence, flush=True)
+    return divided

@@ -61,11 +61,11 @@ class Convolution(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, inputs, H, W) to (B, outputs, H / stride, W / stride), rounded up."""
         stride = self.stride[0]
-        if self.kernel_size == (1, 1):
-            x, stride = subsample(x, stride), 1
         if self.training:
             return convolve(x, self.weight, stride, self.dilation[0], self.groups)
         # only torch's operations here, for exports
+        if self.kernel_size == (1, 1):
+            x, stride = subsample(x, stride), 1
         padding = (self.dilation[0] * (self.kernel_size[0] // 2),) * 2
         return F.conv2d(x, self.weight, None, stride, padding, self.dilation, self.groups)
 
@@ -109,6 +109,8 @@ def convolve(
 ) -> Tensor:
     """Convolve x (B, C, H, W) with a kernel (O, C / groups, k, k), k odd, padded."""
     size = (kernel.shape[2], kernel.shape[3])
+    if size == (1, 1):
+        x, stride = subsample(x, stride), 1
     form = Form(stride, (dilation * (size[0] // 2), dilation * (size[1] // 2)), dilation, groups)
     return _along(*cast(x, kernel), form)
 
@@ -357,6 +359,10 @@ def images_as_channels(
     count = x.shape[0] * x.shape[1]
     rows = x.transpose(0, 1).contiguous().view(1, count, *x.shape[2:])
     kernels = g.transpose(0, 1).contiguous().view(count, 1, *g.shape[2:])
+    if kernels.shape[2:] == (1, 1):  # a dilation becomes a stride here
+        down, across = padding
+        rows = subsample(F.pad(rows, (across, across, down, down)), dilation)
+        padding, dilation = (0, 0), 1
     found = F.conv2d(rows, kernels, None, dilation, padding, 1, count)
     return found.view(x.shape[1], x.shape[0], *size).sum(1, keepdim=True)
 

@@ -76,8 +76,6 @@ class State:
 
 def dense(state: State, kernel: Tensor) -> Tensor:
     """Convolve all channels of an activated state with a kernel (O, C, k, k)."""
-    if kernel.shape[2:] == (1, 1):
-        return convolve(subsample(state.active, state.stride), kernel)
     return convolve(state.active, kernel, state.stride)
 
 

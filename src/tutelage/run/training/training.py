@@ -19,6 +19,7 @@ from tutelage.batch import Batch
 from tutelage.clock import Clock
 from tutelage.config import Retrain
 from tutelage.data.batches import Stream
+from tutelage.data.mixing import Mixing, mix, shared
 from tutelage.data.seeding import generator
 from tutelage.records.results import Result
 from tutelage.records.rows import TrainingRow
@@ -37,6 +38,18 @@ from tutelage.spaces.genotype import Genotype
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return the context of a forward pass."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def class_weights(stream: Stream) -> Tensor:
+    """Return weights of the classes (C,), inversely proportional to their images.
+
+    Their mean over the images is 1; a class without images has weight 0.
+    """
+    labels, classes = stream.data.images.labels[stream.subset], len(stream.data.classes)
+    counts = torch.bincount(labels, minlength=classes).float()
+    there = (counts > 0).sum()
+    weights = torch.where(counts > 0, len(labels) / (there * counts), 0.0)
+    return weights.to(stream.device)
 
 
 @final
@@ -91,6 +104,8 @@ class Training:
         self.average = Average(self.network, settings.ema) if settings.ema else None
         self.epoch, self.step, self.epochs = 0, 0, settings.epochs
         self.steps = min(stream.steps, settings.limit_batches or stream.steps)
+        self._class_weights = class_weights(stream) if settings.class_weights != "equal" else None
+        self._mixing = Mixing(settings.mixup, settings.cutmix)
         self._unchecked: list[Tensor] = []
         self._last_rate = 0.0
         self._begin_epoch()
@@ -120,7 +135,7 @@ class Training:
 
     def advance(self) -> None:
         """Take one step of the optimiser; the device may still compute when this returns."""
-        settings, batch = self.settings, self.stream.batch(self.epoch, self.step)
+        settings = self.settings
         # The dropped paths are seeded at every step, so that no checkpoint needs their state.
         seed = generator(settings.seed, "retrain/drop path", self.epoch, self.step).integers(2**63)
         torch.manual_seed(int(seed))
@@ -128,9 +143,7 @@ class Training:
         self._last_rate = self.rate()
         self._lr.fill_(self._last_rate)
         self._drop_path.fill_(self.drop_path())
-        step = Step(
-            "training", "the network", self.work, SimpleNamespace(train=batch), {}, self.held
-        )
+        step = Step("training", "the network", self.work, self._batches(), {}, self.held)
         found = self.programs.run(step)[1]
         if self.average is not None:
             self.average.update(self.network, self.done)
@@ -138,16 +151,26 @@ class Training:
         self._unchecked.append(found[:2])
         self.step += 1
 
+    def _batches(self) -> SimpleNamespace:
+        """Return the step's batch as `train`, and, if batches are mixed, its `partner`."""
+        batch = self.stream.batch(self.epoch, self.step)
+        if not self._mixing:
+            return SimpleNamespace(train=batch)
+        random = generator(self.settings.seed, "retrain/mixing", self.epoch, self.step)
+        mixed, partner = mix(batch, self._mixing, random)
+        return SimpleNamespace(train=mixed, partner=partner)
+
     def work(self, batches: Any, numbers: Mapping[str, Any]) -> tuple[None, Tensor]:
         """Take the step, as a program calls it."""
-        return None, self.take(batches.train)
+        mixed = (batches.partner,) if self._mixing else ()
+        return None, self.take(batches.train, *mixed)
 
     def held(self) -> list[Tensor]:
         """List the tensors that a step changes in place."""
         kept = [x for each in self.optimiser.state.values() for x in each.values()]
         return [*self.network.parameters(), *self.network.buffers(), *kept]
 
-    def take(self, batch: Batch) -> Tensor:
+    def take(self, batch: Batch, partner: Batch | None = None) -> Tensor:
         """Take the step on a batch: the same operations every time, and no value is read.
 
         Learning rate and drop-path are tensors, set before. Weights, running statistics and the
@@ -160,8 +183,10 @@ class Training:
         x, y, _ = batch
         with autocast(x.device, self.settings.precision):
             logits, auxiliary = self._answers(x)
-            loss = self._loss(logits, y)
-            total = loss if auxiliary is None else loss + self.auxiliary * self._loss(auxiliary, y)
+            loss = self._loss(logits, y, partner)
+            total = loss
+            if auxiliary is not None:
+                total = loss + self.auxiliary * self._loss(auxiliary, y, partner)
         self.optimiser.zero_grad()
         total.backward()
         clip = self.settings.clip or math.inf
@@ -177,8 +202,13 @@ class Training:
             logits, auxiliary = self.parallel(x if own is None else x[own.rows])
         return gathered(logits, own), None if auxiliary is None else gathered(auxiliary, own)
 
-    def _loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float(), y, label_smoothing=self.settings.label_smoothing)
+    def _loss(self, logits: Tensor, y: Tensor, partner: Batch | None = None) -> Tensor:
+        def of(labels: Tensor) -> Tensor:
+            smoothing = self.settings.label_smoothing
+            weights = self._class_weights
+            return F.cross_entropy(logits.float(), labels, weights, label_smoothing=smoothing)
+
+        return of(y) if partner is None else shared(of(y), of(partner.y), partner)
 
     def check(self) -> None:
         """Wait for the device; raise ValueError at the first step whose loss is not finite."""
