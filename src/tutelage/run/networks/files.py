@@ -93,7 +93,9 @@ def save_network(path: Path, network: nn.Module, details: About) -> None:
 def load(path: Path | str, device: torch.device | str = "cpu") -> nn.Module:
     """Return a trained network in eval mode: normalised images (B, C, H, W) to logits.
 
-    For an ensemble, the softmax of these logits is the mean of all its networks' probabilities.
+    It has the members of timm's models (`forward_features`, `forward_head`, `reset_classifier`,
+    `num_classes`), and gives logits alone in training mode too. For an ensemble, the softmax of
+    these logits is the mean of all its networks' probabilities.
 
     Args:
         path: a .safetensors file that a retraining wrote, or the directory of a retraining or run.
@@ -106,7 +108,8 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> nn.Module:
         return Averaged([load(folder, device) for folder in folders]).eval()
     path = find(path)
     details, tensors = _read(path)
-    network = build(details.genotype, details.size)
+    network: Any = build(details.genotype, details.size)
+    network.logits_alone = True
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
