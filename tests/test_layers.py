@@ -13,13 +13,14 @@ import tutelage
 ROOT = Path(tutelage.__file__).parent
 
 ROOMS = (
-    *("job", "networks", "cost", "step", "training", "supernet", "monitor", "one_shot"),
+    *("job", "networks", "trained", "cost", "step", "training", "supernet", "monitor", "one_shot"),
     *("strategies", "measure"),
 )
 """The folders of `run`, from the lowest: none imports one after it, nor the verbs at the root."""
 
 BASE = {
-    *("batch", "checks", "clock", "config", "data", "extras", "files", "multilevel", "problem"),
+    *("batch", "checks", "classification", "clock", "config", "data", "extras", "files"),
+    *("multilevel", "problem"),
     *("records", "spaces", "virtual"),
 }
 """What any folder of `run` may import besides the folders before it."""
@@ -33,6 +34,7 @@ ALLOWED = {
     "multilevel": {"virtual"},
     "transfer": set(),
     "ensembling": set(),
+    "classification": set(),
     "clock": set(),
     "cpus": set(),
     "batch": set(),
@@ -61,12 +63,14 @@ ALLOWED = {
     "report.runs": {"report.runs", "records", "spaces.genotype", "checks"},
     "report.figures": {
         *("report.runs", "report.figures", "records", "spaces.genotype", "checks", "files"),
+        "classification",
     },
-    "report.sections": {"report", "records", "spaces.genotype", "checks"},
+    "report.sections": {"report", "records", "classification", "spaces.genotype", "checks"},
     "report": {"report", "spaces.genotype", "spaces.published", "checks", "files"},
     "recipes": {"checks", "recipes", "renamed"},
     "run.job": {"run.job", "records", "files", "cpus", "spaces.base"},
     "run.networks": {*BASE, "run.networks", "parts", "searches.base", "report.figures"},
+    "run.trained": {*BASE, "run.job", "run.networks", "run.trained", "parts"},
     "run.cost": {*BASE, "run.networks", "run.cost", "searches"},
     "run.training": {*BASE, "run.networks", "run.cost", "run.step", "run.training"},
     "run.step": {"batch", "clock", "virtual", "spaces", "run.step"},

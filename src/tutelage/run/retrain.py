@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 from tutelage.config import Data, Retrain
 from tutelage.data.augment import Augmentation, augmentation
-from tutelage.data.batches import Stream, held, in_order
+from tutelage.data.batches import Stream, held
 from tutelage.data.images import Labelled
 from tutelage.data.randaugment import RandAugment
 from tutelage.data.read import read
+from tutelage.files import write_bytes
+from tutelage.records.predictions import FILE as PREDICTIONS
 from tutelage.records.results import Result
 from tutelage.run.conditions import conditions
 from tutelage.run.job import loop, threads
@@ -35,6 +35,8 @@ from tutelage.run.networks import ensemble
 from tutelage.run.networks.ensemble import Ensemble
 from tutelage.run.networks.files import FILE, About, about, load, member, save_network, space_of
 from tutelage.run.step.recorders import chosen
+from tutelage.run.trained.measure import kept, measured
+from tutelage.run.trained.testing import names_of
 from tutelage.run.training.training import Training
 from tutelage.spaces.genotype import Genotype
 
@@ -44,7 +46,7 @@ RESULT: Final = "result.json"
 def retrain(
     genotype: Genotype, data: Data, settings: Retrain, out: Path, resume: bool = False
 ) -> dict[str, Any]:
-    """Train, test, and write network.safetensors and result.json.
+    """Train, test, and write network.safetensors, predictions.npz and result.json.
 
     Args:
         genotype: the architecture.
@@ -173,11 +175,12 @@ def _together(
         tested = test_images(data, details)
         elements = threads.elements(settings.batch_size, details.size, details.shape)
         threads.settle(elements if device.type == "cpu" else None, out / member(0))
-        scores = measured(load(out, device), tested, settings.batch_size, device)
+        found = measured(load(out, device), tested, settings.batch_size, device)
+        write_bytes(out / PREDICTIONS, kept(found, tested, names_of(data)).to_bytes())
     same = {name: results[0][name] for name in ("data", "epochs", "seed")}
     sums = {name: sum(each[name] for each in results) for name in ("params", "flops")}
     errors = [each["test_error"] for each in results]
-    result = Result(**same, **sums, **scores, ensemble=errors)
+    result = Result(**same, **sums, **found.entries(), ensemble=errors)
     print(described(result.as_dict()))
     return result
 
@@ -235,17 +238,18 @@ def _finished(
 
 
 def test(training: Training, data: Data, out: Path) -> dict[str, Any]:
-    """Read the test set, measure the network on it, and write the network.
+    """Read the test set, measure the network on it, and write the network and its predictions.
 
     Raises:
         ValueError: the test set's classes or shape are not those of the training set.
     """
     stream, details = training.stream, training.about()
     tested = test_images(data, details)
-    scores = measured(training.tested, tested, stream.batch_size, stream.device)
+    found = measured(training.tested, tested, stream.batch_size, stream.device)
     save_network(out / FILE, training.tested, details)
-    print(described(scores))
-    return scores
+    write_bytes(out / PREDICTIONS, kept(found, tested, names_of(data)).to_bytes())
+    print(described(found.entries()))
+    return found.entries()
 
 
 def test_images(data: Data, details: About) -> Labelled:
@@ -262,28 +266,6 @@ def test_images(data: Data, details: About) -> Labelled:
         if here != there:
             raise ValueError(f"the test images have {what} {here}, the training images {there}")
     return replace(tested, mean=details.mean, std=details.std)
-
-
-@torch.no_grad()
-def measured(
-    network: nn.Module, tested: Labelled, batch_size: int, device: torch.device
-) -> dict[str, Any]:
-    """Return a network's entries of result.json for the test set, in fp32."""
-    network.eval()
-    sums = torch.zeros(2, dtype=torch.float64, device=device)
-    every = torch.arange(len(tested.images))
-    for x, y, _ in in_order(tested, every, batch_size, device):
-        logits = network(x)
-        loss, correct = F.cross_entropy(logits, y, reduction="sum"), (logits.argmax(1) == y).sum()
-        sums += torch.stack((loss.double(), correct.double()))
-    total, right = sums.tolist()  # read once, so that no batch waits for the device
-    accuracy = right / len(every)
-    return {
-        "test_error": 1 - accuracy,
-        "test_accuracy": accuracy,
-        "test_loss": total / len(every),
-        "test_images": len(every),
-    }
 
 
 def described(result: Mapping[str, Any]) -> str:
