@@ -70,7 +70,7 @@ ALLOWED = {
     "recipes": {"checks", "recipes", "renamed"},
     "run.job": {"run.job", "records", "files", "cpus", "spaces.base"},
     "run.networks": {*BASE, "run.networks", "parts", "searches.base", "report.figures"},
-    "run.trained": {*BASE, "run.job", "run.networks", "run.trained", "parts"},
+    "run.trained": {*BASE, "cpus", "parts", "run.job", "run.networks", "run.trained"},
     "run.cost": {*BASE, "run.networks", "run.cost", "searches"},
     "run.training": {*BASE, "run.networks", "run.cost", "run.step", "run.training"},
     "run.step": {"batch", "clock", "virtual", "spaces", "run.step"},
@@ -93,9 +93,10 @@ ALLOWED = {
         *("study", "checks", "config", "cpus", "files", "papers", "parts", "recipes", "report"),
         "run.job",
     },
+    "use": {"checks", "flags", "run"},
     "verbs": {"checks", "config", "flags", "parts", "quick", "recipes", "benchmark", "run"}
     | {"report", "spaces", "data", "papers", "study"},
-    "cli": {"verbs", "flags", "config", "checks", "parts", "cpus", "recipes", "__version__"}
+    "cli": {"verbs", "use", "flags", "config", "checks", "parts", "cpus", "recipes", "__version__"}
     | {"searches.evolution"},
     "__init__": {
         "config",

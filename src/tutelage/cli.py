@@ -29,11 +29,11 @@ from tutelage.flags import (
 from tutelage.parts import PARTS, part_named
 from tutelage.renamed import lifted_flags
 from tutelage.searches.evolution import Evolution
+from tutelage.use import export, predict, test_command
 from tutelage.verbs import (
     Target,
     describe,
     draw,
-    export,
     list_names,
     papers,
     query,
@@ -140,7 +140,8 @@ def application(flags: list[Flag]) -> App:
         command(retrain, RETRAIN_FLAGS, "retrain", "Train a run's result, and test it once."),
         help_epilogue="A run has its own settings and data; these flags override them.",
     )
-    for verb_function in (study, report, papers, describe, draw, query, export, list_names):
+    described = (predict, test_command, export, study, report, papers, describe, draw, query)
+    for verb_function in (*described, list_names):
         app.command(verb_function, name=verb_function.__name__.partition("_")[0])
     table = App(name="table", help="Make the table that `tutelage query` reads.")
     table.command(table_build, name="build")

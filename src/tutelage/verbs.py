@@ -372,18 +372,6 @@ def table_build(
     print(f"Table: {out}; read it with: tutelage query GENOTYPE --table {out}")
 
 
-def export(
-    run: Annotated[Path, Parameter(help="A retrained run, or its network.safetensors.")],
-    /,
-    *,
-    out: Annotated[Path, Parameter(help="The .onnx file to write.")],
-) -> None:
-    """Write a trained network as ONNX and compare its outputs with the module's."""
-    from tutelage.run.networks.export import export_onnx
-
-    export_onnx(run, out)
-
-
 def list_names(
     what: Annotated[Listing | None, Parameter(help="All, if not given.")] = None, /
 ) -> None:

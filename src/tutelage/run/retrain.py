@@ -243,7 +243,7 @@ def test(training: Training, data: Data, out: Path) -> dict[str, Any]:
     Raises:
         ValueError: the test set's classes or shape are not those of the training set.
     """
-    stream, details = training.stream, training.about()
+    stream, details = training.stream, replace(training.about(), centre=data.centre)
     tested = test_images(data, details)
     found = measured(training.tested, tested, stream.batch_size, stream.device)
     save_network(out / FILE, training.tested, details)

@@ -18,7 +18,7 @@ from tutelage.checks import nearest
 from tutelage.files import write_bytes
 from tutelage.parts import make_part
 from tutelage.renamed import SETTINGS, lifted
-from tutelage.run.networks import ensemble
+from tutelage.run.networks import ensemble, hub
 from tutelage.spaces import SPACES
 from tutelage.spaces.base import Size, Space
 from tutelage.spaces.genotype import Genotype
@@ -42,6 +42,8 @@ class About:
     """Standard deviation of every channel; the network's input is divided by it."""
     shape: tuple[int, int, int]
     """Channels, height and width of the images that it was trained on."""
+    centre: float | None = None
+    """Share of the side that a centre crop of an image keeps; None: the file does not say."""
 
 
 @final
@@ -98,7 +100,9 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> nn.Module:
     these logits is the mean of all its networks' probabilities.
 
     Args:
-        path: a .safetensors file that a retraining wrote, or the directory of a retraining or run.
+        path: a .safetensors file that a retraining wrote, the directory of a retraining or run, a
+            folder of `tutelage export`, or hf-hub:OWNER/NAME for such a folder on the Hugging Face
+            hub (with the extra `hub`).
         device: where to put it.
 
     Raises:
@@ -132,6 +136,8 @@ def find(path: Path | str) -> Path:
     Raises:
         ValueError: there is none.
     """
+    if str(path).startswith(hub.PREFIX):
+        return hub.downloaded(str(path), FILE)
     path = Path(path)
     if path.is_file():
         return path
@@ -198,6 +204,7 @@ def to_metadata(details: About) -> dict[str, str]:
         "mean": details.mean,
         "std": details.std,
         "shape": details.shape,
+        **({} if details.centre is None else {"centre": details.centre}),
     }
     return {KEY: json.dumps(values)}
 
@@ -211,4 +218,5 @@ def _from_json(values: Mapping[str, Any]) -> About:
         mean=tuple(values["mean"]),
         std=tuple(values["std"]),
         shape=(channels, height, width),
+        centre=values.get("centre"),
     )
