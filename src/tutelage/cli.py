@@ -209,13 +209,23 @@ def search_flags(tokens: Sequence[str]) -> list[Flag]:
     flags += data_flags(base["data"])
     for place, (name, (of, title)) in enumerate(SECTIONS.items(), start=4):
         group = heading(title, place)
-        flags += flags_of(of, path=(name,), prefix=f"{name}.", group=group, table=base[name])
+        flags += flags_of(
+            of,
+            path=(name,),
+            prefix=f"{name}.",
+            group=group,
+            table=base[name],
+            leave_out=("start",),  # --from of `tutelage retrain`: a search has no weights for it
+        )
     distinct(flags, taken=("recipe", "row", "out", "resume", "quick", "dry-run", "help", "version"))
     return flags
 
 
 RETRAIN_FLAGS = [
-    *flags_of(Retrain, path=("retrain",), group=RUN),
+    *(
+        replace(flag, name="from" if flag.name == "start" else flag.name)
+        for flag in flags_of(Retrain, path=("retrain",), group=RUN)
+    ),
     *data_flags(
         {}, leave_out=("unlabelled", "train_fraction", "sample", "unlabelled_sample", "cutout")
     ),  # a retraining reads none of them

@@ -106,7 +106,7 @@ def search_command(
 
 
 def retrain_command(run: str, recipe: str | None, out: Path | None, given: dict[str, Any]) -> None:
-    """Train the network of a run or a genotype from scratch, or an ensemble's; test it once."""
+    """Train the network of a run or a genotype, or an ensemble's; test it once."""
     from tutelage.spaces.published import resolve
 
     genotype, folder = resolve(run), Path(run)
@@ -118,6 +118,8 @@ def retrain_command(run: str, recipe: str | None, out: Path | None, given: dict[
         if "row" in own:
             own = layered(own, row_named(own["row"]).retraining())
         base = layered(own, base)
+        if given.get("retrain", {}).get("start"):
+            out = out or folder / "transfer"
         out = out or (folder if "genotype" in base else folder / "retrain")
     if out is None:
         raise ValueError("a genotype without a run needs --out DIR, and --data for its images")

@@ -1,4 +1,4 @@
-"""Train a genotype's network from scratch and measure it on the test set, once, at the end.
+"""Train a genotype's network and measure it on the test set, once, at the end.
 
 The networks of an ensemble are trained separately, and their mean probabilities are measured once.
 
@@ -27,7 +27,7 @@ from tutelage.files import write_bytes
 from tutelage.records.predictions import FILE as PREDICTIONS
 from tutelage.records.results import Result
 from tutelage.run.conditions import conditions
-from tutelage.run.job import loop, threads
+from tutelage.run.job import checkpoint, loop, threads
 from tutelage.run.job.device import arithmetic, device_named
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.settings import plain
@@ -35,6 +35,7 @@ from tutelage.run.networks import ensemble
 from tutelage.run.networks.ensemble import Ensemble
 from tutelage.run.networks.files import FILE, About, about, load, member, save_network, space_of
 from tutelage.run.step.recorders import chosen
+from tutelage.run.trained.begin import begun
 from tutelage.run.trained.measure import kept, measured
 from tutelage.run.trained.testing import names_of
 from tutelage.run.training.training import Training
@@ -87,11 +88,12 @@ def _retrained(
         augmentation=how,
         device=device,
     )
+    start = None if checkpoint.exists(out) else begun(genotype, settings, train)
     begin = RunDirectory.resume if resume else RunDirectory.create
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices), begin(out, given) as directory:
         directory.write_text("genotype.json", genotype.to_json())
-        training = Training(genotype, stream, settings)
+        training = Training(genotype, stream, settings, start=start)
         count = threads.elements(settings.batch_size, training.size, train.images.shape)
         threads.settle(count if device.type == "cpu" else None, out if resume else None)
         loop.run(
@@ -139,6 +141,11 @@ def _ensemble_retrained(
     together: Ensemble, data: Data, settings: Retrain, out: Path, resume: bool
 ) -> dict[str, Any]:
     device = device_named(settings.device)
+    if settings.start:
+        raise ValueError(
+            f"--from {settings.start}: an ensemble's networks begin with random weights; train one "
+            "of them, by its genotype"
+        )
     settings = _sized(settings, together.genotypes[0])
     texts = [json.dumps(genotype.to_dict()) for genotype in together.genotypes]
     if (out / RESULT).exists():
@@ -186,12 +193,13 @@ def _together(
 
 
 def _sized(settings: Retrain, genotype: Genotype) -> Retrain:
-    """Set a missing size to the space's default."""
+    """Set a missing size to that of the weights it begins with, or to the space's default."""
     sizes = space_of(genotype).sizes
+    size = about(settings.start).size if settings.start else None
     return replace(
         settings,
-        channels=settings.channels or sizes.final_channels,
-        cells=settings.cells or sizes.final_cells,
+        channels=settings.channels or (size.channels if size else sizes.final_channels),
+        cells=settings.cells or (size.cells if size else sizes.final_cells),
         auxiliary=sizes.auxiliary if settings.auxiliary is None else settings.auxiliary,
     )
 

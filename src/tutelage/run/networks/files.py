@@ -111,7 +111,7 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> nn.Module:
     if folders := members(path):
         return Averaged([load(folder, device) for folder in folders]).eval()
     path = find(path)
-    details, tensors = _read(path)
+    details, tensors = read_network(path)
     network: Any = build(details.genotype, details.size)
     network.logits_alone = True
     try:
@@ -127,7 +127,7 @@ def about(path: Path | str) -> About:
     Raises:
         ValueError: as `load`.
     """
-    return _read(find(path))[0]
+    return read_network(find(path))[0]
 
 
 def find(path: Path | str) -> Path:
@@ -173,7 +173,12 @@ def member(place: int) -> str:
     return f"member-{place}"
 
 
-def _read(path: Path) -> tuple[About, dict[str, Tensor]]:
+def read_network(path: Path) -> tuple[About, dict[str, Tensor]]:
+    """Read the description and the weights of a network's file.
+
+    Raises:
+        ValueError: it is damaged or not a network.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

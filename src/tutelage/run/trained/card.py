@@ -163,6 +163,8 @@ def _settings(folder: Path) -> Iterator[str]:
     settings = RunDirectory.open(folder).settings()
     for title, table in (("Data", "data"), ("Training", "retrain")):
         values = {key: x for key, x in settings.get(table, {}).items() if key not in PLACES}
+        if settings.get(table, {}).get("start"):
+            values["start"] = "the weights of an earlier network"
         if "name" in values:  # of a folder its path, which says where it lies
             values["name"] = Path(str(values["name"])).name
         yield _list(title, values)
