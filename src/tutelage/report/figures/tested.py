@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from tutelage.classification import Calibration, Integers
 from tutelage.report.figures.theme import LIGHT, canvas, new_figure, styled
 
-SIDE: Final = 330.0
+SIDE: Final = 264.0
 """Points of a matrix's side."""
 COUNTED: Final = 15
 """Most classes of a matrix whose cells show their numbers."""
@@ -32,6 +32,7 @@ def matrix(table: Integers, classes: Sequence[str]) -> Figure:
     names = [short(name) for name in classes] if named else []
     margin = 24 + (max(map(len, names)) * 5.0 if named else 0)
     side = SIDE / count
+    size = min(8.0, 1.7 * side / len(str(table.max())))
     with styled():
         figure, axes = canvas(margin + SIDE + 8, margin + SIDE + 8)
         shares = table / np.maximum(1, table.sum(1, keepdims=True))
@@ -44,7 +45,7 @@ def matrix(table: Integers, classes: Sequence[str]) -> Figure:
             if count <= COUNTED:
                 ink = LIGHT["page" if strength > 0.55 else "ink"]
                 middle, text = (corner[0] + side / 2, corner[1] + side / 2), str(table[row, column])
-                axes.text(*middle, text, size=7.5, ha="center", va="center", color=ink)
+                axes.text(*middle, text, size=size, ha="center", va="center", color=ink)
         axes.add_patch(Rectangle((margin, margin), SIDE, SIDE, fc="none", ec=LIGHT["line"], lw=0.8))
         _label(axes, names, margin, side)
     return figure
@@ -52,7 +53,7 @@ def matrix(table: Integers, classes: Sequence[str]) -> Figure:
 
 def _label(axes: Axes, names: Sequence[str], margin: float, side: float) -> None:
     """Name rows and columns, and say what they are."""
-    size = min(8.0, max(4.5, 0.8 * side))
+    size = min(8.0, max(4.0, 0.8 * side))
     for place, name in enumerate(names):
         at, text = margin + (place + 0.5) * side, name.replace("$", r"\$")
         axes.text(margin - 4, at, text, size=size, ha="right", va="center")

@@ -20,7 +20,10 @@ from tutelage.run.trained.written import compared, sample
 
 LISTED: Final = 40
 """Most classes whose scores a card lists."""
-PLACES: Final = ("root", "device", "threads", "start", "save_every", "log_every", "unlabelled")
+PLACES: Final = (
+    *("root", "device", "threads", "start", "save_every", "log_every", "download", "memory"),
+    *("unlabelled", "unlabelled_sample", "train_fraction", "sample", "graph", "kernels"),
+)
 """Settings that a card leaves out: they name places and hardware, or mean nothing here."""
 
 

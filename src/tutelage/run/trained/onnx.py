@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from tutelage.run.networks.files import to_metadata
@@ -24,15 +26,17 @@ def as_onnx(trained: Trained) -> Written:
     except ImportError as error:
         raise ValueError("ONNX needs an extra: pip install 'tutelage[onnx]'") from error
     images = sample(trained)
-    program = torch.onnx.export(
-        trained.network,
-        (images[:2],),
-        dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        input_names=["images"],
-        output_names=["logits"],
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter about its own parts
+        program = torch.onnx.export(
+            trained.network,
+            (images[:2],),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=["images"],
+            output_names=["logits"],
+            verbose=False,
+        )
     assert program is not None  # always so with dynamo=True
     for key, value in (in_words(trained.details) | to_metadata(trained.details)).items():
         program.model.metadata_props[key] = value
