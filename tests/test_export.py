@@ -203,12 +203,3 @@ def test_networks_of_other_spaces_are_exported(name, tmp_path):
     program = torch.export.load(tmp_path / "network.pt2").module()
     x = torch.randn(4, 3, 16, 16)
     assert torch.allclose(program(x), load(tmp_path)(x), atol=1e-5)
-
-
-def test_an_ensemble_is_exported_one_by_one(tmp_path, monkeypatch):
-    from tutelage.run.trained import card as module
-
-    monkeypatch.setattr(module, "members", lambda path: [tmp_path / "member-0", tmp_path])
-    small_network(tmp_path / FILE)
-    with pytest.raises(ValueError, match=r"is an ensemble of 2 networks: export each, .*member-0"):
-        export(tmp_path, tmp_path / "out")

@@ -78,12 +78,12 @@ def test_a_loaded_network_trains_in_an_ordinary_loop(tmp_path):
     network.reset_classifier(2)
     network.train()
     x, y = torch.randn(8, 3, 16, 16), torch.tensor([0, 1] * 4)
-    optimiser = torch.optim.Adam(network.parameters(), 0.003)
+    weights = list(network.parameters())
     losses = []
-    for _ in range(20):
+    for _ in range(12):
         loss = F.cross_entropy(network(x), y)
         losses.append(loss.item())
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        with torch.no_grad():
+            for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+                weight -= 0.003 * gradient.sign()
     assert losses[-1] < losses[0] / 2

@@ -51,11 +51,6 @@ def test_the_worst_images_are_kept(retrained):
     assert found.names == ()
 
 
-def test_equal_trainings_have_equal_predictions(retrained, tmp_path):
-    train(tmp_path / "again")
-    assert (tmp_path / "again" / FILE).read_bytes() == (retrained / FILE).read_bytes()
-
-
 def test_images_of_a_folder_have_names_and_are_made_small(tmp_path):
     """Of one grey level more than the network has seen, so that some are wrong."""
     root = make_photographs(tmp_path / "photographs")
@@ -105,6 +100,7 @@ def test_the_report_shows_the_test(retrained, tmp_path):
     assert f"{100 * recall:.1f} %" in page.text
 
 
+@pytest.mark.slow
 def test_the_page_of_a_run_from_before_has_no_test(retrained, tmp_path):
     run = shutil.copytree(retrained, tmp_path / "run")
     (run / FILE).unlink()

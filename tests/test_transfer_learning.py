@@ -60,6 +60,7 @@ def test_the_classifier_too_for_the_same_classes(retrained, tmp_path, capsys):
     assert "its classifier too, for the same 10 classes" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_average_begins_with_them_too(retrained, other, tmp_path):
     train(tmp_path / "out", replace(STILL, start=str(retrained), ema=0.99), data=other)
     before, after = weights(retrained), weights(tmp_path / "out")
@@ -73,6 +74,7 @@ def test_the_size_is_that_of_the_weights(retrained, tmp_path):
     assert about(tmp_path / "out").size == about(retrained).size
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_equals_an_uninterrupted_one(retrained, tmp_path):
     settings = replace(SMALL, start=str(retrained), save_every=0.0)
     train(tmp_path / "whole", settings)
