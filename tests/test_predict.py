@@ -199,3 +199,43 @@ def test_a_folder_without_parts_is_tested_whole_unless_it_was_trained_on(here):
         assert measured_on(opened, own).as_dict()["accuracy"] == result["test_accuracy"]
     other = shutil.copytree(flat, here / "other")
     assert measured_on(opened, Data(name=str(other))).as_dict()["images"] == 20
+
+
+def test_a_damaged_run_toml_does_not_hinder_a_prediction(
+    trained, photographs, tutelage, refused, here
+):
+    shutil.copytree(trained, here / "run")
+    (here / "run" / "run.toml").write_text("= damaged", encoding="utf-8")
+    assert tutelage(f"predict run {photographs}/val/cat")[0] == 0
+    refused("test run", r"run\.toml is damaged")
+
+
+@pytest.mark.slow
+def test_from_a_folder_of_images_to_their_classes(photographs, tutelage, here):
+    """Every command of docs/using-a-network.md but the exports of other formats, one by one."""
+    shutil.copytree(photographs, here / "birds")
+    read = "--data.resolution 16 --data.colour rgb"
+    lines = (
+        f"search --quick --via first-order --data birds {read} --out runs/birds",
+        "retrain runs/birds",
+        "predict runs/birds birds/val/cat --top 3",
+        "test runs/birds",
+        "test runs/birds --data birds/val --json",
+        "report runs/birds",
+        "export runs/birds --out card",
+        "predict card birds/val/cat --top 3",
+        "retrain runs/birds --from runs/birds --data birds/train",
+        "retrain card/genotype.json --from card --data birds --out new --epochs 1 --batch-size 4",
+        "retrain DARTS_V2 --from card --data birds --out other --epochs 1",
+    )
+    said = {}
+    for line in lines[:-1]:
+        code, said[line], error = tutelage(line)
+        assert code == 0, error
+    assert said[lines[2]] == said[lines[7]] and said[lines[2]].count("\n") == 8
+    assert json.loads(said[lines[4]])["images"] == 16
+    assert "its classifier too, for the same 2 classes" in said[lines[8]]
+    assert "its classifier too" in said[lines[9]]
+    assert "Most surely wrong" in (here / "runs" / "birds" / "report.html").read_text()
+    code, _, error = tutelage(lines[-1])
+    assert code == 1 and "its network has another architecture" in error

@@ -16,7 +16,7 @@ from tutelage.data.read import read
 from tutelage.run.networks.ensemble import Ensemble
 from tutelage.run.networks.files import about
 from tutelage.run.retrain import retrain_ensemble
-from tutelage.run.trained.begin import begun
+from tutelage.run.trained.begin import begun, fitted
 from tutelage.spaces.published import resolve
 
 STILL = replace(SMALL, lr=1e-12, epochs=1, limit_batches=1, weight_decay=0.0)
@@ -58,6 +58,16 @@ def test_the_classifier_too_for_the_same_classes(retrained, tmp_path, capsys):
     before, after = weights(retrained), weights(tmp_path / "out")
     assert all(torch.allclose(after[name], before[name], atol=1e-7) for name in before)
     assert "its classifier too, for the same 10 classes" in capsys.readouterr().out
+
+
+def test_a_folder_is_read_in_the_shape_of_the_weights(retrained, other, tmp_path):
+    start = str(retrained)
+    plain = Data(name=other.name)
+    assert fitted(plain, replace(STILL, start=start)) == other
+    assert fitted(plain, STILL) == plain
+    given = replace(plain, resolution=12, colour="rgb")
+    assert fitted(given, replace(STILL, start=start)) == given
+    assert fitted(Data(), replace(STILL, start=start)) == Data()
 
 
 @pytest.mark.slow

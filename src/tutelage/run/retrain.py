@@ -35,7 +35,7 @@ from tutelage.run.networks import ensemble
 from tutelage.run.networks.ensemble import Ensemble
 from tutelage.run.networks.files import FILE, About, about, load, member, save_network, space_of
 from tutelage.run.step.recorders import chosen
-from tutelage.run.trained.begin import begun
+from tutelage.run.trained.begin import begun, fitted
 from tutelage.run.trained.measure import kept, measured
 from tutelage.run.trained.testing import names_of
 from tutelage.run.training.training import Training
@@ -73,6 +73,7 @@ def _retrained(
 ) -> dict[str, Any]:
     device = device_named(settings.device)
     text, settings = json.dumps(genotype.to_dict()), _sized(settings, genotype)
+    data = fitted(data, settings)
     if (out / RESULT).exists():
         return _finished(out, text, data, settings)
     train = read(data, "train")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from tutelage.config import Retrain
+from tutelage.config import Data, Retrain
 from tutelage.data.images import Labelled
-from tutelage.run.networks.files import About, build, find, read_network
+from tutelage.data.read import named
+from tutelage.run.networks.files import About, about, build, find, read_network
 from tutelage.spaces.base import Size
 from tutelage.spaces.genotype import Genotype
 
@@ -57,6 +59,22 @@ def begun(genotype: Genotype, settings: Retrain, data: Labelled) -> dict[str, Te
         raise ValueError(f"--from {settings.start}: {wrong}; {_remedy(details, size)}")
     print(_sentence(settings, details, data, same))
     return chosen
+
+
+def fitted(data: Data, settings: Retrain) -> Data:
+    """Read a folder's images, where nothing else is set, in the shape that the weights know.
+
+    Raises:
+        ValueError: There is no such network, or no such data.
+    """
+    if settings.start is None or named(data).name != "folder":
+        return data
+    channels, height, width = about(settings.start).shape
+    return replace(
+        data,
+        resolution=data.resolution or (height if height == width else None),
+        colour=("grey" if channels == 1 else "rgb") if data.colour == "auto" else data.colour,
+    )
 
 
 def _layers(genotype: Genotype) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -26,8 +27,11 @@ class Trained:
     device: torch.device
     folder: Path
     """Of the retraining's files, as far as they exist."""
-    data: Data | None
-    """The images that it was trained on; None: no run.toml is beside the network."""
+
+    @cached_property
+    def data(self) -> Data | None:
+        """The images that it was trained on; None: no run.toml is beside the network."""
+        return trained_on(self.folder)
 
 
 def open_trained(path: Path | str, device: str = "auto") -> Trained:
@@ -43,16 +47,20 @@ def open_trained(path: Path | str, device: str = "auto") -> Trained:
     folders = members(path)
     file = find(folders[0] if folders else path)
     folder = file.parent.parent if folders else file.parent
-    data = _data(folder)
     details = about(file)
     if details.centre is None:
+        data = trained_on(folder)
         details = replace(details, centre=data.centre if data else 1.0)
     where = device_named(device)
-    return Trained(load(path if folders else file, where), details, where, folder, data)
+    return Trained(load(path if folders else file, where), details, where, folder)
 
 
-def _data(folder: Path) -> Data | None:
-    """Return the images that a retraining's run.toml names."""
+def trained_on(folder: Path) -> Data | None:
+    """Return the images that a retraining's run.toml names; None: there is none.
+
+    Raises:
+        ValueError: It is damaged.
+    """
     if not (folder / "run.toml").is_file():
         return None
     table = RunDirectory.open(folder).settings().get("data", {})

@@ -23,7 +23,10 @@ def as_program(trained: Trained) -> Written:
     """
     images = sample(trained)
     program = torch.export.export(
-        trained.network, (images[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},)
+        trained.network,
+        (images[:2],),
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        strict=False,  # the default from torch 2.7 on
     )
     extra: dict[str, Any] = in_words(trained.details) | to_metadata(trained.details)
     file = io.BytesIO()

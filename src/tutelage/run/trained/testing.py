@@ -31,7 +31,7 @@ def names_of(data: Data) -> list[str]:
         return []
     root = given_root(data)
     files = test_files(root, listing(root, "train"), data)
-    return [str(path).removeprefix(f"{root}/") for path in files.paths]
+    return [str(path).replace(f"{root}/", "") for path in files.paths]
 
 
 @dataclass(frozen=True, eq=False)
