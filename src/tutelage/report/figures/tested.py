@@ -26,7 +26,7 @@ LETTERS: Final = 18
 def matrix(table: Integers, classes: Sequence[str]) -> Figure:
     """Draw a confusion matrix (C, C): rows are classes, columns what their images were taken for.
 
-    A cell is the darker, the larger its share of the row.
+    The colour of a cell is the stronger, the larger its share of the row.
     """
     count, named = len(classes), len(classes) <= NAMED
     names = [short(name) for name in classes] if named else []
