@@ -34,4 +34,5 @@ def train(
 
 def files(out: Path) -> dict[str, bytes]:
     """Everything that two equal trainings have the same of, to the bit."""
-    return {name: (out / name).read_bytes() for name in ("metrics.jsonl", "result.json", FILE)}
+    names = ("metrics.jsonl", "result.json", "predictions.npz", FILE)
+    return {name: (out / name).read_bytes() for name in names}

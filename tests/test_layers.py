@@ -13,14 +13,14 @@ import tutelage
 ROOT = Path(tutelage.__file__).parent
 
 ROOMS = (
-    *("job", "networks", "cost", "step", "training", "supernet", "monitor", "one_shot"),
+    *("job", "networks", "trained", "cost", "step", "training", "supernet", "monitor", "one_shot"),
     *("strategies", "measure"),
 )
 """The folders of `run`, from the lowest: none imports one after it, nor the verbs at the root."""
 
 BASE = {
-    *("batch", "checks", "clock", "config", "data", "extras", "files", "multilevel", "problem"),
-    *("ranks", "records", "shares", "spaces", "virtual"),
+    *("batch", "checks", "classification", "clock", "config", "data", "extras", "files"),
+    *("multilevel", "problem", "ranks", "records", "shares", "spaces", "virtual"),
 }
 """What any folder of `run` may import besides the folders before it."""
 
@@ -35,6 +35,7 @@ ALLOWED = {
     "multilevel": {"virtual", "shares"},
     "transfer": set(),
     "ensembling": set(),
+    "classification": set(),
     "clock": set(),
     "cpus": set(),
     "batch": set(),
@@ -63,12 +64,14 @@ ALLOWED = {
     "report.runs": {"report.runs", "records", "spaces.genotype", "checks"},
     "report.figures": {
         *("report.runs", "report.figures", "records", "spaces.genotype", "checks", "files"),
+        "classification",
     },
-    "report.sections": {"report", "records", "spaces.genotype", "checks"},
+    "report.sections": {"report", "records", "classification", "spaces.genotype", "checks"},
     "report": {"report", "spaces.genotype", "spaces.published", "checks", "files"},
     "recipes": {"checks", "recipes", "renamed"},
     "run.job": {"run.job", "records", "files", "cpus", "spaces.base", "ranks", "virtual"},
     "run.networks": {*BASE, "run.networks", "parts", "searches.base", "report.figures"},
+    "run.trained": {*BASE, "cpus", "parts", "run.job", "run.networks", "run.trained"},
     "run.cost": {*BASE, "run.networks", "run.cost", "searches"},
     "run.training": {*BASE, "run.job", "run.networks", "run.cost", "run.step", "run.training"},
     "run.step": {"batch", "clock", "ranks", "virtual", "spaces", "run.step"},
@@ -91,19 +94,11 @@ ALLOWED = {
         *("study", "checks", "config", "cpus", "files", "papers", "parts", "recipes", "report"),
         "run.job",
     },
+    "use": {"checks", "flags", "run"},
     "verbs": {"checks", "config", "flags", "parts", "quick", "recipes", "benchmark", "run"}
     | {"report", "spaces", "data", "papers", "study"},
-    "cli": {
-        "ranks",
-        "verbs",
-        "flags",
-        "config",
-        "checks",
-        "parts",
-        "cpus",
-        "recipes",
-        "__version__",
-    }
+    "cli": {"verbs", "use", "flags", "config", "checks", "parts", "cpus", "recipes", "__version__"}
+    | {"ranks"}
     | {"searches.evolution"},
     "__init__": {
         "config",

@@ -8,14 +8,17 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from ensembles import GENOTYPES, TOGETHER
 from retraining import DIGITS, SMALL, TEST_IMAGES
 from test_search import KilledError
 from tutelage.data.read import read
+from tutelage.records.predictions import Predictions
 from tutelage.records.results import Result
 from tutelage.report.page import write_report
 from tutelage.report.runs.read import read_run
@@ -26,6 +29,10 @@ from tutelage.run.job.directory import RunDirectory
 from tutelage.run.networks import ensemble
 from tutelage.run.networks.ensemble import Ensemble
 from tutelage.run.networks.files import about, load
+from tutelage.run.trained.export import export
+from tutelage.run.trained.opened import open_trained
+from tutelage.run.trained.predict import Predictor
+from tutelage.run.trained.testing import measured_on
 from tutelage.run.training import training
 
 RECIPE = replace(SMALL, epochs=1, limit_batches=2, channels=2)
@@ -99,10 +106,30 @@ def test_a_finished_ensemble_is_not_trained_again(trained, capsys, monkeypatch):
 def same_ensembles(one, other):
     files = [
         "result.json",
+        "predictions.npz",
         *(f"member-{k}/{name}" for k in range(3) for name in ("metrics.jsonl", "result.json")),
     ]
     for name in files:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def test_what_is_kept_and_said_of_images_is_the_ensembles(trained, tmp_path):
+    """Mean probabilities of its networks, in predictions.npz and of a new image."""
+    kept = Predictions.read(trained / "predictions.npz")
+    own = [Predictions.read(trained / f"member-{k}" / "predictions.npz") for k in range(3)]
+    mean = sum(each.probabilities.astype(float) for each in own) / 3
+    assert np.allclose(kept.probabilities, mean, atol=1e-3)
+    result = RunDirectory.open(trained).read_json("result.json")
+    assert (kept.labels == kept.predicted).mean() == result["test_accuracy"]
+    pixels = read(DIGITS, "test").images.take(torch.tensor([0]))[0, 0].numpy()
+    Image.fromarray(pixels).save(tmp_path / "digit.png")
+    (found,) = Predictor(trained)([tmp_path / "digit.png"])
+    assert found.classes == (kept.classes[kept.predicted[0]],)
+    assert found.probabilities[0] == pytest.approx(kept.confidence[0], abs=1e-5)
+    opened = open_trained(trained)
+    assert measured_on(opened).as_dict()["accuracy"] == result["test_accuracy"]
+    with pytest.raises(ValueError, match=r"is an ensemble of 3 networks: export each, .*member-0"):
+        export(trained, tmp_path / "out")
 
 
 @pytest.mark.parametrize("step", [2, 3])  # between two members, and in mid-epoch

@@ -1,7 +1,6 @@
-"""The file of a trained network, and its export as ONNX."""
+"""The file of a trained network."""
 
 import json
-import sys
 
 import pytest
 import torch
@@ -9,9 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load as from_bytes
 from safetensors.torch import save_file
 
-from commands import BRIEF
 from retraining import FILE, GENOTYPE
-from tutelage.run.networks.export import export_onnx
 from tutelage.run.networks.files import About, about, build, load, save_network
 from tutelage.spaces.base import Size
 
@@ -70,40 +67,3 @@ def test_files_that_are_no_network_are_one_sentence(tmp_path):
     save_file(tensors, file)
     with pytest.raises(ValueError, match="holds no network of this package"):
         load(file)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # the exporter's own
-def test_onnx_gives_the_module_s_logits_for_any_batch(tmp_path, capsys):
-    pytest.importorskip("onnxscript", reason="the extra `onnx` is not installed")
-    runtime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
-    small_network(tmp_path / FILE)
-    difference = export_onnx(tmp_path, tmp_path / "network.onnx")
-    assert difference < 1e-5
-    assert "largest difference of a logit from the module" in capsys.readouterr().out
-    session = runtime.InferenceSession(tmp_path / "network.onnx")
-    x = torch.randn(7, 3, 16, 16)
-    (logits,) = session.run(None, {"images": x.numpy()})
-    assert torch.allclose(torch.from_numpy(logits), load(tmp_path)(x), atol=1e-5)
-    details = json.loads(session.get_modelmeta().custom_metadata_map["tutelage"])
-    assert details["classes"] == list("abcde")
-
-
-def test_onnx_without_its_extra_is_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ValueError, match=r"ONNX needs an extra: pip install 'tutelage\[onnx\]'"):
-        export_onnx(tmp_path, tmp_path / "network.onnx")
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # the exporter's own
-def test_the_verb_exports_what_a_run_retrained(run, tutelage, refused):
-    pytest.importorskip("onnxscript", reason="the extra `onnx` is not installed")
-    runtime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
-    refused("export nowhere --out x.onnx", "nowhere does not exist")
-    refused("export run --out x.onnx", r"run has no network\.safetensors: make it with")
-    assert tutelage(f"retrain run {BRIEF}")[0] == 0
-    assert tutelage("export run --out network.onnx")[0] == 0
-    x = torch.rand(3, 1, 8, 8)
-    (logits,) = runtime.InferenceSession("network.onnx").run(None, {"images": x.numpy()})
-    assert torch.allclose(torch.from_numpy(logits), load(run)(x), atol=1e-5)

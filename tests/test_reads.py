@@ -12,7 +12,6 @@ from test_live import searching
 from test_search import run_toml
 from tutelage import ensembling
 from tutelage.data.streams import LazyBatches
-from tutelage.run import retrain
 from tutelage.run.one_shot.conclusion import scorer_of
 from tutelage.run.strategies.validation import validate
 from tutelage.spaces.paths import genotype, sample
@@ -125,17 +124,19 @@ def test_the_reads_of_a_validation_do_not_grow_with_its_batches(monkeypatch):
 
 
 @pytest.mark.parametrize("size", [50, 300])
-def test_a_test_of_a_network_reads_its_sums_once(size, monkeypatch):
+def test_the_reads_of_a_test_do_not_grow_with_its_batches(size, monkeypatch):
     from retraining import DIGITS, GENOTYPE, SIZE
     from tutelage.data.batches import in_order
     from tutelage.data.read import read
     from tutelage.run.networks.files import build
+    from tutelage.run.trained import measure
 
     tested, network = read(DIGITS, "test"), build(GENOTYPE, SIZE)
     every, cpu = torch.arange(len(tested.images)), torch.device("cpu")
     batches = list(in_order(tested, every, size, cpu))
-    monkeypatch.setattr(retrain, "in_order", lambda *_: batches)
+    monkeypatch.setattr(measure, "in_order", lambda *_: batches)
     with reading(*network.parameters(), *(x for batch in batches for x in batch[:2])) as reads:
-        found = retrain.measured(network, tested, size, cpu)
-    assert reads.total == reads.counts["tolist"] == 1
-    assert 0 < found["test_accuracy"] < 1
+        found = measure.measured(network, tested, size, cpu)
+    assert reads.counts["tolist"] == 1  # all sums together
+    assert reads.total == 1 + 3  # probabilities, confidence, classes
+    assert 0 < found.entries()["test_accuracy"] < 1

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tutelage.run.networks.files import load as load
     from tutelage.run.retrain import retrain as retrain
     from tutelage.run.search import search as search
+    from tutelage.run.trained.predict import Predictor as Predictor
     from tutelage.searches.darts import Darts as Darts
     from tutelage.searches.darts_minus import DartsMinus as DartsMinus
     from tutelage.searches.diverse_paths import DiversePaths as DiversePaths
@@ -90,6 +91,7 @@ _HOMES = {
     "run.networks.files": ("load",),
     "run.retrain": ("retrain",),
     "run.search": ("search",),
+    "run.trained.predict": ("Predictor",),
     "searches.darts": ("Darts",),
     "searches.darts_minus": ("DartsMinus",),
     "searches.diverse_paths": ("DiversePaths",),

@@ -30,13 +30,13 @@ from tutelage.flags import (
 from tutelage.parts import PARTS, part_named
 from tutelage.renamed import lifted_flags
 from tutelage.searches.evolution import Evolution
+from tutelage.use import export, predict, test_command
 from tutelage.verbs import (
     AsJson,
     Target,
     data_command,
     describe,
     draw,
-    export,
     list_names,
     papers,
     query,
@@ -168,7 +168,8 @@ def application(flags: list[Flag]) -> App:
         command(data, SURVEY_FLAGS, "data", "Show what is understood of a data set or a folder."),
         help_epilogue="Every image is decoded once. The flags are those of a search.",
     )
-    for verb_function in (study, report, papers, describe, draw, query, export, list_names):
+    described = (predict, test_command, export, study, report, papers, describe, draw, query)
+    for verb_function in (*described, list_names):
         app.command(verb_function, name=verb_function.__name__.partition("_")[0])
     table = App(name="table", help="Make the table that `tutelage query` reads.")
     table.command(table_build, name="build")
@@ -249,14 +250,24 @@ def search_flags(tokens: Sequence[str]) -> list[Flag]:
     flags += data_flags(base["data"])
     for place, (name, (of, title)) in enumerate(SECTIONS.items(), start=4):
         group = heading(title, place)
-        flags += flags_of(of, path=(name,), prefix=f"{name}.", group=group, table=base[name])
+        flags += flags_of(
+            of,
+            path=(name,),
+            prefix=f"{name}.",
+            group=group,
+            table=base[name],
+            leave_out=("start",),  # --from of `tutelage retrain`: a search has no weights for it
+        )
     own = ("recipe", "row", "out", "resume", "quick", "dry-run", "accept-changed-data")
     distinct(flags, taken=(*own, "help", "version"))
     return flags
 
 
 RETRAIN_FLAGS = [
-    *flags_of(Retrain, path=("retrain",), group=RUN),
+    *(
+        replace(flag, name="from" if flag.name == "start" else flag.name)
+        for flag in flags_of(Retrain, path=("retrain",), group=RUN)
+    ),
     *data_flags(
         {},
         leave_out=(

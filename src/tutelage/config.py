@@ -180,8 +180,11 @@ class Alphas:
 class Retrain:
     """All settings of a retraining; by default DARTS' evaluation on CIFAR."""
 
+    start: str | None = None
+    """Trained network whose weights a retraining begins with, its file or directory; the classifier
+    is new where the classes are others; not set: it begins with random weights."""
     epochs: int = 600
-    """Epochs of training from scratch."""
+    """Epochs of training."""
     batch_size: int = 96
     """Images in a batch."""
     limit_batches: int | None = None

@@ -115,7 +115,7 @@ def retrain_command(
     given: dict[str, Any],
     accept_changed_data: bool = False,
 ) -> None:
-    """Train the network of a run or a genotype from scratch, or an ensemble's; test it once."""
+    """Train the network of a run or a genotype, or an ensemble's; test it once."""
     from tutelage.spaces.published import resolve
 
     genotype, folder = resolve(run), Path(run)
@@ -127,6 +127,8 @@ def retrain_command(
         if "row" in own:
             own = layered(own, row_named(own["row"]).retraining())
         base = layered(own, base)
+        if given.get("retrain", {}).get("start"):
+            out = out or folder / "transfer"
         out = out or (folder if "genotype" in base else folder / "retrain")
     if out is None:
         raise ValueError("a genotype without a run needs --out DIR, and --data for its images")
@@ -402,18 +404,6 @@ def table_build(
 
         build_from_api(nats, out, trust_pickle=trust_pickle, latency_files=csv)
     print(f"Table: {out}; read it with: tutelage query GENOTYPE --table {out}")
-
-
-def export(
-    run: Annotated[Path, Parameter(help="A retrained run, or its network.safetensors.")],
-    /,
-    *,
-    out: Annotated[Path, Parameter(help="The .onnx file to write.")],
-) -> None:
-    """Write a trained network as ONNX and compare its outputs with the module's."""
-    from tutelage.run.networks.export import export_onnx
-
-    export_onnx(run, out)
 
 
 def list_names(

@@ -49,9 +49,7 @@ def read_folder(settings: Data, part: PartName) -> Labelled:
 
 def test_images(root: Path, train: Listing, shape: Shape, settings: Data) -> Images:
     """Read the test part, which must have the training part's classes and shape."""
-    held = settings.held_out > 0
-    test = chosen_files(train, settings, "test") if held else listing(root, test_part(settings))
-    check_classes(root, train, test)
+    test = test_files(root, train, settings)
     found = common_shape(test, settings)
     if found != shape:
         raise DataError(
@@ -59,6 +57,14 @@ def test_images(root: Path, train: Listing, shape: Shape, settings: Data) -> Ima
             f"{describe(shape)}; give --data.colour and --data.resolution"
         )
     return opened(test, shape, settings)
+
+
+def test_files(root: Path, train: Listing, settings: Data) -> Listing:
+    """List the test part, which must have the training part's classes."""
+    held = settings.held_out > 0
+    test = chosen_files(train, settings, "test") if held else listing(root, test_part(settings))
+    check_classes(root, train, test)
+    return test
 
 
 def with_validation(root: Path, train: Listing) -> Listing:

@@ -1,4 +1,4 @@
-"""Train a genotype's network from scratch and measure it on the test set, once, at the end.
+"""Train a genotype's network and measure it on the test set, once, at the end.
 
 The networks of an ensemble are trained separately, and their mean probabilities are measured once.
 
@@ -16,21 +16,21 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 from tutelage import ranks
 from tutelage.config import Data, Retrain
 from tutelage.data.augment import Augmentation, augmentation
-from tutelage.data.batches import Stream, held, in_order
+from tutelage.data.batches import Stream, held
 from tutelage.data.images import Labelled
 from tutelage.data.randaugment import RandAugment
 from tutelage.data.read import check_test_part, read
 from tutelage.data.splits import larger
+from tutelage.files import write_bytes
+from tutelage.records.predictions import FILE as PREDICTIONS
 from tutelage.records.results import Result
 from tutelage.run.conditions import conditions
 from tutelage.run.inputs import Comparison
-from tutelage.run.job import loop, threads
+from tutelage.run.job import checkpoint, loop, threads
 from tutelage.run.job.device import arithmetic, device_named
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.opened import opened, resumes
@@ -39,8 +39,10 @@ from tutelage.run.networks import ensemble
 from tutelage.run.networks.ensemble import Ensemble
 from tutelage.run.networks.files import FILE, About, about, load, member, save_network, space_of
 from tutelage.run.step.recorders import chosen
+from tutelage.run.trained.begin import begun, fitted
+from tutelage.run.trained.measure import kept, measured
+from tutelage.run.trained.testing import names_of
 from tutelage.run.training.training import Training
-from tutelage.shares import shared
 from tutelage.spaces.genotype import Genotype
 
 RESULT: Final = "result.json"
@@ -54,7 +56,7 @@ def retrain(
     resume: bool = False,
     accept_changed_data: bool = False,
 ) -> dict[str, Any]:
-    """Train, test, and write network.safetensors and result.json.
+    """Train, test, and write network.safetensors, predictions.npz and result.json.
 
     Args:
         genotype: the architecture.
@@ -81,7 +83,7 @@ def _retrained(
 ) -> dict[str, Any]:
     device = device_named(settings.device)
     text, settings = json.dumps(genotype.to_dict()), _sized(settings, genotype)
-    resume = resumes(out, resume)
+    resume, data = resumes(out, resume), fitted(data, settings)
     if ranks.first((out / RESULT).exists):
         return _finished(out, text, data, settings)
     if resume:
@@ -101,11 +103,12 @@ def _retrained(
         augmentation=how,
         device=device,
     )
+    start = None if checkpoint.exists(out) else begun(genotype, settings, train)
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices), opened(out, given, resume=resume) as directory:
         compared.save(directory)
         directory.write_text("genotype.json", genotype.to_json())
-        training = Training(genotype, stream, settings)
+        training = Training(genotype, stream, settings, start=start)
         count = threads.elements(settings.batch_size, training.size, train.images.shape)
         threads.settle(count if device.type == "cpu" else None, out if resume else None)
         loop.run(
@@ -168,6 +171,11 @@ def _ensemble_retrained(
     together: Ensemble, data: Data, settings: Retrain, out: Path, resume: bool, accept: bool
 ) -> dict[str, Any]:
     device = device_named(settings.device)
+    if settings.start:
+        raise ValueError(
+            f"--from {settings.start}: an ensemble's networks begin with random weights; train one "
+            "of them, by its genotype"
+        )
     settings = _sized(settings, together.genotypes[0])
     texts = [json.dumps(genotype.to_dict()) for genotype in together.genotypes]
     resume = resumes(out, resume)
@@ -206,22 +214,25 @@ def _together(
         tested = test_images(data, details)
         elements = threads.elements(settings.batch_size, details.size, details.shape)
         threads.settle(elements if device.type == "cpu" else None, out / member(0))
-        scores = measured(load(out, device), tested, settings.batch_size, device)
+        found = measured(load(out, device), tested, settings.batch_size, device)
+        if ranks.rank() == 0:
+            write_bytes(out / PREDICTIONS, kept(found, tested, names_of(data)).to_bytes())
     same = {name: results[0][name] for name in ("data", "epochs", "seed")}
     sums = {name: sum(each[name] for each in results) for name in ("params", "flops")}
     errors = [each["test_error"] for each in results]
-    result = Result(**same, **sums, **scores, ensemble=errors)
+    result = Result(**same, **sums, **found.entries(), ensemble=errors)
     print(described(result.as_dict()))
     return result
 
 
 def _sized(settings: Retrain, genotype: Genotype) -> Retrain:
-    """Set a missing size to the space's default."""
+    """Set a missing size to that of the weights it begins with, or to the space's default."""
     sizes = space_of(genotype).sizes
+    size = about(settings.start).size if settings.start else None
     return replace(
         settings,
-        channels=settings.channels or sizes.final_channels,
-        cells=settings.cells or sizes.final_cells,
+        channels=settings.channels or (size.channels if size else sizes.final_channels),
+        cells=settings.cells or (size.cells if size else sizes.final_cells),
         auxiliary=sizes.auxiliary if settings.auxiliary is None else settings.auxiliary,
     )
 
@@ -277,18 +288,19 @@ def _finished(
 
 
 def test(training: Training, data: Data, out: Path) -> dict[str, Any]:
-    """Read the test set, measure the network on it, and write the network.
+    """Read the test set, measure the network on it, and write the network and its predictions.
 
     Raises:
         ValueError: the test set's classes or shape are not those of the training set.
     """
-    stream, details = training.stream, training.about()
+    stream, details = training.stream, replace(training.about(), centre=data.centre)
     tested = test_images(data, details)
-    scores = measured(training.tested, tested, stream.batch_size, stream.device)
+    found = measured(training.tested, tested, stream.batch_size, stream.device)
     if ranks.rank() == 0:
         save_network(out / FILE, training.tested, details)
-    print(described(scores))
-    return scores
+        write_bytes(out / PREDICTIONS, kept(found, tested, names_of(data)).to_bytes())
+    print(described(found.entries()))
+    return found.entries()
 
 
 def test_images(data: Data, details: About) -> Labelled:
@@ -305,28 +317,6 @@ def test_images(data: Data, details: About) -> Labelled:
         if here != there:
             raise ValueError(f"the test images have {what} {here}, the training images {there}")
     return replace(tested, mean=details.mean, std=details.std)
-
-
-@torch.no_grad()
-def measured(
-    network: nn.Module, tested: Labelled, batch_size: int, device: torch.device
-) -> dict[str, Any]:
-    """Return a network's entries of result.json for the test set, in fp32."""
-    network.eval()
-    sums = torch.zeros(2, dtype=torch.float64, device=device)
-    every = torch.arange(len(tested.images))
-    for x, y, _ in in_order(tested, every, batch_size, device):
-        logits = shared(network, x)
-        loss, correct = F.cross_entropy(logits, y, reduction="sum"), (logits.argmax(1) == y).sum()
-        sums += torch.stack((loss.double(), correct.double()))
-    total, right = sums.tolist()  # read once, so that no batch waits for the device
-    accuracy = right / len(every)
-    return {
-        "test_error": 1 - accuracy,
-        "test_accuracy": accuracy,
-        "test_loss": total / len(every),
-        "test_images": len(every),
-    }
 
 
 def described(result: Mapping[str, Any]) -> str:

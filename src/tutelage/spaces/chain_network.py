@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tutelage import shares
 from tutelage.spaces.base import ArchWeights, Edges, Size
 from tutelage.spaces.blocks import Style, block
 from tutelage.spaces.convolution import channels_last
 from tutelage.spaces.fused import stacked, weighted_sum
+from tutelage.spaces.headed import Headed
 from tutelage.spaces.mixed_cell import OperationOutput, dealt
-from tutelage.spaces.network import Probability
 
 GROUP = "chain"
 """The only group of choices: a chain's layers."""
@@ -138,8 +137,10 @@ class Supernet(nn.Module):
             x = dealt(maps)
 
 
-class Network(nn.Module):
+class Network(Headed):
     """The stand-alone network of a chain; in training mode it gives (logits, None)."""
+
+    home = "frame"
 
     def __init__(
         self,
@@ -150,27 +151,27 @@ class Network(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        self.drop_path: Probability = drop_path
-        self.dropout = 0.0
+        self._begin(drop_path)
         self.frame = Frame(outline, size, style)
         self.stages = [layer.stage for layer in outline.layers]
         self.layers = nn.ModuleList(
             block(name, layer.inputs, layer.outputs, layer.stride, style)
             for name, layer in zip(names, outline.layers, strict=True)
         )
+        self._end()
 
     @property
-    def classifier(self) -> nn.Linear:
+    def classifier(self) -> Any:
         """The linear map from features to logits."""
         return self.frame.classifier
 
-    def features(self, x: Tensor) -> Tensor:
-        """Map images (B, C, H, W) to the classifier's input (B, D)."""
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Map images (B, C, H, W) to the last feature map (B, D, h, w)."""
         x = self.frame.stem(x)
         drop_path = self.drop_path if self.training else 0.0
         for layer in self.layers:
             x = layer(x, drop_path)
-        return self.frame.pooled(x)
+        return self.frame.end(x)
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """List the feature maps (B, C, H, W) after every stage."""
@@ -179,9 +180,3 @@ class Network(nn.Module):
         for stage, layer in zip(self.stages, self.layers, strict=True):
             x = last[stage] = layer(x, 0.0)
         return list(last.values())
-
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, None]:
-        """Map images (B, C, H, W) to logits (B, classes), in training with None."""
-        features = shares.dropout(self.features(x), self.dropout, self.training)
-        logits = self.classifier(features)
-        return (logits, None) if self.training else logits

@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage import shares
 from tutelage.spaces.base import (
     ArchWeights,
     Edges,
@@ -32,9 +31,10 @@ from tutelage.spaces.base import (
 from tutelage.spaces.convolution import Convolution, channels_last
 from tutelage.spaces.fused import BatchNorm
 from tutelage.spaces.genotype import NASBENCH201_OPERATIONS, Cell, Genotype
+from tutelage.spaces.headed import Headed, Probability
 from tutelage.spaces.mixed import MixedNode
 from tutelage.spaces.mixed_cell import OperationOutput, operation_outputs, run_cell
-from tutelage.spaces.network import Probability, drop, never
+from tutelage.spaces.network import drop, never
 from tutelage.spaces.ops import ReluConvolution, operation
 from tutelage.spaces.plan import Layout, Weights, weights_of
 from tutelage.spaces.states import State
@@ -145,12 +145,12 @@ class Skeleton(nn.Module):
             stage, place = divmod(index, self.per_stage)
             yield self.halves[stage - 1] if stage and not place else nn.Identity(), cell
 
-    def features(self, x: Tensor, through: Any) -> Tensor:
-        """Map images (B, C, H, W) to the classifier's input (B, D); `through` goes to cells."""
+    def last(self, x: Tensor, through: Any) -> Tensor:
+        """Map images (B, C, H, W) to the last map (B, D, h, w); `through` goes to cells."""
         x = self.stem(x)
         for halve, cell in self.steps():
             x = cell(halve(x), through())
-        return self.norm(x).relu().mean((2, 3))
+        return self.norm(x).relu()
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """List the feature maps (B, C, H, W) of a stand-alone network after every stage."""
@@ -162,29 +162,26 @@ class Skeleton(nn.Module):
         return found
 
 
-class Network(nn.Module):
+class Network(Headed):
     """The stand-alone network of a genotype; in training mode it gives (logits, None)."""
+
+    home = "skeleton"
 
     def __init__(self, cell: Cell, size: Size, drop_path: float = 0.0) -> None:
         super().__init__()
-        self.drop_path: Probability = drop_path
-        self.dropout = 0.0
+        self._begin(drop_path)
         self.skeleton = Skeleton(lambda channels: CellNetwork(cell, channels), size, track=True)
+        self._end()
 
     @property
-    def classifier(self) -> nn.Linear:
+    def classifier(self) -> Any:
         """The linear map from features to logits."""
         return self.skeleton.classifier
 
-    def features(self, x: Tensor) -> Tensor:
-        """Map images (B, C, H, W) to the classifier's input (B, D)."""
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Map images (B, C, H, W) to the last feature map (B, D, h, w)."""
         drop_path = self.drop_path if self.training else 0.0
-        return self.skeleton.features(x, lambda: drop_path)
-
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, None]:
-        """Map images (B, C, H, W) to logits (B, classes), in training with None."""
-        logits = self.classifier(shares.dropout(self.features(x), self.dropout, self.training))
-        return (logits, None) if self.training else logits
+        return self.skeleton.last(x, lambda: drop_path)
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """List the feature maps (B, C, H, W) after every stage."""
@@ -208,7 +205,7 @@ class Supernet(nn.Module):
         """Map images (B, C, H, W) to logits (B, classes) and features (B, D)."""
         shape = (self.edges, LAYOUT, self.counts[GROUP])
         weights = iter(weights_of(arch, GROUP, *shape, auxiliary=self.auxiliary))
-        features = self.skeleton.features(channels_last(x), lambda: next(weights))
+        features = self.skeleton.last(channels_last(x), lambda: next(weights)).mean((2, 3))
         return self.skeleton.classifier(features), features
 
     def outputs(self, x: Tensor) -> Iterator[OperationOutput]:

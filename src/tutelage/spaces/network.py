@@ -1,9 +1,10 @@
 """The stand-alone network of a genotype of cells, with DARTS' CIFAR or ImageNet stem.
 
 It has ordinary modules: BatchNorm has an affine part and running statistics. In training mode the
-network returns (logits, auxiliary logits or None), in evaluation mode only logits, as an export
-needs. `network.drop_path` and `network.dropout` are plain numbers that a trainer may set; the first
-may also be a tensor (), for a step whose operations do not change with it.
+network returns (logits, auxiliary logits or None), unless `logits_alone` is set; in evaluation mode
+only logits, as an export needs. `network.drop_path` and `network.dropout` are plain numbers that a
+trainer may set; the first may also be a tensor (), for a step whose operations do not change with
+it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tutelage import shares
 from tutelage.spaces.base import Size, Stem
 from tutelage.spaces.fused import BatchNorm
 from tutelage.spaces.genotype import Cell, Genotype, Node
+from tutelage.spaces.headed import Headed, Probability
 from tutelage.spaces.ops import (
     FactorizedReduce,
     Place,
@@ -29,10 +31,6 @@ from tutelage.spaces.ops import (
 
 WINDOWS: dict[Stem, tuple[int, int, int]] = {"cifar": (8, 5, 3), "imagenet": (7, 5, 2)}
 """Side of the input map of DARTS' auxiliary head; size and stride of its pooling window."""
-
-
-Probability = float | Tensor
-"""A number, or a tensor () that stays in place while its value changes."""
 
 
 def drop(x: Tensor, probability: Probability) -> Tensor:
@@ -128,7 +126,7 @@ class AuxiliaryHead(nn.Module):
         return self.classifier(x.flatten(1))
 
 
-class Network(nn.Module):
+class Network(Headed):
     """Stem, cells, classifier."""
 
     def __init__(
@@ -136,8 +134,7 @@ class Network(nn.Module):
     ) -> None:
         """Build the network, with an auxiliary head if `auxiliary`."""
         super().__init__()
-        self.drop_path: Probability = drop_path
-        self.dropout = 0.0
+        self._begin(drop_path)
         self.stem = stem(size)
         widths = {group: len(cell.concat) for group, cell in genotype.cells.items()}
         plan = layout(size, widths)
@@ -149,17 +146,18 @@ class Network(nn.Module):
         self.ends = [k for k, after in enumerate([*groups[1:], "reduce"]) if after == "reduce"]
         self.auxiliary = AuxiliaryHead(plan[self.tap].outputs, size) if auxiliary else None
         self.classifier = nn.Linear(plan[-1].outputs, size.classes)
+        self._end()
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor | None]:
         """Map images (B, C, H, W) to logits (B, classes), in training with auxiliary logits."""
-        features, states = self._run(x)
-        logits = self.classifier(shares.dropout(features, self.dropout, self.training))
-        if not self.training:
+        last, states = self._run(x)
+        logits = self.forward_head(last)
+        if not self.training or self.logits_alone:
             return logits
         return logits, None if self.auxiliary is None else self.auxiliary(states[self.tap])
 
-    def features(self, x: Tensor) -> Tensor:
-        """Map images (B, C, H, W) to the classifier's input (B, D)."""
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Map images (B, C, H, W) to the output (B, D, h, w) of the last cell."""
         return self._run(x)[0]
 
     def maps(self, x: Tensor) -> list[Tensor]:
@@ -168,7 +166,7 @@ class Network(nn.Module):
         return [states[end] for end in self.ends]
 
     def _run(self, x: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
-        """Return the pooled features, and the outputs of some cells."""
+        """Return the output of the last cell, and those of some cells."""
         before = last = self.stem[0](x)
         for part in self.stem[1:]:
             last = part(before)
@@ -178,4 +176,4 @@ class Network(nn.Module):
             before, last = last, cell(before, last, drop_path)
             if index == self.tap or index in self.ends:
                 states[index] = last
-        return last.mean((2, 3)), states
+        return last, states

@@ -30,6 +30,7 @@ from tutelage.report.sections.monitor import (
 from tutelage.report.sections.sampled import sampled
 from tutelage.report.sections.status import provenance, quick, status, stopped
 from tutelage.report.sections.teaching import first_stage, teaching
+from tutelage.report.sections.tested import quality
 from tutelage.report.sections.tiles import tiles
 from tutelage.spaces.genotype import Genotype
 
@@ -79,6 +80,7 @@ def details(record: Record) -> dict[str, Any]:
         "gradients": list(gradients(search)) if search else [],
         "sampled": sampled(search) if search and search.sampled else None,
         "retraining": list(retrained(retraining)) if retraining else [],
+        "tested": quality(retraining) if retraining else {},
         "settings": [(name, settings(files)) for name, files in record.run_files],
         "sessions": [(name, each) for name, files in record.run_files for each in sessions(files)],
     }

@@ -29,4 +29,4 @@ def opened(path: Path, settings: Mapping[str, Any], *, resume: bool) -> Iterator
 
 def resumes(path: Path, asked: bool) -> bool:
     """Tell whether a run resumes: if that is asked for, or torchrun has restarted its processes."""
-    return asked or ranks.first(lambda: ranks.again() and (path / "run.toml").exists())
+    return ranks.first(lambda: asked or (ranks.again() and (path / "run.toml").exists()))

@@ -18,7 +18,7 @@ from tutelage.checks import nearest
 from tutelage.files import write_bytes
 from tutelage.parts import make_part
 from tutelage.renamed import SETTINGS, lifted
-from tutelage.run.networks import ensemble
+from tutelage.run.networks import ensemble, hub
 from tutelage.spaces import SPACES
 from tutelage.spaces.base import Size, Space
 from tutelage.spaces.genotype import Genotype
@@ -42,6 +42,8 @@ class About:
     """Standard deviation of every channel; the network's input is divided by it."""
     shape: tuple[int, int, int]
     """Channels, height and width of the images that it was trained on."""
+    centre: float | None = None
+    """Share of the side that a centre crop of an image keeps; None: the file does not say."""
 
 
 @final
@@ -93,10 +95,14 @@ def save_network(path: Path, network: nn.Module, details: About) -> None:
 def load(path: Path | str, device: torch.device | str = "cpu") -> nn.Module:
     """Return a trained network in eval mode: normalised images (B, C, H, W) to logits.
 
-    For an ensemble, the softmax of these logits is the mean of all its networks' probabilities.
+    It has the members of timm's models (`forward_features`, `forward_head`, `reset_classifier`,
+    `num_classes`), and gives logits alone in training mode too. For an ensemble, the softmax of
+    these logits is the mean of all its networks' probabilities.
 
     Args:
-        path: a .safetensors file that a retraining wrote, or the directory of a retraining or run.
+        path: a .safetensors file that a retraining wrote, the directory of a retraining or run, a
+            folder of `tutelage export`, or hf-hub:OWNER/NAME for such a folder on the Hugging Face
+            hub (with the extra `hub`).
         device: where to put it.
 
     Raises:
@@ -105,8 +111,9 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> nn.Module:
     if folders := members(path):
         return Averaged([load(folder, device) for folder in folders]).eval()
     path = find(path)
-    details, tensors = _read(path)
-    network = build(details.genotype, details.size)
+    details, tensors = read_network(path)
+    network: Any = build(details.genotype, details.size)
+    network.logits_alone = True
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
@@ -120,7 +127,7 @@ def about(path: Path | str) -> About:
     Raises:
         ValueError: as `load`.
     """
-    return _read(find(path))[0]
+    return read_network(find(path))[0]
 
 
 def find(path: Path | str) -> Path:
@@ -129,6 +136,8 @@ def find(path: Path | str) -> Path:
     Raises:
         ValueError: there is none.
     """
+    if str(path).startswith(hub.PREFIX):
+        return hub.downloaded(str(path), FILE)
     path = Path(path)
     if path.is_file():
         return path
@@ -164,7 +173,12 @@ def member(place: int) -> str:
     return f"member-{place}"
 
 
-def _read(path: Path) -> tuple[About, dict[str, Tensor]]:
+def read_network(path: Path) -> tuple[About, dict[str, Tensor]]:
+    """Read the description and the weights of a network's file.
+
+    Raises:
+        ValueError: it is damaged or not a network.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -195,6 +209,7 @@ def to_metadata(details: About) -> dict[str, str]:
         "mean": details.mean,
         "std": details.std,
         "shape": details.shape,
+        **({} if details.centre is None else {"centre": details.centre}),
     }
     return {KEY: json.dumps(values)}
 
@@ -208,4 +223,5 @@ def _from_json(values: Mapping[str, Any]) -> About:
         mean=tuple(values["mean"]),
         std=tuple(values["std"]),
         shape=(channels, height, width),
+        centre=values.get("centre"),
     )

@@ -69,6 +69,7 @@ class Training:
         stream: Stream,
         settings: Retrain,
         recorder: Recorder | None = None,
+        start: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Initialise the network.
 
@@ -77,6 +78,7 @@ class Training:
             stream: The images.
             settings: The recipe.
             recorder: Makes a program of the step; None: the one of the settings and the device.
+            start: Weights by name that replace random ones; None: all are random.
 
         Raises:
             ValueError: The settings require programs, and the device has none.
@@ -94,6 +96,7 @@ class Training:
         )
         torch.manual_seed(settings.seed)
         network: Any = build(genotype, self.size, auxiliary=self.auxiliary > 0)
+        network.load_state_dict(start or {}, strict=False)
         self.network = network.to(stream.device, memory_format=torch.channels_last)
         self.parallel = parallel(self.network)
         self.network.dropout = settings.dropout

@@ -1,0 +1,36 @@
+"""What an image needs before a network sees it, in words and numbers that other programs read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tutelage.run.networks.files import About
+
+
+def preprocessing(details: About) -> dict[str, Any]:
+    """Return the steps from an image file to the network's input.
+
+    `resize`: the shorter side is resized bilinearly so that the centre crop of `height` x `width`
+    is this share, `centre`, of the largest one.
+    """
+    channels, height, width = details.shape
+    return {
+        "layout": "NCHW",
+        "colour": "grey" if channels == 1 else "rgb",
+        "height": height,
+        "width": width,
+        "resize": "bilinear, then the centre",
+        "centre": 1.0 if details.centre is None else details.centre,
+        "scale": 1 / 255,
+        "mean": list(details.mean),
+        "std": list(details.std),
+    }
+
+
+def in_words(details: About) -> dict[str, str]:
+    """Return class names and preprocessing as the texts of a file's metadata."""
+    return {
+        "classes": json.dumps(details.classes),
+        "preprocessing": json.dumps(preprocessing(details)),
+    }
