@@ -63,6 +63,7 @@ ALLOWED = {
         *("report.runs", "report.figures", "records", "spaces.genotype", "checks", "files"),
     },
     "report.sections": {"report", "records", "spaces.genotype", "checks"},
+    "trackers": {"trackers", "checks", "files", "records", "report.figures", "spaces.genotype"},
     "report": {"report", "spaces.genotype", "spaces.published", "checks", "files"},
     "recipes": {"checks", "recipes", "renamed"},
     "run.job": {"run.job", "records", "files", "cpus", "spaces.base"},
@@ -84,13 +85,14 @@ ALLOWED = {
         *("searches", "parts"),
     },
     "run.measure": {*BASE, *(f"run.{room}" for room in ROOMS)},
-    "run": {*BASE, "run", "searches", "parts", "quick", "benchmark", "papers", "recipes"},
+    "run": {*BASE, "run", "searches", "parts", "quick", "benchmark", "papers", "recipes"}
+    | {"trackers"},
     "study": {
         *("study", "checks", "config", "cpus", "files", "papers", "parts", "recipes", "report"),
         "run.job",
     },
     "verbs": {"checks", "config", "flags", "parts", "quick", "recipes", "benchmark", "run"}
-    | {"report", "spaces", "data", "papers", "study"},
+    | {"report", "spaces", "data", "papers", "study", "trackers"},
     "cli": {"verbs", "flags", "config", "checks", "parts", "cpus", "recipes", "__version__"}
     | {"searches.evolution"},
     "__init__": {

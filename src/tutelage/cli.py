@@ -35,6 +35,7 @@ from tutelage.verbs import (
     draw,
     export,
     list_names,
+    log,
     papers,
     query,
     report,
@@ -140,7 +141,7 @@ def application(flags: list[Flag]) -> App:
         command(retrain, RETRAIN_FLAGS, "retrain", "Train a run's result, and test it once."),
         help_epilogue="A run has its own settings and data; these flags override them.",
     )
-    for verb_function in (study, report, papers, describe, draw, query, export, list_names):
+    for verb_function in (study, report, papers, describe, draw, query, export, log, list_names):
         app.command(verb_function, name=verb_function.__name__.partition("_")[0])
     table = App(name="table", help="Make the table that `tutelage query` reads.")
     table.command(table_build, name="build")

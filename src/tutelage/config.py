@@ -18,6 +18,7 @@ Precision = Literal["fp32", "ieee", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
 Graph = Literal["auto", "on", "off"]
 Kernels = Literal["auto", "off"]
+Log = tuple[Literal["tensorboard", "csv", "wandb", "mlflow"], ...]
 MOST_THREADS = 1024
 """More than the CPUs of any machine; OpenMP ends the process if the system refuses threads."""
 
@@ -264,6 +265,8 @@ class Retrain:
     """Steps between two logged ones."""
     save_every: float = 5.0
     """Minutes between two checkpoints; every epoch ends with one."""
+    log: Log = ()
+    """Trackers that get the rows of metrics.jsonl too: tensorboard, csv, wandb, mlflow."""
 
     def __post_init__(self) -> None:
         at_least(1, epochs=self.epochs, batch_size=self.batch_size, log_every=self.log_every)
@@ -311,6 +314,8 @@ class Retrain:
         one_of(("auto", "off"), kernels=self.kernels)
         one_of(("auto", "cpu", "cuda"), device=self.device)
         one_of(("auto", "on", "off"), graph=self.graph)
+        for name in self.log:
+            one_of(("tensorboard", "csv", "wandb", "mlflow"), log=name)
 
 
 @keywords(form="stem")
@@ -382,6 +387,8 @@ class Run:
     """Steps between two logged ones."""
     save_every: float = 5.0
     """Minutes between two checkpoints; every epoch ends with one."""
+    log: Log = ()
+    """Trackers that get the rows of metrics.jsonl too: tensorboard, csv, wandb, mlflow."""
     table: Path | None = None
     """Table of NAS-Bench-201 or NAS-Bench-Macro, looked up after every epoch in that space; never
     used for selection."""
@@ -450,3 +457,5 @@ class Run:
         one_of(("auto", "off"), kernels=self.kernels)
         one_of(("auto", "cpu", "cuda"), device=self.device)
         one_of(("auto", "on", "off"), graph=self.graph)
+        for name in self.log:
+            one_of(("tensorboard", "csv", "wandb", "mlflow"), log=name)

@@ -18,6 +18,7 @@ from tutelage.papers import row_named
 from tutelage.parts import PARTS, from_table, summary
 from tutelage.recipes import layered, read_recipe, recipe_names
 from tutelage.renamed import Told, say
+from tutelage.trackers import TRACKERS, available
 
 Target = Annotated[str, Parameter(help="A run directory, or a genotype: name, text or file.")]
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON instead.")]
@@ -382,6 +383,23 @@ def export(
     from tutelage.run.networks.export import export_onnx
 
     export_onnx(run, out)
+
+
+def log(
+    run: Annotated[Path, Parameter(help="The directory of a search or a retraining.")],
+    /,
+    *,
+    to: Annotated[
+        tuple[str, ...],
+        Parameter(help=f"Trackers: {', '.join(TRACKERS)}.", consume_multiple=True, negative=()),
+    ],
+) -> None:
+    """Feed trackers with what a run has written, without what they have already."""
+    from tutelage.trackers.feed import feed
+
+    available(to)
+    for name in to:
+        print(feed(run, name))
 
 
 def list_names(

@@ -37,6 +37,8 @@ from tutelage.run.networks.files import FILE, About, about, load, member, save_n
 from tutelage.run.step.recorders import chosen
 from tutelage.run.training.training import Training
 from tutelage.spaces.genotype import Genotype
+from tutelage.trackers import available
+from tutelage.trackers.follow import following
 
 RESULT: Final = "result.json"
 
@@ -68,6 +70,7 @@ def retrain(
 def _retrained(
     genotype: Genotype, data: Data, settings: Retrain, out: Path, resume: bool
 ) -> dict[str, Any]:
+    available(settings.log)
     device = device_named(settings.device)
     text, settings = json.dumps(genotype.to_dict()), _sized(settings, genotype)
     if (out / RESULT).exists():
@@ -87,7 +90,11 @@ def _retrained(
     )
     begin = RunDirectory.resume if resume else RunDirectory.create
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices), begin(out, given) as directory:
+    with (
+        torch.random.fork_rng(devices),
+        begin(out, given) as directory,
+        following(out, settings.log),
+    ):
         directory.write_text("genotype.json", genotype.to_json())
         training = Training(genotype, stream, settings)
         count = threads.elements(settings.batch_size, training.size, train.images.shape)
@@ -136,6 +143,7 @@ def retrain_ensemble(
 def _ensemble_retrained(
     together: Ensemble, data: Data, settings: Retrain, out: Path, resume: bool
 ) -> dict[str, Any]:
+    available(settings.log)
     device = device_named(settings.device)
     settings = _sized(settings, together.genotypes[0])
     texts = [json.dumps(genotype.to_dict()) for genotype in together.genotypes]
@@ -147,6 +155,7 @@ def _ensemble_retrained(
     with (
         torch.random.fork_rng(devices),
         begin(out, _given(texts, data, settings)) as directory,
+        following(out, settings.log),
     ):
         directory.write_text(ensemble.FILE, together.to_json())
         directory.write_text("genotype.json", together.genotypes[0].to_json())

@@ -27,6 +27,8 @@ from tutelage.run.strategies.assemble import joined
 from tutelage.run.supernet.state import Searching
 from tutelage.searches.base import Search
 from tutelage.spaces.base import Space
+from tutelage.trackers import available
+from tutelage.trackers.follow import following
 
 SPLIT = "split.npz"
 
@@ -91,6 +93,7 @@ def search_run(settings: Run, out: Path, resume: bool = False) -> Found:
 
 
 def _searched(settings: Run, out: Path, resume: bool) -> Found:
+    available(settings.log)
     parts = joined(settings)
     threads.settle(parts.elements, out if resume else None)
     settings, device = parts.settings, parts.device
@@ -111,7 +114,7 @@ def _searched(settings: Run, out: Path, resume: bool) -> Found:
         strategy.check(work.view())
         if notice := work.phase.problem.extra(Notice):
             print(notice.text, flush=True)
-        with opened(out, plain(settings)) as directory:
+        with opened(out, plain(settings)) as directory, following(out, settings.log):
             if not stored:
                 save_split(out / SPLIT, *halves)
             run(
