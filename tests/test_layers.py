@@ -86,15 +86,17 @@ ALLOWED = {
     },
     "run.measure": {*BASE, *(f"run.{room}" for room in ROOMS)},
     "run": {*BASE, "run", "searches", "parts", "quick", "benchmark", "papers", "recipes"}
-    | {"trackers"},
+    | {"trackers", "cpus"},
     "study": {
         *("study", "checks", "config", "cpus", "files", "papers", "parts", "recipes", "report"),
         "run.job",
     },
     "verbs": {"checks", "config", "flags", "parts", "quick", "recipes", "benchmark", "run"}
     | {"report", "spaces", "data", "papers", "study", "trackers"},
-    "cli": {"verbs", "flags", "config", "checks", "parts", "cpus", "recipes", "__version__"}
-    | {"searches.evolution"},
+    "first": {"verbs", "parts", "run"},
+    "crash": set(),
+    "cli": {"verbs", "first", "crash", "flags", "config", "checks", "parts", "cpus", "recipes"}
+    | {"searches.evolution", "__version__"},
     "__init__": {
         "config",
         "methods",
