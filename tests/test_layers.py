@@ -40,10 +40,11 @@ ALLOWED = {
     "problem": {"clock", "extras", "multilevel", "virtual"},
     "config": {"checks", "searches.evolution"},
     "quick": {"checks", "config", "parts", "searches.needs"},
-    "parts": {"checks", "methods", "searches", "spaces"},
+    "installed": set(),
+    "parts": {"installed", "checks", "methods", "searches", "spaces"},
     "flags": {"checks", "config", "parts"},
     "spaces.kernels": {"spaces.kernels"},
-    "spaces": {"spaces", "checks"},
+    "spaces": {"spaces", "checks", "installed"},
     "searches": {
         *("spaces.base", "spaces.genotype", "spaces.paths", "spaces.ready"),
         *("searches", "clock", "checks"),
@@ -52,7 +53,7 @@ ALLOWED = {
         *("batch", "clock", "extras", "multilevel", "virtual", "problem", "transfer"),
         *("ensembling", "checks", "methods"),
     },
-    "data": {"batch", "config", "data", "checks", "cpus", "files"},
+    "data": {"installed", "batch", "config", "data", "checks", "cpus", "files"},
     "benchmark": {"benchmark", "files", "spaces.genotype", "spaces.notation"},
     "papers": {"checks", "parts", "recipes"},
     "report.papers": {
@@ -92,7 +93,7 @@ ALLOWED = {
         "run.job",
     },
     "verbs": {"checks", "config", "flags", "parts", "quick", "recipes", "benchmark", "run"}
-    | {"report", "spaces", "data", "papers", "study", "trackers"},
+    | {"report", "spaces", "data", "papers", "study", "trackers", "installed"},
     "first": {"verbs", "parts", "run"},
     "crash": set(),
     "cli": {"verbs", "first", "crash", "flags", "config", "checks", "parts", "cpus", "recipes"}

@@ -28,7 +28,7 @@ from tutelage.flags import (
     nested,
     sentence,
 )
-from tutelage.parts import PARTS, part_named
+from tutelage.parts import PARTS, importable, part_named
 from tutelage.renamed import lifted_flags
 from tutelage.searches.evolution import Evolution
 from tutelage.verbs import (
@@ -36,6 +36,7 @@ from tutelage.verbs import (
     describe,
     draw,
     export,
+    left_out_parts,
     list_names,
     log,
     papers,
@@ -72,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; a user's mistake gives one sentence and a non-zero exit code."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     wait_asleep()
+    for note in left_out_parts():
+        print(f"tutelage: {note}", file=sys.stderr)
     try:
         flags = flags_for(tokens)
         tokens = lifted_flags(tokens, {flag.name for flag in flags})
@@ -242,7 +245,7 @@ def every_flag() -> list[Flag]:
     """Make the flags of all methods, searches and spaces, with the parts' names as choices."""
     found = {flag.name: flag for flag in search_flags([])}
     for kind, names in PARTS.items():
-        for name in names:
+        for name in importable(kind):
             group = heading(f"Of --{kind} {name}", 2)
             own = flags_of(part_named(kind, name), path=(kind,), group=group)
             found |= {flag.name: flag for flag in own}
