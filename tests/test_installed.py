@@ -69,8 +69,8 @@ def test_parts_of_a_package_are_listed_as_ours(call):
 @pytest.mark.slow
 def test_a_search_with_parts_of_a_package_is_retrained(call, here):
     out, _ = call("search --method alone --search cooling --help")
-    assert re.search(r"--loss-factor +Factor of the loss of the weights\.", out)
-    assert re.search(r"--end +Temperature at the end of the search", out)
+    assert re.search(r"--loss-factor FLOAT +Factor of the loss of the weights\.", out)
+    assert re.search(r"--end FLOAT +Temperature at the end of the search", out)
     call(f"search {ALL} {BRIEF} --loss-factor 2 --out run")
     settings = tomllib.loads((here / "run" / "run.toml").read_text())
     assert settings["method"] == {"name": "alone", "loss_factor": 2.0}
