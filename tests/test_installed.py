@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -96,6 +97,42 @@ def test_a_package_that_cannot_be_imported_is_named(call):
     assert "sep_conv_3x3" in out
     _, (error,) = call("search --search coolin --out x", code=1)
     assert error.endswith("did you mean cooling?")
+
+
+CHAIN = """
+epochs = 1
+limit_batches = 1
+batch_size = 8
+evolution = {population = 4, generations = 1, parents = 2, images = 16, judged = 16}
+search.name = "single-path"
+
+[space]
+name = "shuffle"
+candidates = ["identity", "mbconv3_3x3", "ghost"]
+widths = [8, 16]
+depths = [2, 2]
+strides = [1, 2]
+stem_channels = 8
+last = 16
+"""
+
+
+@pytest.mark.slow
+def test_a_space_of_a_page_of_toml_has_a_block_of_a_package(call, here):
+    (here / "mine.toml").write_text(CHAIN)
+    call("search --recipe mine.toml --max-params 0.02 --out run")
+    genotype = json.loads((here / "run" / "genotype.json").read_text())
+    genotype["cells"]["chain"]["nodes"] = [[["ghost", k]] for k in range(4)]
+    (here / "ghosts.json").write_text(json.dumps(genotype))
+    out, _ = call("describe ghosts.json --channels 8 --image-channels 1 --side 8 --json")
+    # convolutions: stem 9 * 8; three ghosts to 8 or 16 channels at half by 1x1 and 3x3; last
+    halves = [(8, 4), (8, 4), (8, 8), (16, 8)]
+    weights = 9 * 8 + sum(n * half + 9 * half + 4 * half for n, half in halves) + 16 * 16
+    norms = 2 * (8 + 16)
+    assert json.loads(out)["params"] == weights + norms + 16 * 10 + 10
+    (here / "mine.toml").write_text(CHAIN.replace("ghost", "flat"))
+    _, (error,) = call("search --recipe mine.toml --out other", code=1)
+    assert re.search(r"block 'flat' of the package tutelage-offered maps .* must be \(2, 16", error)
 
 
 class Offer:

@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
-KINDS: Final = ("methods", "searches", "spaces", "data", "genotypes")
+KINDS: Final = ("methods", "searches", "spaces", "blocks", "data", "genotypes")
 """What a package may offer; the entry points of the group `tutelage.KIND`."""
 NAME: Final = re.compile(r"\w[\w.-]*")
 """Matches a name that the command line can take."""
