@@ -29,6 +29,7 @@ retrain = {epochs = 1, limit_batches = 1, batch_size = 8, channels = 4, cells = 
 """
 
 
+@pytest.mark.slow
 def test_a_demo_ends_with_a_report_and_goes_on_where_it_was(tutelage, here, monkeypatch):
     (here / "small.toml").write_text(RECIPE)
     monkeypatch.setattr(first, "RECIPE", "small.toml")
@@ -69,13 +70,18 @@ def test_the_known_step_sees_a_wrong_derivative(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def completes(tmp_path_factory):
+def app():
+    """The application with the flags of all parts."""
+    return cli.application(cli.every_flag())
+
+
+@pytest.fixture(scope="module")
+def completes(app, tmp_path_factory):
     """Ask bash what it would complete of a line."""
     bash = shutil.which("bash")
     if bash is None:
         pytest.skip("bash is not installed")
     script = tmp_path_factory.mktemp("completion") / "tutelage.bash"
-    app = cli.application(cli.every_flag())
     script.write_text(app.generate_completion(shell="bash"))
 
     def ask(line):
@@ -100,7 +106,8 @@ def test_bash_completes_commands_flags_and_parts(completes):
     assert completes("tutelage search --space nas") == {"nasbench201", "nasbench-macro"}
 
 
-def test_a_script_for_every_shell(tutelage, refused):
+def test_a_script_for_every_shell(tutelage, refused, monkeypatch):
+    monkeypatch.setattr(cli, "every_flag", lambda: cli.flags_for(["search", "--method", "sgl"]))
     for shell, mark in (("zsh", "#compdef tutelage"), ("fish", "complete -c tutelage")):
         code, out, _ = tutelage(f"completion {shell}")
         assert not code and mark in out and "peer-weight" in out
