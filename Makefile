@@ -19,9 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: install  ## search, retrain and report on the embedded digits
-	$(BIN)/tutelage search --recipe digits-demo --out $(RUN)
-	$(BIN)/tutelage retrain $(RUN)
-	$(BIN)/tutelage report $(RUN)
+	$(BIN)/tutelage demo --out $(RUN)
 
 test: install  ## the default tests, some 7 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal

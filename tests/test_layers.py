@@ -43,10 +43,11 @@ ALLOWED = {
     "problem": {"clock", "extras", "multilevel", "virtual", "shares"},
     "config": {"checks", "searches.evolution"},
     "quick": {"checks", "config", "parts", "searches.needs"},
-    "parts": {"checks", "methods", "searches", "spaces"},
+    "installed": set(),
+    "parts": {"installed", "checks", "methods", "searches", "spaces"},
     "flags": {"checks", "config", "parts"},
     "spaces.kernels": {"spaces.kernels"},
-    "spaces": {"spaces", "checks", "ranks", "shares"},
+    "spaces": {"spaces", "checks", "installed", "ranks", "shares"},
     "searches": {
         *("spaces.base", "spaces.genotype", "spaces.paths", "spaces.ready"),
         *("searches", "clock", "checks"),
@@ -55,7 +56,7 @@ ALLOWED = {
         *("batch", "clock", "extras", "multilevel", "virtual", "problem", "transfer"),
         *("ensembling", "checks", "methods"),
     },
-    "data": {"batch", "config", "data", "checks", "cpus", "files", "shares"},
+    "data": {"installed", "batch", "config", "data", "checks", "cpus", "files", "shares"},
     "benchmark": {"benchmark", "files", "spaces.genotype", "spaces.notation"},
     "papers": {"checks", "parts", "recipes"},
     "report.papers": {
@@ -67,6 +68,7 @@ ALLOWED = {
         "classification",
     },
     "report.sections": {"report", "records", "classification", "spaces.genotype", "checks"},
+    "trackers": {"trackers", "checks", "files", "records", "report.figures", "spaces.genotype"},
     "report": {"report", "spaces.genotype", "spaces.published", "checks", "files"},
     "recipes": {"checks", "recipes", "renamed"},
     "run.job": {"run.job", "records", "files", "cpus", "spaces.base", "ranks", "virtual"},
@@ -89,17 +91,19 @@ ALLOWED = {
         *("searches", "parts"),
     },
     "run.measure": {*BASE, *(f"run.{room}" for room in ROOMS)},
-    "run": {*BASE, "run", "searches", "parts", "quick", "benchmark", "papers", "recipes"},
+    "run": {*BASE, "run", "searches", "parts", "quick", "benchmark", "papers", "recipes"}
+    | {"trackers", "cpus"},
     "study": {
         *("study", "checks", "config", "cpus", "files", "papers", "parts", "recipes", "report"),
         "run.job",
     },
     "use": {"checks", "flags", "run"},
     "verbs": {"checks", "config", "flags", "parts", "quick", "recipes", "benchmark", "run"}
-    | {"report", "spaces", "data", "papers", "study"},
-    "cli": {"verbs", "use", "flags", "config", "checks", "parts", "cpus", "recipes", "__version__"}
-    | {"ranks"}
-    | {"searches.evolution"},
+    | {"report", "spaces", "data", "papers", "study", "trackers", "installed"},
+    "first": {"verbs", "parts", "run"},
+    "crash": set(),
+    "cli": {"verbs", "use", "first", "crash", "flags", "config", "checks", "parts", "cpus"}
+    | {"ranks", "recipes", "searches.evolution", "__version__"},
     "__init__": {
         "config",
         "methods",

@@ -11,13 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 from tutelage import __version__
 from tutelage.config import Alphas, Data, Retrain, Run, Weights
 from tutelage.cpus import wait_asleep
+from tutelage.crash import crashed
+from tutelage.first import demo, doctor
 from tutelage.flags import (
     Flag,
     command,
@@ -27,7 +29,7 @@ from tutelage.flags import (
     nested,
     sentence,
 )
-from tutelage.parts import PARTS, part_named
+from tutelage.parts import PARTS, importable, part_named
 from tutelage.renamed import lifted_flags
 from tutelage.searches.evolution import Evolution
 from tutelage.use import export, predict, test_command
@@ -37,7 +39,9 @@ from tutelage.verbs import (
     data_command,
     describe,
     draw,
+    left_out_parts,
     list_names,
+    log,
     papers,
     query,
     report,
@@ -74,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wait_asleep()
     if os.environ.get("RANK", "0") != "0":  # of several processes, one prints
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+    for note in left_out_parts():
+        print(f"tutelage: {note}", file=sys.stderr)
     try:
         flags = flags_for(tokens)
         tokens = lifted_flags(tokens, {flag.name for flag in flags})
@@ -88,13 +94,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         named = error.filename and error.strerror
         sys.exit(_complain(f"{error.filename}: {error.strerror}" if named else error, 1))
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":
-            raise
-        advice = "lower --batch-size or --channels, or give --recompute or --via first-order"
-        sys.exit(_complain(f"the GPU's memory is full: {advice}", 1))
     except ValueError as error:
         sys.exit(_complain(error, getattr(error, "status", 1)))  # of a signal that ended a run
+    except ModuleNotFoundError as error:
+        if (error.name or "tutelage").startswith("tutelage"):
+            sys.exit(crashed(error, tokens))
+        sys.exit(_complain(f"the package {error.name} is missing: pip install it", 1))
+    except Exception as error:
+        if full := _full(error):
+            advice = "lower --batch-size or --channels, or give --recompute or --via first-order"
+            sys.exit(_complain(f"{full} is full: {advice}", 1))
+        sys.exit(crashed(error, tokens))
+
+
+def _full(error: Exception) -> str:
+    """Name the memory that an error says is full; empty: it says something else."""
+    if type(error).__name__ == "OutOfMemoryError":
+        return "the GPU's memory"
+    by_torch = isinstance(error, RuntimeError) and "not enough memory" in str(error)
+    return "the memory" if by_torch or isinstance(error, MemoryError) else ""
 
 
 def _complain(error: object, code: int) -> int:
@@ -169,8 +187,16 @@ def application(flags: list[Flag]) -> App:
         help_epilogue="Every image is decoded once. The flags are those of a search.",
     )
     described = (predict, test_command, export, study, report, papers, describe, draw, query)
-    for verb_function in (*described, list_names):
+    for verb_function in (*described, log, list_names):
         app.command(verb_function, name=verb_function.__name__.partition("_")[0])
+    app.command(demo)
+    app.command(doctor)
+
+    def completion(shell: Shell, /) -> None:
+        """Print a script that completes commands, flags and names of parts in a shell."""
+        print(application(every_flag()).generate_completion(shell=shell))
+
+    app.command(completion)
     table = App(name="table", help="Make the table that `tutelage query` reads.")
     table.command(table_build, name="build")
     app.command(table)
@@ -220,6 +246,8 @@ Accept = Annotated[
     ),
 ]
 
+Shell = Annotated[Literal["bash", "zsh", "fish"], Parameter(help="The shell.")]
+
 
 # Flags ------------------------------------------------------------------------------------------
 
@@ -261,6 +289,18 @@ def search_flags(tokens: Sequence[str]) -> list[Flag]:
     own = ("recipe", "row", "out", "resume", "quick", "dry-run", "accept-changed-data")
     distinct(flags, taken=(*own, "help", "version"))
     return flags
+
+
+def every_flag() -> list[Flag]:
+    """Make the flags of all methods, searches and spaces, with the parts' names as choices."""
+    found = {flag.name: flag for flag in search_flags([])}
+    for kind, names in PARTS.items():
+        for name in importable(kind):
+            group = heading(f"Of --{kind} {name}", 2)
+            own = flags_of(part_named(kind, name), path=(kind,), group=group)
+            found |= {flag.name: flag for flag in own}
+        found[kind] = replace(found[kind], kind=Literal[tuple(names)])
+    return list(found.values())
 
 
 RETRAIN_FLAGS = [

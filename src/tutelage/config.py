@@ -20,6 +20,7 @@ Graph = Literal["auto", "on", "off"]
 Kernels = Literal["auto", "off"]
 Statistics = Literal["batch", "rank"]
 Divide = Literal["images", "learners"]
+Log = tuple[Literal["tensorboard", "csv", "wandb", "mlflow"], ...]
 MOST_THREADS = 1024
 """More than the CPUs of any machine; OpenMP ends the process if the system refuses threads."""
 
@@ -291,6 +292,8 @@ class Retrain:
     """Steps between two logged ones."""
     save_every: float = 5.0
     """Minutes between two checkpoints; every epoch ends with one."""
+    log: Log = ()
+    """Trackers that get the rows of metrics.jsonl too: tensorboard, csv, wandb, mlflow."""
 
     def __post_init__(self) -> None:
         at_least(1, epochs=self.epochs, batch_size=self.batch_size, log_every=self.log_every)
@@ -340,6 +343,8 @@ class Retrain:
         one_of(("auto", "off"), kernels=self.kernels)
         one_of(("auto", "cpu", "cuda"), device=self.device)
         one_of(("auto", "on", "off"), graph=self.graph)
+        for name in self.log:
+            one_of(("tensorboard", "csv", "wandb", "mlflow"), log=name)
 
 
 @keywords(form="stem")
@@ -417,6 +422,8 @@ class Run:
     """Steps between two logged ones."""
     save_every: float = 5.0
     """Minutes between two checkpoints; every epoch ends with one."""
+    log: Log = ()
+    """Trackers that get the rows of metrics.jsonl too: tensorboard, csv, wandb, mlflow."""
     table: Path | None = None
     """Table of NAS-Bench-201 or NAS-Bench-Macro, looked up after every epoch in that space; never
     used for selection."""
@@ -493,3 +500,5 @@ class Run:
         one_of(("auto", "off"), kernels=self.kernels)
         one_of(("auto", "cpu", "cuda"), device=self.device)
         one_of(("auto", "on", "off"), graph=self.graph)
+        for name in self.log:
+            one_of(("tensorboard", "csv", "wandb", "mlflow"), log=name)

@@ -26,7 +26,16 @@ from cyclopts import (
 )
 
 from tutelage.checks import listed, nearest
-from tutelage.parts import PARTS, default, field_help, hints, init_fields, must_be, part_named
+from tutelage.parts import (
+    PARTS,
+    default,
+    field_help,
+    hints,
+    importable,
+    init_fields,
+    must_be,
+    part_named,
+)
 
 Table = dict[str, Any]
 
@@ -221,8 +230,8 @@ def _values_of(hint: Any) -> int:
 def _meant(typed: str, known: Sequence[str], command: str) -> str:
     """Suggest the flag that was meant, if any: of another part, with a prefix, or the nearest."""
     if command == "search":
-        for kind, names in PARTS.items():
-            for name in names:
+        for kind in PARTS:
+            for name in importable(kind):
                 fields = [field.name for field in init_fields(part_named(kind, name))]
                 if typed.lstrip("-").replace("-", "_") in fields:
                     return f"it belongs to --{kind} {name}"

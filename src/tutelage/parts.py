@@ -1,7 +1,7 @@
 """Parts by name: from run.toml's tables to methods, searches and spaces, and back.
 
-A name is one of the folder's literal dict, or `module:Class` for a user's own part. Nothing here
-imports torch before a part is needed.
+A name is one of the folder's literal dict or of an installed package, or `module:Class` for a
+user's own part. Nothing here imports torch before a part is needed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import itertools
 import math
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,12 +22,20 @@ from typing import Any, Literal
 from typing_extensions import get_protocol_members
 
 from tutelage.checks import nearest
+from tutelage.installed import added, load, origin
 from tutelage.methods import METHODS
 from tutelage.renamed import lifted_part
 from tutelage.searches import SEARCHES
 from tutelage.spaces import SPACES
 
-PARTS: Mapping[str, Mapping[str, str]] = {"method": METHODS, "search": SEARCHES, "space": SPACES}
+FOLDERS: Mapping[str, str] = {"method": "methods", "search": "searches", "space": "spaces"}
+"""The folder of the package's parts of a kind, and the kind of entry point of others."""
+OWN: Mapping[str, Mapping[str, str]] = {"method": METHODS, "search": SEARCHES, "space": SPACES}
+"""The package's parts by name, as `module:attribute`."""
+PARTS: Mapping[str, Mapping[str, str]] = {
+    kind: {**names, **added(FOLDERS[kind], names)} for kind, names in OWN.items()
+}
+"""Those, and the parts of installed packages."""
 
 
 def part_named(kind: str, name: str) -> Any:
@@ -39,11 +47,7 @@ def part_named(kind: str, name: str) -> Any:
     names, name = PARTS[kind], str(name)  # a file of settings may hold any value
     if name not in names and ":" not in name:
         raise ValueError(f"unknown {kind} {name!r}: {nearest(name, names)}")
-    module, _, attribute = names.get(name, name).partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error
+    found = _imported(kind, name)
     if not is_dataclass(found):
         raise ValueError(f"{kind} {name!r} is no dataclass: a part is a dataclass of its settings")
     found = lifted_part(kind, found)
@@ -54,6 +58,29 @@ def part_named(kind: str, name: str) -> Any:
             f"{', '.join(PARTS[kind])}, or a dataclass with the same members"
         )
     return found
+
+
+def _imported(kind: str, name: str) -> Any:
+    """Import what a known name or `module:Class` names."""
+    if name in PARTS[kind] and name not in OWN[kind]:
+        return load(FOLDERS[kind], name, PARTS[kind][name])
+    module, _, attribute = PARTS[kind].get(name, name).partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error
+
+
+def importable(kind: str, names: Iterable[str] | None = None) -> Iterator[str]:
+    """Yield those names of a kind, or all, without parts of packages that cannot be imported."""
+    for name in PARTS[kind] if names is None else names:
+        try:
+            part_named(kind, name)
+        except ValueError:
+            if name in OWN[kind]:
+                raise
+            continue
+        yield name
 
 
 def make_part(kind: str, settings: Mapping[str, Any]) -> Any:
@@ -116,11 +143,15 @@ def protocol(kind: str, part: Any) -> type:
 def part_settings(kind: str, part: Any) -> dict[str, Any]:
     """Return the table from which `make_part` builds this part: as in TOML, without None."""
     values = {f.name: getattr(part, f.name) for f in init_fields(part)}
-    for name, target in PARTS[kind].items():
-        if target.startswith(f"{type(part).__module__}:"):
-            ready = part_named(kind, name)
-            if not isinstance(ready, type) and from_table(ready, values, name) == part:
-                return {"name": name} | plain(values)
+    near = [
+        name
+        for name, target in PARTS[kind].items()
+        if target.startswith(f"{type(part).__module__}:") or name not in OWN[kind]
+    ]
+    for name in importable(kind, near):
+        ready = part_named(kind, name)
+        if type(ready) is type(part) and from_table(ready, values, name) == part:
+            return {"name": name} | plain(values)
     path = f"{type(part).__module__}:{type(part).__qualname__}"
     name = next((name for name, target in PARTS[kind].items() if target == path), path)
     values = {f.name: getattr(part, f.name) for f in init_fields(type(part))}
@@ -229,9 +260,32 @@ def default(of: Field[Any], part: Any = None) -> Any:
 
 def field_help(of: Any) -> dict[str, str]:
     """Read the docstrings under the fields of a dataclass or a ready part."""
-    source = inspect.getsource(of if isinstance(of, type) else type(of))
+    try:
+        source = inspect.getsource(of if isinstance(of, type) else type(of))
+    except OSError:  # a package without its source
+        return {}
     body = typing.cast(ast.ClassDef, ast.parse(source).body[0]).body
     return {name: " ".join(text.split()) for name, text in texts_under(body)}
+
+
+def summaries(kind: str) -> dict[str, str]:
+    """Return a line about every part of a kind; of those of packages with the package's name."""
+    found = {}
+    for name, target in PARTS[kind].items():
+        if name in OWN[kind]:
+            found[name] = summary(target)
+        else:
+            found[name] = described(FOLDERS[kind], name, target)
+    return found
+
+
+def described(kind: str, name: str, target: str) -> str:
+    """Return a line about a part of an installed package."""
+    try:
+        text = summary(target) or "no description"
+    except Exception as error:  # of the package, which runs to find the module
+        text = f"cannot be imported: {type(error).__name__}: {error}"
+    return f"{' '.join(text.split())} (package {origin(kind, name)})"
 
 
 def summary(target: str) -> str:
@@ -241,7 +295,7 @@ def summary(target: str) -> str:
     """
     module, _, attribute = target.partition(":")
     spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return ""
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     text = dict(texts_under(tree.body)).get(attribute) or ast.get_docstring(tree) or ""

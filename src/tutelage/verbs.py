@@ -16,14 +16,16 @@ from cyclopts import Parameter
 from tutelage.checks import at_least
 from tutelage.config import Data, Retrain, Run
 from tutelage.flags import Whole
+from tutelage.installed import left_out
 from tutelage.papers import row_named
-from tutelage.parts import PARTS, from_table, summary
+from tutelage.parts import FOLDERS, OWN, PARTS, described, from_table, summaries
 from tutelage.recipes import layered, read_recipe, recipe_names
 from tutelage.renamed import Told, say
+from tutelage.trackers import TRACKERS, available
 
 Target = Annotated[str, Parameter(help="A run directory, or a genotype: name, text or file.")]
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON instead.")]
-Listing = Literal["methods", "searches", "spaces", "data", "recipes"]
+Listing = Literal["methods", "searches", "spaces", "data", "genotypes", "recipes"]
 
 
 def search_base(
@@ -406,17 +408,46 @@ def table_build(
     print(f"Table: {out}; read it with: tutelage query GENOTYPE --table {out}")
 
 
+def log(
+    run: Annotated[Path, Parameter(help="The directory of a search or a retraining.")],
+    /,
+    *,
+    to: Annotated[
+        tuple[str, ...],
+        Parameter(help=f"Trackers: {', '.join(TRACKERS)}.", consume_multiple=True, negative=()),
+    ],
+) -> None:
+    """Feed trackers with what a run has written, without what they have already."""
+    from tutelage.trackers.feed import feed
+
+    available(to)
+    for name in to:
+        print(feed(run, name))
+
+
+def left_out_parts() -> list[str]:
+    """Return a sentence for every part of an installed package that cannot have its name."""
+    from tutelage.data import DATA
+    from tutelage.spaces.published import PUBLISHED
+
+    own = {FOLDERS[kind]: names for kind, names in OWN.items()}
+    return [x for kind, names in own.items() for x in left_out(kind, names)] + [
+        *left_out("data", DATA),
+        *left_out("genotypes", PUBLISHED),
+    ]
+
+
 def list_names(
     what: Annotated[Listing | None, Parameter(help="All, if not given.")] = None, /
 ) -> None:
-    """List methods, searches, spaces, data and recipes by name."""
-    from tutelage.data import DATA
+    """List methods, searches, spaces, data, genotypes and recipes by name."""
+    from tutelage.data import ADDED, DATA
+    from tutelage.spaces.published import about as about_published
 
     tables: dict[str, dict[str, str]] = {
-        "methods": {name: summary(target) for name, target in PARTS["method"].items()},
-        "searches": {name: summary(target) for name, target in PARTS["search"].items()},
-        "spaces": {name: summary(target) for name, target in PARTS["space"].items()},
-        "data": DATA,
+        **{folder: summaries(kind) for kind, folder in FOLDERS.items()},
+        "data": DATA | {name: described("data", name, x) for name, x in ADDED.items()},
+        "genotypes": about_published(),
         "recipes": {name: read_recipe(name)[1] for name in recipe_names()},
     }
     for kind, table in tables.items():

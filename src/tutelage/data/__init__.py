@@ -3,6 +3,8 @@
 This file imports no large package, so that a listing of the data sets is fast.
 """
 
+from tutelage.installed import added
+
 DATA = {
     "digits": "1,797 hand-written digits, 8 x 8, grey, 10 classes; comes with the package",
     "cifar10": "60,000 photographs, 32 x 32, colour, 10 classes; --data-root, --download",
@@ -10,6 +12,9 @@ DATA = {
     "folder": "your images by class: ROOT/train/CLASS and ROOT/test/CLASS, or ROOT/CLASS",
 }
 """Every data set's name on the command line, and its description."""
+
+ADDED = added("data", DATA)
+"""The data sets of installed packages by name: readers, as `module:function`."""
 
 IMAGENET = "imagenet"
 """The name of ImageNet's images in recipes; the user gives their folder."""

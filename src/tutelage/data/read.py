@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tutelage.checks import nearest
 from tutelage.config import Data
-from tutelage.data import DATA, IMAGENET, DataError
+from tutelage.data import ADDED, DATA, IMAGENET, DataError
 from tutelage.data.cifar import read_cifar10, read_cifar100
 from tutelage.data.digits import read_digits
 from tutelage.data.folder import (
@@ -22,13 +22,27 @@ from tutelage.data.folder import (
 )
 from tutelage.data.images import Images, Labelled, Unlabelled
 from tutelage.data.request import PartName
+from tutelage.installed import load
 
-READERS: dict[str, Callable[[Data, PartName], Labelled]] = {
+Reader = Callable[[Data, PartName], Labelled]
+"""Reads a part of a data set."""
+
+READERS: dict[str, Reader] = {
     "digits": read_digits,
     "cifar10": read_cifar10,
     "cifar100": read_cifar100,
     "folder": read_folder,
 }
+
+
+def reader_of(name: str) -> Reader:
+    """Return the reader of a data set, ours or that of an installed package.
+
+    Raises:
+        ValueError: Its package cannot be imported.
+    """
+    found: Reader = READERS[name] if name in READERS else load("data", name, ADDED[name])
+    return found
 
 
 def read(settings: Data, part: PartName) -> Labelled:
@@ -41,7 +55,7 @@ def read(settings: Data, part: PartName) -> Labelled:
         DataError: the set is unknown, missing or unusable.
     """
     settings = named(settings)
-    labelled = READERS[settings.name](settings, part)
+    labelled = reader_of(settings.name)(settings, part)
     if settings.name != "folder":
         check_unchanged(settings, labelled)
     return labelled
@@ -88,7 +102,7 @@ def left_out(settings: Data, searched: Labelled) -> Images:
     own = named(settings)
     if own.name == "folder":
         return read_rest(own, searched.images.shape)
-    return READERS[own.name](own, "rest").images
+    return reader_of(own.name)(own, "rest").images
 
 
 def other_images(settings: Data, searched: Labelled) -> Images:
@@ -102,7 +116,7 @@ def other_images(settings: Data, searched: Labelled) -> Images:
     other = named(replace(whole, name=settings.unlabelled, resolution=None, colour="auto"))
     if other.name != "folder":
         same = other.name == own.name
-        return searched.images if same else READERS[other.name](other, "train").images
+        return searched.images if same else reader_of(other.name)(other, "train").images
     if other.root is None:
         raise DataError("unlabelled = folder needs a folder: give --data-root DIR or its path")
     if own.name == "folder" and own.root:
@@ -123,7 +137,7 @@ def named(settings: Data) -> Data:
     Raises:
         DataError: it is neither.
     """
-    if settings.name in READERS:
+    if settings.name in READERS or settings.name in ADDED:
         return settings
     if Path(settings.name).is_dir():
         return replace(settings, name="folder", root=Path(settings.name))
@@ -134,7 +148,7 @@ def named(settings: Data) -> Data:
         )
     raise DataError(
         f"unknown data set {settings.name!r}, which is no folder of images either: "
-        f"{nearest(settings.name, DATA)}"
+        f"{nearest(settings.name, [*DATA, *ADDED])}"
     )
 
 

@@ -44,6 +44,8 @@ from tutelage.run.trained.measure import kept, measured
 from tutelage.run.trained.testing import names_of
 from tutelage.run.training.training import Training
 from tutelage.spaces.genotype import Genotype
+from tutelage.trackers import available
+from tutelage.trackers.follow import following
 
 RESULT: Final = "result.json"
 
@@ -81,6 +83,7 @@ def retrain(
 def _retrained(
     genotype: Genotype, data: Data, settings: Retrain, out: Path, resume: bool, accept: bool
 ) -> dict[str, Any]:
+    available(settings.log)
     device = device_named(settings.device)
     text, settings = json.dumps(genotype.to_dict()), _sized(settings, genotype)
     resume, data = resumes(out, resume), fitted(data, settings)
@@ -105,7 +108,11 @@ def _retrained(
     )
     start = None if checkpoint.exists(out) else begun(genotype, settings, train)
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices), opened(out, given, resume=resume) as directory:
+    with (
+        torch.random.fork_rng(devices),
+        opened(out, given, resume=resume) as directory,
+        following(out, settings.log if directory.writes else ()),
+    ):
         compared.save(directory)
         directory.write_text("genotype.json", genotype.to_json())
         training = Training(genotype, stream, settings, start=start)
@@ -170,6 +177,7 @@ def retrain_ensemble(
 def _ensemble_retrained(
     together: Ensemble, data: Data, settings: Retrain, out: Path, resume: bool, accept: bool
 ) -> dict[str, Any]:
+    available(settings.log)
     device = device_named(settings.device)
     if settings.start:
         raise ValueError(
@@ -187,7 +195,11 @@ def _ensemble_retrained(
     data, settings = _cut(data, settings, default_cutout(train))
     devices = [device] if device.type == "cuda" else []
     given = _given(texts, data, settings)
-    with torch.random.fork_rng(devices), opened(out, given, resume=resume) as directory:
+    with (
+        torch.random.fork_rng(devices),
+        opened(out, given, resume=resume) as directory,
+        following(out, settings.log if directory.writes else ()),
+    ):
         compared.save(directory)
         directory.write_text(ensemble.FILE, together.to_json())
         directory.write_text("genotype.json", together.genotypes[0].to_json())

@@ -31,6 +31,8 @@ from tutelage.run.supernet.state import Searching
 from tutelage.searches.base import Search
 from tutelage.shares import by_learners
 from tutelage.spaces.base import Space
+from tutelage.trackers import available
+from tutelage.trackers.follow import following
 
 SPLIT = "split.npz"
 
@@ -102,6 +104,7 @@ def search_run(
 
 
 def _searched(settings: Run, out: Path, resume: bool, accept: bool) -> Found:
+    available(settings.log)
     parts, resume = joined(settings), resumes(out, resume)
     threads.settle(parts.elements, out if resume else None)
     settings, device = parts.settings, parts.device
@@ -122,7 +125,10 @@ def _searched(settings: Run, out: Path, resume: bool, accept: bool) -> Found:
         strategy.check(work.view())
         if notice := work.phase.problem.extra(Notice):
             print(notice.text, flush=True)
-        with opened(out, plain(settings), resume=resume) as directory:
+        with (
+            opened(out, plain(settings), resume=resume) as directory,
+            following(out, settings.log if directory.writes else ()),
+        ):
             read.save(directory)
             if directory.writes and not stored:
                 save_split(out / SPLIT, *divided)

@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tutelage.installed import added, load, origin
 from tutelage.spaces.convolution import Convolution, Depthwise
 from tutelage.spaces.fused import BatchNorm
 from tutelage.spaces.network import Probability, drop, never
@@ -175,10 +176,47 @@ class Residual(nn.Module):
         return self.act(self.shortcut(x) + (y if never(drop_path) else drop(y, drop_path)))
 
 
-def is_block(name: str) -> bool:
-    """Tell whether a block has this name."""
+class Foreign(nn.Module):
+    """A block of an installed package: a module that maps x (B, C, H, W)."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor, drop_path: Probability = 0.0) -> Tensor:
+        """Map x (B, C, H, W); what is a residual in it is not known, so no path is dropped."""
+        mapped: Tensor = self.inner(x)
+        return mapped
+
+
+def is_own(name: str) -> bool:
+    """Tell whether a block of this package has this name."""
     known = name in ("identity", "shuffle_xception")
     return known or any(form.fullmatch(name) for form in (MBCONV, SHUFFLE, RESIDUAL))
+
+
+def is_block(name: str) -> bool:
+    """Tell whether a block has this name, here or in an installed package."""
+    return is_own(name) or name in ADDED
+
+
+def foreign(name: str, inputs: int, outputs: int, stride: int, style: Style) -> Foreign:
+    """Build a block of an installed package, and check its output's shape.
+
+    Raises:
+        ValueError: Its package cannot be imported, or the shape is wrong.
+    """
+    make = load("blocks", name, ADDED[name])
+    with torch.device("meta"):
+        seen = torch.empty(2, inputs, 8, 8)
+        shape = tuple(make(inputs, outputs, stride, style)(seen).shape)
+    wanted = (2, outputs, 8 // stride, 8 // stride)
+    if shape != wanted:
+        raise ValueError(
+            f"block {name!r} of the package {origin('blocks', name)} maps {tuple(seen.shape)} to "
+            f"{shape}: must be {wanted}, for {outputs} channels and stride {stride}"
+        )
+    return Foreign(make(inputs, outputs, stride, style))
 
 
 def block(name: str, inputs: int, outputs: int, stride: int, style: Style) -> nn.Module:
@@ -197,11 +235,20 @@ def block(name: str, inputs: int, outputs: int, stride: int, style: Style) -> nn
         return MBConv(int(match[1]), int(match[2]), inputs, outputs, stride, style)
     if match := RESIDUAL.fullmatch(name):
         return Residual(match[1], int(match[2]), inputs, outputs, stride, style)
+    if name in ADDED:
+        return foreign(name, inputs, outputs, stride, style)
     raise ValueError(f"unknown block {name!r}: {ALLOWED}")
 
 
 ALLOWED = (
     "must be identity, mbconvE_KxK, shuffle_KxK, shuffle_xception, basic_KxK or bottleneck_KxK, "
-    "K odd, such as shuffle_5x5, or mbconv6_3x3 for an expansion of 6"
+    "K odd, such as shuffle_5x5, or mbconv6_3x3 for an expansion of 6, or of an installed package"
 )
 """The possible names, for error messages."""
+
+ADDED = {
+    name: target
+    for name, target in added("blocks", ()).items()
+    if name.isidentifier() and not is_own(name)  # a module's parameters have dots between names
+}
+"""The blocks of installed packages by name: functions, as `module:function`."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tutelage.checks import nearest
+from tutelage.installed import added, load, origin
 from tutelage.spaces.genotype import DARTS_OPERATIONS, Cell, Genotype
 from tutelage.spaces.notation import read_macro
 
@@ -70,6 +71,32 @@ PUBLISHED: Mapping[str, Genotype] = {
 """Architectures that papers published, by the names that their repositories use."""
 
 
+ADDED: Mapping[str, str] = added("genotypes", PUBLISHED)
+"""The architectures of installed packages by name, as `module:attribute`."""
+
+
+def about() -> dict[str, str]:
+    """Return a line about every published architecture."""
+    own = {name: f"an architecture of the space {x.space}" for name, x in PUBLISHED.items()}
+    return own | {
+        name: f"{target} (package {origin('genotypes', name)})" for name, target in ADDED.items()
+    }
+
+
+def _added(name: str) -> Genotype:
+    """Import an architecture of an installed package: a genotype, or its text in any notation.
+
+    Raises:
+        ValueError: The package cannot be imported, or it is no genotype.
+    """
+    found = load("genotypes", name, ADDED[name])
+    try:
+        return found if isinstance(found, Genotype) else Genotype.from_text(found)
+    except (ValueError, AttributeError, TypeError) as error:
+        package = origin("genotypes", name)
+        raise ValueError(f"genotype {name!r} of the package {package}: {error}") from error
+
+
 def resolve(text_or_path: str | Path) -> Genotype:
     """Return the genotype that a user names.
 
@@ -95,9 +122,14 @@ def resolve(text_or_path: str | Path) -> Genotype:
     for name, genotype in PUBLISHED.items():
         if name.lower() == text.lower():
             return genotype
+    for name in ADDED:
+        if name.lower() == text.lower():
+            return _added(name)
     if path.suffix or len(path.parts) > 1:
         raise ValueError(f"{text}: no such file or directory")
-    raise ValueError(f"unknown genotype {text!r}, and no file or run: {nearest(text, PUBLISHED)}")
+    raise ValueError(
+        f"unknown genotype {text!r}, and no file or run: {nearest(text, [*PUBLISHED, *ADDED])}"
+    )
 
 
 def _macro(text: str) -> Genotype:

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 ELSEWHERE = (
     *("device", "deterministic", "graph", "threads", "kernels", "root", "download"),
-    *("save_every", "table", "row"),
+    *("save_every", "table", "row", "log"),
 )
-"""Settings that may change when a run resumes: they name places, or how exactly results
-repeat."""
+"""Settings that may change when a run resumes: they name places and trackers, or how exactly
+results repeat."""
 
 ADDED: Mapping[str, Any] = {
     "data.held_out": 0,

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from tutelage.checks import nearest
 from tutelage.files import write_bytes
-from tutelage.parts import make_part
+from tutelage.parts import PARTS, make_part
 from tutelage.renamed import SETTINGS, lifted
 from tutelage.run.networks import ensemble, hub
-from tutelage.spaces import SPACES
 from tutelage.spaces.base import Size, Space
 from tutelage.spaces.genotype import Genotype
 
@@ -77,8 +76,9 @@ def space_of(genotype: Genotype) -> Space:
     Raises:
         ValueError: it is unknown.
     """
-    if genotype.space not in SPACES:
-        raise ValueError(f"unknown space {genotype.space!r}: {nearest(genotype.space, SPACES)}")
+    spaces = PARTS["space"]
+    if genotype.space not in spaces:
+        raise ValueError(f"unknown space {genotype.space!r}: {nearest(genotype.space, spaces)}")
     space: Space = make_part("space", {"name": genotype.space, **genotype.layout})
     return space
 

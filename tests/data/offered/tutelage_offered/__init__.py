@@ -1,0 +1,1 @@
+"""Parts of every kind, offered to Tutelage by entry points."""
