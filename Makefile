@@ -4,7 +4,7 @@ PYTHON ?= python3
 RUN ?= runs/demo
 WHAT := --constraint constraints.txt --editable '.[dev]'
 
-.PHONY: install demo test test-all test-exhaustive check docs-check bench clean
+.PHONY: install demo test test-all test-exhaustive check docs bench clean
 
 install: $(VENV)/.installed
 
@@ -35,6 +35,13 @@ check: install  ## lint, format, types, and the code in the docs
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_docs.py
+
+docs: install  ## the site, to site/: pages, reference, tutorials as notebooks, a gallery of reports
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt '.[docs]' \
+	|| $(BIN)/python -m pip install --quiet --constraint constraints.txt '.[docs]'
+	$(BIN)/python docs/gallery.py runs/docs/gallery
+	$(BIN)/python docs/notebooks.py runs/docs/notebooks
+	$(BIN)/mkdocs build --strict
 
 bench: install  ## cost of the rules and of a search step; see benchmarks/
 	$(BIN)/python benchmarks/rules.py

@@ -219,7 +219,7 @@ class Learner(NamedTuple):
 
     net: Net
     weights: tuple[str | int, ...]
-    """Place of its weights among the variables: ("W", 0) for variables["W"][0]."""
+    """Place of its weights among the variables: ("W", 0) for `variables["W"][0]`."""
     alphas: tuple[str | int, ...]
     """Place of its alphas."""
     drafts: tuple[tuple[str | int, ...], ...] = ()
