@@ -93,8 +93,8 @@ ALLOWED = {
     },
     "verbs": {"checks", "config", "flags", "parts", "quick", "recipes", "benchmark", "run"}
     | {"report", "spaces", "data", "papers", "study"},
-    "cli": {"ranks", "verbs", "flags", "config", "checks", "parts", "cpus", "recipes", "__version__"}
-    | {"searches.evolution"},
+    "cli": {"verbs", "flags", "config", "checks", "parts", "cpus", "recipes", "__version__"}
+    | {"ranks", "searches.evolution", "run.job.signals"},
     "__init__": {
         "config",
         "methods",

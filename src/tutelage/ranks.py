@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class LostError(ValueError):
-    """An exchange failed, because another rank has ended."""
+    """Another rank has ended: an exchange with it failed, or it has said why."""
 
 
 _alone = [False]
@@ -56,13 +56,13 @@ def joined(device: torch.device) -> Iterator[None]:
     Raises:
         LostError: Another rank has ended.
     """
-    if started() == 1 or count() > 1:
+    if started() == 1 or _joined():
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    with _exchanging():
+    with exchanging():
         dist.init_process_group(backend, timeout=PATIENCE)
     try:
         with (
@@ -70,7 +70,7 @@ def joined(device: torch.device) -> Iterator[None]:
             redirect_stdout(nothing) if rank() else nullcontext(),
         ):
             yield
-        with _exchanging():
+        with exchanging():
             dist.barrier()  # no rank ends while another one still needs it
     finally:
         dist.destroy_process_group()
@@ -78,7 +78,13 @@ def joined(device: torch.device) -> Iterator[None]:
 
 def started() -> int:
     """Count the processes that torchrun has started."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ.get("WORLD_SIZE") or "1")
+
+
+def in_words() -> str:
+    """Say how many processes compute together, and what exchanges for them."""
+    backend = dist.get_backend().rpartition(":")[2] if _joined() else "none"
+    return f"{count()} processes, {backend}"
 
 
 def again() -> bool:
@@ -131,7 +137,7 @@ def first(work: Callable[[], T]) -> T:
     """Let rank 0 do something before the others go on; all return what it returned.
 
     Raises:
-        ValueError: Rank 0 raised it.
+        ValueError: The work raised it, on rank 0; LostError with the same sentence on the others.
     """
     if count() == 1:
         return work()
@@ -142,12 +148,12 @@ def first(work: Callable[[], T]) -> T:
             found[0] = work()
         except (ValueError, OSError) as error:
             failure, found[1] = error, str(error)
-    with _exchanging():
+    with exchanging():
         dist.broadcast_object_list(found)
     if failure:
         raise failure
     if found[1] is not None:
-        raise ValueError(found[1])
+        raise LostError(found[1])
     return cast(T, found[0])
 
 
@@ -156,7 +162,7 @@ def highest(numbers: Sequence[int]) -> list[int]:
     if count() == 1:
         return list(numbers)
     every = torch.tensor(list(numbers))
-    with _exchanging():
+    with exchanging():
         dist.all_reduce(every, dist.ReduceOp.MAX)
     return [int(each) for each in every]
 
@@ -166,14 +172,18 @@ def everyones(mine: T) -> list[T]:
     if count() == 1:
         return [mine]
     found: list[Any] = [None] * count()
-    with _exchanging():
+    with exchanging():
         dist.all_gather_object(found, mine)
     return found
 
 
 @contextmanager
-def _exchanging() -> Iterator[None]:
-    """Say in a sentence that an exchange failed."""
+def exchanging() -> Iterator[None]:
+    """Say in a sentence that an exchange failed.
+
+    Raises:
+        LostError: A RuntimeError came from the context, and not for want of memory.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -188,6 +198,6 @@ def _exchanging() -> Iterator[None]:
 
 def add(x: Tensor) -> Tensor:
     """Add x over the ranks, in place; all get the same bits."""
-    with _exchanging():
+    with exchanging():
         dist.all_reduce(x)
     return x

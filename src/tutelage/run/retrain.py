@@ -29,6 +29,7 @@ from tutelage.data.read import read
 from tutelage.records.results import Result
 from tutelage.run.conditions import conditions
 from tutelage.run.job import loop, threads
+from tutelage.run.job.agreement import same_images
 from tutelage.run.job.device import arithmetic, device_named
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.opened import opened, resumes
@@ -77,6 +78,7 @@ def _retrained(
     if ranks.first((out / RESULT).exists):
         return _finished(out, text, data, settings)
     train = read(data, "train")
+    same_images(train.images)
     data, settings = _cut(data, settings, default_cutout(train))
     given = _given(text, data, settings)
     how = _varied(augmentation(train, data), settings)

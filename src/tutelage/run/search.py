@@ -18,6 +18,7 @@ from tutelage.quick import quick_look, stated
 from tutelage.renamed import lifted_settings, warn
 from tutelage.run.conditions import conditions
 from tutelage.run.job import threads
+from tutelage.run.job.agreement import same_images
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.loop import run
 from tutelage.run.job.opened import opened, resumes
@@ -105,6 +106,7 @@ def _searched(settings: Run, out: Path, resume: bool) -> Found:
         halves = (
             load_split(out / SPLIT, len(images.images)) if stored else halves_of(settings, images)
         )
+        same_images(images.images, halves)
         setup = parts.setup(halves)
         strategy = parts.strategy(setup)
         work = Searching(setup, strategy)
