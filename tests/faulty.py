@@ -10,10 +10,13 @@ its seconds of imports, and ends all when one has failed, as torchrun does.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 from datetime import timedelta
 from multiprocessing.connection import wait
@@ -23,16 +26,24 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
+from tutelage.virtual import leaves
+
 SIGNALS = {
     "kill": signal.SIGKILL,
     "term": signal.SIGTERM,
     "int": signal.SIGINT,
     "stop": signal.SIGSTOP,
 }
-AFTER = 30.0
-"""Seconds after which torchrun kills what has not ended."""
 FULL = 10_000
 """The size in bytes that no file exceeds on a full disk; a checkpoint does."""
+PRELOADED = (
+    "torch",
+    "torch._dynamo",
+    "tutelage.cli",
+    "tutelage.run.retrain",
+    "tutelage.run.search",
+)
+"""What a process imports before it is forked: torch's optimisers import _dynamo, for 2 s."""
 _taken = [0]
 
 
@@ -46,11 +57,11 @@ def fail(kind, work):
         raise TypeError("a mistake of the program")
     elif kind == "full":
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (FULL, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, (FULL, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+        )
     elif kind == "bit":  # the least one of the first alpha
-        alphas = next(x for name, x in work.phase.variables.items() if name in ("A", "alphas"))
-        first = alphas[0][0] if isinstance(alphas[0], list) else alphas[0]
-        first.detach().view(torch.int32).view(-1)[0] ^= 1
+        leaves(work.phase.variables["A"])[0].detach().view(torch.int32).view(-1)[0] ^= 1
 
 
 def faulty(advance, step, kind):
@@ -110,7 +121,7 @@ def _child(rank, environment, line, folder):
     main(line)
 
 
-def together(folder, count, line, *, each=None, limit=90.0, **environment):
+def together(folder, count, line, *, each=None, limit=90.0, after=30.0, **environment):
     """Run a command line in several processes; return the `End` of each, by rank.
 
     Args:
@@ -119,6 +130,7 @@ def together(folder, count, line, *, each=None, limit=90.0, **environment):
         line: The arguments, as one text.
         each: Further arguments of some ranks.
         limit: Seconds after which the test fails.
+        after: Seconds after which those that a failure should end are killed, 30 with torchrun.
         environment: Environment variables, as FAULT.
     """
     folder.mkdir(exist_ok=True)
@@ -126,7 +138,7 @@ def together(folder, count, line, *, each=None, limit=90.0, **environment):
     fixed = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
     fixed |= {"TORCHELASTIC_USE_AGENT_STORE": "True"}
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "tutelage.cli", "tutelage.run.search", "faulty"])
+    context.set_forkserver_preload([*PRELOADED])
     processes = []
     for rank in range(count):
         own = [*line.split(), *(each or {}).get(rank, "").split()]
@@ -137,20 +149,71 @@ def together(folder, count, line, *, each=None, limit=90.0, **environment):
         end = time.monotonic() + limit
         while any(process.is_alive() for process in processes) and time.monotonic() < end:
             wait([process.sentinel for process in processes if process.is_alive()], 0.1)
-            if any(process.exitcode for process in processes) and end - time.monotonic() > AFTER:
-                for process in processes:
-                    process.is_alive() and process.terminate()
-                end = time.monotonic() + AFTER
-        assert not any(process.is_alive() for process in processes), "a process hangs"
+            if any(process.exitcode for process in processes):
+                break
+        failed = [process for process in processes if process.exitcode]
+        for process in processes:
+            process.is_alive() and process.terminate()
+        until = time.monotonic() + (after if failed else 0)
+        for process in processes:
+            process.join(max(0, until - time.monotonic()))
+        hung = [rank for rank, process in enumerate(processes) if process.is_alive()]
     finally:
         for process in processes:
             process.kill()
             process.join()
+    assert failed or not hung, f"ranks {hung} hang"
     texts = [(folder / f"err-{rank}").read_text() for rank in range(count)]
     return [
         End(process.exitcode, said(text), text)
         for process, text in zip(processes, texts, strict=True)
     ]
+
+
+class Torchrun:
+    """A command line under torchrun. As a context, it ends all processes at the end."""
+
+    def __init__(self, folder, count, line, *, restarts=0, **environment):
+        """Start it; `folder` takes what the processes say, and their numbers."""
+        folder.mkdir(exist_ok=True)
+        self.folder, self._error = folder, (folder / "err").open("w+")
+        how = f"--standalone --nproc-per-node {count} --max-restarts {restarts}"
+        command = [sys.executable, "-m", "torch.distributed.run", *how.split(), __file__]
+        own = {"PIDS": str(folder), "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+        self._process = subprocess.Popen(
+            [*command, *line.split()],
+            env=os.environ | own | environment,
+            stdout=(folder / "out").open("w"),
+            stderr=self._error,
+            start_new_session=True,
+        )
+
+    @property
+    def pids(self):
+        """The numbers of all processes of the run so far, without torchrun's own."""
+        return [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
+
+    def signal(self, number):
+        """Send a signal to torchrun."""
+        self._process.send_signal(number)
+
+    def end(self, limit=120.0):
+        """Wait for the end; all processes must have ended then."""
+        self._process.wait(limit)
+        alive = [pid for pid in self.pids if Path(f"/proc/{pid}").exists()]
+        assert not alive, f"{alive} outlive torchrun"
+        text = (self.folder / "err").read_text()
+        return End(self._process.returncode, said(text), text)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        for pid in (*self.pids, self._process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+        self._error.close()
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ def joined(device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    _meet()
     with exchanging():
         dist.init_process_group(backend, timeout=PATIENCE)
     try:
@@ -74,6 +75,42 @@ def joined(device: torch.device) -> Iterator[None]:
             dist.barrier()  # no rank ends while another one still needs it
     finally:
         dist.destroy_process_group()
+
+
+def _meet() -> None:
+    """Wait until all processes are there.
+
+    An exchange would not end when a signal comes, as torchrun sends it if another process has
+    failed before it was there.
+
+    Raises:
+        LostError: Some do not come.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return  # there is no store yet
+    store, place = _store(), f"{_place()}/here"
+    store.add(place, 1)
+    end = time.monotonic() + PATIENCE.total_seconds()
+    while (here := store.add(place, 0)) < started():
+        if time.monotonic() > end:
+            raise LostError(f"{here} of {started()} processes have come within {PATIENCE}")
+        time.sleep(0.05)
+
+
+def _store() -> dist.TCPStore:
+    """Connect to the store of torchrun, which outlives its processes."""
+    return dist.TCPStore(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        is_master=False,
+        timeout=timedelta(seconds=5),
+        wait_for_workers=False,
+    )
+
+
+def _place() -> str:
+    """Return where in the store the notes of these processes are."""
+    return f"tutelage/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
 
 
 def started() -> int:
@@ -105,21 +142,12 @@ def apart() -> Iterator[None]:
 def speaks(sentence: str, after_others: bool = False) -> bool:
     """Tell whether this process is the first one of its run that is about to end with a sentence.
 
-    The processes ask the store of torchrun, which outlives them.
-
     Args:
         sentence: The sentence. A process with another one speaks too.
         after_others: Whether it is said only if no process has anything else to say.
     """
     try:
-        store = dist.TCPStore(
-            os.environ["MASTER_ADDR"],
-            int(os.environ["MASTER_PORT"]),
-            is_master=False,
-            timeout=timedelta(seconds=5),
-            wait_for_workers=False,
-        )
-        place = f"tutelage/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        store, place = _store(), _place()
         if after_others:
             time.sleep(1)
             if store.add(f"{place}/any", 0):

@@ -32,11 +32,12 @@ def opened(path: Path, settings: Mapping[str, Any], *, resume: bool) -> Iterator
     ranks.first(lambda: held.append(begin(path, settings)))
     with held[0] if held else RunDirectory.follow(path) as directory:
         written = ranks.first((path / "run.toml").read_bytes)
-        for rank, sees in enumerate(ranks.everyones(_sees(path / "run.toml", written))):
-            if not sees:
+        sees = _sees(path / "run.toml", written)
+        for rank, unseen in enumerate(ranks.everyones(None if sees else path)):
+            if unseen:
                 raise ValueError(
-                    f"rank {rank} does not see {path / 'run.toml'} that rank 0 has written: all "
-                    "processes need the same --out on a file system that they share"
+                    f"rank {rank} does not see {unseen / 'run.toml'} as rank 0 has written it: "
+                    "all processes need the same --out, on a file system that they share"
                 )
         yield directory
 
