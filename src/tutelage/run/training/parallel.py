@@ -18,4 +18,7 @@ def parallel(network: nn.Module) -> nn.Module:
     if ranks.count() == 1:
         return network
     kind: Any = DistributedDataParallel
-    return kind(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+    with ranks.exchanging():
+        wrapped = kind(network, gradient_as_bucket_view=True)
+    wrapped.broadcast_buffers = False  # as an argument, torch 2.13 warns of it
+    return wrapped
