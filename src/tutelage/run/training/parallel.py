@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from torch import nn
@@ -17,6 +18,8 @@ def parallel(network: nn.Module) -> nn.Module:
     """
     if ranks.count() == 1:
         return network
+    # of kernels of size 1, whose strides in those dimensions mean nothing
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     kind: Any = DistributedDataParallel
     with ranks.exchanging():
         wrapped = kind(network, gradient_as_bucket_view=True)
