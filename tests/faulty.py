@@ -121,7 +121,12 @@ def _child(rank, environment, line, folder):
     main(line)
 
 
-def together(folder, count, line, *, each=None, limit=90.0, after=30.0, **environment):
+def new_store():
+    """Return a store as torchrun's."""
+    return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+
+def together(folder, count, line, *, each=None, limit=90.0, after=30.0, store=None, **environment):
     """Run a command line in several processes; return the `End` of each, by rank.
 
     Args:
@@ -131,10 +136,11 @@ def together(folder, count, line, *, each=None, limit=90.0, after=30.0, **enviro
         each: Further arguments of some ranks.
         limit: Seconds after which the test fails.
         after: Seconds after which those that a failure should end are killed, 30 with torchrun.
+        store: That of earlier processes, as torchrun keeps it; None: a new one.
         environment: Environment variables, as FAULT.
     """
     folder.mkdir(exist_ok=True)
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = store or new_store()
     fixed = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
     fixed |= {"TORCHELASTIC_USE_AGENT_STORE": "True"}
     context = multiprocessing.get_context("forkserver")

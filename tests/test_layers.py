@@ -29,7 +29,8 @@ ALLOWED = {
     "renamed": set(),
     "files": set(),
     "records": {"records"},
-    "ranks": set(),
+    "meeting": set(),
+    "ranks": {"meeting"},
     "shares": {"ranks"},
     "virtual": {"shares"},
     "multilevel": {"virtual", "shares"},
@@ -94,7 +95,7 @@ ALLOWED = {
     "verbs": {"checks", "config", "flags", "parts", "quick", "recipes", "benchmark", "run"}
     | {"report", "spaces", "data", "papers", "study"},
     "cli": {"verbs", "flags", "config", "checks", "parts", "cpus", "recipes", "__version__"}
-    | {"ranks", "searches.evolution", "run.job.signals"},
+    | {"meeting", "searches.evolution", "run.job.signals"},
     "__init__": {
         "config",
         "methods",

@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from faulty import Torchrun, together
+from faulty import Torchrun, new_store, together
 from photographs import make_photographs
 from tutelage import cli
 from tutelage.run.job import checkpoint
@@ -87,13 +87,16 @@ def processes(tmp_path):
 
 def test_a_killed_process_ends_the_others_and_nothing_is_lost(whole, processes, tmp_path):
     run = tmp_path / "run"
-    ends = processes(f"{SEARCH} {run}", FAULT="1:4:kill")
+    store = new_store()
+    ends = processes(f"{SEARCH} {run}", FAULT="1:4:kill", store=store)
     assert sentence(ends).startswith(LOST)
     assert [end.status for end in ends] == [1, -9]
     assert checkpoint.load(run)["work"]["epoch"] == 1
     shutil.copytree(run, tmp_path / "alone")
     # torchrun has started both again: the same command goes on from the checkpoint
-    ends = processes(f"{SEARCH} {run}", TORCHELASTIC_RESTART_COUNT="1", FAULT="1:1:kill")
+    ends = processes(
+        f"{SEARCH} {run}", TORCHELASTIC_RESTART_COUNT="1", FAULT="1:1:kill", store=store
+    )
     assert [end.status for end in ends] == [0, 0]
     same(run, whole)
     assert "2 processes, gloo" in (tmp_path / "said" / "out-0").read_text()

@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _complain(error: object, code: int) -> int:
     """Print one sentence; of several processes, the first that has it to say does."""
     if _several():
-        from tutelage.ranks import LostError, speaks
+        from tutelage.meeting import LostError, speaks
 
         ignore()
         if not speaks(str(error), isinstance(error, (LostError, EndedError))):

@@ -7,7 +7,6 @@ process nothing here does anything.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from datetime import timedelta
@@ -18,14 +17,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from tutelage.meeting import LostError, meet
+
 PATIENCE: Final = timedelta(minutes=10)
 """How long a rank waits for another one; torchrun sees within a second that a process has died."""
 
 T = TypeVar("T")
-
-
-class LostError(ValueError):
-    """Another rank has ended: an exchange with it failed, or it has said why."""
 
 
 _alone = [False]
@@ -62,9 +59,14 @@ def joined(device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    _meet()
     with exchanging():
-        dist.init_process_group(backend, timeout=PATIENCE)
+        place, number = int(os.environ.get("RANK", "0")), started()
+        if store := meet(place, number, PATIENCE):
+            dist.init_process_group(
+                backend, timeout=PATIENCE, store=store, rank=place, world_size=number
+            )
+        else:
+            dist.init_process_group(backend, timeout=PATIENCE)
     try:
         with (
             Path(os.devnull).open("w") as nothing,
@@ -75,42 +77,6 @@ def joined(device: torch.device) -> Iterator[None]:
             dist.barrier()  # no rank ends while another one still needs it
     finally:
         dist.destroy_process_group()
-
-
-def _meet() -> None:
-    """Wait until all processes are there.
-
-    An exchange would not end when a signal comes, as torchrun sends it if another process has
-    failed before it was there.
-
-    Raises:
-        LostError: Some do not come.
-    """
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return  # there is no store yet
-    store, place = _store(), f"{_place()}/here"
-    store.add(place, 1)
-    end = time.monotonic() + PATIENCE.total_seconds()
-    while (here := store.add(place, 0)) < started():
-        if time.monotonic() > end:
-            raise LostError(f"{here} of {started()} processes have come within {PATIENCE}")
-        time.sleep(0.05)
-
-
-def _store() -> dist.TCPStore:
-    """Connect to the store of torchrun, which outlives its processes."""
-    return dist.TCPStore(
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        is_master=False,
-        timeout=timedelta(seconds=5),
-        wait_for_workers=False,
-    )
-
-
-def _place() -> str:
-    """Return where in the store the notes of these processes are."""
-    return f"tutelage/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
 
 
 def started() -> int:
@@ -137,25 +103,6 @@ def apart() -> Iterator[None]:
         yield
     finally:
         _alone[0] = before
-
-
-def speaks(sentence: str, after_others: bool = False) -> bool:
-    """Tell whether this process is the first one of its run that is about to end with a sentence.
-
-    Args:
-        sentence: The sentence. A process with another one speaks too.
-        after_others: Whether it is said only if no process has anything else to say.
-    """
-    try:
-        store, place = _store(), _place()
-        if after_others:
-            time.sleep(1)
-            if store.add(f"{place}/any", 0):
-                return False
-        store.add(f"{place}/any", 1)
-        return store.add(f"{place}/{sentence}", 1) == 1
-    except (KeyError, ValueError, RuntimeError):  # no store answers
-        return True
 
 
 # Agreements --------------------------------------------------------------------------------------
