@@ -48,27 +48,26 @@ def meet(rank: int, count: int, patience: timedelta) -> dist.Store | None:
                 raise LostError(f"the {count} processes of this run do not meet in {patience}")
             time.sleep(BETWEEN)
 
-    mine = uuid4().hex
-
     def read(key: str) -> list[str]:
         return store.get(key).decode().split() if store.check([key]) else ["none"]
+
+    mine = uuid4().hex
+    if rank:
+        store.set(f"tutelage/{rank}", mine)
+        until(lambda: read("tutelage/0")[rank:][:1] == [mine])
+    name = read("tutelage/0")[0] if rank else mine
 
     def all_here() -> bool:
         if rank == 0:
             numbers = [read(f"tutelage/{other}")[0] for other in range(1, count)]
             store.set("tutelage/0", " ".join([mine, *numbers]))
-        return store.add(f"{_name[0]}/here", 0) == count - 1
+        return store.add(f"{name}/here", 0) == count
 
-    if rank == 0:
-        _name[0] = mine
-    else:
-        store.set(f"tutelage/{rank}", mine)
-        until(lambda: read("tutelage/0")[rank:][:1] == [mine])
-        _name[0] = read("tutelage/0")[0]
-        store.add(f"{_name[0]}/here", 1)
+    store.add(f"{name}/here", 1)
     until(all_here)
+    _name[0] = name
     store.set_timeout(patience)
-    return dist.PrefixStore(_name[0], store)
+    return dist.PrefixStore(name, store)
 
 
 def speaks(sentence: str, after_others: bool = False) -> bool:
