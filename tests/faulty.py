@@ -1,8 +1,8 @@
 """The command line in several processes, of which one has a fault: for the tests of ranks.
 
 FAULT is RANK:STEP:KIND. The process of that rank does it before the step of that number, counted
-from 1 over all its work; with RANK * every process does. After a restart by torchrun there is no
-fault. PIDS is a folder in which every process notes its number.
+from 1 over all its work, or before all work for 0; with RANK * every process does. After a restart
+by torchrun there is no fault. PIDS is a folder in which every process notes its number.
 
 Run as a file, it is what torchrun starts. `together` starts such processes without torchrun and
 its seconds of imports, and ends all when one has failed, as torchrun does.
@@ -77,7 +77,7 @@ def faulty(advance, step, kind):
 def prepare():
     """Note the process's number, and put the fault into every kind of work."""
     from tutelage import ranks
-    from tutelage.run.job import opened
+    from tutelage.run.job import agreement, opened
     from tutelage.run.one_shot.evolution import Evolve
     from tutelage.run.supernet.state import Searching
     from tutelage.run.training.training import Training
@@ -89,6 +89,8 @@ def prepare():
         opened.VISIBLE = 0.3
     rank, step, kind = os.environ.get("FAULT", "-:0:").split(":")
     if rank in ("*", os.environ["RANK"]) and not ranks.again():
+        if kind == "version":
+            agreement.version = lambda name: "9.9"
         for each in (Searching, Training, Evolve):
             each.advance = faulty(each.advance, int(step), kind)
 
@@ -195,6 +197,18 @@ class Torchrun:
         )
 
     @property
+    def alive(self):
+        """Those of them that have not ended."""
+        return [pid for pid in self.pids if Path(f"/proc/{pid}/exe").exists()]
+
+    def until(self, done, limit=100.0):
+        """Wait until something is so."""
+        end = time.monotonic() + limit
+        while not done():
+            assert time.monotonic() < end, (self.folder / "err").read_text()
+            time.sleep(0.02)
+
+    @property
     def pids(self):
         """The numbers of all processes of the run so far, without torchrun's own."""
         return [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
@@ -206,8 +220,7 @@ class Torchrun:
     def end(self, limit=120.0):
         """Wait for the end; all processes must have ended then."""
         self._process.wait(limit)
-        alive = [pid for pid in self.pids if Path(f"/proc/{pid}").exists()]
-        assert not alive, f"{alive} outlive torchrun"
+        assert not self.alive, f"{self.alive} outlive torchrun"
         text = (self.folder / "err").read_text()
         return End(self._process.returncode, said(text), text)
 

@@ -149,6 +149,10 @@ def test_processes_that_were_started_differently_are_refused(processes, tmp_path
         "rank 1 was started with data.held_out = 5 (rank 0: 0), alphas.lr = 0.5 (rank 0: 0.0003): "
         "all processes of a run need the same"
     )
+    text = sentence(processes(f"{SEARCH} {run}", FAULT="1:0:version"))
+    assert re.match(
+        r"rank 1 was started with tutelage's version = 9.9 \(rank 0: .*\), torch's ", text
+    )
     text = sentence(processes(f"{SEARCH} {run}", each={1: "--epochs 4"}))
     assert text.startswith("--epochs is given more than once"), "before it joined the others"
     assert not run.exists()
@@ -291,24 +295,21 @@ def test_torchrun_ends_all_with_one_sentence(whole, tmp_path, fault):
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 @pytest.mark.parametrize("whom", ["torchrun", "all"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_signals_to_torchrun_and_to_all(whole, tmp_path, number, whom):
     run = tmp_path / "run"
     with Torchrun(tmp_path / "said", 2, f"{SEARCH} {run}") as job:
-        end = time.monotonic() + 100
-        while not (run / "metrics.jsonl").exists():
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        job.until((run / "metrics.jsonl").exists)
         job.signal(number)
-        for pid in job.pids if number == signal.SIGKILL or whom == "all" else ():
+        for pid in job.pids if whom == "all" else ():
             os.kill(pid, number)
-        time.sleep(0.1 if number == signal.SIGKILL else 0)
+        job.until(lambda: not job.alive)  # without torchrun they work to the end
         end = job.end()
     assert end.status
-    if number == signal.SIGKILL:
-        assert end.said == []
-    else:
-        assert [line.split()[0] for line in end.said] == [number.name], end.error
-    call(f"search --resume {run}")
+    names = [line.split()[0] for line in end.said]
+    assert names == ([] if number == signal.SIGKILL else [number.name]), end.error
+    if (number, whom) != (signal.SIGKILL, "torchrun"):
+        assert not (run / "genotype.json").exists()
+        call(f"search --resume {run}")
     same(run, whole)
