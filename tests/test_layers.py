@@ -13,7 +13,7 @@ import tutelage
 ROOT = Path(tutelage.__file__).parent
 
 ROOMS = (
-    *("job", "networks", "cost", "step", "training", "supernet", "monitor", "one_shot"),
+    *("machine", "job", "networks", "cost", "step", "training", "supernet", "monitor", "one_shot"),
     *("strategies", "measure"),
 )
 """The folders of `run`, from the lowest: none imports one after it, nor the verbs at the root."""
@@ -68,7 +68,17 @@ ALLOWED = {
     "report.sections": {"report", "records", "spaces.genotype", "checks"},
     "report": {"report", "spaces.genotype", "spaces.published", "checks", "files"},
     "recipes": {"checks", "recipes", "renamed"},
-    "run.job": {"run.job", "records", "files", "cpus", "spaces.base", "ranks", "virtual"},
+    "run.machine": {"run.machine", "cpus", "spaces.base"},
+    "run.job": {
+        "run.job",
+        "run.machine",
+        "records",
+        "files",
+        "cpus",
+        "spaces.base",
+        "ranks",
+        "virtual",
+    },
     "run.networks": {*BASE, "run.networks", "parts", "searches.base", "report.figures"},
     "run.cost": {*BASE, "run.networks", "run.cost", "searches"},
     "run.training": {*BASE, "run.job", "run.networks", "run.cost", "run.step", "run.training"},

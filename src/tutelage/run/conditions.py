@@ -9,8 +9,9 @@ import torch
 
 from tutelage import ranks, shares
 from tutelage.config import Retrain, Run
-from tutelage.run.job import agreement, deterministic, threads
-from tutelage.run.job.device import arithmetic, device_named
+from tutelage.run.job import agreement
+from tutelage.run.machine import deterministic, threads
+from tutelage.run.machine.device import arithmetic, device_named
 from tutelage.spaces import kernels
 
 

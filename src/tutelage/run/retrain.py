@@ -28,12 +28,13 @@ from tutelage.data.randaugment import RandAugment
 from tutelage.data.read import read
 from tutelage.records.results import Result
 from tutelage.run.conditions import conditions
-from tutelage.run.job import loop, threads
+from tutelage.run.job import loop
 from tutelage.run.job.agreement import same_images
-from tutelage.run.job.device import arithmetic, device_named
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.opened import opened, resumes
 from tutelage.run.job.settings import plain
+from tutelage.run.machine import threads
+from tutelage.run.machine.device import arithmetic, device_named
 from tutelage.run.networks import ensemble
 from tutelage.run.networks.ensemble import Ensemble
 from tutelage.run.networks.files import FILE, About, about, load, member, save_network, space_of

@@ -17,12 +17,12 @@ from tutelage.problem import Method
 from tutelage.quick import quick_look, stated
 from tutelage.renamed import lifted_settings, warn
 from tutelage.run.conditions import conditions
-from tutelage.run.job import threads
 from tutelage.run.job.agreement import same_images
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.loop import run
 from tutelage.run.job.opened import opened, resumes
 from tutelage.run.job.settings import plain
+from tutelage.run.machine import threads
 from tutelage.run.networks.found import Found
 from tutelage.run.step.recorders import chosen
 from tutelage.run.strategies.assemble import joined

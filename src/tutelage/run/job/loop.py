@@ -11,11 +11,12 @@ from tutelage import ranks
 from tutelage.records import lift
 from tutelage.records.rows import Candidate, EpochRow, Row, TrainingRow
 from tutelage.renamed import lifted_settings
-from tutelage.run.job import agreement, checkpoint, deterministic, threads
+from tutelage.run.job import agreement, checkpoint
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.progress import Progress
 from tutelage.run.job.settings import changed_settings
 from tutelage.run.job.signals import Interrupts, StoppedError
+from tutelage.run.machine import deterministic, threads
 
 BETWEEN_CHECKS: Final = 1.0
 """Seconds between two checks, of which each makes a GPU wait for the processor."""
