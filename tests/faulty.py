@@ -184,17 +184,18 @@ class Torchrun:
     def __init__(self, folder, count, line, *, restarts=0, **environment):
         """Start it; `folder` takes what the processes say, and their numbers."""
         folder.mkdir(exist_ok=True)
-        self.folder, self._error = folder, (folder / "err").open("w+")
+        self.folder = folder
         how = f"--standalone --nproc-per-node {count} --max-restarts {restarts}"
         command = [sys.executable, "-m", "torch.distributed.run", *how.split(), __file__]
         own = {"PIDS": str(folder), "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-        self._process = subprocess.Popen(
-            [*command, *line.split()],
-            env=os.environ | own | environment,
-            stdout=(folder / "out").open("w"),
-            stderr=self._error,
-            start_new_session=True,
-        )
+        with (folder / "out").open("w") as output, (folder / "err").open("w") as error:
+            self._process = subprocess.Popen(
+                [*command, *line.split()],
+                env=os.environ | own | environment,
+                stdout=output,
+                stderr=error,
+                start_new_session=True,
+            )
 
     @property
     def alive(self):
@@ -232,7 +233,6 @@ class Torchrun:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
-        self._error.close()
 
 
 if __name__ == "__main__":
