@@ -37,7 +37,7 @@ from tutelage.data.batches import Stream
 from tutelage.data.read import read
 from tutelage.parts import from_table
 from tutelage.run.conditions import conditions
-from tutelage.run.job.device import arithmetic
+from tutelage.run.machine.device import arithmetic
 from tutelage.run.retrain import default_cutout
 from tutelage.run.training.training import Training
 from tutelage.spaces.base import Size

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tutelage.run.job.device import arithmetic
+from tutelage.run.machine.device import arithmetic
 from tutelage.spaces import convolution, folding, fused, kernels
 
 ROUNDS = 5

@@ -18,8 +18,8 @@ from test_contracts import CHAINS, CHANNELS, KINDS, WORKING, phases
 from test_contracts import SMALL as PARTS_SMALL
 from test_search import TINY, run_toml
 from tutelage.config import Run
-from tutelage.run.job import deterministic
 from tutelage.run.job.settings import changed_settings, plain
+from tutelage.run.machine import deterministic
 from tutelage.run.search import search_run
 from tutelage.searches.evolution import Evolution
 from tutelage.spaces.network import quarters

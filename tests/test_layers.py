@@ -13,7 +13,8 @@ import tutelage
 ROOT = Path(tutelage.__file__).parent
 
 ROOMS = (
-    *("job", "networks", "trained", "cost", "step", "training", "supernet", "monitor", "one_shot"),
+    *("machine", "job", "networks", "trained", "cost", "step", "training", "supernet", "monitor"),
+    "one_shot",
     *("strategies", "measure"),
 )
 """The folders of `run`, from the lowest: none imports one after it, nor the verbs at the root."""
@@ -29,7 +30,8 @@ ALLOWED = {
     "renamed": set(),
     "files": set(),
     "records": {"records"},
-    "ranks": set(),
+    "meeting": set(),
+    "ranks": {"meeting"},
     "shares": {"ranks"},
     "virtual": {"shares"},
     "multilevel": {"virtual", "shares"},
@@ -71,7 +73,17 @@ ALLOWED = {
     "trackers": {"trackers", "checks", "files", "records", "report.figures", "spaces.genotype"},
     "report": {"report", "spaces.genotype", "spaces.published", "checks", "files"},
     "recipes": {"checks", "recipes", "renamed"},
-    "run.job": {"run.job", "records", "files", "cpus", "spaces.base", "ranks", "virtual"},
+    "run.machine": {"run.machine", "cpus", "spaces.base"},
+    "run.job": {
+        "run.job",
+        "run.machine",
+        "records",
+        "files",
+        "cpus",
+        "spaces.base",
+        "ranks",
+        "virtual",
+    },
     "run.networks": {*BASE, "run.networks", "parts", "searches.base", "report.figures"},
     "run.trained": {*BASE, "cpus", "parts", "run.job", "run.networks", "run.trained"},
     "run.cost": {*BASE, "run.networks", "run.cost", "searches"},
@@ -103,7 +115,7 @@ ALLOWED = {
     "first": {"verbs", "parts", "run"},
     "crash": set(),
     "cli": {"verbs", "use", "first", "crash", "flags", "config", "checks", "parts", "cpus"}
-    | {"ranks", "recipes", "searches.evolution", "__version__"},
+    | {"meeting", "recipes", "run.job.signals", "searches.evolution", "__version__"},
     "__init__": {
         "config",
         "methods",

@@ -17,7 +17,7 @@ from tutelage import cpus
 from tutelage.config import Data, Retrain, Run
 from tutelage.data.images import OnDisk
 from tutelage.run.dry_run import dry_run
-from tutelage.run.job import threads
+from tutelage.run.machine import threads
 from tutelage.run.retrain import retrain
 from tutelage.run.search import search_run
 from tutelage.spaces.base import Size

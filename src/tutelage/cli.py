@@ -31,6 +31,7 @@ from tutelage.flags import (
 )
 from tutelage.parts import PARTS, importable, part_named
 from tutelage.renamed import lifted_flags
+from tutelage.run.job.signals import EndedError, end_with_a_sentence, ignore
 from tutelage.searches.evolution import Evolution
 from tutelage.use import export, predict, test_command
 from tutelage.verbs import (
@@ -76,11 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; a user's mistake gives one sentence and a non-zero exit code."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     wait_asleep()
-    if os.environ.get("RANK", "0") != "0":  # of several processes, one prints
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+    if _several():
+        end_with_a_sentence()
+        if os.environ.get("RANK", "0") != "0":  # one of them prints
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     for note in left_out_parts():
         print(f"tutelage: {note}", file=sys.stderr)
     try:
+        refuse_several(tokens)
         flags = flags_for(tokens)
         tokens = lifted_flags(tokens, {flag.name for flag in flags})
         application(flags)(tokens, exit_on_error=False, print_error=False)
@@ -117,13 +121,36 @@ def _full(error: Exception) -> str:
 
 def _complain(error: object, code: int) -> int:
     """Print one sentence; of several processes, the first that has it to say does."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from tutelage.ranks import LostError, speaks
+    if _several():
+        from tutelage.meeting import LostError, speaks
 
-        if not speaks(str(error), isinstance(error, LostError)):
+        ignore()
+        if not speaks(str(error), isinstance(error, (LostError, EndedError))):
             return code
     print("tutelage:", *str(error).split(), file=sys.stderr)
     return code
+
+
+def _several() -> bool:
+    """Tell whether this is one of several processes of torchrun."""
+    return (os.environ.get("WORLD_SIZE") or "1") != "1"
+
+
+def refuse_several(tokens: Sequence[str]) -> None:
+    """Refuse what is done by one process, if torchrun has started several.
+
+    Raises:
+        ValueError: Neither a search nor a retraining is asked for.
+    """
+    if not _several() or not tokens or tokens[0] == "retrain":
+        return
+    asked = "search --dry-run" if "--dry-run" in tokens else tokens[0]
+    if asked != "search":
+        raise ValueError(
+            f"tutelage {asked} is the work of one process, and torchrun has started "
+            f"{os.environ['WORLD_SIZE']}: call it without torchrun; a search and a retraining "
+            "use several"
+        )
 
 
 def flags_for(tokens: Sequence[str]) -> list[Flag]:

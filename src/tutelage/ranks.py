@@ -7,7 +7,6 @@ process nothing here does anything.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from datetime import timedelta
@@ -18,14 +17,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from tutelage.meeting import LostError, meet
+
 PATIENCE: Final = timedelta(minutes=10)
 """How long a rank waits for another one; torchrun sees within a second that a process has died."""
 
 T = TypeVar("T")
-
-
-class LostError(ValueError):
-    """An exchange failed, because another rank has ended."""
 
 
 _alone = [False]
@@ -56,21 +53,27 @@ def joined(device: torch.device) -> Iterator[None]:
     Raises:
         LostError: Another rank has ended.
     """
-    if started() == 1 or count() > 1:
+    if started() == 1 or _joined():
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    with _exchanging():
-        dist.init_process_group(backend, timeout=PATIENCE)
+    with exchanging():
+        place, number = int(os.environ.get("RANK", "0")), started()
+        if store := meet(place, number, PATIENCE):
+            dist.init_process_group(
+                backend, timeout=PATIENCE, store=store, rank=place, world_size=number
+            )
+        else:
+            dist.init_process_group(backend, timeout=PATIENCE)
     try:
         with (
             Path(os.devnull).open("w") as nothing,
             redirect_stdout(nothing) if rank() else nullcontext(),
         ):
             yield
-        with _exchanging():
+        with exchanging():
             dist.barrier()  # no rank ends while another one still needs it
     finally:
         dist.destroy_process_group()
@@ -78,7 +81,13 @@ def joined(device: torch.device) -> Iterator[None]:
 
 def started() -> int:
     """Count the processes that torchrun has started."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ.get("WORLD_SIZE") or "1")
+
+
+def in_words() -> str:
+    """Say how many processes compute together, and what exchanges for them."""
+    backend = dist.get_backend().rpartition(":")[2] if _joined() else "none"
+    return f"{count()} processes, {backend}"
 
 
 def again() -> bool:
@@ -96,34 +105,6 @@ def apart() -> Iterator[None]:
         _alone[0] = before
 
 
-def speaks(sentence: str, after_others: bool = False) -> bool:
-    """Tell whether this process is the first one of its run that is about to end with a sentence.
-
-    The processes ask the store of torchrun, which outlives them.
-
-    Args:
-        sentence: The sentence. A process with another one speaks too.
-        after_others: Whether it is said only if no process has anything else to say.
-    """
-    try:
-        store = dist.TCPStore(
-            os.environ["MASTER_ADDR"],
-            int(os.environ["MASTER_PORT"]),
-            is_master=False,
-            timeout=timedelta(seconds=5),
-            wait_for_workers=False,
-        )
-        place = f"tutelage/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-        if after_others:
-            time.sleep(1)
-            if store.add(f"{place}/any", 0):
-                return False
-        store.add(f"{place}/any", 1)
-        return store.add(f"{place}/{sentence}", 1) == 1
-    except (KeyError, ValueError, RuntimeError):  # no store answers
-        return True
-
-
 # Agreements --------------------------------------------------------------------------------------
 
 
@@ -131,7 +112,7 @@ def first(work: Callable[[], T]) -> T:
     """Let rank 0 do something before the others go on; all return what it returned.
 
     Raises:
-        ValueError: Rank 0 raised it.
+        ValueError: The work raised it, on rank 0; LostError with the same sentence on the others.
     """
     if count() == 1:
         return work()
@@ -142,12 +123,12 @@ def first(work: Callable[[], T]) -> T:
             found[0] = work()
         except (ValueError, OSError) as error:
             failure, found[1] = error, str(error)
-    with _exchanging():
+    with exchanging():
         dist.broadcast_object_list(found)
     if failure:
         raise failure
     if found[1] is not None:
-        raise ValueError(found[1])
+        raise LostError(found[1])
     return cast(T, found[0])
 
 
@@ -156,7 +137,7 @@ def highest(numbers: Sequence[int]) -> list[int]:
     if count() == 1:
         return list(numbers)
     every = torch.tensor(list(numbers))
-    with _exchanging():
+    with exchanging():
         dist.all_reduce(every, dist.ReduceOp.MAX)
     return [int(each) for each in every]
 
@@ -166,14 +147,18 @@ def everyones(mine: T) -> list[T]:
     if count() == 1:
         return [mine]
     found: list[Any] = [None] * count()
-    with _exchanging():
+    with exchanging():
         dist.all_gather_object(found, mine)
     return found
 
 
 @contextmanager
-def _exchanging() -> Iterator[None]:
-    """Say in a sentence that an exchange failed."""
+def exchanging() -> Iterator[None]:
+    """Say in a sentence that an exchange failed.
+
+    Raises:
+        LostError: A RuntimeError came from the context, and not for want of memory.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -188,6 +173,6 @@ def _exchanging() -> Iterator[None]:
 
 def add(x: Tensor) -> Tensor:
     """Add x over the ranks, in place; all get the same bits."""
-    with _exchanging():
+    with exchanging():
         dist.all_reduce(x)
     return x

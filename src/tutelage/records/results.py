@@ -96,6 +96,8 @@ class Session:
     system: str | None = field(default=None, metadata=WRITTEN)
     deterministic: bool | None = field(default=None, metadata=WRITTEN)
     """Whether deterministic algorithms were required of the GPU; None: it ran on a CPU."""
+    processes: int | None = field(default=None, metadata=WRITTEN)
+    """Processes that computed together; None: not recorded."""
 
 
 @dataclass(frozen=True)

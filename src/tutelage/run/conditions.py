@@ -9,8 +9,9 @@ import torch
 
 from tutelage import ranks, shares
 from tutelage.config import Retrain, Run
-from tutelage.run.job import deterministic, threads
-from tutelage.run.job.device import arithmetic, device_named
+from tutelage.run.job import agreement
+from tutelage.run.machine import deterministic, threads
+from tutelage.run.machine.device import arithmetic, device_named
 from tutelage.spaces import kernels
 
 
@@ -23,7 +24,8 @@ def conditions(settings: Run | Retrain, *, repeatable: bool) -> Iterator[torch.d
         repeatable: Whether runs of this kind are deterministic on a GPU by default.
 
     Raises:
-        ValueError: There is no such device, or an operation has no deterministic form.
+        ValueError: There is no such device, an operation has no deterministic form, or torchrun
+            has started processes with different settings.
     """
     device = device_named(settings.device)
     with (
@@ -34,4 +36,5 @@ def conditions(settings: Run | Retrain, *, repeatable: bool) -> Iterator[torch.d
         ranks.joined(device),
         shares.statistics(settings.statistics == "batch"),
     ):
+        agreement.same_start(settings, device)
         yield device

@@ -19,7 +19,7 @@ from tutelage.clock import Clock
 from tutelage.multilevel import hypergradient
 from tutelage.problem import Method
 from tutelage.run.job.environment import cpu_name
-from tutelage.run.job.threads import restored
+from tutelage.run.machine.threads import restored
 from tutelage.run.networks.factory import Maker
 from tutelage.run.networks.relaxation import BoundAlphas
 from tutelage.searches.base import Relaxing

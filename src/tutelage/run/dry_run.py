@@ -19,7 +19,7 @@ from tutelage.extras import Notice
 from tutelage.parts import make_part
 from tutelage.run.conditions import conditions
 from tutelage.run.cost.table import Cost, Costs, final_size
-from tutelage.run.job import threads
+from tutelage.run.machine import threads
 from tutelage.run.measure.forecast import Forecast
 from tutelage.run.measure.memory import available
 from tutelage.run.measure.result import FILLED, Change, Dry

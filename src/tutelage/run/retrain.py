@@ -30,11 +30,13 @@ from tutelage.records.predictions import FILE as PREDICTIONS
 from tutelage.records.results import Result
 from tutelage.run.conditions import conditions
 from tutelage.run.inputs import Comparison
-from tutelage.run.job import checkpoint, loop, threads
-from tutelage.run.job.device import arithmetic, device_named
+from tutelage.run.job import checkpoint, loop
+from tutelage.run.job.agreement import same_images
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.opened import opened, resumes
 from tutelage.run.job.settings import plain
+from tutelage.run.machine import threads
+from tutelage.run.machine.device import arithmetic, device_named
 from tutelage.run.networks import ensemble
 from tutelage.run.networks.ensemble import Ensemble
 from tutelage.run.networks.files import FILE, About, about, load, member, save_network, space_of
@@ -92,6 +94,7 @@ def _retrained(
     if resume:
         data, settings = _begun(out, text, data, settings)
     train, compared = _read(data, out, resume, accept)
+    same_images(train.images)
     data, settings = _cut(data, settings, default_cutout(train))
     if settings.batch_size > len(train.images):
         print(larger(settings.batch_size, len(train.images), "training images"), flush=True)

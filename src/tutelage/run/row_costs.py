@@ -18,7 +18,7 @@ from tutelage.recipes import layered
 from tutelage.run.conditions import conditions
 from tutelage.run.cost.count import SIDES, describe
 from tutelage.run.dry_run import dry_run
-from tutelage.run.job.device import device_named
+from tutelage.run.machine.device import device_named
 from tutelage.run.measure.memory import synchronise
 from tutelage.run.measure.result import duration
 from tutelage.run.networks.files import build

@@ -19,11 +19,12 @@ from tutelage.quick import quick_look, stated
 from tutelage.renamed import lifted_settings, warn
 from tutelage.run.conditions import conditions
 from tutelage.run.inputs import Comparison
-from tutelage.run.job import threads
+from tutelage.run.job.agreement import same_images
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.loop import run
 from tutelage.run.job.opened import opened, resumes
 from tutelage.run.job.settings import plain
+from tutelage.run.machine import threads
 from tutelage.run.networks.found import Found
 from tutelage.run.step.recorders import chosen
 from tutelage.run.strategies.assemble import Joined, joined
@@ -117,6 +118,7 @@ def _searched(settings: Run, out: Path, resume: bool, accept: bool) -> Found:
         read.add("train", parts.train)
         stored = resume and (out / SPLIT).exists()
         divided = _halves(parts, out / SPLIT if stored else None)
+        same_images(parts.train.images, divided)
         setup = parts.setup(divided)
         if settings.data.unlabelled != "train":
             read.add("unlabelled", setup.streams.unlabelled.data)

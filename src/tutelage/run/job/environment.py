@@ -22,6 +22,7 @@ def session(
     threads_because: str | None = None,
     deterministic: bool | None = None,
     graph: str | None = None,
+    processes: int | None = None,
 ) -> Session:
     """Return the record of a session that begins now at an epoch and a step."""
     return Session(
@@ -37,6 +38,7 @@ def session(
         deterministic=deterministic,
         graph=graph,
         system=platform.platform(),
+        processes=processes,
     )
 
 

@@ -11,11 +11,12 @@ from tutelage import ranks
 from tutelage.records import lift
 from tutelage.records.rows import Candidate, EpochRow, Row, TrainingRow
 from tutelage.renamed import lifted_settings
-from tutelage.run.job import checkpoint, deterministic, threads
+from tutelage.run.job import agreement, checkpoint
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.progress import Progress
 from tutelage.run.job.settings import changed_settings
 from tutelage.run.job.signals import Interrupts, StoppedError
+from tutelage.run.machine import deterministic, threads
 
 BETWEEN_CHECKS: Final = 1.0
 """Seconds between two checks, of which each makes a GPU wait for the processor."""
@@ -102,6 +103,7 @@ def run(
             )
         work.restore(stored["work"])
         size = stored["metrics_size"]
+    agreement.same_place(work.epoch, work.step)
     directory.metrics.cut(size)
     directory.metrics.begin()
     number, because = threads.present()
@@ -113,7 +115,10 @@ def run(
         threads_because=because,
         deterministic=deterministic.present(),
         graph=graph,
+        processes=ranks.count(),
     )
+    if ranks.count() > 1:
+        title = f"{title}, {ranks.in_words()}"
 
     def save() -> None:
         work.check_state()
@@ -157,8 +162,11 @@ def run(
             if saving:
                 save()
                 saved = time.monotonic()
-            if signal:  # in the last step too: other work may follow
-                raise StoppedError(
-                    Signals(signal).name,
-                    f"saved at epoch {work.epoch}, step {work.step}; resume with {resume_with}",
-                )
+            if signal:
+                break
+        # in the last step too, and while it was saved: other work may follow
+        if signal := max(ranks.highest([signals.number])):
+            raise StoppedError(
+                Signals(signal).name,
+                f"saved at epoch {work.epoch}, step {work.step}; resume with {resume_with}",
+            )

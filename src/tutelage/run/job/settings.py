@@ -57,12 +57,21 @@ def changed_settings(stored: Mapping[str, Any], given: Mapping[str, Any]) -> lis
     >>> changed_settings({"epochs": 50, "weights": {"lr": 0.1}}, {"epochs": 60, "seed": 1})
     ['epochs = 60 (was 50)', 'weights.lr = not set (was 0.1)', 'seed = 1 (was not set)']
     """
+    return [
+        f"{name} = {now} (was {before})"
+        for name, before, now in differing(stored, given)
+        if name.rpartition(".")[2] not in ELSEWHERE
+    ]
+
+
+def differing(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """List the settings that differ, by dotted name with both values."""
     before, now = dict(_dotted(plain_value(stored))), dict(_dotted(plain_value(given)))
     before, now = {**ADDED, **before}, {**ADDED, **now}
     return [
-        f"{name} = {now.get(name, 'not set')} (was {before.get(name, 'not set')})"
+        (name, before.get(name, "not set"), now.get(name, "not set"))
         for name in before | now
-        if before.get(name) != now.get(name) and name.rpartition(".")[2] not in ELSEWHERE
+        if before.get(name) != now.get(name)
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable
 from types import FrameType
 
@@ -18,6 +19,35 @@ class StoppedError(ValueError):
         super().__init__(f"{name} came: {message}")
         self.status = 128 + signal.Signals[name]
         """The exit status of a process that such a signal ended, as supervisors expect it."""
+
+
+class EndedError(StoppedError):
+    """A signal ended one of several processes where it has no step to save."""
+
+
+def end_with_a_sentence() -> None:
+    """Let an ending signal raise EndedError from now on, wherever no `Interrupts` stores it.
+
+    An error that is already on its way is told instead. For a process of torchrun, which sends
+    SIGTERM to all others when one has failed.
+    """
+    for each in ENDING:
+        if signal.getsignal(each) != signal.SIG_IGN:
+            signal.signal(each, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    if sys.exc_info()[0] is None:
+        raise EndedError(
+            signal.Signals(number).name,
+            "what the last checkpoint holds is safe, and --resume goes on from there",
+        )
+
+
+def ignore() -> None:
+    """Ignore ending signals from now on: this process is about to end."""
+    for each in ENDING:
+        signal.signal(each, signal.SIG_IGN)
 
 
 class Interrupts:

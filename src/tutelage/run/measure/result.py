@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tutelage.run.cost.table import Cost
-from tutelage.run.job.threads import Threads
+from tutelage.run.machine.threads import Threads
 from tutelage.run.measure.forecast import Forecast
 from tutelage.run.measure.scoring import Scoring
 from tutelage.run.measure.steps import Measured, Section

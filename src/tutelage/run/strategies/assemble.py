@@ -16,8 +16,8 @@ from tutelage.data.streams import streams_of
 from tutelage.parts import make_part, part_settings
 from tutelage.problem import Method
 from tutelage.run.cost.budget import budget_of
-from tutelage.run.job.device import device_named
-from tutelage.run.job.threads import elements
+from tutelage.run.machine.device import device_named
+from tutelage.run.machine.threads import elements
 from tutelage.run.strategies.one_shot import OneShot
 from tutelage.run.strategies.random import Random
 from tutelage.run.strategies.relaxed import Relaxed

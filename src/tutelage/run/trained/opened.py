@@ -11,8 +11,8 @@ from torch import nn
 
 from tutelage.config import Data
 from tutelage.parts import from_table
-from tutelage.run.job.device import device_named
 from tutelage.run.job.directory import RunDirectory
+from tutelage.run.machine.device import device_named
 from tutelage.run.networks.files import About, about, find, load, members
 
 

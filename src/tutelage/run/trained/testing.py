@@ -16,7 +16,7 @@ from tutelage.data.folder import describe, files_below, listing, on_disk, test_f
 from tutelage.data.images import InMemory, Labelled, Listing
 from tutelage.data.read import named, read
 from tutelage.data.request import given_root
-from tutelage.run.job.device import arithmetic
+from tutelage.run.machine.device import arithmetic
 from tutelage.run.trained.measure import Measured, measured
 from tutelage.run.trained.opened import Trained
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from torch import nn
@@ -17,5 +18,10 @@ def parallel(network: nn.Module) -> nn.Module:
     """
     if ranks.count() == 1:
         return network
+    # of kernels of size 1, whose strides in those dimensions mean nothing
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     kind: Any = DistributedDataParallel
-    return kind(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+    with ranks.exchanging():
+        wrapped = kind(network, gradient_as_bucket_view=True)
+    wrapped.broadcast_buffers = False  # as an argument, torch 2.13 warns of it
+    return wrapped

@@ -21,6 +21,7 @@ from tutelage.config import Retrain
 from tutelage.data.batches import Stream
 from tutelage.data.mixing import Mixing, mix, shared
 from tutelage.data.seeding import generator
+from tutelage.ranks import exchanging
 from tutelage.records.results import Result
 from tutelage.records.rows import TrainingRow
 from tutelage.run.cost.count import flops, params
@@ -191,7 +192,8 @@ class Training:
             if auxiliary is not None:
                 total = loss + self.auxiliary * self._loss(auxiliary, y, partner)
         self.optimiser.zero_grad()
-        total.backward()
+        with exchanging():
+            total.backward()
         clip = self.settings.clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip)
         self.optimiser.step()
@@ -201,7 +203,7 @@ class Training:
 
     def _answers(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return logits (B, C) of images, and those of the auxiliary head, if there is one."""
-        with share(len(x)) as own:
+        with share(len(x)) as own, exchanging():
             logits, auxiliary = self.parallel(x if own is None else x[own.rows])
         return gathered(logits, own), None if auxiliary is None else gathered(auxiliary, own)
 
