@@ -85,7 +85,9 @@ ALLOWED = {
         "virtual",
     },
     "run.networks": {*BASE, "run.networks", "parts", "searches.base", "report.figures"},
-    "run.trained": {*BASE, "cpus", "parts", "run.job", "run.networks", "run.trained"},
+    "run.trained": {
+        *(*BASE, "cpus", "parts", "run.machine", "run.job", "run.networks", "run.trained"),
+    },
     "run.cost": {*BASE, "run.networks", "run.cost", "searches"},
     "run.training": {*BASE, "run.job", "run.networks", "run.cost", "run.step", "run.training"},
     "run.step": {"batch", "clock", "ranks", "virtual", "spaces", "run.step"},
