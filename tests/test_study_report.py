@@ -87,6 +87,32 @@ def test_the_numbers_are_those_of_scipy(study):
     assert "p" not in rows["single"]
 
 
+def test_the_bootstrap_in_place_of_t(tmp_path, tutelage):
+    """Its intervals of means and of differences; too few seeds have none, and are named."""
+    draw = np.random.default_rng(4)
+    errors = {name: tuple(draw.exponential(0.02, 12)) for name in ("single", "sgl")}
+    errors["lbt_100%"] = errors["sgl"][:6]
+    text = TEXT.replace("[1, 2, 3, 4]", str([*range(1, 13)]))
+    folder = written(tmp_path / "study", errors, text)
+    code, printed, _ = tutelage(f"report {folder} --interval bootstrap --out {folder}/b.html")
+    assert code == 0 and "95 % interval, bootstrap" in printed
+    assert "by the bootstrap (BCa" in (folder / "b.html").read_text()
+    rows = {row["configuration"]: row for row in csv_rows(folder / "b.csv")[:3]}
+    base, sgl = (100 * np.array(errors[name]) for name in ("single", "sgl"))
+    for low, high, values in (
+        ("low", "high", sgl),
+        ("difference_low", "difference_high", sgl - base),
+    ):
+        expected = stats.bootstrap((values,), np.mean, rng=np.random.default_rng(0))
+        found = (float(rows["sgl"][low]), float(rows["sgl"][high]))
+        assert found == pytest.approx(tuple(expected.confidence_interval))
+    assert rows["sgl"]["interval"] == "bootstrap"
+    assert float(rows["sgl"]["p"]) == pytest.approx(stats.ttest_rel(sgl, base).pvalue)
+    assert rows["lbt_100pc"]["low"] == "" and rows["lbt_100pc"]["difference_low"] == ""
+    assert "lbt_100pc: fewer than 10 seeds, of which no bootstrap interval is given" in printed
+    assert "single, sgl: fewer than 20 seeds, so the bootstrap intervals are too narrow" in printed
+
+
 def test_time_and_memory_are_costs(study):
     write_study_report(study, study / "report.html")
     found = {
@@ -206,6 +232,7 @@ def test_another_baseline_and_none(study, tutelage):
 
 def test_a_baseline_of_runs_is_refused(study, refused):
     refused(f"report {study}/sgl/seed-1 --baseline sgl", "only the report of one study")
+    refused(f"report {study}/sgl/seed-1 --interval bootstrap", "only the report of one study")
 
 
 def test_answers_of_a_table_are_measures(tmp_path):

@@ -50,6 +50,6 @@ def _row(axes: Axes, line: Line, place: int, colour: str) -> None:
         va="center", fontsize=8.5,
     )  # fmt: skip
     axes.scatter(sample.values, [place] * sample.n, s=22, color=colour, alpha=0.55, lw=0, zorder=3)
-    if sample.interval:
-        axes.plot(sample.interval, [place + 0.26] * 2, color=colour, lw=1.6, zorder=2)
+    if line.interval:
+        axes.plot(line.interval, [place + 0.26] * 2, color=colour, lw=1.6, zorder=2)
     axes.plot([sample.mean], [place + 0.26], marker="d", ms=5.5, color=colour, lw=0, zorder=4)
