@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tutelage.report.page import write_report
 from tutelage.study.jobs import Outcome, prepare
 from tutelage.study.reading import study_of
 from tutelage.study.results.compare import warnings
@@ -125,6 +126,29 @@ def test_time_and_memory_are_costs(study):
     main = report_of(study).tables[0]
     assert main.header[-3:] == ("search (h)", "retraining (h)", "memory (GiB)")
     assert main.rows[1][-1] == "1.50 ± 0.00"
+
+
+def test_the_memory_of_a_gpu_is_a_cost_where_it_is_recorded(study):
+    """The largest of all sessions; a run of an earlier release or on a CPU has none."""
+    assert "GPU memory (GiB)" not in report_of(study).tables[0].header
+    for seed, peaks in ((1, (2.5, 1.0)), (2, (1.5, 4.5)), (3, (None, 2.0))):
+        for folder, peak in zip(("", "retrain"), peaks, strict=True):
+            file = study / f"sgl/seed-{seed}" / folder / "environment.json"
+            found = json.loads(file.read_text())
+            first, *_ = found["sessions"]
+            bytes_of = None if peak is None else int(peak * 2**30)
+            found["sessions"] = [first, {**first, "gpu_memory": bytes_of}]
+            file.write_text(json.dumps(found))
+    main = report_of(study).tables[0]
+    assert main.header[-2:] == ("memory (GiB)", "GPU memory (GiB)")
+    assert [row[-1] for row in main.rows] == ["–", "3.00 ± 1.32", "–"]  # of 2.5, 4.5 and 2
+    write_study_report(study, study / "report.html")
+    rows = csv_rows(study / "report.runs.csv")
+    values = [float(x["value"]) for x in rows if x["measure"] == "GPU memory (GiB)"]
+    assert values == [2.5, 4.5, 2.0]
+    run = study / "sgl/seed-2"
+    write_report([run], run / "report.html")
+    assert "GPU memory 4.50 GiB" in (run / "report.html").read_text()
 
 
 def test_every_value_is_in_a_file(study):

@@ -96,6 +96,9 @@ class Session:
     system: str | None = field(default=None, metadata=WRITTEN)
     deterministic: bool | None = field(default=None, metadata=WRITTEN)
     """Whether deterministic algorithms were required of the GPU; None: it ran on a CPU."""
+    gpu_memory: int | None = field(default=None, metadata=WRITTEN)
+    """Most bytes that tensors had on the GPU at once; None: it ran on a CPU, or an earlier release
+    wrote this."""
 
 
 @dataclass(frozen=True)

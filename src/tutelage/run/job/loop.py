@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 from tutelage.records import lift
 from tutelage.records.rows import Candidate, EpochRow, Row, TrainingRow
 from tutelage.renamed import lifted_settings
-from tutelage.run.job import checkpoint, deterministic, threads
+from tutelage.run.job import checkpoint, deterministic, device, threads
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.progress import Progress
 from tutelage.run.job.settings import changed_settings
@@ -102,6 +102,7 @@ def run(
     directory.metrics.cut(size)
     directory.metrics.begin()
     number, because = threads.present()
+    device.reset_gpu_memory()
     directory.begin_session(
         work.epoch,
         work.step,
@@ -110,6 +111,7 @@ def run(
         threads_because=because,
         deterministic=deterministic.present(),
         graph=graph,
+        peak=device.gpu_memory,
     )
 
     def save() -> None:
