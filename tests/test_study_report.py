@@ -214,6 +214,14 @@ def test_a_study_of_which_nothing_has_run_has_a_page(tmp_path):
     assert (folder / "report.runs.csv").read_text().strip() == ""
 
 
+def test_configurations_without_a_spread_are_named_together(tmp_path):
+    folder = written(tmp_path / "study", {"single": (0.25,), "sgl": (0.5,)})
+    assert report_of(folder).warnings == [
+        "lbt_100pc: no run has this figure.",
+        "single, sgl have 1 run each: their spread is unknown.",
+    ]
+
+
 def test_too_few_seeds_are_warned_of_with_how_many_would_do(study):
     (own,) = [x for x in report_of(study).warnings if x.startswith("lbt_100pc is not told apart")]
     base, lbt = np.array(ERRORS["single"]), np.array(ERRORS["lbt_100%"])

@@ -113,10 +113,12 @@ def headed(lines: Sequence[Line]) -> str:
 def warnings(lines: Sequence[Line], baseline: str | None) -> Iterator[str]:
     """Say where the seeds are too few to tell anything, and how many would do."""
     yield from _bootstrapped([line for line in lines if line.kind == "bootstrap"])
-    for line in lines:
-        if line.sample.n < 2:
-            count = f"{line.sample.n} run{'' if line.sample.n == 1 else 's'} with this figure"
-            yield f"{line.name} has {count}: its spread is unknown."
+    none, one = ([line.name for line in lines if line.sample.n == n] for n in (0, 1))
+    if none:
+        yield f"{', '.join(none)}: no run has this figure."
+    if one:
+        has = "has 1 run with this figure: its" if len(one) == 1 else "have 1 run each: their"
+        yield f"{', '.join(one)} {has} spread is unknown."
     for n in sorted({line.paired.n for line in lines if line.paired and 2 <= line.paired.n < FEW}):
         yield (
             f"{n} seeds find a difference with a probability of {_percent(POWER)} only if it is "
