@@ -193,6 +193,16 @@ def test_the_plot_has_a_dot_a_seed(study):
     assert drawn == [pytest.approx(sorted(100 * np.array(x))) for x in ERRORS.values()]
 
 
+def test_equal_values_are_dots_above_one_another(tmp_path):
+    folder = written(tmp_path / "study", {"single": (0.5, 0.25, 0.5, 0.5), "sgl": (0.25,) * 4})
+    (found, lines), *_ = report_of(folder).measures
+    (axes,) = figure_of(found.measure.name, lines, "single").axes
+    for place, each in enumerate(axes.collections):
+        drawn = {tuple(dot) for dot in each.get_offsets()}
+        assert len(drawn) == 4
+        assert all(place - 0.31 < height <= place for _, height in drawn)
+
+
 def test_what_is_missing_is_said(tmp_path):
     errors = ERRORS | {"lbt_100%": (0.027,), "sgl": ERRORS["sgl"][:3]}
     folder = written(tmp_path / "study", errors)
@@ -243,6 +253,9 @@ def test_equal_differences_and_common_seeds_are_told(tmp_path):
     report = report_of(folder)
     sentences = list(warnings(report.measures[0][1], "single"))
     assert any("by the same amount with every seed" in x for x in sentences)
+    folder = written(tmp_path / "b", {"single": (0.25, 0.5), "sgl": (0.25, 0.5)})
+    sentences = list(warnings(report_of(folder).measures[0][1], "single"))
+    assert any("sgl has the same figure as single with every seed" in x for x in sentences)
 
 
 def test_another_baseline_and_none(study, tutelage):

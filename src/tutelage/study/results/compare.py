@@ -148,6 +148,8 @@ def _bootstrapped(lines: Sequence[Line]) -> Iterator[str]:
 def _told_apart(line: Line, pair: Paired, baseline: str) -> Iterator[str]:
     if pair.n < 2:
         yield f"{line.name} has {pair.n} seeds in common with {baseline}: no test is possible."
+    elif not any(pair.differences.values):
+        yield f"{line.name} has the same figure as {baseline} with every seed: no test is possible."
     elif line.corrected is None or pair.power is None:
         yield f"{line.name} differs from {baseline} by the same amount with every seed: no test."
     elif line.corrected >= LEVEL:
