@@ -200,7 +200,7 @@ def test_equal_values_are_dots_above_one_another(tmp_path):
     for place, each in enumerate(axes.collections):
         drawn = {tuple(dot) for dot in each.get_offsets()}
         assert len(drawn) == 4
-        assert all(place - 0.31 < height <= place for _, height in drawn)
+        assert all(place - 0.25 < height < place + 0.1 for _, height in drawn)
 
 
 def test_what_is_missing_is_said(tmp_path):

@@ -11,12 +11,14 @@ from matplotlib.ticker import MaxNLocator
 from tutelage.report.figures.theme import LIGHT, SERIES, Drawn, drawn, new_figure, styled
 from tutelage.study.results.compare import Line
 
-WIDTH, ROW, FOOT = 420.0, 38.0, 34.0
+WIDTH, ROW, FOOT = 420.0, 44.0, 34.0
 """Points: of the figure, of a configuration, of the axis below."""
 CLOSE = 0.008
 """Share of the axis below which two dots would hide one another."""
-STEP, TALLEST = 0.12, 0.3
+STEP, TALLEST = 0.11, 0.26
 """Shares of a row: between two dots of a stack, and of the tallest one."""
+NAME, DOTS, MEAN = -0.4, 0.06, 0.3
+"""Where the parts of a row lie, downwards from its middle: in shares of a row."""
 
 
 def dots(measure: str, lines: Sequence[Line], baseline: str | None) -> Drawn:
@@ -52,7 +54,7 @@ def stacked(values: Sequence[float], close: float) -> list[float]:
     """Return how high each dot lies, so that equal values are seen to be several.
 
     >>> stacked([1.0, 2.0, 1.0], close=0.1)
-    [0.0, 0.0, 0.12]
+    [0.0, 0.0, 0.11]
     """
     below = [sum(abs(x - y) <= close for y in values[:i]) for i, x in enumerate(values)]
     step = min(STEP, TALLEST / max([1, *below]))
@@ -63,11 +65,11 @@ def _row(axes: Axes, line: Line, place: int, colour: str, close: float) -> None:
     """Draw a configuration: its name above its dots, the interval below them."""
     sample = line.sample
     axes.annotate(
-        line.name.replace("$", r"\$"), (0, place - 0.36), xycoords=("axes fraction", "data"),
+        line.name.replace("$", r"\$"), (0, place + NAME), xycoords=("axes fraction", "data"),
         va="center", fontsize=8.5,
     )  # fmt: skip
-    heights = [place - height for height in stacked(sample.values, close)]
+    heights = [place + DOTS - height for height in stacked(sample.values, close)]
     axes.scatter(sample.values, heights, s=22, color=colour, alpha=0.55, lw=0, zorder=3)
     if line.interval:
-        axes.plot(line.interval, [place + 0.26] * 2, color=colour, lw=1.6, zorder=2)
-    axes.plot([sample.mean], [place + 0.26], marker="d", ms=5.5, color=colour, lw=0, zorder=4)
+        axes.plot(line.interval, [place + MEAN] * 2, color=colour, lw=1.6, zorder=2)
+    axes.plot([sample.mean], [place + MEAN], marker="d", ms=5.5, color=colour, lw=0, zorder=4)
