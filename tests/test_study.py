@@ -142,14 +142,15 @@ def wait_for(condition, seconds=15):
     raise AssertionError("waited for too long")
 
 
-def engine(file, out, jobs=2):
+def engine(file, out, jobs=2, at_start=None):
     """Start a study as a process of its own."""
     code = (
         "import sys; from tutelage.study import process; "
         f"process.COMMAND = {FAKE!r}; from tutelage.cli import main; main()"
     )
     words = [sys.executable, "-c", code, "study", str(file), "--out", str(out), "--jobs", str(jobs)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(words, preexec_fn=at_start, **piped)
 
 
 SLOW = TWO.replace("epochs = 2", "epochs = 20\nsave_every = 0.002")
@@ -181,6 +182,16 @@ def test_a_signal_ends_the_children_and_the_same_command_continues(slow, fake, n
     run_here(jobs, 4)
     assert metrics.read_text().startswith(saved)
     assert metrics.read_text().count('"event": "epoch"') == 20
+
+
+def test_in_the_background_of_a_script_a_signal_ends_the_children_too(tmp_path):
+    """There a shell lets a process ignore SIGINT, and all that it starts."""
+    file, out = tmp_path / "long.toml", tmp_path / "out"
+    file.write_text(SLOW.replace("epochs = 20", "epochs = 1000"))
+    study = engine(file, out, at_start=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    wait_for((out / "a/seed-1/metrics.jsonl").exists)
+    study.send_signal(signal.SIGTERM)
+    assert "SIGTERM came: 0 of 4 runs are done" in study.communicate(timeout=60)[0]
 
 
 def test_a_signal_while_a_run_starts_reaches_it(fake, tmp_path, monkeypatch):

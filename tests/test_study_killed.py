@@ -111,7 +111,13 @@ def wait_for_the_end_of(jobs):
 
 def begun(file, out):
     words = [*process.COMMAND, "study", str(file), "--out", str(out), "--jobs", "2"]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(words, preexec_fn=heed, **piped)
+
+
+def heed():
+    """Take SIGINT as at a terminal: what a script starts in its background ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def ended_at_random(file, out, total, draw):
