@@ -4,8 +4,8 @@
     python studied.py search --resume RUN
     python studied.py retrain RUN [--recipe FILE] --seed N
 
-Every epoch takes `save_every` minutes; SIGINT ends a run after its epoch. A learning rate of the
-weights of 13 fails, of 9 is ended by SIGKILL.
+Every epoch takes `save_every` minutes; SIGTERM or SIGINT ends a run after its epoch. A learning
+rate of the weights of 13 fails, of 9 is ended by SIGKILL.
 """
 
 import json
@@ -19,7 +19,9 @@ from pathlib import Path
 import tomli_w
 
 stopped = []
-signal.signal(signal.SIGINT, lambda *_: stopped.append(True))
+for number in (signal.SIGINT, signal.SIGTERM):
+    if signal.getsignal(number) != signal.SIG_IGN:
+        signal.signal(number, lambda *_: stopped.append(True))
 
 
 def flag(name):

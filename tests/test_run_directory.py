@@ -26,6 +26,7 @@ from tutelage.run.job.environment import git_commit
 from tutelage.run.job.progress import Progress
 from tutelage.run.job.settings import changed_settings, plain
 from tutelage.run.job.signals import ENDING, Interrupts
+from tutelage.run.machine.device import gpu_memory, reset_gpu_memory
 
 
 @pytest.fixture
@@ -227,6 +228,44 @@ def test_sessions_add_up(directory):
     assert torch.__version__.startswith(second["versions"]["torch"].split("+")[0])
     assert second["hardware"]["gpu"] == "some GPU"
     assert second["started"].endswith("+00:00")
+
+
+def test_the_largest_memory_of_a_gpu_is_kept_of_each_session(directory, monkeypatch):
+    """As on a machine with two GPUs, of which the second is used."""
+    peaks = {0: 0, 1: 0}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", peaks.__getitem__)
+    monkeypatch.setattr(
+        torch.cuda, "reset_peak_memory_stats", lambda index: peaks.update({index: 0})
+    )
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    reset_gpu_memory()
+    directory.begin_session(0, 0, peak=gpu_memory)  # on a CPU
+    directory.save_session()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    directory.begin_session(1, 0, peak=gpu_memory)
+    peaks[1] = 3 * 2**30
+    directory.save_session()
+    reset_gpu_memory()  # a ranking has begun a session of its own
+    assert gpu_memory() == 0
+    peaks[1] = 2**30
+    directory.save_session()
+    directory.begin_session(2, 0)
+    found = json.loads((directory.path / "environment.json").read_text())["sessions"]
+    assert [each["gpu_memory"] for each in found] == [None, 3 * 2**30, None]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_the_memory_of_a_true_gpu_is_kept(directory):
+    torch.empty(2**22, device="cuda")  # before the session, and released
+    reset_gpu_memory()
+    before = gpu_memory()
+    directory.begin_session(0, 0, peak=gpu_memory)
+    torch.empty(2**20, device="cuda")
+    directory.save_session()
+    (found,) = json.loads((directory.path / "environment.json").read_text())["sessions"]
+    assert found["gpu_memory"] == before + 2**22  # bytes: float32
 
 
 def state(step):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tutelage.report.page import write_report
 from tutelage.study.jobs import Outcome, prepare
 from tutelage.study.reading import study_of
 from tutelage.study.results.compare import warnings
@@ -87,6 +88,32 @@ def test_the_numbers_are_those_of_scipy(study):
     assert "p" not in rows["single"]
 
 
+def test_the_bootstrap_in_place_of_t(tmp_path, tutelage):
+    """Its intervals of means and of differences; too few seeds have none, and are named."""
+    draw = np.random.default_rng(4)
+    errors = {name: tuple(draw.exponential(0.02, 12)) for name in ("single", "sgl")}
+    errors["lbt_100%"] = errors["sgl"][:6]
+    text = TEXT.replace("[1, 2, 3, 4]", str([*range(1, 13)]))
+    folder = written(tmp_path / "study", errors, text)
+    code, printed, _ = tutelage(f"report {folder} --interval bootstrap --out {folder}/b.html")
+    assert code == 0 and "95 % interval, bootstrap" in printed
+    assert "by the bootstrap (BCa" in (folder / "b.html").read_text()
+    rows = {row["configuration"]: row for row in csv_rows(folder / "b.csv")[:3]}
+    base, sgl = (100 * np.array(errors[name]) for name in ("single", "sgl"))
+    for low, high, values in (
+        ("low", "high", sgl),
+        ("difference_low", "difference_high", sgl - base),
+    ):
+        expected = stats.bootstrap((values,), np.mean, rng=np.random.default_rng(0))
+        found = (float(rows["sgl"][low]), float(rows["sgl"][high]))
+        assert found == pytest.approx(tuple(expected.confidence_interval))
+    assert rows["sgl"]["interval"] == "bootstrap"
+    assert float(rows["sgl"]["p"]) == pytest.approx(stats.ttest_rel(sgl, base).pvalue)
+    assert rows["lbt_100pc"]["low"] == "" and rows["lbt_100pc"]["difference_low"] == ""
+    assert "lbt_100pc: fewer than 10 seeds, of which no bootstrap interval is given" in printed
+    assert "single, sgl: fewer than 20 seeds, so the bootstrap intervals are too narrow" in printed
+
+
 def test_time_and_memory_are_costs(study):
     write_study_report(study, study / "report.html")
     found = {
@@ -99,6 +126,29 @@ def test_time_and_memory_are_costs(study):
     main = report_of(study).tables[0]
     assert main.header[-3:] == ("search (h)", "retraining (h)", "memory (GiB)")
     assert main.rows[1][-1] == "1.50 ± 0.00"
+
+
+def test_the_memory_of_a_gpu_is_a_cost_where_it_is_recorded(study):
+    """The largest of all sessions; a run of an earlier release or on a CPU has none."""
+    assert "GPU memory (GiB)" not in report_of(study).tables[0].header
+    for seed, peaks in ((1, (2.5, 1.0)), (2, (1.5, 4.5)), (3, (None, 2.0))):
+        for folder, peak in zip(("", "retrain"), peaks, strict=True):
+            file = study / f"sgl/seed-{seed}" / folder / "environment.json"
+            found = json.loads(file.read_text())
+            first, *_ = found["sessions"]
+            bytes_of = None if peak is None else int(peak * 2**30)
+            found["sessions"] = [first, {**first, "gpu_memory": bytes_of}]
+            file.write_text(json.dumps(found))
+    main = report_of(study).tables[0]
+    assert main.header[-2:] == ("memory (GiB)", "GPU memory (GiB)")
+    assert [row[-1] for row in main.rows] == ["–", "3.00 ± 1.32", "–"]  # of 2.5, 4.5 and 2
+    write_study_report(study, study / "report.html")
+    rows = csv_rows(study / "report.runs.csv")
+    values = [float(x["value"]) for x in rows if x["measure"] == "GPU memory (GiB)"]
+    assert values == [2.5, 4.5, 2.0]
+    run = study / "sgl/seed-2"
+    write_report([run], run / "report.html")
+    assert "GPU memory 4.50 GiB" in (run / "report.html").read_text()
 
 
 def test_every_value_is_in_a_file(study):
@@ -143,6 +193,16 @@ def test_the_plot_has_a_dot_a_seed(study):
     assert drawn == [pytest.approx(sorted(100 * np.array(x))) for x in ERRORS.values()]
 
 
+def test_equal_values_are_dots_above_one_another(tmp_path):
+    folder = written(tmp_path / "study", {"single": (0.5, 0.25, 0.5, 0.5), "sgl": (0.25,) * 4})
+    (found, lines), *_ = report_of(folder).measures
+    (axes,) = figure_of(found.measure.name, lines, "single").axes
+    for place, each in enumerate(axes.collections):
+        drawn = {tuple(dot) for dot in each.get_offsets()}
+        assert len(drawn) == 4
+        assert all(place - 0.25 < height < place + 0.1 for _, height in drawn)
+
+
 def test_what_is_missing_is_said(tmp_path):
     errors = ERRORS | {"lbt_100%": (0.027,), "sgl": ERRORS["sgl"][:3]}
     folder = written(tmp_path / "study", errors)
@@ -162,6 +222,14 @@ def test_a_study_of_which_nothing_has_run_has_a_page(tmp_path):
     write_study_report(folder, folder / "report.html")
     assert "No run has any result yet." in (folder / "report.html").read_text()
     assert (folder / "report.runs.csv").read_text().strip() == ""
+
+
+def test_configurations_without_a_spread_are_named_together(tmp_path):
+    folder = written(tmp_path / "study", {"single": (0.25,), "sgl": (0.5,)})
+    assert report_of(folder).warnings == [
+        "lbt_100pc: no run has this figure.",
+        "single, sgl have 1 run each: their spread is unknown.",
+    ]
 
 
 def test_too_few_seeds_are_warned_of_with_how_many_would_do(study):
@@ -185,6 +253,9 @@ def test_equal_differences_and_common_seeds_are_told(tmp_path):
     report = report_of(folder)
     sentences = list(warnings(report.measures[0][1], "single"))
     assert any("by the same amount with every seed" in x for x in sentences)
+    folder = written(tmp_path / "b", {"single": (0.25, 0.5), "sgl": (0.25, 0.5)})
+    sentences = list(warnings(report_of(folder).measures[0][1], "single"))
+    assert any("sgl has the same figure as single with every seed" in x for x in sentences)
 
 
 def test_another_baseline_and_none(study, tutelage):
@@ -206,6 +277,7 @@ def test_another_baseline_and_none(study, tutelage):
 
 def test_a_baseline_of_runs_is_refused(study, refused):
     refused(f"report {study}/sgl/seed-1 --baseline sgl", "only the report of one study")
+    refused(f"report {study}/sgl/seed-1 --interval bootstrap", "only the report of one study")
 
 
 def test_answers_of_a_table_are_measures(tmp_path):

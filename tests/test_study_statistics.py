@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
+from tutelage.study.results.intervals import interval
 from tutelage.study.results.statistics import (
     MOST,
     Paired,
@@ -20,19 +21,15 @@ from tutelage.study.results.statistics import (
 
 
 @pytest.mark.parametrize("n", [2, 3, 10])
-def test_mean_deviation_and_interval(n):
+def test_mean_and_deviation(n):
     values = np.random.default_rng(n).normal(3.0, 2.0, n)
     sample = Sample(tuple(values))
-    error = values.std(ddof=1) / math.sqrt(n)
     assert sample.mean == pytest.approx(values.mean())
     assert sample.deviation == pytest.approx(values.std(ddof=1))
-    expected = stats.t.interval(0.95, n - 1, loc=values.mean(), scale=error)
-    assert sample.interval == pytest.approx(expected)
 
 
-def test_a_single_value_has_neither_deviation_nor_interval():
+def test_a_single_value_has_no_deviation():
     assert Sample((2.0,)).deviation is None
-    assert Sample((2.0,)).interval is None
     assert math.isnan(Sample(()).mean)
 
 
@@ -42,10 +39,10 @@ def test_paired_test_is_scipys(n):
     first, second = generator.normal(0.4, 1, n), generator.normal(0, 1, n)
     found = paired(dict(enumerate(first)), dict(enumerate(second)))
     expected = stats.ttest_rel(first, second)
-    interval = expected.confidence_interval(0.95)
+    bounds = expected.confidence_interval(0.95)
     assert found.p == pytest.approx(expected.pvalue)
     assert found.differences.mean == pytest.approx(first.mean() - second.mean())
-    assert found.differences.interval == pytest.approx((interval.low, interval.high))
+    assert interval(found.differences.values, "t") == pytest.approx((bounds.low, bounds.high))
     assert found.effect == pytest.approx(expected.statistic / math.sqrt(n))
 
 

@@ -184,6 +184,10 @@ def report(
         str | None,
         Parameter(help="Of a study: the configuration that all others are compared with."),
     ] = None,
+    interval: Annotated[
+        Literal["t", "bootstrap"],
+        Parameter(help="Of a study: how the 95 % intervals of means are computed."),
+    ] = "t",
 ) -> None:
     """Write one self-contained page about a run, a comparison of several, or a study."""
     from tutelage.study.results.page import as_text as tables_text
@@ -191,12 +195,14 @@ def report(
 
     if len(runs) == 1 and is_study(runs[0]):
         page = out or runs[0] / "report.html"
-        written = write_study_report(runs[0], page, baseline)
+        written = write_study_report(runs[0], page, baseline, interval)
         print("\n".join([tables_text(written.tables), *written.warnings]))
         print(f"Report: {page}")
         return
     if baseline:
         raise ValueError(f"--baseline {baseline}: only the report of one study has a baseline")
+    if interval != "t":
+        raise ValueError(f"--interval {interval}: only the report of one study has intervals")
     from tutelage.report.page import write_report
     from tutelage.report.runs.read import read_run
     from tutelage.report.runs.tables import as_text, comparison

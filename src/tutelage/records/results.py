@@ -98,6 +98,9 @@ class Session:
     """Whether deterministic algorithms were required of the GPU; None: it ran on a CPU."""
     processes: int | None = field(default=None, metadata=WRITTEN)
     """Processes that computed together; None: not recorded."""
+    gpu_memory: int | None = field(default=None, metadata=WRITTEN)
+    """Most bytes that tensors had on the GPU at once; None: it ran on a CPU, or an earlier release
+    wrote this."""
 
 
 @dataclass(frozen=True)

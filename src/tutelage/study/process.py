@@ -59,10 +59,14 @@ class Running:
         return True
 
     def interrupt(self) -> None:
-        """Ask the process to save and to end, as Ctrl-C does; twice: without saving."""
+        """Ask the process to save and to end; twice: to end without saving, as Ctrl-C does.
+
+        First by SIGTERM: where a shell's background processes ignore SIGINT, so do their children.
+        """
+        number = signal.SIGINT if self.interrupted else signal.SIGTERM
         self.interrupted = True
         if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(signal.SIGINT)
+            self._process.send_signal(number)
 
     def _begin(self) -> None:
         self._step = self.job.step()
@@ -83,7 +87,7 @@ class Running:
         if output is not self._log:
             output.close()
         if self.interrupted:  # while it was started
-            self._process.send_signal(signal.SIGINT)
+            self._process.send_signal(signal.SIGTERM)
 
     def _ended(self, process: subprocess.Popen[bytes]) -> bool:
         """Reap the process if it has ended, and keep its largest memory."""

@@ -109,6 +109,17 @@ class RunFiles:
         return sum(known) if known else None
 
     @property
+    def gpu_memory(self) -> int | None:
+        """The most bytes that tensors had on a GPU, also in a ranking or an evolution.
+
+        None: it ran on a CPU, or the figure is unknown.
+        """
+        within = [part for part in (self.ranking, self.evolution) if part]
+        sessions = [each for files in (self, *within) for each in files.sessions]
+        known = [each.gpu_memory for each in sessions if each.gpu_memory is not None]
+        return max(known, default=None)
+
+    @property
     def epochs_done(self) -> int:
         """How many epochs have ended."""
         return len(self.of("epoch"))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from operator import attrgetter
 from typing import Any
 
+from tutelage.records.results import Session
 from tutelage.records.rows import Costs, StepRow
 from tutelage.report.figures.plots import (
     Line,
@@ -163,8 +164,16 @@ def sessions(files: RunFiles) -> Iterator[dict[str, str]]:
             "time": duration(number(session.seconds)),
             "from": f"epoch {epoch}, step {step}",
             "versions": ", ".join(f"{name} {each}" for name, each in versions if each),
-            "hardware": ", ".join(_part(name, each) for name, each in hardware if each),
+            "hardware": ", ".join(
+                [*(_part(name, each) for name, each in hardware if each), *_memory(session)]
+            ),
         }
+
+
+def _memory(session: Session) -> Iterator[str]:
+    """Write the largest memory of a GPU, if it is known."""
+    if session.gpu_memory is not None:
+        yield f"GPU memory {session.gpu_memory / 2**30:.2f} GiB"
 
 
 def drawing(record: Record) -> str:

@@ -16,7 +16,7 @@ import json
 import os
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,6 +31,9 @@ from tutelage.renamed import lifted_settings
 from tutelage.run.job.environment import session
 from tutelage.run.job.metrics_file import MetricsFile
 from tutelage.run.job.settings import changed_settings, plain_value
+
+Peak = Callable[[], int | None]
+"""Returns the most bytes that tensors had on a GPU; None: there is none."""
 
 
 class RunDirectory:
@@ -48,6 +51,7 @@ class RunDirectory:
         self._lock: BinaryIO | None = None
         self._sessions: list[Session] = []
         self._began = 0.0
+        self._peak: Peak = lambda: None
 
     @classmethod
     def create(cls, path: Path, settings: Mapping[str, Any]) -> RunDirectory:
@@ -183,13 +187,21 @@ class RunDirectory:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{self.path / name} is damaged: {error}") from error
 
-    def begin_session(self, epoch: int, step: int, **hardware: Any) -> None:
+    def begin_session(
+        self, epoch: int, step: int, peak: Peak = lambda: None, **hardware: Any
+    ) -> None:
         """Add a session to environment.json, which starts now at an epoch and a step.
 
         A damaged file, which nothing depends on, is renamed to environment.damaged.json.
+
+        Args:
+            epoch: Epochs that are done.
+            step: Steps of this epoch that are done.
+            peak: Measures the memory of its GPU.
+            hardware: As `session` takes it.
         """
         self._sessions = self._read_sessions()
-        self._began = time.monotonic()
+        self._began, self._peak = time.monotonic(), peak
         self._sessions.append(session(epoch, step, **hardware))
         self.save_session()
 
@@ -209,7 +221,13 @@ class RunDirectory:
             return []
 
     def save_session(self) -> None:
-        """Write how long this process has worked; called at every checkpoint and at the end."""
-        seconds = round(time.monotonic() - self._began, 1)
-        self._sessions[-1] = replace(self._sessions[-1], seconds=seconds)
+        """Write how long this process has worked, and the largest memory of its GPU.
+
+        Called at every checkpoint and at the end. Work within this one, such as a ranking, has
+        sessions of its own, which reset the peak: the largest one is kept.
+        """
+        seconds, last = round(time.monotonic() - self._began, 1), self._sessions[-1]
+        known = [each for each in (last.gpu_memory, self._peak()) if each is not None]
+        largest = max(known, default=None)
+        self._sessions[-1] = replace(last, seconds=seconds, gpu_memory=largest)
         self.write_json("environment.json", Environment(self._sessions))

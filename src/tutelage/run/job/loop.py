@@ -16,7 +16,7 @@ from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.progress import Progress
 from tutelage.run.job.settings import changed_settings
 from tutelage.run.job.signals import Interrupts, StoppedError
-from tutelage.run.machine import deterministic, threads
+from tutelage.run.machine import deterministic, device, threads
 
 BETWEEN_CHECKS: Final = 1.0
 """Seconds between two checks, of which each makes a GPU wait for the processor."""
@@ -107,6 +107,7 @@ def run(
     directory.metrics.cut(size)
     directory.metrics.begin()
     number, because = threads.present()
+    device.reset_gpu_memory()
     directory.begin_session(
         work.epoch,
         work.step,
@@ -116,6 +117,7 @@ def run(
         deterministic=deterministic.present(),
         graph=graph,
         processes=ranks.count(),
+        peak=device.gpu_memory,
     )
     if ranks.count() > 1:
         title = f"{title}, {ranks.in_words()}"

@@ -24,6 +24,23 @@ def device_named(name: str) -> torch.device:
     return torch.device(name)
 
 
+def gpu_memory() -> int | None:
+    """Return the most bytes that tensors had on a GPU at once, since the reset; None: on none.
+
+    This process uses one GPU, so the largest figure of all is its own.
+    """
+    if not torch.cuda.is_initialized():
+        return None
+    return max(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count())))
+
+
+def reset_gpu_memory() -> None:
+    """Measure the largest memory from now on: other work of this process may lie before."""
+    if torch.cuda.is_initialized():
+        for index in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(index)
+
+
 @contextmanager
 def arithmetic(precision: str) -> Iterator[None]:
     """Let cuDNN round the factors of convolutions to TF32, except in precision `ieee`.

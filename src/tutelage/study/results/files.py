@@ -70,14 +70,15 @@ def runs_csv(found: Sequence[Measured]) -> str:
 
 def _figures(line: Line) -> Mapping[str, Any]:
     sample, pair = line.sample, line.paired
-    low, high = sample.interval or (None, None)
+    low, high = line.interval or (None, None)
     difference = pair.differences if pair and pair.n else None
-    below, above = (difference.interval if difference else None) or (None, None)
+    below, above = line.difference or (None, None)
     return {
         "configuration": line.name,
         "n": sample.n,
         "mean": sample.mean if sample.n else None,
         "sd": sample.deviation,
+        "interval": line.kind,
         "low": low,
         "high": high,
         "pairs": pair.n if pair else None,

@@ -143,6 +143,11 @@ def _memory(found: Found) -> float | None:
     return _times(2.0**-30, peak)
 
 
+def _gpu_memory(found: Found) -> float | None:
+    own = [files.gpu_memory for _, files in found.record.run_files]
+    return _times(2.0**-30, max((each for each in own if each is not None), default=None))
+
+
 def _in_tables() -> Iterator[Measure]:
     for each in BENCHMARKS:
         for key, data in each.tests.items():
@@ -171,6 +176,7 @@ MEASURES = (
     Measure(f"search ({UNIT})", _search_seconds, 2, False, beside=True),
     Measure(f"retraining ({UNIT})", _retraining_seconds, 2, False, beside=True),
     Measure("memory (GiB)", _memory, 2, False, beside=True),
+    Measure("GPU memory (GiB)", _gpu_memory, 2, False, beside=True),
 )
 """All measures. The first one that a study has is its main one. Memory is the largest resident
-memory of the processor."""
+memory of the processor; that of a GPU is what tensors had at once."""

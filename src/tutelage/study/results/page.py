@@ -16,6 +16,7 @@ from tutelage.study.reading import read_study
 from tutelage.study.results.compare import Line, Table, compared, costs_of, quality, warnings
 from tutelage.study.results.dots import dots
 from tutelage.study.results.files import latex, markdown, runs_csv, statistics_csv
+from tutelage.study.results.intervals import Kind
 from tutelage.study.results.measures import Measured, measured
 from tutelage.study.status import Standing, standing
 
@@ -37,6 +38,8 @@ class Report:
     measures: Sequence[tuple[Measured, Sequence[Line]]]
     """Those that configurations are compared by, the main one first."""
     costs: Sequence[Measured]
+    kind: Kind = "t"
+    """How the intervals are computed."""
 
     @property
     def sections(self) -> list[Section]:
@@ -67,12 +70,13 @@ def is_study(path: Path) -> bool:
     return (path / "study.toml").is_file()
 
 
-def report_of(out: Path, baseline: str | None = None) -> Report:
+def report_of(out: Path, baseline: str | None = None, kind: Kind = "t") -> Report:
     """Read all runs of a study.
 
     Args:
         out: The study's folder.
         baseline: The configuration to compare with, instead of the study's own.
+        kind: How the intervals are computed.
 
     Raises:
         ValueError: The folder is no study's, or no configuration has the baseline's name.
@@ -82,12 +86,15 @@ def report_of(out: Path, baseline: str | None = None) -> Report:
     return Report(
         study,
         [standing(job) for job in jobs_of(study, out)],
-        [(x, compared(x, study.head.baseline)) for x in found if x.measure.quality],
+        [(x, compared(x, study.head.baseline, kind)) for x in found if x.measure.quality],
         [x for x in found if not x.measure.quality],
+        kind,
     )
 
 
-def write_study_report(out: Path, page: Path, baseline: str | None = None) -> Report:
+def write_study_report(
+    out: Path, page: Path, baseline: str | None = None, kind: Kind = "t"
+) -> Report:
     """Write the page of a study, and its tables beside it as CSV, Markdown and LaTeX.
 
     The files have the page's name; NAME.runs.csv has every value.
@@ -95,9 +102,9 @@ def write_study_report(out: Path, page: Path, baseline: str | None = None) -> Re
     Raises:
         ValueError: As `report_of`.
     """
-    report = report_of(out, baseline)
+    report = report_of(out, baseline, kind)
     everything = [*(x for x, _ in report.measures), *report.costs]
-    lines = [*report.measures, *((x, compared(x, None)) for x in report.costs)]
+    lines = [*report.measures, *((x, compared(x, None, kind)) for x in report.costs)]
     files = {
         ".csv": statistics_csv(lines),
         ".runs.csv": runs_csv(everything),
@@ -128,6 +135,7 @@ def _html(report: Report, out: Path, files: Sequence[str]) -> str:
         sections=report.sections,
         costs=report.tables[len(report.measures) :],
         warnings=report.warnings,
+        kind=report.kind,
         done=sum(each.state == "done" for each in report.standings),
         runs=len(report.standings),
         unfinished=[each for each in report.standings if each.state != "done"],

@@ -1,4 +1,4 @@
-"""Statistics of a study: intervals by t, paired t tests, Holm's correction, power.
+"""Statistics of a study: paired t tests, Holm's correction, power.
 
 A test is two-sided. `scipy` is imported inside functions: it takes seconds.
 """
@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tutelage.report.runs.tables import Statistic
+from tutelage.study.results.intervals import LEVEL, quantile
 
-LEVEL = 0.05
-"""Level of tests; intervals cover 1 - LEVEL."""
 POWER = 0.8
 """The usual power that a study is planned for."""
 MOST = 10_000
@@ -28,14 +27,6 @@ class Sample(Statistic):
     def n(self) -> int:
         """How many there are."""
         return len(self.values)
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """The interval of the mean by Student's t; None for fewer than two values."""
-        if self.deviation is None:
-            return None
-        half = quantile(1 - LEVEL / 2, self.n - 1) * self.deviation / math.sqrt(self.n)
-        return self.mean - half, self.mean + half
 
 
 @dataclass(frozen=True)
@@ -102,13 +93,6 @@ def holm(ps: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(ps) - place) * ps[index]))
         corrected[index] = largest
     return corrected
-
-
-def quantile(share: float, freedom: int) -> float:
-    """Return a quantile of Student's t."""
-    from scipy.stats import t
-
-    return float(t.ppf(share, freedom))
 
 
 def power(effect: float, n: int, level: float = LEVEL) -> float:
