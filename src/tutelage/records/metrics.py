@@ -10,9 +10,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from tutelage.formats import from_json
 from tutelage.records import lift
 from tutelage.records.rows import Row
-from tutelage.records.typed import NewerError, finite, known_version, parse, typed
+from tutelage.records.typed import NewerError, finite, known_version, typed
 
 VERSION: Final = 2
 HEAD: Final = {"event": "format", "format": "tutelage metrics", "version": VERSION}
@@ -51,10 +52,10 @@ def version_of(content: bytes) -> int:
     """
     heads = [line for line in content.splitlines() if line.startswith(BEGINNING)]
     try:
-        return known_version(parse(heads[-1]), VERSION) if heads else 1
+        return known_version(from_json(heads[-1]), VERSION) if heads else 1
     except NewerError:
         raise
-    except (ValueError, RecursionError):
+    except ValueError:
         return 1
 
 
@@ -76,13 +77,13 @@ def read(content: bytes, types: Mapping[str, type[Row]]) -> Metrics:
     for number, line in enumerate(content.splitlines(keepends=True), start=1):
         try:
             if line.startswith(BEGINNING):
-                version = known_version(parse(line), VERSION)
+                version = known_version(from_json(line), VERSION)
             else:
-                rows.append(_row(parse(line), version, types))
+                rows.append(_row(from_json(line), version, types))
         except NewerError as error:
             damage.append(Damage(number, str(error)))
             break
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             if line.endswith(b"\n"):
                 damage.append(Damage(number, str(error)))
     return Metrics(rows, damage)

@@ -224,7 +224,9 @@ def _finished(
     out: Path, genotype: str | list[str], data: Data, settings: Retrain
 ) -> dict[str, Any]:
     directory = RunDirectory.open(out)
-    data, settings = _cut(data, settings, directory.settings()["retrain"]["cutout"])
+    stored = directory.settings().get("retrain", {}).get("cutout")
+    cutout = stored if type(stored) is int else settings.cutout or 0  # compared just below
+    data, settings = _cut(data, settings, cutout)
     directory.refuse_changes(_given(genotype, data, settings))
     try:
         result = Result.read(directory.read_json(RESULT)).as_dict()

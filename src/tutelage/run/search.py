@@ -17,7 +17,7 @@ from tutelage.problem import Method
 from tutelage.quick import quick_look, stated
 from tutelage.renamed import lifted_settings, warn
 from tutelage.run.conditions import conditions
-from tutelage.run.job import threads
+from tutelage.run.job import checkpoint, threads
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.loop import run
 from tutelage.run.job.settings import plain
@@ -100,7 +100,7 @@ def _searched(settings: Run, out: Path, resume: bool) -> Found:
         # All checks come before the directory is made, so that a mistake leaves none behind.
         if resume:  # before the split, which other data settings would make unusable
             RunDirectory.open(out).refuse_changes(plain(settings))
-        stored = resume and (out / SPLIT).exists()
+        stored = resume and ((out / SPLIT).exists() or checkpoint.exists(out))
         images = parts.train
         halves = (
             load_split(out / SPLIT, len(images.images)) if stored else halves_of(settings, images)

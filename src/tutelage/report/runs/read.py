@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tutelage.formats import read_json, read_toml
 from tutelage.records import metrics
 from tutelage.records.results import Environment, Members, Origin, Result
 from tutelage.records.rows import (
@@ -15,7 +15,7 @@ from tutelage.records.rows import (
     TRAINING,
     Row,
 )
-from tutelage.records.typed import parse, typed
+from tutelage.records.typed import typed
 from tutelage.renamed import lifted_settings
 from tutelage.report.runs.record import Record, RunFiles
 from tutelage.spaces.genotype import Genotype
@@ -55,7 +55,7 @@ def _trains(settings: Mapping[str, Any], result: Result | None) -> bool:
 def _run_files(path: Path, types: Mapping[str, type[Row]] | None = None) -> RunFiles:
     """Read a directory; `types` are the types of its rows, if its place determines them."""
     notes: list[str] = []
-    settings = _table(path / "run.toml", lambda text: lifted_settings(tomllib.loads(text)), notes)
+    settings = _table(path / "run.toml", lambda file: lifted_settings(read_toml(file)), notes)
     result = _file(path / "result.json", Result.read, notes)
     environment = _file(path / "environment.json", Environment.read, notes) or Environment()
     networks = tuple(_run_files(each, TRAINING) for each in sorted(path.glob("member-*")))
@@ -63,7 +63,7 @@ def _run_files(path: Path, types: Mapping[str, type[Row]] | None = None) -> RunF
         _run_files(path / name, CANDIDATES) if (path / name).is_dir() else None
         for name in ("ranking", "evolution")
     )
-    stored = _table(path / "genotype.json", parse, notes)
+    stored = _table(path / "genotype.json", read_json, notes)
     genotype, about = _found(path, stored or (result.genotype if result else {}), notes)
     ensemble = _file(path / "ensemble.json", Members.read, notes) or Members()
     types = types or (TRAINING if _trains(settings, result) else SEARCH)
@@ -90,21 +90,26 @@ def _file(path: Path, read: Callable[[Any], T], notes: list[str]) -> T | None:
     if not path.is_file():
         return None
     try:
-        return read(parse(path.read_text(encoding="utf-8")))
-    except (ValueError, RecursionError) as error:
-        notes.append(f"{path} is damaged and left out: {error}")
+        return read(read_json(path))
+    except ValueError as error:
+        notes.append(_left_out(path, error))
         return None
 
 
-def _table(path: Path, parse: Callable[[str], Any], notes: list[str]) -> dict[str, Any]:
+def _table(path: Path, read: Callable[[Path], Any], notes: list[str]) -> dict[str, Any]:
     """Read a file that holds an object; an empty object if it is missing or damaged."""
     if not path.is_file():
         return {}
     try:
-        return typed(parse(path.read_text(encoding="utf-8")), dict[str, Any])
-    except (ValueError, RecursionError) as error:
-        notes.append(f"{path} is damaged and left out: {error}")
+        return typed(read(path), dict[str, Any])
+    except ValueError as error:
+        notes.append(_left_out(path, error))
         return {}
+
+
+def _left_out(path: Path, error: ValueError) -> str:
+    """Write a note on a damaged file."""
+    return f"{path} is damaged and left out: {str(error).removeprefix(f'{path} is damaged: ')}"
 
 
 def _found(
