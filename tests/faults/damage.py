@@ -297,30 +297,26 @@ def of_checkpoint(content: bytes) -> Iterator[Damage]:
 
     for name, other in {"list": [], "tensor": torch.zeros(2), "number": 3, "none": None}.items():
         yield plain(f"a {name}", written(other))
-    for path in _entries(read()):
+    others = {"none": None, "list": [], "object": {}, "text": "x", "tensor": torch.zeros(3, 5)}
+    others |= {"fraction": 3.5, "negative": -1}
+    for path, present in _entries(read()):
         where = ".".join(map(str, path))
-        for name, other in {
-            "none": None,
-            "list": [],
-            "object": {},
-            "text": "x",
-            "tensor": torch.zeros(3, 5),
-            "fraction": 3.5,
-            "negative": -1,
-        }.items():
+        for name, other in others.items():
+            if type(other) is type(present) and name != "negative":
+                continue  # nobody can tell it from the right one
             yield Damage(f"{where} = {name}", changed(path, lambda o, k, v=other: _set(o, k, v)))
         yield Damage(f"{where} removed", changed(path, lambda o, k: o.pop(k)))
 
 
-def _entries(value: Any, depth: int = 3) -> Iterator[tuple[Any, ...]]:
-    """Yield the paths of entries; of one object's many tensors the first and the last.
+def _entries(value: Any, depth: int = 3) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yield the paths of entries and what they are; of many in one object the first and the last.
 
     Checksums protect the values themselves: nothing but an editor changes them.
     """
     keys = list(value) if isinstance(value, dict) and depth else []
     for key in keys if len(keys) < 20 else (keys[0], keys[-1]):
-        yield (key,)
-        yield from ((key, *rest) for rest in _entries(value[key], depth - 1))
+        yield (key,), value[key]
+        yield from (((key, *rest), x) for rest, x in _entries(value[key], depth - 1))
 
 
 def of_network(content: bytes) -> Iterator[Damage]:

@@ -23,6 +23,9 @@ from tutelage.data.request import PartName
 
 LABEL: Final = "cls"
 CLASSES: Final = "classes.txt"
+LONGEST_LABEL: Final = 32
+"""Bytes of a label that are read."""
+MOST_CLASSES: Final = 2**20
 WORDS: Final[dict[PartName, tuple[str, ...]]] = {"train": ("train",), "test": ("test", "val")}
 """Names of the shards of a part, or of their folder; the first that exists is used."""
 
@@ -107,8 +110,8 @@ def index(shard: Path) -> tuple[dict[str, Member], dict[str, int]]:
                 key, kind = folder + slash + key, kind.lower()
                 if entry.isfile() and kind == LABEL:
                     content = archive.extractfile(entry)
-                    labels[key] = int(content.read()) if content else -1
-                elif entry.isfile() and f".{kind}" in SUFFIXES:
+                    labels[key] = label_of(content.read(LONGEST_LABEL)) if content else -1
+                elif entry.isfile() and not entry.issparse() and f".{kind}" in SUFFIXES:
                     images[key] = Member(str(shard), entry.offset_data, entry.size)
             check_end(archive)
     except (tarfile.TarError, ValueError) as error:
@@ -116,6 +119,14 @@ def index(shard: Path) -> tuple[dict[str, Member], dict[str, int]]:
     if not images:
         raise DataError(f"{shard} holds no images called KEY.jpg ({', '.join(SUFFIXES)})")
     return images, labels
+
+
+def label_of(content: bytes) -> int:
+    """Read a label; raise ValueError unless it is the number of a class."""
+    label = int(content)
+    if not 0 <= label < MOST_CLASSES:
+        raise ValueError(f"a label is {label}: must be from 0 up and below {MOST_CLASSES:,}")
+    return label
 
 
 def check_end(archive: tarfile.TarFile) -> None:
