@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import heapq
+from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +16,8 @@ from tutelage.records.rows import (
     SEARCH,
     TRAINING,
     Row,
+    StepRow,
+    TrainingRow,
 )
 from tutelage.records.typed import typed
 from tutelage.renamed import lifted_settings
@@ -25,6 +29,9 @@ FILES = ("run.toml", "metrics.jsonl", "genotype.json", "result.json")
 
 SHOWN = 3
 """Number of damaged lines of a file that a note explains."""
+
+MOST_STEPS = 10_000
+"""Logged steps of a file that are kept: more than a figure shows."""
 
 T = TypeVar("T")
 
@@ -58,7 +65,8 @@ def _run_files(path: Path, types: Mapping[str, type[Row]] | None = None) -> RunF
     settings = _table(path / "run.toml", lambda file: lifted_settings(read_toml(file)), notes)
     result = _file(path / "result.json", Result.read, notes)
     environment = _file(path / "environment.json", Environment.read, notes) or Environment()
-    networks = tuple(_run_files(each, TRAINING) for each in sorted(path.glob("member-*")))
+    members = sorted(each for each in path.glob("member-*") if each.is_dir())
+    networks = tuple(_run_files(each, TRAINING) for each in members)
     ranking, evolution = (
         _run_files(path / name, CANDIDATES) if (path / name).is_dir() else None
         for name in ("ranking", "evolution")
@@ -127,10 +135,35 @@ def _found(
 def _rows(path: Path, types: Mapping[str, type[Row]], notes: list[str]) -> list[Row]:
     if not path.is_file():
         return []
-    rows, damage = metrics.read(path.read_bytes(), types)
+    with path.open("rb") as file:
+        rows, damage = _thinned(metrics.scan(file, types))
     if damage:
         lines = [f"line {line} ({reason})" for line, reason in damage[:SHOWN]]
         lines += [f"{len(damage) - SHOWN} more"] if len(damage) > SHOWN else []
         count = f"{len(damage)} damaged row{'s' if len(damage) > 1 else ''}"
         notes.append(f"{path}: {count} left out: {', '.join(lines)}")
     return rows
+
+
+def _thinned(found: Iterable[Row | metrics.Damage]) -> tuple[list[Row], list[metrics.Damage]]:
+    """Return the rows, of logged steps evenly at most `MOST_STEPS`, and the damage.
+
+    Steps are shown where fewer than two epochs have ended.
+    """
+    others: list[tuple[int, Row]] = []
+    steps: list[tuple[int, Row]] = []
+    damage: list[metrics.Damage] = []
+    seen, stride = 0, 1
+    for place, each in enumerate(found):
+        match each:
+            case metrics.Damage():
+                damage.append(each)
+            case StepRow() | TrainingRow(event="step"):
+                if seen % stride == 0:
+                    steps.append((place, each))
+                seen += 1
+                if len(steps) > MOST_STEPS:
+                    steps, stride = steps[::2], 2 * stride
+            case _:
+                others.append((place, each))
+    return [row for _, row in heapq.merge(others, steps, key=itemgetter(0))], damage

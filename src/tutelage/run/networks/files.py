@@ -138,8 +138,11 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> nn.Module:
         _refuse_others(details, tensors)
         network = build(details.genotype, details.size)
         network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(f"{path}: its weights do not fit its own genotype and size") from error
+    except (RuntimeError, ValueError, TypeError, LookupError) as error:
+        reason = "" if isinstance(error, RuntimeError) else f": {error}"
+        raise ValueError(
+            f"{path}: its weights do not fit its own genotype and size{reason}"
+        ) from error
     return network.to(device).eval()
 
 
