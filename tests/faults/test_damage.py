@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import json
+import lzma
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import damage_runs
 import pytest
 import torch
-from damage import DEEP, call, damages, of_json, packed
-from damage_runs import Scene, campaign, done
+from damage import DEEP, call, damages, of_json, packed, plain
+from damage_runs import Scene, campaign, tried
 
 import tutelage
 from tutelage.formats import DEEPEST, from_json, from_toml, read_packed
@@ -192,9 +195,6 @@ def test_toml_of_settings_is_read():
 
 @pytest.mark.parametrize("kind", ["gz", "xz"])
 def test_a_packed_file_that_grows_without_end_is_refused(tmp_path, monkeypatch, kind):
-    import gzip
-    import lzma
-
     monkeypatch.setattr("tutelage.formats.LARGEST", 2**16)
     pack = {"gz": gzip.compress, "xz": lzma.compress}[kind]
     path = tmp_path / f"table.{kind}"
@@ -206,14 +206,17 @@ def test_a_packed_file_that_grows_without_end_is_refused(tmp_path, monkeypatch, 
 
 
 def test_the_campaign_sees_what_is_wrong(searched, tmp_path, monkeypatch):
-    """A reader that lets a file's errors pass is found."""
-
-    def reckless(path):
-        return json.loads(path.read_text())["sessions"]
-
-    monkeypatch.setattr("tutelage.run.job.directory.read_json", reckless)
+    """Otherwise the tests above show nothing."""
     scene = searched["search"]
-    only = Scene(scene.name, scene.folder, scene.commands, scene.whole, ("environment.json",))
-    kinds = {each.kind for each in campaign(only, tmp_path / "work", 8)}
-    assert "traceback" in kinds
-    assert done("list methods") is None
+    [resume] = scene.commands
+    other = Path(shutil.copytree(scene.whole, tmp_path / "other"))
+    (other / "metrics.jsonl").write_bytes((other / "metrics.jsonl").read_bytes() + b"{}\n")
+    against = replace(scene, whole=other)
+    diary = "environment.json", plain("an object", b"{}")
+    assert tried(scene, *diary, resume, tmp_path / "work").kind == "done"
+    assert tried(against, *diary, resume, tmp_path / "work").other == "metrics.jsonl"
+    monkeypatch.setattr(
+        "tutelage.run.job.directory.read_json",
+        lambda path: json.loads(path.read_text())["sessions"],
+    )
+    assert tried(scene, *diary, resume, tmp_path / "work").kind == "traceback"
