@@ -235,7 +235,7 @@ def test_archives_that_grow_without_end_are_refused(tmp_path, monkeypatch):
         read(Data("cifar10", root=tmp_path), "train")
 
 
-@pytest.mark.parametrize("label", [b"-1", b"1" + b"0" * 15, b"9" * 10_000, b"", b"1e3"])
+@pytest.mark.parametrize("label", [b"1" + b"0" * 15, b"9" * 10_000, b"", b"1e3"])
 def test_labels_of_shards_are_numbers_of_classes(tmp_path, label):
     write(tmp_path / "train-0.tar", {"a.jpg": jpeg(), "a.cls": label})
     with pytest.raises(DataError, match="damaged or no tar file of samples"):

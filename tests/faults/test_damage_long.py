@@ -32,24 +32,33 @@ def steps(run, count, epochs):
 
 
 @pytest.mark.parametrize("epochs", [1, 4])
-@pytest.mark.parametrize("count", [2 * MOST_STEPS + 2, pytest.param(100_000, marks=exhaustive)])
-def test_a_report_keeps_a_bounded_number_of_steps(tmp_path, count, epochs):
-    run = write_search(tmp_path / "run", epochs=1)
+def test_a_report_keeps_a_bounded_number_of_steps(tmp_path, epochs, monkeypatch):
+    monkeypatch.setattr("tutelage.report.runs.read.MOST_STEPS", 100)
+    run, count = write_search(tmp_path / "run", epochs=1), 1000
     steps(run, count, epochs)
-    tracemalloc.start()
-    try:
-        files = read_run(run).search
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+    files = read_run(run).search
     kept = files.of("step")
-    assert MOST_STEPS // 2 <= len(kept) <= MOST_STEPS
+    assert 50 <= len(kept) <= 100
     assert not files.notes and files.epochs_done == epochs
     places = [row.epoch * (count // epochs) + row.step - 1 for row in kept]
-    stride = places[1]
-    assert places == list(range(0, count, stride))  # evenly, from the first to the last
-    assert [row.event for row in files.rows][-1] == "epoch"  # in the order of the file
-    assert peak < 2**26
+    assert places == list(range(0, count, places[1]))  # evenly, from the first to the last
+    assert files.rows[-1].event == "epoch"  # in the order of the file
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_reading_100_000_rows_takes_bounded_memory(tmp_path):
+    run = write_search(tmp_path / "run", epochs=1)
+    peaks = []
+    for count in (2 * MOST_STEPS, 100_000):
+        steps(run, count, 4)
+        tracemalloc.start()
+        try:
+            read_run(run)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
 
 
 @pytest.mark.slow

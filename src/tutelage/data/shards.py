@@ -122,10 +122,10 @@ def index(shard: Path) -> tuple[dict[str, Member], dict[str, int]]:
 
 
 def label_of(content: bytes) -> int:
-    """Read a label; raise ValueError unless it is the number of a class."""
+    """Read a label; raise ValueError if it is no number, or so large that it is no class."""
     label = int(content)
-    if not 0 <= label < MOST_CLASSES:
-        raise ValueError(f"a label is {label}: must be from 0 up and below {MOST_CLASSES:,}")
+    if label >= MOST_CLASSES:
+        raise ValueError(f"a label is {label}: must be below {MOST_CLASSES:,}")
     return label
 
 
