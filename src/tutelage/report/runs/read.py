@@ -158,7 +158,7 @@ def _thinned(found: Iterable[Row | metrics.Damage]) -> tuple[list[Row], list[met
         match each:
             case metrics.Damage():
                 damage.append(each)
-            case StepRow() | TrainingRow(event="step"):
+            case StepRow(event="step") | TrainingRow(event="step"):
                 if seen % stride == 0:
                     steps.append((place, each))
                 seen += 1
