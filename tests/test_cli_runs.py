@@ -88,11 +88,11 @@ def test_a_damaged_run_toml_is_named(refused, run, here):
 def test_settings_that_are_nested_too_deep_are_damaged(refused, tutelage, run, here, deep):
     with (here / "run" / "run.toml").open("a") as file:
         file.write(f"[deep]\n{deep}\n")
-    refused("search --resume run", r"run/run\.toml is damaged: maximum recursion depth")
+    refused("search --resume run", r"run/run\.toml is damaged: it is nested more than 64 levels")
     code, _, _ = tutelage("report run")
     assert code == 0
     (here / "own.toml").write_text(deep)
-    refused("search --recipe own.toml --out other", r"recipe own\.toml is not TOML: maximum rec")
+    refused("search --recipe own.toml --out other", r"recipe own\.toml is not TOML: it is nested")
 
 
 def test_a_search_ends_in_spite_of_a_damaged_row(run, here, tutelage):

@@ -127,10 +127,7 @@ ODD = [
         "[" * 99_999,
     ),
     *('{"sessions": [{}]}', '{"sessions": [7]}', '{"sessions": [{"threads": null}]}', "\xff\xfe"),
-    *(
-        f'{{"sessions": [{{"threads": {x}}}]}}'
-        for x in ("0", "-1", "5", "true", '"2"', "1.5", "[1]")
-    ),
+    *(f'{{"sessions": [{{"threads": {x}}}]}}' for x in ("0", "-1", "5", "true", "1.5", "[1]")),
 ]
 
 

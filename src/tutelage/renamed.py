@@ -15,6 +15,8 @@ from importlib import import_module
 from itertools import pairwise
 from typing import Any, TypeVar
 
+from tutelage.formats import from_json
+
 T = TypeVar("T", bound=type)
 Told = Callable[[str, str], None]
 """What is called with the old and the new name of something."""
@@ -109,9 +111,9 @@ def _lifted_text(value: Any) -> Any:
     if isinstance(value, list):
         return [_lifted_text(each) for each in value]
     try:
-        found = json.loads(value)
+        found = from_json(value)
         found["layout"] = lifted(found["layout"], SETTINGS["space",])
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return value  # it has no layout, or it is damaged and its reader raises
     return json.dumps(found)
 

@@ -7,19 +7,18 @@ One file has the columns CORE, with one row for each architecture. Any others ha
 from __future__ import annotations
 
 import csv
-import gzip
-import lzma
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+import io
+from collections.abc import Mapping, Sequence
 from math import isfinite, nan
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from tutelage.benchmark.nasbench201 import ACCURACIES, COUNT, MAGIC, header, layout, position
 from tutelage.benchmark.ranking import ranks
 from tutelage.files import write_bytes
+from tutelage.formats import read_packed
 from tutelage.spaces.genotype import Genotype
 
 Row = Mapping[str, Any]
@@ -72,11 +71,10 @@ def read_csv(path: Path) -> list[Row]:
     Raises:
         ValueError: it is not a CSV file, is cut short, or has no rows with the official index.
     """
-    openers: dict[str, Callable[..., IO[Any]]] = {".xz": lzma.open, ".gz": gzip.open}
     try:
-        with openers.get(path.suffix, open)(path, "rt", encoding="utf-8", newline="") as file:
-            lines = list(csv.reader(file, strict=True))
-    except (ValueError, EOFError, csv.Error, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+        text = io.StringIO(read_packed(path).decode(), newline="")
+        lines = list(csv.reader(text, strict=True))
+    except (ValueError, csv.Error) as error:
         raise ValueError(f"{path} is no CSV file, or cut short: {error}") from None
     columns = lines[0] if lines else []
     for number, line in enumerate(lines, start=1):

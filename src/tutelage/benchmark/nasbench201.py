@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tutelage.formats import from_json
 from tutelage.spaces.genotype import NASBENCH201_OPERATIONS, Genotype
 
 FORMAT = "tutelage nasbench201 table"
@@ -156,9 +157,11 @@ class Table:
         if not line.startswith(MAGIC):
             raise ValueError(f"{self.path} is no table of NAS-Bench-201: {again}")
         try:
-            content = json.loads(line)
+            content = from_json(line)
             version, devices, sources = (content[key] for key in ("version", "devices", "sources"))
-        except (ValueError, KeyError):
+            if not all(type(each) is list for each in (devices, sources)):
+                raise ValueError("no lists of names")
+        except (ValueError, KeyError, TypeError):
             raise ValueError(f"{self.path} is cut short or damaged: {again}") from None
         if version != VERSION:
             newer = type(version) is int and version > VERSION
@@ -166,7 +169,7 @@ class Table:
                 f"{self.path} is of version {version!r}, and this Tutelage reads {VERSION}: "
                 + ("read it with the newer one that made it" if newer else again)
             )
-        return tuple(devices), tuple(sources)
+        return tuple(map(str, devices)), tuple(map(str, sources))
 
 
 def position(genotype: Genotype) -> int:

@@ -7,11 +7,8 @@ Nothing in this file imports torch.
 
 from __future__ import annotations
 
-import gzip
-import json
-import lzma
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -20,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tutelage.benchmark.ranking import ranks
+from tutelage.formats import from_json, read_packed
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.notation import MACRO_LAYERS, MACRO_OPERATIONS
 
@@ -47,13 +45,6 @@ LAYOUT: Mapping[str, Any] = {
     "activation": "relu",
 }
 """The layout of a genotype of the benchmark's chain."""
-
-UNPACK: Mapping[bytes, Callable[[bytes], bytes]] = {
-    b"\xfd7zXZ\0": lzma.decompress,
-    b"\x1f\x8b": gzip.decompress,
-    b"{": bytes,
-}
-"""Functions that unpack a file, by its first bytes."""
 
 
 @dataclass(frozen=True)
@@ -166,13 +157,9 @@ def architecture(genotype: Genotype) -> str:
 
 def _entries(path: Path) -> list[Mapping[str, Any]]:
     """Read the file's entries of all architectures, in the order of their digits."""
-    with path.open("rb") as file:
-        start = file.read(6)
-    unpack = next((UNPACK[each] for each in UNPACK if start.startswith(each)), None)
-    try:
-        content = json.loads(unpack(path.read_bytes())) if unpack else None
-    except (ValueError, EOFError, lzma.LZMAError, zlib.error, OSError, RecursionError):
-        content = None
+    content: Any = None
+    with suppress(ValueError):
+        content = from_json(read_packed(path))
     if not isinstance(content, dict):
         raise ValueError(
             f"{path} is no table, or cut short: give a table of NAS-Bench-201 made by "

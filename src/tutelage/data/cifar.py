@@ -20,6 +20,11 @@ from tutelage.data.images import InMemory, Labelled
 from tutelage.data.request import PartName, given_root
 from tutelage.data.subsets import chosen_images, file_of
 
+LARGEST_FILE = 2**28
+"""Bytes of a file in an archive: the official ones have up to 155 million."""
+LARGEST_ARCHIVE = 2**30
+"""Bytes of an archive when it is unpacked."""
+
 
 @dataclass(frozen=True)
 class Archive:
@@ -135,7 +140,11 @@ def unpack(packed: Path, folder: str, names: Sequence[str]) -> dict[str, bytes]:
     try:
         with tarfile.open(packed, "r|gz") as stream:
             for member in stream:
-                file = stream.extractfile(member) if member.name in wanted else None
+                if member.offset > LARGEST_ARCHIVE or member.size > LARGEST_FILE:
+                    raise tarfile.ReadError(f"{member.name} is too large for a set of images")
+                file = None
+                if member.name in wanted and member.isfile():  # not a link, wherever it leads
+                    file = stream.extractfile(member)
                 if file:
                     contents[wanted[member.name]] = file.read()
                 if len(contents) == len(names):
@@ -174,33 +183,81 @@ def text(name: str | bytes) -> str:
 def unpickle(content: bytes, file: str) -> dict[str, Any]:
     """Read a pickled dict that may hold numbers, strings, containers and arrays, nothing else."""
     try:
-        loaded = ArraysOnly(io.BytesIO(content), encoding="bytes").load()
+        loaded = Batches(io.BytesIO(content), encoding="bytes").load()
+        if not isinstance(loaded, dict):
+            raise DataError(f"it holds a {type(loaded).__name__} instead of a dict")
+        return {text(key): stored(value) for key, value in loaded.items()}
     except DataError as error:
         raise DataError(f"{file}: {error}") from error
     except Exception as error:  # for broken bytes pickle raises almost any error
         raise DataError(f"{file} is truncated or not a pickled batch: {error}") from error
-    if not isinstance(loaded, dict):
-        raise DataError(f"{file} holds a {type(loaded).__name__} instead of a dict")
-    return {text(key): value for key, value in loaded.items()}
 
 
-def latin1(characters: str, encoding: str) -> bytes:
-    """Replace codecs.encode, with which Python 3 writes bytes in pickle's protocol 2."""
-    return characters.encode("latin1")
+def stored(value: Any) -> Any:
+    """Return the array that a stand-in describes, and any other value as it is."""
+    return value.array() if isinstance(value, StoredArray) else value
 
 
-RECONSTRUCT = np.empty(0).__reduce__()[0]
+class StoredType:
+    """Stands for a pickled data type, which only names it: nothing of numpy is called."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str | bytes, *_: Any) -> None:
+        self.name = text(name)
+
+    def __setstate__(self, state: Any) -> None:
+        """Refuse types with fields, shapes or objects; the order of bytes has to be this one's."""
+        order, fields = text(state[1]), state[2:5]
+        if order not in "<|=" or any(each is not None for each in fields):
+            raise DataError(f"its arrays are of another type than plain numbers: {state!r:.60}")
+
+
+class StoredArray:
+    """Stands for a pickled array of whole numbers, made from its bytes when all is read."""
+
+    __slots__ = ("state",)
+
+    def __init__(self, *_: Any) -> None:
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        """Keep what numpy would be given: version, shape, type, order and bytes."""
+        self.state = state
+
+    def array(self) -> np.ndarray:
+        """Return the array; raise DataError if it is none of whole numbers."""
+        _, shape, kind, columns_first, content = self.state
+        if not isinstance(kind, StoredType) or kind.name not in WHOLE:
+            raise DataError("it holds an array of other values than whole numbers")
+        flat = np.frombuffer(content, kind.name)
+        return flat.reshape(shape, order="F" if columns_first else "C").copy()
+
+
+class Latin1:
+    """Replaces codecs.encode, with which Python 3 writes bytes in pickle's protocol 2."""
+
+    __slots__ = ()
+
+    def __call__(self, characters: str, encoding: str) -> bytes:
+        """Encode characters."""
+        return characters.encode("latin1")
+
+
+WHOLE = frozenset(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8))
+"""Names of the types of arrays that a batch may hold."""
 HARMLESS: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): RECONSTRUCT,  # its place in numpy 1
-    ("numpy._core.multiarray", "_reconstruct"): RECONSTRUCT,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): latin1,
+    ("numpy.core.multiarray", "_reconstruct"): StoredArray,  # its place in numpy 1
+    ("numpy._core.multiarray", "_reconstruct"): StoredArray,
+    ("numpy", "ndarray"): None,
+    ("numpy", "dtype"): StoredType,
+    ("_codecs", "encode"): Latin1(),
 }
+"""What a pickle may name, and what it gets instead."""
 
 
-class ArraysOnly(pickle.Unpickler):
-    """An unpickler that can only call the reconstruction of arrays."""
+class Batches(pickle.Unpickler):
+    """An unpickler that gives stand-ins for arrays: what they are told to do, they only keep."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Look up a global among the allowed ones."""

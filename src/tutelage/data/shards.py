@@ -27,6 +27,9 @@ from tutelage.data.request import PartName
 
 LABEL: Final = "cls"
 CLASSES: Final = "classes.txt"
+LONGEST_LABEL: Final = 32
+"""Bytes of a label that are read."""
+MOST_CLASSES: Final = 2**20
 WORDS: Final[dict[PartName, tuple[str, ...]]] = {"train": ("train",), "test": ("test", "val")}
 """Names of the shards of a part, or of their folder; the first that exists is used."""
 
@@ -111,8 +114,8 @@ def index(shard: Path) -> tuple[dict[str, Member], dict[str, int]]:
                 key, kind = folder + slash + key, kind.lower()
                 if entry.isfile() and kind == LABEL:
                     content = archive.extractfile(entry)
-                    labels[key] = int(content.read()) if content else -1
-                elif entry.isfile() and f".{kind}" in SUFFIXES:
+                    labels[key] = label_of(content.read(LONGEST_LABEL)) if content else -1
+                elif entry.isfile() and not entry.issparse() and f".{kind}" in SUFFIXES:
                     images[key] = Member(str(shard), entry.offset_data, entry.size)
             check_end(archive)
     except (tarfile.TarError, ValueError) as error:
@@ -125,6 +128,14 @@ def index(shard: Path) -> tuple[dict[str, Member], dict[str, int]]:
             f".{LABEL}, but no image of {', '.join(SUFFIXES)}"
         )
     return images, labels
+
+
+def label_of(content: bytes) -> int:
+    """Read a label; raise ValueError if it is no number, or so large that it is no class."""
+    label = int(content)
+    if label >= MOST_CLASSES:
+        raise ValueError(f"a label is {label}: must be below {MOST_CLASSES:,}")
+    return label
 
 
 def check_end(archive: tarfile.TarFile) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from tutelage.data import DataError
 from tutelage.data.seeding import generator
 from tutelage.files import write_bytes
+from tutelage.formats import LARGEST
 
 
 def split(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -106,19 +107,35 @@ def load_split(path: Path, count: int) -> tuple[Tensor, Tensor]:
     """Read the split of a training set of `count` images.
 
     Raises:
-        DataError: the file is not a split, or divides another number of images.
+        DataError: the file is missing or not a split, or divides another number of images.
     """
     try:
-        with path.open("rb") as file, np.load(file) as stored:
-            train, valid = stored["train"], stored["valid"]
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is not a stored split: {error}") from error
+        with zipfile.ZipFile(path) as archive:
+            train, valid = (_indices(archive, name) for name in ("train", "valid"))
+    except Exception as error:  # for broken bytes zipfile and numpy raise almost any error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(
+            f"{path} is not a stored split: {reason}; without it nobody can tell which images "
+            "train weights: restore it, or start the search again with another --out"
+        ) from error
     together = np.sort(np.concatenate([train, valid]))
     if not np.array_equal(together, np.arange(count)):
         raise DataError(
             f"{path} divides {len(together):,} images, but the training set has {count:,} now"
         )
     return torch.from_numpy(train), torch.from_numpy(valid)
+
+
+def _indices(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """Read whole numbers, int64 (N,)."""
+    entry = archive.getinfo(f"{name}.npy")
+    if entry.file_size > LARGEST:
+        raise ValueError(f"{name} has {entry.file_size:,} bytes: at most {LARGEST:,}")
+    with archive.open(entry) as file:
+        found = np.lib.format.read_array(file, allow_pickle=False)
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        raise ValueError(f"{name} holds {found.dtype} of shape {found.shape}: must be numbers")
+    return found.astype(np.int64)
 
 
 def held_out(names: Sequence[str], share: float) -> list[bool]:

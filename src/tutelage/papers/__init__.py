@@ -6,7 +6,6 @@ shared pieces of `recipes/parts.toml`. `tutelage search --row PAPER/TABLE/ROW` r
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tutelage.checks import nearest
+from tutelage.formats import read_toml
 from tutelage.parts import from_table
 from tutelage.recipes import composed, layered
 
@@ -139,7 +139,7 @@ def read_paper(name: str) -> Paper:
     """
     if name not in paper_names():
         raise ValueError(f"unknown paper {name!r}: {nearest(name, paper_names())}")
-    table = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+    table = read_toml(FOLDER / f"{name}.toml")
     paper: Paper = from_table(Paper, table, f"the paper {name}")
     return replace(paper, name=name)
 

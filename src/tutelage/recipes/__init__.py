@@ -6,13 +6,13 @@ names of other recipes and of shared pieces in `parts.toml`; its own settings ov
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tutelage.checks import nearest
+from tutelage.formats import from_toml, read_text, read_toml
 from tutelage.renamed import Told, lifted_settings, say
 
 FOLDER = Path(__file__).parent
@@ -44,8 +44,8 @@ def read_recipe(name: str, told: Told | None = say) -> tuple[dict[str, Any], str
     if not path.is_file():
         raise ValueError(f"unknown recipe {name!r}: {nearest(name, recipe_names())}")
     try:
-        settings = lifted_settings(tomllib.loads(path.read_text(encoding="utf-8")), told)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        settings = lifted_settings(from_toml(read_text(path)), told)
+    except ValueError as error:
         raise ValueError(f"recipe {path} is not TOML: {error}") from error
     about, parts = settings.pop("about", ""), settings.pop("parts", [])
     return layered(composed(parts, told), settings), about
@@ -54,7 +54,7 @@ def read_recipe(name: str, told: Told | None = say) -> tuple[dict[str, Any], str
 @cache
 def shared() -> dict[str, dict[str, Any]]:
     """Read the shared pieces of settings."""
-    return tomllib.loads(SHARED.read_text(encoding="utf-8"))
+    return read_toml(SHARED)
 
 
 def composed(parts: Iterable[str], told: Told | None = None) -> dict[str, Any]:

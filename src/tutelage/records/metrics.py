@@ -6,13 +6,15 @@ rows, and has a head before the new rows.
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from tutelage.formats import from_json
 from tutelage.records import lift
 from tutelage.records.rows import Row
-from tutelage.records.typed import NewerError, finite, known_version, parse, typed
+from tutelage.records.typed import NewerError, finite, known_version, typed
 
 VERSION: Final = 2
 HEAD: Final = {"event": "format", "format": "tutelage metrics", "version": VERSION}
@@ -49,43 +51,53 @@ def version_of(content: bytes) -> int:
     Raises:
         ValueError: A newer release wrote it.
     """
-    heads = [line for line in content.splitlines() if line.startswith(BEGINNING)]
+    at = content.rfind(b"\n" + BEGINNING) + 1
+    if not at and not content.startswith(BEGINNING):
+        return 1
     try:
-        return known_version(parse(heads[-1]), VERSION) if heads else 1
+        return known_version(from_json(content[at:].partition(b"\n")[0]), VERSION)
     except NewerError:
         raise
-    except (ValueError, RecursionError):
+    except ValueError:
         return 1
 
 
 def read(content: bytes, types: Mapping[str, type[Row]]) -> Metrics:
-    """Read the rows of a file, as far as possible.
-
-    A last line without a line end is still being written; it is left out if it is incomplete.
-
-    Args:
-        content: The file's content.
-        types: The types of its rows, by their event.
-
-    Returns:
-        The rows, and the damage. Rows of a newer version and all later rows are not read.
-    """
+    """Read the rows of a file's content, as far as possible, with the damage; see `scan`."""
     rows: list[Row] = []
     damage: list[Damage] = []
+    for found in scan(io.BytesIO(content), types):
+        match found:
+            case Damage():
+                damage.append(found)
+            case row:
+                rows.append(row)
+    return Metrics(rows, damage)
+
+
+def scan(lines: Iterable[bytes], types: Mapping[str, type[Row]]) -> Iterator[Row | Damage]:
+    """Yield the rows of a file one by one, as far as possible.
+
+    A last line without a line end is still being written; it is left out if it is incomplete. Rows
+    of a newer version and all later rows are not read.
+
+    Args:
+        lines: The file's lines.
+        types: The types of its rows, by their event.
+    """
     version = 1
-    for number, line in enumerate(content.splitlines(keepends=True), start=1):
+    for number, line in enumerate(lines, start=1):
         try:
             if line.startswith(BEGINNING):
-                version = known_version(parse(line), VERSION)
+                version = known_version(from_json(line), VERSION)
             else:
-                rows.append(_row(parse(line), version, types))
+                yield _row(from_json(line), version, types)
         except NewerError as error:
-            damage.append(Damage(number, str(error)))
-            break
-        except (ValueError, RecursionError) as error:
+            yield Damage(number, str(error))
+            return
+        except ValueError as error:
             if line.endswith(b"\n"):
-                damage.append(Damage(number, str(error)))
-    return Metrics(rows, damage)
+                yield Damage(number, str(error))
 
 
 def _row(found: Any, version: int, types: Mapping[str, type[Row]]) -> Row:

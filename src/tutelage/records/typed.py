@@ -6,14 +6,11 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 T = TypeVar("T")
-
-DIGITS: Final = 18
-"""Largest whole number, so that it can be converted to a float and an index."""
 
 
 class NewerError(ValueError):
@@ -60,26 +57,6 @@ def _stands(each: Field[Any], value: Any) -> bool:
     empty = not present(value) if is_dataclass(value) else value in ([], {})
     absent = value is None or (each.default is MISSING and empty)
     return "written" in each.metadata or not absent
-
-
-def parse(text: str | bytes) -> Any:
-    """Read JSON.
-
-    Raises:
-        ValueError: It is not JSON, or has a whole number with too many digits, or half of a
-            surrogate pair, which no text can show.
-        RecursionError: It is nested too deeply.
-    """
-    found = json.loads(text, parse_int=_whole)
-    if b"\\u" in text if isinstance(text, bytes) else "\\u" in text:
-        json.dumps(found, ensure_ascii=False).encode()
-    return found
-
-
-def _whole(digits: str) -> int:
-    if len(digits) > DIGITS:
-        raise ValueError(f"a whole number has {len(digits)} digits")
-    return int(digits)
 
 
 def typed(found: Any, kind: type[T]) -> T:

@@ -263,8 +263,9 @@ def _begun(
 ) -> tuple[Data, Retrain]:
     """Set a missing cutout to that of a training that has begun; refuse other settings."""
     directory = RunDirectory.open(out)
-    begun = directory.settings().get("retrain", {})
-    data, settings = _cut(data, settings, begun.get("cutout", 0))
+    stored = directory.settings().get("retrain", {}).get("cutout")
+    cutout = stored if type(stored) is int else settings.cutout or 0  # compared just below
+    data, settings = _cut(data, settings, cutout)
     directory.refuse_changes(_given(genotype, data, settings))
     return data, settings
 

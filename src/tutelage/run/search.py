@@ -19,6 +19,7 @@ from tutelage.quick import quick_look, stated
 from tutelage.renamed import lifted_settings, warn
 from tutelage.run.conditions import conditions
 from tutelage.run.inputs import Comparison
+from tutelage.run.job import checkpoint
 from tutelage.run.job.agreement import same_images
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.job.loop import run
@@ -116,7 +117,7 @@ def _searched(settings: Run, out: Path, resume: bool, accept: bool) -> Found:
             RunDirectory.open(out).refuse_changes(plain(settings))
         read = Comparison(out, resume=resume, accept=accept)
         read.add("train", parts.train)
-        stored = resume and (out / SPLIT).exists()
+        stored = resume and ((out / SPLIT).exists() or checkpoint.exists(out))
         divided = _halves(parts, out / SPLIT if stored else None)
         same_images(parts.train.images, divided)
         setup = parts.setup(divided)

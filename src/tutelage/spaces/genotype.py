@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.checks import nearest
+from tutelage.formats import from_json, read_text
 from tutelage.renamed import SETTINGS, lifted
 from tutelage.spaces.notation import (
     read_darts,
@@ -172,8 +173,8 @@ class Genotype:
     def from_json(cls, text: str) -> Genotype:
         """Read a genotype's JSON text; raise ValueError if it is damaged or not a genotype."""
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            data = from_json(text)
+        except ValueError as error:
             raise ValueError(
                 f"not a genotype: the JSON is damaged or cut short ({error})"
             ) from None
@@ -206,7 +207,7 @@ class Genotype:
     def read(cls, path: Path | str) -> Genotype:
         """Read a file that holds a genotype in any of the forms of `from_text`."""
         try:
-            return cls.from_text(Path(path).read_text(encoding="utf-8"))
+            return cls.from_text(read_text(Path(path)))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import fcntl
 import json
 import time
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any, BinaryIO, Literal
 import tomli_w
 
 from tutelage.files import write_bytes
+from tutelage.formats import read_json, read_toml
 from tutelage.parts import from_table
 from tutelage.run.job.settings import changed_settings
 from tutelage.study.plan import FILE, Configuration, Study
@@ -103,7 +103,7 @@ class Job:
     def outcome(self) -> Outcome:
         """Read how the last attempt ended; nothing is known of a run that has not begun."""
         try:
-            found = json.loads(self._record.read_text(encoding="utf-8"))
+            found = read_json(self._record)
             return from_table(Outcome, found, "a run") if isinstance(found, dict) else Outcome()
         except (OSError, ValueError):
             return Outcome()
@@ -212,8 +212,6 @@ def _refuse_changes(folder: Path, configuration: Configuration) -> None:
 
 def _stored(path: Path) -> Mapping[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return read_toml(path)
     except FileNotFoundError:
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error

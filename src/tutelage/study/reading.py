@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tutelage.checks import nearest
 from tutelage.config import Data, Retrain, Run
+from tutelage.formats import from_toml, read_text
 from tutelage.papers import Row, Table, read_paper, read_table, row_named
 from tutelage.parts import from_table
 from tutelage.recipes import layered, read_recipe
@@ -34,8 +34,8 @@ def read_study(path: Path) -> Study:
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file of a study")
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        found = from_toml(read_text(path))
+    except ValueError as error:
         raise ValueError(f"{path} is not TOML: {error}") from error
     try:
         return study_of(found)

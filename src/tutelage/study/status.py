@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tutelage.formats import read_toml
 from tutelage.study.jobs import Job, jobs_of
 from tutelage.study.reading import read_study
 
@@ -61,12 +61,13 @@ def _epochs(job: Job, doing: str) -> tuple[int, int]:
     """Count the epochs done of a search or a retraining, and read how many there will be."""
     folder = job.run / "retrain" if doing == "retrain" else job.run
     try:
-        settings = tomllib.loads((folder / "run.toml").read_text(encoding="utf-8"))
+        settings = read_toml(folder / "run.toml")
         metrics = (folder / "metrics.jsonl").read_bytes()
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+    except (OSError, ValueError):
         return 0, 0
-    table = settings.get("retrain", {}) if doing == "retrain" else settings
-    return metrics.count(EPOCH), int(table.get("epochs", 0))
+    table = settings.get("retrain") if doing == "retrain" else settings
+    epochs = table.get("epochs") if isinstance(table, Mapping) else None
+    return metrics.count(EPOCH), epochs if type(epochs) is int else 0
 
 
 def status(out: Path) -> str:

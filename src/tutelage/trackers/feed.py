@@ -17,10 +17,11 @@ from threading import Lock
 from typing import Any, Final
 
 from tutelage.files import write_bytes
+from tutelage.formats import from_json, from_toml
 from tutelage.records import metrics
 from tutelage.records.results import Origin, Result
 from tutelage.records.rows import CANDIDATES, SEARCH, TRAINING, Row
-from tutelage.records.typed import parse, typed
+from tutelage.records.typed import typed
 from tutelage.renamed import lifted_settings
 from tutelage.report.figures.draw import cell_figure
 from tutelage.report.figures.theme import to_png
@@ -104,7 +105,7 @@ class Feed:
             final = final_figures(self.subject.path)
             with suppress(OSError, ValueError):
                 text = (self.subject.path / "genotype.json").read_text(encoding="utf-8")
-                self._draw("cells/found", parse(text))
+                self._draw("cells/found", from_json(text))
         self._tracker.end(self._step, final, outcome)
         self.place.finished = self.place.finished or outcome == "finished"
         self._keep()
@@ -142,7 +143,7 @@ class Feed:
 @lru_cache(maxsize=32)
 def picture(text: str) -> bytes:
     """Draw a genotype, given as JSON, as PNG."""
-    genotype = Genotype.from_dict(json.loads(text))
+    genotype = Genotype.from_dict(from_json(text))
     with ALONE:
         return to_png(cell_figure(genotype, list(genotype.cells)))
 
@@ -157,7 +158,7 @@ def subject(path: Path) -> Subject:
     if not file.is_file():
         raise ValueError(f"{path} is no run: it has no run.toml; give the --out of a run")
     try:
-        settings = lifted_settings(tomllib.loads(file.read_text(encoding="utf-8")))
+        settings = lifted_settings(from_toml(file.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{file} is damaged: {error}") from error
     kept = {key: value for key, value in settings.items() if key not in LONG}
@@ -174,10 +175,10 @@ def final_figures(path: Path) -> dict[str, float]:
     """Return the figures of result.json, or of the found genotype; those that can be read."""
     found: dict[str, float] = {}
     with suppress(OSError, ValueError, RecursionError, AttributeError):
-        about = parse((path / "genotype.json").read_bytes()).get("about") or {}
+        about = from_json((path / "genotype.json").read_bytes()).get("about") or {}
         found |= figures(typed(about, Origin), "final")
     with suppress(OSError, ValueError, RecursionError):
-        result = Result.read(parse((path / "result.json").read_bytes()))
+        result = Result.read(from_json((path / "result.json").read_bytes()))
         found |= figures(result.as_dict(), "final")
     return found
 
@@ -185,7 +186,7 @@ def final_figures(path: Path) -> dict[str, float]:
 def read_place(path: Path, name: str) -> Place:
     """Read where a tracker has the run; a damaged file counts as none."""
     with suppress(OSError, ValueError, RecursionError):
-        return typed(parse((path / PLACES).read_bytes()), dict[str, Place]).get(name) or Place()
+        return typed(from_json((path / PLACES).read_bytes()), dict[str, Place]).get(name) or Place()
     return Place()
 
 
@@ -194,7 +195,7 @@ def write_place(path: Path, name: str, place: Place) -> None:
     with ALONE:
         places: dict[str, Any] = {}
         with suppress(OSError, ValueError, RecursionError):
-            places = dict(parse((path / PLACES).read_bytes()))
+            places = dict(from_json((path / PLACES).read_bytes()))
         places[name] = asdict(place)
         write_bytes(path / PLACES, (json.dumps(places, indent=2) + "\n").encode())
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tutelage.config import Run
+from tutelage.formats import read_json, read_toml
 from tutelage.papers import Row, row_named
 from tutelage.parts import PARTS, from_table, make_part, part_settings, plain
-from tutelage.records.typed import parse, typed
+from tutelage.records.typed import typed
 from tutelage.report.runs.found import flops, params
 from tutelage.report.runs.read import read_run
 from tutelage.report.runs.record import Record, number
@@ -84,8 +84,8 @@ def read_known(path: Path) -> list[Measured]:
     if not path.exists():
         return []
     try:
-        return [typed(one, Measured) for one in parse(path.read_bytes())]
-    except (ValueError, RecursionError) as error:
+        return typed(read_json(path), list[Measured])
+    except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
@@ -99,8 +99,8 @@ def _runs(path: Path) -> Iterator[tuple[Path, str]]:
     """Yield the run directories below a folder that are runs of rows, with the row's name."""
     for file in sorted(path.rglob("run.toml")):
         try:
-            name = tomllib.loads(file.read_text(encoding="utf-8")).get("row")
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+            name = read_toml(file).get("row")
+        except ValueError:
             continue  # a damaged run is named where it is reported on
         if isinstance(name, str):
             yield file.parent, name

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable, Mapping
+import heapq
+from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tutelage.formats import read_json, read_toml
 from tutelage.records import metrics
 from tutelage.records.results import Environment, Members, Origin, Result
 from tutelage.records.rows import (
@@ -14,8 +16,10 @@ from tutelage.records.rows import (
     SEARCH,
     TRAINING,
     Row,
+    StepRow,
+    TrainingRow,
 )
-from tutelage.records.typed import parse, typed
+from tutelage.records.typed import typed
 from tutelage.renamed import lifted_settings
 from tutelage.report.runs.record import Record, RunFiles
 from tutelage.spaces.genotype import Genotype
@@ -25,6 +29,9 @@ FILES = ("run.toml", "metrics.jsonl", "genotype.json", "result.json")
 
 SHOWN = 3
 """Number of damaged lines of a file that a note explains."""
+
+MOST_STEPS = 10_000
+"""Logged steps of a file that are kept: more than a figure shows."""
 
 T = TypeVar("T")
 
@@ -55,15 +62,16 @@ def _trains(settings: Mapping[str, Any], result: Result | None) -> bool:
 def _run_files(path: Path, types: Mapping[str, type[Row]] | None = None) -> RunFiles:
     """Read a directory; `types` are the types of its rows, if its place determines them."""
     notes: list[str] = []
-    settings = _table(path / "run.toml", lambda text: lifted_settings(tomllib.loads(text)), notes)
+    settings = _table(path / "run.toml", lambda file: lifted_settings(read_toml(file)), notes)
     result = _file(path / "result.json", Result.read, notes)
     environment = _file(path / "environment.json", Environment.read, notes) or Environment()
-    networks = tuple(_run_files(each, TRAINING) for each in sorted(path.glob("member-*")))
+    members = sorted(each for each in path.glob("member-*") if each.is_dir())
+    networks = tuple(_run_files(each, TRAINING) for each in members)
     ranking, evolution = (
         _run_files(path / name, CANDIDATES) if (path / name).is_dir() else None
         for name in ("ranking", "evolution")
     )
-    stored = _table(path / "genotype.json", parse, notes)
+    stored = _table(path / "genotype.json", read_json, notes)
     genotype, about = _found(path, stored or (result.genotype if result else {}), notes)
     ensemble = _file(path / "ensemble.json", Members.read, notes) or Members()
     types = types or (TRAINING if _trains(settings, result) else SEARCH)
@@ -90,21 +98,26 @@ def _file(path: Path, read: Callable[[Any], T], notes: list[str]) -> T | None:
     if not path.is_file():
         return None
     try:
-        return read(parse(path.read_text(encoding="utf-8")))
-    except (ValueError, RecursionError) as error:
-        notes.append(f"{path} is damaged and left out: {error}")
+        return read(read_json(path))
+    except ValueError as error:
+        notes.append(_left_out(path, error))
         return None
 
 
-def _table(path: Path, parse: Callable[[str], Any], notes: list[str]) -> dict[str, Any]:
+def _table(path: Path, read: Callable[[Path], Any], notes: list[str]) -> dict[str, Any]:
     """Read a file that holds an object; an empty object if it is missing or damaged."""
     if not path.is_file():
         return {}
     try:
-        return typed(parse(path.read_text(encoding="utf-8")), dict[str, Any])
-    except (ValueError, RecursionError) as error:
-        notes.append(f"{path} is damaged and left out: {error}")
+        return typed(read(path), dict[str, Any])
+    except ValueError as error:
+        notes.append(_left_out(path, error))
         return {}
+
+
+def _left_out(path: Path, error: ValueError) -> str:
+    """Write a note on a damaged file."""
+    return f"{path} is damaged and left out: {str(error).removeprefix(f'{path} is damaged: ')}"
 
 
 def _found(
@@ -122,10 +135,35 @@ def _found(
 def _rows(path: Path, types: Mapping[str, type[Row]], notes: list[str]) -> list[Row]:
     if not path.is_file():
         return []
-    rows, damage = metrics.read(path.read_bytes(), types)
+    with path.open("rb") as file:
+        rows, damage = _thinned(metrics.scan(file, types))
     if damage:
         lines = [f"line {line} ({reason})" for line, reason in damage[:SHOWN]]
         lines += [f"{len(damage) - SHOWN} more"] if len(damage) > SHOWN else []
         count = f"{len(damage)} damaged row{'s' if len(damage) > 1 else ''}"
         notes.append(f"{path}: {count} left out: {', '.join(lines)}")
     return rows
+
+
+def _thinned(found: Iterable[Row | metrics.Damage]) -> tuple[list[Row], list[metrics.Damage]]:
+    """Return the rows, of logged steps evenly at most `MOST_STEPS`, and the damage.
+
+    Steps are shown where fewer than two epochs have ended.
+    """
+    others: list[tuple[int, Row]] = []
+    steps: list[tuple[int, Row]] = []
+    damage: list[metrics.Damage] = []
+    seen, stride = 0, 1
+    for place, each in enumerate(found):
+        match each:
+            case metrics.Damage():
+                damage.append(each)
+            case StepRow(event="step") | TrainingRow(event="step"):
+                if seen % stride == 0:
+                    steps.append((place, each))
+                seen += 1
+                if len(steps) > MOST_STEPS:
+                    steps, stride = steps[::2], 2 * stride
+            case _:
+                others.append((place, each))
+    return [row for _, row in heapq.merge(others, steps, key=itemgetter(0))], damage

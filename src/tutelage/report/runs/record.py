@@ -40,7 +40,7 @@ def number(value: Any) -> float | None:
     """Return a finite number; None for anything else, including NaN and infinity."""
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return found if math.isfinite(found) else None
 

@@ -142,7 +142,7 @@ def _placed(
     shares = np.full((len(operations), len(total)), np.nan)
     for edge, (each, counts) in enumerate(zip(names, total, strict=True)):
         for name, count in zip(each, counts, strict=True):
-            if name in operations and counts.any():
+            if name in operations and 0 < counts.sum() < np.inf:
                 shares[operations.index(name), edge] = count / counts.sum()
     return Marginals(group, tuple(operations), shares, samples)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -67,17 +66,22 @@ def _read(path: Path, map_location: torch.device | str) -> dict[str, Any]:
         raise _DamagedError(f"{path} is missing")
     try:
         with zipfile.ZipFile(path) as archive:  # the format of torch.save, with checksums
-            intact = archive.testzip() is None
+            entries = archive.infolist()
+            stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+            intact = stored and archive.testzip() is None
         content = torch.load(path, map_location, weights_only=True) if intact else None
-    except (zipfile.BadZipFile, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
+    except (OSError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # for broken bytes zipfile and pickle raise almost any error
         raise _DamagedError(f"{path} is truncated or no checkpoint") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise _DamagedError(f"{path} is not a checkpoint of this package")
-    if content["version"] > VERSION:
+    version, state = content.get("version"), content.get("state")
+    if type(version) is not int or not isinstance(state, dict):
+        raise _DamagedError(f"{path} is damaged: it has no version or no state")
+    if version > VERSION:
         raise ValueError(
-            f"{path} has version {content['version']} and this release reads up to {VERSION}: "
+            f"{path} has version {version} and this release reads up to {VERSION}: "
             "resume with the release that wrote it"
         )
-    return lift.checkpoint(content["state"], content["version"])
+    return lift.checkpoint(state, version)

@@ -15,15 +15,15 @@ import fcntl
 import json
 import os
 import time
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 import tomli_w
 
 from tutelage.files import write_bytes
+from tutelage.formats import read_json, read_toml
 from tutelage.records import lift
 from tutelage.records.results import Environment, Session
 from tutelage.records.typed import finite
@@ -34,6 +34,10 @@ from tutelage.run.job.settings import changed_settings, plain_value
 
 Peak = Callable[[], int | None]
 """Returns the most bytes that tensors had on a GPU; None: there is none."""
+TABLES: Final = frozenset(
+    ("method", "search", "space", "data", "weights", "alphas", "evolution", "retrain")
+)
+"""Settings that are tables."""
 
 
 class RunDirectory:
@@ -161,11 +165,12 @@ class RunDirectory:
         Raises:
             ValueError: It is not TOML, or nested too deep.
         """
-        try:
-            stored = tomllib.loads((self.path / "run.toml").read_text(encoding="utf-8"))
-            return lift.settings(lifted_settings(stored))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ValueError(f"{self.path / 'run.toml'} is damaged: {error}") from error
+        path = self.path / "run.toml"
+        found = lift.settings(lifted_settings(read_toml(path)))
+        for name in TABLES & found.keys():
+            if not isinstance(found[name], Mapping):
+                raise ValueError(f"{path} is damaged: {name} = {str(found[name])[:40]}: no table")
+        return found
 
     def write_text(self, name: str, text: str) -> None:
         """Replace a file by a text, completely or not at all."""
@@ -182,10 +187,7 @@ class RunDirectory:
         Raises:
             ValueError: It is not JSON, or nested too deep.
         """
-        try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{self.path / name} is damaged: {error}") from error
+        return read_json(self.path / name)
 
     def begin_session(
         self, epoch: int, step: int, peak: Peak = lambda: None, **hardware: Any
@@ -216,8 +218,11 @@ class RunDirectory:
             return []
         try:
             return Environment.read(self.read_json(path.name)).sessions
-        except ValueError:
-            path.replace(path.with_name("environment.damaged.json"))
+        except ValueError as error:
+            aside = path.with_name("environment.damaged.json")
+            path.replace(aside)
+            reason = str(error).removeprefix(f"{path} is damaged: ")
+            print(f"{path} is damaged: {reason}; it is kept as {aside.name}", flush=True)
             return []
 
     def save_session(self) -> None:

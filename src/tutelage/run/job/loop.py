@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from signal import Signals
 from typing import Any, Final, Protocol
 
+import torch
+
 from tutelage import ranks
 from tutelage.records import lift
 from tutelage.records.rows import Candidate, EpochRow, Row, TrainingRow
@@ -20,6 +22,8 @@ from tutelage.run.machine import deterministic, device, threads
 
 BETWEEN_CHECKS: Final = 1.0
 """Seconds between two checks, of which each makes a GPU wait for the processor."""
+DAMAGED: Final = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
+"""What work raises that is restored from values of other types or names."""
 
 
 class Work(Protocol):
@@ -93,16 +97,7 @@ def run(
         ValueError: A loss is not finite.
         StoppedError: A signal came; everything is saved.
     """
-    size = 0
-    if checkpoint.exists(directory.path):
-        stored = checkpoint.load(directory.path)
-        begun_with = lift.settings(lifted_settings(stored["settings"]))
-        if changed := changed_settings(begun_with, directory.settings()):
-            raise ValueError(
-                f"the checkpoint in {directory.path} is another run's: {', '.join(changed)}"
-            )
-        work.restore(stored["work"])
-        size = stored["metrics_size"]
+    size = _restored(work, directory)
     agreement.same_place(work.epoch, work.step)
     directory.metrics.cut(size)
     directory.metrics.begin()
@@ -172,3 +167,36 @@ def run(
                 Signals(signal).name,
                 f"saved at epoch {work.epoch}, step {work.step}; resume with {resume_with}",
             )
+
+
+def _restored(work: Work, directory: RunDirectory) -> int:
+    """Restore work from its checkpoint, if there is one; return the size of metrics.jsonl then.
+
+    Raises:
+        ValueError: It is another run's, or damaged.
+    """
+    if not checkpoint.exists(directory.path):
+        return 0
+    stored = checkpoint.load(directory.path)
+    try:
+        changed = changed_settings(
+            lift.settings(lifted_settings(stored["settings"])), directory.settings()
+        )
+        if not changed:
+            work.restore(stored["work"])
+            size = stored["metrics_size"]
+            whole = all(type(x) is int and x >= 0 for x in (work.epoch, work.step, size))
+            if not whole or work.epoch > work.epochs or work.step >= max(work.steps, 1):
+                raise ValueError(f"epoch {work.epoch}, step {work.step}, {size} bytes of metrics")
+    except DAMAGED as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise ValueError(
+            f"the checkpoint in {directory.path} is damaged or does not fit the run: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if changed:
+        raise ValueError(
+            f"the checkpoint in {directory.path} is another run's: {', '.join(changed)}"
+        )
+    return size

@@ -7,7 +7,6 @@ threads take longer than one.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,8 @@ from typing import Final, NamedTuple
 import torch
 
 from tutelage import cpus
+from tutelage.formats import read_json
+from tutelage.records.results import Environment
 from tutelage.spaces.base import Size
 
 VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_THREAD_LIMIT")
@@ -133,12 +134,10 @@ def recorded(run: Path) -> int | None:
     on it.
     """
     try:
-        session = json.loads((run / "environment.json").read_bytes())["sessions"][-1]
-        count = session["threads"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        count = Environment.read(read_json(run / "environment.json")).sessions[-1].threads
+    except (OSError, ValueError, LookupError):
         return None
-    known = type(count) is int and 1 <= count <= (os.cpu_count() or 1)
-    return count if known else None
+    return count if count and 1 <= count <= (os.cpu_count() or 1) else None
 
 
 def elements(batch: int, size: Size, image: Sequence[int]) -> int:

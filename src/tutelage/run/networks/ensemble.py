@@ -13,6 +13,7 @@ from typing import Any, Final, final
 
 from torch import Tensor
 
+from tutelage.formats import read_json
 from tutelage.spaces.genotype import Genotype
 
 FILE: Final = "ensemble.json"
@@ -96,10 +97,7 @@ class Ensemble:
         Raises:
             ValueError: The file is damaged, not an ensemble, or of a newer release.
         """
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged: {error}") from None
+        data = read_json(path)
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f'{path} is no ensemble: its "format" must be "{FORMAT}"')
         if data.get("version") != VERSION:

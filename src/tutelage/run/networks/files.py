@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,15 +16,20 @@ from torch import Tensor, nn
 
 from tutelage.checks import nearest
 from tutelage.files import write_bytes
+from tutelage.formats import from_json
 from tutelage.parts import PARTS, make_part
+from tutelage.records.typed import typed
 from tutelage.renamed import SETTINGS, lifted
 from tutelage.run.networks import ensemble, hub
 from tutelage.spaces.base import Size, Space
 from tutelage.spaces.genotype import Genotype
 
 FILE = "network.safetensors"
+MOST_CELLS: Final = 1000
 KEY, VERSION = "tutelage", 1
 """The metadata's entry, and the version of its JSON."""
+LARGEST: Final = 2**17
+"""Channels, cells, classes and pixels of a side that a file may ask for."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,30 @@ class About:
     """Channels, height and width of the images that it was trained on."""
     centre: float | None = None
     """Share of the side that a centre crop of an image keeps; None: the file does not say."""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The metadata of a network's file, with their types."""
+
+    version: int
+    genotype: dict[str, Any]
+    size: dict[str, Any]
+    classes: list[str]
+    mean: list[float]
+    std: list[float]
+    shape: tuple[int, int, int]
+    centre: float | None = None
+
+    def about(self) -> About:
+        """Return what they say; raise ValueError or TypeError if it cannot be."""
+        size = Size(**lifted(self.size, SETTINGS[()]))
+        numbers = (size.channels, size.cells, size.classes, size.image_channels, *self.shape)
+        if not all(type(each) is int and 1 <= each <= LARGEST for each in numbers):
+            raise ValueError(f"its sizes are {numbers}: must be whole numbers up to {LARGEST:,}")
+        genotype = Genotype.from_dict(self.genotype)
+        numbered = (tuple(self.classes), tuple(self.mean), tuple(self.std))
+        return About(genotype, size, *numbered, shape=self.shape, centre=self.centre)
 
 
 @final
@@ -112,12 +141,16 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> nn.Module:
         return Averaged([load(folder, device) for folder in folders]).eval()
     path = find(path)
     details, tensors = read_network(path)
-    network: Any = build(details.genotype, details.size)
-    network.logits_alone = True
     try:
+        _refuse_others(details, tensors)
+        network: Any = build(details.genotype, details.size)
+        network.logits_alone = True
         network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(f"{path}: its weights do not fit its own genotype and size") from error
+    except (RuntimeError, ValueError, TypeError, LookupError) as error:
+        reason = "" if isinstance(error, RuntimeError) else f": {error}"
+        raise ValueError(
+            f"{path}: its weights do not fit its own genotype and size{reason}"
+        ) from error
     return network.to(device).eval()
 
 
@@ -188,15 +221,25 @@ def read_network(path: Path) -> tuple[About, dict[str, Tensor]]:
     if KEY not in metadata:
         raise ValueError(f"{path} holds no network of this package: its metadata does not say so")
     try:
-        values = json.loads(metadata[KEY])
-        if values["version"] > VERSION:
+        values = typed(from_json(metadata[KEY]), Metadata)
+        if values.version > VERSION:
             raise ValueError(
-                f"version {values['version']} is newer than this release's {VERSION}: load it with "
+                f"version {values.version} is newer than this release's {VERSION}: load it with "
                 "the release that wrote it"
             )
-        return _from_json(values), tensors
-    except (KeyError, TypeError, ValueError) as error:
+        return values.about(), tensors
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path} has unusable metadata: {error}") from error
+
+
+def _refuse_others(details: About, tensors: Mapping[str, Tensor]) -> None:
+    """Raise RuntimeError for tensors of other shapes, before any memory is taken for them."""
+    if details.size.cells > MOST_CELLS:
+        raise RuntimeError(f"{details.size.cells:,} cells")
+    with torch.device("meta"):
+        needed = build(details.genotype, details.size).state_dict()
+    if {name: x.shape for name, x in needed.items()} != {n: x.shape for n, x in tensors.items()}:
+        raise RuntimeError("other shapes")
 
 
 def to_metadata(details: About) -> dict[str, str]:
@@ -212,16 +255,3 @@ def to_metadata(details: About) -> dict[str, str]:
         **({} if details.centre is None else {"centre": details.centre}),
     }
     return {KEY: json.dumps(values)}
-
-
-def _from_json(values: Mapping[str, Any]) -> About:
-    channels, height, width = values["shape"]
-    return About(
-        genotype=Genotype.from_dict(values["genotype"]),
-        size=Size(**lifted(values["size"], SETTINGS[()])),
-        classes=tuple(values["classes"]),
-        mean=tuple(values["mean"]),
-        std=tuple(values["std"]),
-        shape=(channels, height, width),
-        centre=values.get("centre"),
-    )

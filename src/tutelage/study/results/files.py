@@ -17,6 +17,9 @@ SPECIAL = {
 }
 """Characters that LaTeX reads otherwise, and how it prints them."""
 
+FORMULA = ("=", "+", "-", "@", "\t")
+"""Characters that begin a formula in a spreadsheet."""
+
 
 def markdown(tables: Sequence[Table]) -> str:
     """Write tables as Markdown."""
@@ -98,5 +101,14 @@ def _csv(rows: Iterator[Mapping[str, Any]]) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, listed[0] if listed else (), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(listed)
+    writer.writerows({name: _no_formula(x) for name, x in row.items()} for row in listed)
     return file.getvalue()
+
+
+def _no_formula(value: Any) -> Any:
+    """Put an apostrophe before a text that a spreadsheet would take for a formula.
+
+    >>> _no_formula("=1+1"), _no_formula("lr=0.1"), _no_formula(-1.5)
+    ("'=1+1", 'lr=0.1', -1.5)
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value

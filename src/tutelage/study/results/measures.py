@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from tutelage.formats import read_json
 from tutelage.report.runs.benchmarks import BENCHMARKS
 from tutelage.report.runs.found import flops, gap, params, students_accuracy, supernet_accuracy, tau
 from tutelage.report.runs.read import read_run
@@ -37,14 +37,18 @@ class Found:
 
     def answer(self, key: str) -> float | None:
         """Return an accuracy that a query, or the search itself, looked up."""
-        asked = self.query.get("accuracy", {}).get(key)
+        asked = self._asked("accuracy", key)
         return number(self.record.answer.get(key) if asked is None else asked)
 
     def rank(self, key: str) -> float | None:
         """Return the rank by the accuracy that a table ranks by."""
-        asked = self.query.get("rank", {}).get(key)
+        asked = self._asked("rank", key)
         own = self.record.answer.get("rank") if key in self.record.answer else None
         return number(own if asked is None else asked)
+
+    def _asked(self, of: str, key: str) -> Any:
+        table = self.query.get(of)
+        return table.get(key) if isinstance(table, Mapping) else None
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def _found(jobs: Sequence[Job]) -> Iterator[Found]:
 
 def _query(path: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -139,8 +143,8 @@ def _retraining_seconds(found: Found) -> float | None:
 
 
 def _memory(found: Found) -> float | None:
-    peak = max(found.job.outcome().memory.values(), default=None)
-    return _times(2.0**-30, peak)
+    peaks = [number(peak) for peak in found.job.outcome().memory.values()]
+    return _times(2.0**-30, max((peak for peak in peaks if peak is not None), default=None))
 
 
 def _gpu_memory(found: Found) -> float | None:
