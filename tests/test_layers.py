@@ -74,7 +74,7 @@ ALLOWED = {
     "trackers": {"trackers", "checks", "files", "records", "report.figures", "spaces.genotype"},
     "report": {"report", "spaces.genotype", "spaces.published", "checks", "files"},
     "recipes": {"checks", "recipes", "renamed"},
-    "run.machine": {"run.machine", "cpus", "spaces.base"},
+    "run.machine": {"run.machine", "cpus", "records", "spaces.base"},
     "run.job": {
         "run.job",
         "run.machine",

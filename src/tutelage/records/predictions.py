@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from tutelage.formats import LARGEST
 from tutelage.records.typed import known_version
 
 FILE: Final = "predictions.npz"
@@ -78,6 +79,10 @@ def _arrays(path: Path) -> dict[str, Any]:
     """Read the arrays of a file; raise ValueError where it is damaged."""
     broken = (zipfile.BadZipFile, EOFError, OSError, TypeError, ValueError, AttributeError)
     try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > LARGEST:
+            raise ValueError(f"it holds {size:,} bytes: at most {LARGEST:,}")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except broken as error:

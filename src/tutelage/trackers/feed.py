@@ -7,7 +7,6 @@ removed, writes the same rows at the same places again. So a row is known by its
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from threading import Lock
 from typing import Any, Final
 
 from tutelage.files import write_bytes
-from tutelage.formats import from_json, from_toml
+from tutelage.formats import from_json, read_toml
 from tutelage.records import metrics
 from tutelage.records.results import Origin, Result
 from tutelage.records.rows import CANDIDATES, SEARCH, TRAINING, Row
@@ -157,10 +156,7 @@ def subject(path: Path) -> Subject:
     file = path / "run.toml"
     if not file.is_file():
         raise ValueError(f"{path} is no run: it has no run.toml; give the --out of a run")
-    try:
-        settings = lifted_settings(from_toml(file.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
+    settings = lifted_settings(read_toml(file))
     kept = {key: value for key, value in settings.items() if key not in LONG}
     return Subject(path, "/".join(reversed([*_names(path.resolve())])), flat(kept))
 
