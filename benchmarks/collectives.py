@@ -103,12 +103,25 @@ def pretended(ranks: int) -> Iterator[Counted]:
         yield found
 
 
-def counted(settings: Mapping[str, Any], ranks: int, together: bool = True) -> Counted:
+@contextmanager
+def observed() -> Iterator[Counted]:
+    """Count the exchanges that processes make."""
+    found, make = Counted(), dist.all_reduce
+
+    def counting(x: Tensor, *more: Any) -> Any:
+        found.add(x)
+        return make(x, *more)
+
+    with patch.object(dist, "all_reduce", counting):
+        yield found
+
+
+def counted(settings: Mapping[str, Any], ranks: int = 0, together: bool = True) -> Counted:
     """Count the exchanges of one step of a search's third epoch, in which everything trains.
 
     Args:
         settings: Those of a run.
-        ranks: Processes that share its batch.
+        ranks: Processes that share its batch, if this one pretends to be one of them.
         together: Whether statistics are those of the whole batch.
     """
     run = from_table(Run, dict(settings), "a search")
@@ -117,9 +130,9 @@ def counted(settings: Mapping[str, Any], ranks: int, together: bool = True) -> C
     setup = parts.setup(halves_of(run, parts.train))
     work = Searching(setup, parts.strategy(setup))
     work.epoch, work.step = 2, 1  # the first step of an epoch measures more
-    with pretended(ranks) as found, statistics(together):
-        with patch("tutelage.spaces.fused.JOINED", sys.maxsize):
-            work.advance()
+    on_a_gpu = patch("tutelage.spaces.fused.JOINED", sys.maxsize)
+    with pretended(ranks) if ranks else observed() as found, statistics(together), on_a_gpu:
+        work.advance()
     return found
 
 

@@ -14,7 +14,6 @@ from tutelage.spaces import folding
 from tutelage.spaces.fused import BatchNorm, normalise
 from tutelage.spaces.network import drop
 from tutelage.spaces.ops import Noise
-from tutelage.spaces.states import dropped
 
 IMAGES = 7
 """On two ranks 3 and 4, on four 1, 2, 2 and 2."""
@@ -177,7 +176,7 @@ def others(count):
         with shares.statistics(together=False):
             found["own"] = shares.gathered(normalise(mine), own)
         if own:
-            found["dropout"] = shares.gathered(dropped(mine, 0.25), own)
+            found["dropout"] = shares.gathered(shares.dropout(mine, 0.25), own)
     with shares.share(count - 1) as own:
         found["few"] = own
     found["sizes"] = [each.stop - each.start for each in shares.shares(6)]
