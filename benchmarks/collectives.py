@@ -83,7 +83,7 @@ def _callers(frame: FrameType | None) -> tuple[str, str]:
     names = []
     while frame and len(names) < 2:
         name = frame.f_code.co_qualname
-        if names and name not in ("Function.apply", "_Gathered.apply") or name in makers:
+        if (names and name not in ("Function.apply", "_Gathered.apply")) or name in makers:
             names.append(name)
         frame = frame.f_back
     return names[0], names[1]
@@ -179,7 +179,7 @@ def _common(ranks: int) -> dict[str, Any]:
 
 
 def cases(size: str) -> Iterator[tuple[str, str]]:
-    """List what is joined: methods with searches at toy size, methods with spaces at the papers'."""
+    """List what is joined: methods with searches at toy size, with spaces at the papers'."""
     if size == "papers":
         yield from ((method, space) for space in SPACES for method in PUBLISHED)
         return
@@ -224,7 +224,7 @@ def main() -> None:
     for method, second in cases(given.size):
         if given.only and not {method, f"{method}/{second}"} & set(given.only):
             continue
-        unrolls = second not in ("single-path",) or method == "cream"
+        unrolls = second != "single-path"  # which has no alphas
         for via in given.rules if unrolls else given.rules[:1]:
             found = counted(make(method, second, via, ranks), ranks, given.statistics == "batch")
             print(row((method, second, via if unrolls else ""), found), flush=True)

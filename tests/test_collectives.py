@@ -11,7 +11,7 @@ from launched import together
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
-from collectives import NAMES, RULES, counted, toy  # noqa: E402
+from collectives import NAMES, RULES, counted, toy
 
 STEPS = {
     # method, rule: exchanges of gradients, of v, of the alphas' gradient, and of outputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 from unittest.mock import patch
 
@@ -20,7 +21,7 @@ from tutelage.virtual import Exact, Rate, leaves
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
-import collectives  # noqa: E402
+import collectives
 
 BATCH = 6
 """On four ranks their shares are 1, 2, 1 and 2 images."""
@@ -149,7 +150,7 @@ def test_a_network_normalises_by_the_images_of_a_rank_where_that_is_asked_for():
 
     def in_parts(self, weights, arch, x):
         ends = [len(x) * r // 4 for r in range(5)]
-        parts = [x[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+        parts = [x[a:b] for a, b in pairwise(ends)]
         found = [under(self, weights, arch, part) for part in parts]
         return tuple(torch.cat(each) for each in zip(*found, strict=True))
 
