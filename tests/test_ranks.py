@@ -119,8 +119,11 @@ def test_every_method_on_two_ranks(via):
     assert_equal_on(2, of_methods(via) | {"momentum": case("sgl", "darts", via, TWO)})
 
 
-def test_every_method_on_four_ranks():
-    assert_equal_on(4, of_methods("exact"))
+def test_methods_of_every_number_of_levels_on_four_ranks():
+    """One, two and three levels; the others are slow."""
+    some = [case(name, "darts") for name in ("single", "lbt", "sgl")]
+    some += [case(*pair) for pair in CHAINS]
+    assert_equal_on(4, dict(enumerate(some)))
 
 
 def test_every_search_on_two_ranks():
@@ -128,8 +131,8 @@ def test_every_search_on_two_ranks():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("via", ["finite-difference", "first-order"])
-def test_every_method_on_four_ranks_by_other_rules(via):
+@pytest.mark.parametrize("via", RULES)
+def test_every_method_on_four_ranks(via):
     assert_equal_on(4, of_methods(via, TWO))
 
 
