@@ -59,8 +59,8 @@ def of_searches(via):
     """Every search that relaxes, and the operation that is noise."""
     found = {("single", search, via): case("single", search, via) for search in RELAXED}
     noise = case("single", "darts", via, space={"name": "s4"}, cells=3)
-    given = {"name": "ennas", "students": 2, "one_at_a_time": True}
-    one = case("ennas", "single-path", via, method=given)
+    one = case("ennas", "single-path", via)
+    one.settings["method"]["one_at_a_time"] = True
     return found | {("noise", via): noise, ("one at a time", via): one}
 
 
