@@ -297,6 +297,7 @@ class _PassGradient(torch.autograd.Function):
         w, u = list(tensors[:count]), list(tensors[count:])
         with torch.enable_grad():
             g, ctx.product = via.gradient(loss, w, u, ctx.needs_input_grad[3:])
+        ctx.unrolls = via.unrolls
         return tuple(average(g))
 
     @staticmethod
@@ -308,7 +309,8 @@ class _PassGradient(torch.autograd.Function):
                 "with torch.autograd.grad(..., create_graph=True) instead"
             )
         product, ctx.product = ctx.product, None  # frees the inner graph with the outer one
-        whole = average(v)  # every rank's product, of its own images, is with that of all
+        # every rank's product, of its own images, is with that of all; without one none is needed
+        whole = average(v) if ctx.unrolls else v
         with torch.enable_grad():
             found = product(whole)
         return (None, None, None, *found)
