@@ -140,6 +140,8 @@ def read_packed(path: Path) -> bytes:
     with path.open("rb") as file:
         start = file.read(max(map(len, PACKED)))
     opener = next((PACKED[each] for each in PACKED if start.startswith(each)), None)
+    if opener is None and path.suffix in (".xz", ".gz"):
+        raise ValueError(f"{path} is cut short or damaged: it is not compressed")
     if opener is None:
         return read_bytes(path)
     try:
