@@ -65,7 +65,7 @@ def same_images(every: Any, halves: Iterable[Tensor] = ()) -> None:
     if ranks.count() == 1:
         return
     some = torch.linspace(0, len(every) - 1, min(len(every), 8)).long()
-    with ranks.apart():  # each reads its own files
+    with ranks.apart():  # each from its own files
         pixels = every.take(some.to(every.device))
     own = {"labels": every.labels, "pixels": pixels, "halves": list(halves)}
     for rank, what in _others({name: _digest(tree) for name, tree in own.items()}):
