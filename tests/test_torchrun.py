@@ -167,7 +167,7 @@ def test_other_images_are_refused(processes, tmp_path):
         make_photographs(tmp_path / name)
     for path in (tmp_path / "b" / "train").rglob("*.JPEG"):
         path.write_bytes((tmp_path / "b" / "val" / path.parent.name / path.name).read_bytes())
-    line = f"{SEARCH} {tmp_path / 'run'} --data folder --data.resolution 8"
+    line = f"{SEARCH} {tmp_path / 'run'} --data folder --data.resolution 8 --data.memory stream"
     each = {rank: f"--data-root {tmp_path / name}" for rank, name in enumerate("ab")}
     text = sentence(processes(line, each=each))
     assert text.startswith("rank 1 has images with other pixels than rank 0: all processes")
