@@ -70,9 +70,15 @@ def measured(paths: Iterable[Path], known: Iterable[Measured] = ()) -> list[Meas
 
 
 def of_row(measured: Iterable[Measured], row: Row) -> Measured | None:
-    """Return the runs nearest to a row's size: the fewest changed settings, then most seeds."""
-    own = [one for one in measured if one.row == row.name]
-    return min(own, key=lambda one: (len(one.changed), -len(one.runs)), default=None)
+    """Return the runs that tell most of a row: of its full size, then most seeds.
+
+    Of as many seeds, those with the fewest changed settings.
+    """
+
+    def order(one: Measured) -> tuple[bool, int, int]:
+        return bool(one.changed), -len(one.runs), len(one.changed)
+
+    return min((one for one in measured if one.row == row.name), key=order, default=None)
 
 
 def read_known(path: Path) -> list[Measured]:
