@@ -53,7 +53,7 @@ class Points:
 
     def counts(self, path: Any) -> bool:
         """Tell whether a path lies in the folder."""
-        text = os.path.abspath(path)  # noqa: PTH100: a link's own name
+        text = os.path.normpath(Path.cwd() / path)  # a link keeps its own name
         return text == self.under or text.startswith(self.under + os.sep)
 
     def reach(self, what: str, path: Any) -> None:
