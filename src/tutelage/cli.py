@@ -83,13 +83,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         named = error.filename and error.strerror
         sys.exit(_complain(f"{error.filename}: {error.strerror}" if named else error, 1))
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":
+    except (RuntimeError, MemoryError) as error:
+        if not (whose := _full_memory(error)):
             raise
         advice = "lower --batch-size or --channels, or give --recompute or --via first-order"
-        sys.exit(_complain(f"the GPU's memory is full: {advice}", 1))
+        sys.exit(_complain(f"{whose} memory is full: {advice}", 1))
     except ValueError as error:
         sys.exit(_complain(error, getattr(error, "status", 1)))  # of a signal that ended a run
+
+
+def _full_memory(error: Exception) -> str:
+    """Tell whose memory an error found full; empty: it is another error."""
+    if type(error).__name__ == "OutOfMemoryError":
+        return "the GPU's"
+    full = ("can't allocate memory", "Storage size calculation overflowed")
+    if isinstance(error, MemoryError) or any(each in str(error) for each in full):
+        return "the machine's"
+    return ""
 
 
 def _complain(error: object, code: int) -> int:
@@ -110,6 +120,7 @@ def application(flags: list[Flag]) -> App:
         help="Neural architecture search in which models teach one another.",
         version=__version__,
         help_format="plaintext",
+        default_parameter=Parameter(json_list=False, json_dict=False),
         suppress_keyboard_interrupt=False,
     )
 

@@ -47,9 +47,10 @@ def pytest_terminal_summary(terminalreporter):
         return
     terminalreporter.section("campaign of faults")
     for part, counted in sorted(FIGURES.items()):
-        terminalreporter.write_line(
-            f"{part}: " + ", ".join(f"{value:,} {what}" for what, value in counted.items())
+        shown = ", ".join(
+            what if what.startswith("(") else f"{value:,} {what}" for what, value in counted.items()
         )
+        terminalreporter.write_line(f"{part}: {shown}")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@
     FAULT_CLOCK  seconds: every reading of the clock is that much earlier than the one before
     FAULT_BYTES  room in the folder, for a machine where no small disk can be mounted
     FAULT_FILES  the most files in the folder
+    FAULT_WATCH  a file: a line for every 10 steps, with resident memory, open files and threads
 
 A point is a moment before and in the middle of a write, and before a rename, a removal, a new
 folder and a wait for the disk: between two points nothing in the folder changes.
@@ -131,6 +132,8 @@ def install(environment: Mapping[str, str] = os.environ) -> None:
     """Put the faults that the environment asks for into this process."""
     if "FAULT_CLOCK" in environment:
         set_back(float(environment["FAULT_CLOCK"]))
+    if "FAULT_WATCH" in environment:
+        watch(Path(environment["FAULT_WATCH"]))
     if "FAULT_UNDER" not in environment:
         return
     points = Points(environment)
@@ -168,3 +171,28 @@ def set_back(seconds: float) -> None:
             return start - seconds * next(readings)
 
         setattr(time, name, earlier)
+
+
+def watch(out: Path) -> None:
+    """Let every tenth step of a search or a training write what the process holds."""
+    from tutelage.run.supernet.state import Searching
+    from tutelage.run.training.training import Training
+
+    for kind in (Searching, Training):
+        kind.advance = watched(kind.advance, out)  # type: ignore[method-assign]
+
+
+def watched(real: Callable[[Any], None], out: Path) -> Callable[[Any], None]:
+    """Return a step that writes what the process holds after every tenth."""
+
+    def advance(work: Any) -> None:
+        real(work)
+        if work.done % 10 == 0:
+            status = Path("/proc/self/status").read_text()
+            held = dict(line.split(":", 1) for line in status.splitlines())
+            files = len(list(Path("/proc/self/fd").iterdir()))
+            memory, threads = held["VmRSS"].split()[0], held["Threads"].strip()
+            with open_path(out, "a") as file:
+                file.write(f"{work.done} {memory} {files} {threads}\n")
+
+    return advance

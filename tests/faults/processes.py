@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-SECONDS = 300
+SECONDS = 900
 """A command that takes longer hangs."""
 PRELOADED = (
     *("torch", "torch._dynamo", "tutelage.cli", "tutelage.run.search", "tutelage.run.retrain"),

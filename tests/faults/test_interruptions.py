@@ -12,7 +12,6 @@ import runs
 from processes import Command, run
 from test_kills import states
 
-NAMES = [name for name in runs.NAMES if name != "retrain ensemble"]
 SOME = ("search single", "search ennas", "search pdarts", "retrain")
 SIGNALS = [("SIGTERM",), ("SIGINT",), ("SIGHUP",), ("SIGINT", "SIGINT")]
 HELD = "is being written by process"
@@ -35,10 +34,9 @@ def judged(name, out, undisturbed, given, figures, what):
     return [f"{what}: {different}"] if different else []
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(
-    "name", [pytest.param(x, marks=[pytest.mark.slow] if x != "retrain" else []) for x in SOME]
-)
+@pytest.mark.parametrize("name", SOME)
 def test_signals_at_the_writes(name, tmp_path, whole, given, amount, figures):
     undisturbed, out = whole(name, given), tmp_path / "run"
     choose, points, wrong = random.Random(name), states(name, out, given), []

@@ -29,7 +29,7 @@ CASES = [
     *itertools.product(["retrain"], TRAINED),
     ("search dna", "scores"),
 ]
-DEFAULT = [("search single", "alphas"), ("retrain", "statistics"), ("search single", "moments")]
+DEFAULT = [("retrain", "statistics"), ("search single", "moments")]
 MARKED = [
     pytest.param(*each, marks=[] if each in DEFAULT else [pytest.mark.slow]) for each in CASES
 ]
