@@ -46,4 +46,4 @@ bench: install  ## cost of the rules and of a search step; see benchmarks/
 	$(BIN)/python benchmarks/search_step.py
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist build
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build

@@ -120,7 +120,7 @@ def test_genotypes(fuzz, amount):
             return ["describe", "genotype.json"]
         return ["describe", text, "--channels", "2", "--cells", "3"]
 
-    fuzz(fuzzing.GENOTYPES, words, amount(60, 300, 2500))
+    fuzz(fuzzing.GENOTYPES, words, amount(30, 300, 2500))
 
 
 def test_recipes(fuzz, amount):
@@ -139,7 +139,7 @@ def test_tables(fuzz, amount):
             return ["table", "build", "--csv", name, "--out", "made"]
         return ["query", "11111111" if len(case) % 2 else "DARTS_V2", "--table", name]
 
-    fuzz(fuzzing.TABLES, words, amount(60, 300, 2500))
+    fuzz(fuzzing.TABLES, words, amount(30, 300, 2500))
 
 
 def test_headers_of_images(fuzz, amount):
