@@ -4,7 +4,7 @@ PYTHON ?= python3
 RUN ?= runs/demo
 WHAT := --constraint constraints.txt --editable '.[dev]'
 
-.PHONY: install demo test test-all test-exhaustive check docs bench clean
+.PHONY: install demo test test-all test-faults test-exhaustive check docs bench clean
 
 install: $(VENV)/.installed
 
@@ -25,7 +25,10 @@ test: install  ## the default tests, some 7 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-all: install  ## the slow ones too
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not exhaustive'
+	FAULTS=sample $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not exhaustive'
+
+test-faults: install  ## the whole campaign of faults, an hour on 2 cores; docs/reliability.md has its figures
+	FAULTS=all $(BIN)/python -m pytest -n 2 --dist worksteal tests/faults -m 'slow or not slow'
 
 test-exhaustive: install  ## every method with every search in every space, before a release
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m exhaustive
@@ -48,4 +51,4 @@ bench: install  ## cost of the rules and of a search step; see benchmarks/
 	$(BIN)/python benchmarks/search_step.py
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist build
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build

@@ -147,10 +147,10 @@ def test_an_address_comes_from_the_packages_metadata(monkeypatch):
     ("error", "sentence"),
     [
         (ModuleNotFoundError("x", name="absent"), "the package absent is missing"),
-        (MemoryError(), "the memory is full: lower --batch-size"),
+        (MemoryError(), "the machine's memory is full: lower --batch-size"),
         (
             RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"),
-            "the memory is full: lower",
+            "the machine's memory is full: lower",
         ),
         (torch.OutOfMemoryError("CUDA out of memory"), "the GPU's memory is full: lower"),
     ],

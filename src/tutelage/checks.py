@@ -3,6 +3,10 @@
 import difflib
 from collections.abc import Iterable
 from math import isfinite
+from typing import Final
+
+LARGEST: Final = 10**18
+"""The largest whole number that a setting may be."""
 
 
 def at_least(minimum: float, **values: float) -> None:
@@ -24,6 +28,13 @@ def within(low: float, high: float, **values: float) -> None:
     for name, value in values.items():
         if not low <= value <= high:
             raise ValueError(f"{name} = {value}: must be between {low} and {high}")
+
+
+def sized(name: str, value: int) -> None:
+    """Raise ValueError for a whole number that no float, index or tensor holds."""
+    if abs(value) > LARGEST:
+        shown = value if abs(value) < 10**30 else f"a number of {value.bit_length()} bits"
+        raise ValueError(f"{name} = {shown}: must be between -{LARGEST:,} and {LARGEST:,}")
 
 
 def one_of(allowed: tuple[str, ...], **values: str) -> None:

@@ -115,8 +115,9 @@ def _full(error: Exception) -> str:
     """Name the memory that an error says is full; empty: it says something else."""
     if type(error).__name__ == "OutOfMemoryError":
         return "the GPU's memory"
-    by_torch = isinstance(error, RuntimeError) and "not enough memory" in str(error)
-    return "the memory" if by_torch or isinstance(error, MemoryError) else ""
+    of_torch = ("not enough memory", "can't allocate memory", "Storage size calculation overflowed")
+    by_torch = isinstance(error, RuntimeError) and any(each in str(error) for each in of_torch)
+    return "the machine's memory" if by_torch or isinstance(error, MemoryError) else ""
 
 
 def _complain(error: object, code: int) -> int:
@@ -166,6 +167,7 @@ def application(flags: list[Flag]) -> App:
         help="Neural architecture search in which models teach one another.",
         version=__version__,
         help_format="plaintext",
+        default_parameter=Parameter(json_list=False, json_dict=False),
         suppress_keyboard_interrupt=False,
     )
 

@@ -25,7 +25,7 @@ from cyclopts import (
     UnusedCliTokensError,
 )
 
-from tutelage.checks import listed, nearest
+from tutelage.checks import listed, nearest, sized
 from tutelage.parts import (
     PARTS,
     default,
@@ -47,6 +47,8 @@ def whole(kind: Any, tokens: Sequence[Token]) -> int | tuple[int, ...]:
     except ValueError:
         given = " ".join(token.value for token in tokens)
         raise ValueError(f"{tokens[0].keyword} {given}: must be whole numbers") from None
+    for number in numbers:
+        sized(tokens[0].keyword or "", number)
     return numbers if typing.get_origin(kind) is tuple else numbers[0]
 
 

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from typing_extensions import get_protocol_members
 
-from tutelage.checks import nearest
+from tutelage.checks import LARGEST, nearest, sized
 from tutelage.installed import added, load, origin
 from tutelage.methods import METHODS
 from tutelage.renamed import lifted_part
@@ -215,8 +215,9 @@ def _typed(kind: Any, value: Any, name: str) -> Any:
         each = choices[:1] * len(value) if choices[-1] is ... else choices
         if len(each) == len(value):
             return tuple(_typed(kind, x, name) for kind, x in zip(each, value, strict=True))
-    if kind is float and type(value) is int:
-        return float(value)
+    if type(value) is int and kind in (int, float):
+        sized(name, value)
+        return kind(value)
     if kind is Path and isinstance(value, str):
         return Path(value)
     fits = value in choices if origin is Literal else isinstance(value, origin or kind)
@@ -237,6 +238,8 @@ def must_be(kind: Any, value: Any) -> str:
         each = typing.get_args(kind)
         what = "texts" if each[0] is str else "numbers"
         return f"must be {what if each[-1] is ... else f'{len(each)} {what}'}"
+    if kind is int and str(value).lstrip("-").isdecimal():
+        return f"must be a whole number between -{LARGEST:,} and {LARGEST:,}"
     return f"must be {_TYPE_NAMES.get(kind, 'a table')}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -54,13 +55,23 @@ class Scorer:
 
     @torch.no_grad()
     def score(self, genotype: Genotype) -> float:
-        """Score an architecture; higher is better."""
+        """Score an architecture; higher is better.
+
+        Raises:
+            ValueError: The score is not finite.
+        """
         torch.manual_seed(self.seed)
         if not self.own:
             return self.accuracy(genotype)
         path = one_hot(self.space, genotype, next(iter(self.weights.values())))
         batches = [(self.own(path, batch), len(batch.y)) for batch in self.judged()]
-        return float(sum(x * n for x, n in batches)) / sum(n for _, n in batches)
+        found = float(sum(x * n for x, n in batches)) / sum(n for _, n in batches)
+        if not math.isfinite(found):
+            raise ValueError(
+                f"the score of {genotype.to_json()} is {found}: the supernet's numbers are too "
+                "large; search again with a lower --weights.lr"
+            )
+        return found
 
     @torch.no_grad()
     def accuracy(self, genotype: Genotype) -> float:

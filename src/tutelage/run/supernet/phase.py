@@ -71,12 +71,18 @@ class PhaseState:
         optimizers.move(self.optimisers[name], self.variables[name], gradient, clip)
 
     def check(self, epoch: int, step: int) -> None:
-        """Raise ValueError where a variable is not finite, so that no checkpoint stores it."""
-        for name, tree in self.variables.items():
-            floats = [x for x in leaves(tree) if x.is_floating_point()]
+        """Raise ValueError where the state is not finite, so that no checkpoint stores it."""
+        held = {f"variable {name}": list(leaves(tree)) for name, tree in self.variables.items()}
+        for name, tree in self.velocities.items():
+            held[f"the momentum of variable {name}"] = list(leaves(tree))
+        for name, optimiser in self.optimisers.items():
+            moments = [x for each in optimiser.state.values() for x in each.values()]
+            held[f"the optimiser's moments of variable {name}"] = moments
+        for name, tensors in held.items():
+            floats = [x for x in tensors if x.is_floating_point()]
             if not all(bool(torch.isfinite(x).all()) for x in floats):
                 raise ValueError(
-                    f"variable {name} is not finite at epoch {epoch}, step {step}, and is "
+                    f"{name} is not finite at epoch {epoch}, step {step}, and is "
                     "not saved; a lower --weights.lr may help"
                 )
         same_everywhere(self.variables, f"at epoch {epoch}, step {step}")

@@ -229,13 +229,20 @@ class Training:
                 )
 
     def check_state(self) -> None:
-        """Raise ValueError where a weight is not finite, so that no checkpoint stores it."""
-        finite = torch.stack([weight.isfinite().all() for weight in self.network.parameters()])
-        if not finite.all():
-            raise ValueError(
-                f"a weight is no number at epoch {self.epoch}, step {self.step}, and is not saved; "
-                "a lower lr may help"
-            )
+        """Raise ValueError where the state is not finite, so that no checkpoint stores it."""
+        held = {
+            "a weight": list(self.network.parameters()),
+            "a running statistic": list(self.network.buffers()),
+            "the optimiser's state": [
+                x for each in self.optimiser.state.values() for x in each.values()
+            ],
+        }
+        for what, tensors in held.items():
+            if tensors and not torch.stack([x.isfinite().all() for x in tensors]).all():
+                raise ValueError(
+                    f"{what} is no number at epoch {self.epoch}, step {self.step}, and is not "
+                    "saved; a lower lr may help"
+                )
         state = self.network.state_dict()
         same_everywhere({"weights": state}, f"at epoch {self.epoch}, step {self.step}")
 

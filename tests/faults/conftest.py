@@ -1,0 +1,85 @@
+"""The campaign's sizes, its figures, and the runs that nothing disturbs."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import pytest
+import runs
+
+from teachers import teacher_file
+
+collect_ignore = ["site"]  # for the processes of studies alone
+SIZES = ("few", "sample", "all")
+FIGURES: dict[str, Counter] = {}
+"""What every part of the campaign has counted, in this session."""
+NAME = "faults"
+
+
+@pytest.fixture(scope="session")
+def amount():
+    """Return the one of three numbers that FAULTS asks for: few, sample or all."""
+    size = os.environ.get("FAULTS", "few")
+    if size not in SIZES:
+        raise ValueError(f"FAULTS = {size}: must be {', '.join(SIZES)}")
+    return lambda *numbers: numbers[SIZES.index(size)]
+
+
+@pytest.fixture
+def figures(request):
+    """Count what a test does, also of one that fails, for the table at the end."""
+    counted = Counter()
+    yield counted
+    part = request.node.path.stem.removeprefix("test_")
+    request.node.user_properties.append((NAME, [part, dict(counted)]))
+
+
+def pytest_runtest_logreport(report):
+    if report.when == "teardown":
+        for name, value in report.user_properties:
+            if name == NAME:
+                part, counted = value
+                FIGURES.setdefault(part, Counter()).update(counted)
+
+
+def pytest_terminal_summary(terminalreporter):
+    if not FIGURES:
+        return
+    terminalreporter.section("campaign of faults")
+    for part, counted in sorted(FIGURES.items()):
+        shown = ", ".join(
+            what if what.startswith("(") else f"{value:,} {what}" for what, value in counted.items()
+        )
+        terminalreporter.write_line(f"{part}: {shown}")
+
+
+@pytest.fixture(scope="session")
+def given(tmp_path_factory):
+    """What commands need that must be made first: a teacher, and a pool of two networks."""
+    return {runs.TEACHER: teacher_file()}
+
+
+@pytest.fixture(scope="session")
+def pool(given, tmp_path_factory):
+    """The commands' words with a finished search of an ensemble among them."""
+    out = tmp_path_factory.mktemp("pool") / "run"
+    ended = runs.finish("search nes", out, given)
+    assert ended.code == 0, ended.error
+    return {**given, "<pool>": out}
+
+
+@pytest.fixture(scope="session")
+def whole(given, tmp_path_factory):
+    """Return a run by its name that nothing disturbs; made once."""
+    made = {}
+
+    def make(name, words):
+        if name not in made:
+            out = tmp_path_factory.mktemp("whole") / "run"
+            ended = runs.finish(name, out, words)
+            assert ended.code == 0, f"{name}: {ended.error}"
+            made[name] = out
+        return made[name]
+
+    return make

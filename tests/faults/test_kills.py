@@ -1,0 +1,95 @@
+"""SIGKILL at every write and at random moments: resumed, a run ends as if nothing had been."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+import runs
+from processes import Command, run
+
+DEFAULT = ("retrain",)
+RANDOM = ("search single", "search ennas", "retrain")
+"""Killed at random moments also in the smaller campaigns."""
+MARKED = [
+    pytest.param(name, marks=[pytest.mark.slow] if name not in DEFAULT else [])
+    for name in runs.NAMES
+]
+
+
+def words_given(name, given, request):
+    return request.getfixturevalue("pool") if name == "retrain ensemble" else given
+
+
+def states(name, out, given):
+    """List the points of a run at which its folder changes, with what happens there."""
+    log = out.parent / "points"
+    log.unlink(missing_ok=True)
+    faults = {"FAULT_UNDER": out, "FAULT_LIST": log}
+    ended = run(runs.words(name, runs.fresh(out), given), out.parent, faults)
+    assert ended.code == 0, ended.error
+    found = {}
+    for line in log.read_text().splitlines():
+        number, digest, what = line.split("\t")
+        found.setdefault(digest, (int(number), what))
+    return list(found.values())
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", MARKED)
+def test_killed_at_a_write_and_resumed_ends_the_same(
+    name, tmp_path, whole, given, amount, figures, request
+):
+    given = words_given(name, given, request)
+    undisturbed, out = whole(name, given), tmp_path / "run"
+    points = states(name, out, given)
+    assert {"half written", "before renaming"} <= {what.rpartition(" ")[0] for _, what in points}
+    count = amount(2, 8, len(points))
+    chosen = random.Random(name).sample(points, min(count, len(points)))
+    lost = []
+    for number, what in sorted(chosen):
+        faults = {"FAULT_UNDER": out, "FAULT_KILL": number}
+        killed = run(runs.words(name, runs.fresh(out), given), tmp_path, faults)
+        assert killed.code == -9, killed.error
+        ended = runs.finish(name, out, given)
+        different = runs.differences(undisturbed, out) if ended.code == 0 else [ended.error[-300:]]
+        figures["kills"] += 1
+        figures["tracebacks"] += ended.traceback
+        figures["lost"] += bool(different)
+        lost += [f"{what} (point {number}): {different}"] if different else []
+    assert not lost, "\n".join(lost)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in RANDOM else [pytest.mark.exhaustive])
+        for name in runs.NAMES
+    ],
+)
+def test_killed_at_random_moments_and_resumed_ends_the_same(
+    name, tmp_path, whole, given, amount, figures, request
+):
+    given = words_given(name, given, request)
+    undisturbed, out = whole(name, given), tmp_path / "run"
+    choose = random.Random(name)
+    began = time.monotonic()
+    runs.finish(name, runs.fresh(out), given)
+    seconds = time.monotonic() - began
+    lost = []
+    for attempt in range(amount(1, 3, 12)):
+        runs.fresh(out)
+        for _ in range(choose.randint(1, 5)):
+            command = Command(runs.words(name, out, given), tmp_path)
+            time.sleep(choose.uniform(0, seconds))
+            command.kill()
+            figures["kills"] += command.end().code == -9
+        ended = runs.finish(name, out, given)
+        different = runs.differences(undisturbed, out) if ended.code == 0 else [ended.error[-300:]]
+        figures["tracebacks"] += ended.traceback
+        figures["lost"] += bool(different)
+        lost += [f"attempt {attempt}: {different}"] if different else []
+    assert not lost, "\n".join(lost)
