@@ -68,12 +68,20 @@ def steps_of(method, via):
         return leaves(dict(work.phase.variables)), dict(work.meter.last), called
 
 
-def drawing():
-    """Take a step of networks that draw random numbers, which the other ranks would not draw."""
+def drawing(said):
+    """Take a step of networks that draw random numbers, which the other ranks would not draw.
+
+    What rank 0 says of it is written to a file.
+    """
     skips = {"name": "pdarts", "skip_dropout": (0.5, 0.5, 0.5), "deeper": (0, 1)}
     cells = {"space": {"name": "darts"}, "cells": 3}
     with by_learners(True):
-        searching(toy("mkd", "first-order", search=skips, **cells)).advance()
+        try:
+            searching(toy("mkd", "first-order", search=skips, **cells)).advance()
+        except ValueError as error:
+            if ranks.rank() == 0:
+                said.write_text(str(error))
+            raise
 
 
 class Scorer:

@@ -106,7 +106,7 @@ def test_a_device_that_is_not_there(refused):
         ("epoch = 3", r"unknown setting 'epoch' of a search: did you mean epochs\?"),
         ("epochs = 'two'", "epochs = 'two': must be a whole number"),
         ("epochs = true", "epochs = True: must be a whole number"),
-        (f"epochs = 1{30 * '0'}", "epochs = a number of 100 bits: must be between -1,000,000"),
+        (f"epochs = 1{30 * '0'}", "is not TOML: a whole number has 31 digits"),
         (f"weights.lr = 1{18 * '0'}1", "lr = 10{18}1: must be between"),
         ("method = 'sgl'", "method = 'sgl': must be a table of settings"),
         ("weights = 3", "weights = 3: must be a table of settings"),

@@ -110,7 +110,7 @@ def test_a_truncated_batch(cifar, kept):
     ("content", "sentence"),
     [
         (batch(data=np.zeros((2, 3071), np.uint8)), "rows have 3071 values instead of 3 x 32 x 32"),
-        (batch(data=np.zeros((2, 3072))), "not a uint8 table"),
+        (batch(data=np.zeros((2, 3072))), "an array of other values than whole numbers"),
         (batch(data=[1, 2]), "not a uint8 table"),
         (batch(labels=[1, 2, 3]), r"has 2 images, but labels of shape \(3,\)"),
         (batch(labels=[b"x", b"y"]), "has 2 images, but labels of shape"),

@@ -40,9 +40,10 @@ def test_one_network_is_not_divided():
         searching(toy("single", "first-order"))
 
 
-def test_networks_that_draw_are_not_divided():
-    with pytest.raises(ProcessRaisedException, match="use --divide images"):
-        together(2, drawing, seconds=60)
+def test_networks_that_draw_are_not_divided(tmp_path):
+    with pytest.raises(ProcessRaisedException):
+        together(2, drawing, tmp_path / "said", seconds=60)
+    assert "use --divide images" in (tmp_path / "said").read_text()
 
 
 # Candidates -------------------------------------------------------------------------------------

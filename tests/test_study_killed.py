@@ -172,7 +172,7 @@ def mean_and_deviation(values):
     return mean, math.sqrt(sum((x - mean) ** 2 for x in values) / (len(values) - 1))
 
 
-def tested(errors, baseline):
+def paired(errors, baseline):
     """The paired t test: the mean difference, its deviation over seeds, and the p value.
 
     The p value is None where all differences are equal: nothing is tested.
@@ -188,9 +188,9 @@ def recomputed(errors, baseline, others):
     """A row of the report from the test errors in per cent, by definition alone."""
     n = len(errors)
     mean, deviation = mean_and_deviation(errors)
-    apart, spread, p = tested(errors, baseline)
+    apart, spread, p = paired(errors, baseline)
     half = quantile(n - 1) / math.sqrt(n)
-    ps = [own for own in (tested(x, baseline)[2] for x in others) if own is not None]
+    ps = [own for own in (paired(x, baseline)[2] for x in others) if own is not None]
     smaller = sorted(own for own in ps if own < p)  # Holm: the smallest counts as often as there
     steps = [(1 + len(ps) - place) * each for place, each in enumerate([*smaller, p])]  # are tests
     return {

@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from reference import NaiveBenchmark, NaiveCells, unstack
 from test_cells import assert_trees_close
+from tutelage import shares
 from tutelage.clock import Clock
 from tutelage.searches.base import Search
 from tutelage.searches.darts import Darts
@@ -75,6 +76,7 @@ CASES = {
 def _noise_by_its_order(monkeypatch):
     """Let noise depend on the seed alone, not on how a tensor lies in memory."""
     monkeypatch.setattr(torch, "randn_like", lambda x: torch.randn(x.shape, dtype=x.dtype))
+    monkeypatch.setattr(shares, "random_like", lambda x, _: torch.randn(x.shape, dtype=x.dtype))
 
 
 def pair(case: Case) -> tuple[Any, Any, dict[str, Tensor]]:

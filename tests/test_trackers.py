@@ -205,7 +205,7 @@ def test_a_stopped_retraining_is_said_to_be_stopped(tmp_path, kept, monkeypatch)
 class Interrupted:
     """Signals of a run that ends in its first step."""
 
-    received = "SIGTERM"
+    received, number = "SIGTERM", 15
 
     def __enter__(self):
         return self

@@ -360,6 +360,10 @@ def damages(path: Path) -> list[Damage]:
     return [*of_bytes(content), *(own(content) if own else ())]
 
 
+CRASHED = 70
+"""The exit status after an error that is no mistake of the user."""
+
+
 class Outcome(NamedTuple):
     """How a command ended."""
 
@@ -396,6 +400,8 @@ def call(*words: Any) -> Outcome:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     written = out.getvalue() + error.getvalue()
+    if code == CRASHED:
+        return Outcome("traceback", written)
     if not code:
         return Outcome("done", written)
     sentence = re.search(r"^tutelage: (?=.*\w)[^\n]{1,2000}\n\Z", error.getvalue(), re.MULTILINE)

@@ -157,7 +157,7 @@ def _files(root: Path, data: Data, own: bool) -> Listing:
     if own or divided:
         return listing(root, "test")
     folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
-    files = [(path, label) for label, each in enumerate(folders) for path in files_below(each)]
+    files = [(path, label) for label, each in enumerate(folders) for path in files_below(each)[0]]
     if not files:
         raise DataError(f"{root} holds no images by class: it must be ROOT/CLASS/IMAGE")
     labels = torch.tensor([label for _, label in files])
