@@ -170,6 +170,7 @@ def by_rank(cases):
         return searched(cases)
 
 
+@pytest.mark.slow
 def test_ranks_hold_the_same_bits_in_float32():
     """After three epochs, over which rounding has come to differ from that of one process."""
     rules = ("exact", "finite-difference")

@@ -142,6 +142,7 @@ def test_a_difference_of_one_bit_ends_the_run_before_it_is_saved(whole, processe
     same(run, whole)
 
 
+@pytest.mark.slow
 def test_processes_that_were_started_differently_are_refused(processes, tmp_path):
     run = tmp_path / "run"
     other = "--alphas.lr 0.5 --data.held-out 5"

@@ -44,7 +44,7 @@ def everything(tmp_path_factory):
     return damage_runs.scenes(tmp_path_factory.mktemp("scenes"))
 
 
-@pytest.mark.parametrize("name", ["search", "retraining"])
+@pytest.mark.parametrize("name", ["search", pytest.param("retraining", marks=pytest.mark.slow)])
 def test_a_run_in_its_midst_resumes_or_says_why_not(searched, tmp_path, name):
     right(searched[name], tmp_path, 6)
 
