@@ -131,12 +131,14 @@ def test_every_search_on_two_ranks():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("via", RULES)
 def test_every_method_on_four_ranks(via):
     assert_equal_on(4, of_methods(via, TWO))
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("via", RULES)
 def test_every_search_on_four_ranks(via):
     assert_equal_on(4, of_searches(via))

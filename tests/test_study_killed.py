@@ -235,6 +235,7 @@ def checked(here, tutelage, text, seed):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(WAIT)
 def test_four_runs_ended_three_times(here, tutelage):
     checked(here, tutelage, f"[study]\nseeds = [1, 2]\n{BASE}", seed=1)

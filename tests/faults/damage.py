@@ -238,6 +238,8 @@ class Runs:
 def of_arrays(content: bytes) -> Iterator[Damage]:
     """Replace a split by arrays of other shapes and types, or other packed files."""
     with np.load(io.BytesIO(content)) as stored:
+        if "train" not in stored:
+            return  # predictions, which are damaged as bytes
         train, valid = stored["train"], stored["valid"]
     others = {
         "floats": train.astype(float),

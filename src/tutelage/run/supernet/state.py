@@ -182,7 +182,7 @@ class Searching:
         """Resume from a checkpoint."""
         self.epoch, self.step = state["epoch"], state["step"]
         self.meter.restore(state["meter"])
-        self.apart = state["apart"]
+        self.apart = {name: dict(parts) for name, parts in state["apart"].items()}
         self.strategy.diagnostics.restore(state["watching"])
         if self.strategy.diagnostics.stopped:
             self.epochs = self.epoch
