@@ -19,7 +19,7 @@ from damage_runs import Scene, campaign, tried
 
 import tutelage
 from tutelage.formats import DEEPEST, from_json, from_toml, read_packed
-from tutelage.run.networks.files import FILE, about, load
+from tutelage.run.networks.files import FILE, About, about, load
 
 ROOT = Path(tutelage.__file__).parent
 LINE = "search --resume {run}"
