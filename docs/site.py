@@ -135,7 +135,7 @@ def _target(here: str, link: str, origin: str = "") -> str | None:
     path = posixpath.normpath(posixpath.join(base, link))
     if path.startswith("docs/"):
         return path.removeprefix("docs/") if origin else None
-    return _address(path) if (ROOT / path).is_file() else None
+    return _address(path) if path and (ROOT / path).exists() else None
 
 
 def _address(path: str) -> str:
@@ -153,9 +153,15 @@ def _outside(here: str, text: str, origin: str = "") -> set[str]:
 
 
 def _page(path: str) -> str:
-    """Write the page of a file."""
-    text = (ROOT / path).read_text(encoding="utf-8")
+    """Write the page of a file, or of all files of a folder."""
     if path.endswith(".md"):
-        return text
-    language = LANGUAGES.get(Path(path).suffix, "text")
-    return f"# {path}\n\n````{language}\n{text}\n````\n"
+        return (ROOT / path).read_text(encoding="utf-8")
+    below = sorted((ROOT / path).rglob("*")) if (ROOT / path).is_dir() else [ROOT / path]
+    files = [each for each in below if each.is_file() and "__pycache__" not in each.parts]
+    return "\n".join(map(_code, files))
+
+
+def _code(file: Path) -> str:
+    language = LANGUAGES.get(file.suffix, "text")
+    text = file.read_text(encoding="utf-8", errors="replace")
+    return f"# {file.relative_to(ROOT)}\n\n````{language}\n{text}\n````\n"
