@@ -124,8 +124,13 @@ def _child(rank, environment, line, folder):
 
 
 def new_store():
-    """Return a store as torchrun's."""
-    return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    """Return a store as torchrun's; builds of torch without libuv, as Debian's, have another."""
+    where = ("127.0.0.1", 0)
+    try:
+        return dist.TCPStore(*where, is_master=True, wait_for_workers=False)
+    except RuntimeError:
+        os.environ["USE_LIBUV"] = "0"  # of this process and of those that it starts
+        return dist.TCPStore(*where, is_master=True, wait_for_workers=False, use_libuv=False)
 
 
 def together(folder, count, line, *, each=None, limit=90.0, after=30.0, store=None, **environment):

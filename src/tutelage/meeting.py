@@ -96,4 +96,5 @@ def _store() -> dist.TCPStore:
         is_master=False,
         timeout=timedelta(seconds=5),
         wait_for_workers=False,
+        use_libuv=os.environ.get("USE_LIBUV", "1") == "1",  # as torch's own stores read it
     )
