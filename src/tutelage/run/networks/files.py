@@ -65,8 +65,6 @@ class Metadata:
 
     def about(self) -> About:
         """Return what they say; raise ValueError or TypeError if it cannot be."""
-        if missing := sorted({"channels", "cells", "classes", "image_channels"} - self.size.keys()):
-            raise ValueError(f"its size lacks {', '.join(missing)}")
         size = Size(**lifted(self.size, SETTINGS[()]))
         numbers = (size.channels, size.cells, size.classes, size.image_channels, *self.shape)
         if not all(type(each) is int and 1 <= each <= LARGEST for each in numbers):
