@@ -150,7 +150,7 @@ def together(folder, count, line, *, each=None, limit=90.0, after=30.0, store=No
     store = store or new_store()
     fixed = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
     fixed |= {"TORCHELASTIC_USE_AGENT_STORE": "True"}
-    fixed |= {"USE_LIBUV": os.environ.get("USE_LIBUV", "1")}
+    fixed |= {"USE_LIBUV": os.environ.get("USE_LIBUV", "1"), "GLOO_SOCKET_IFNAME": "lo"}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*PRELOADED])
     processes = []
