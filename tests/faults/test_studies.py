@@ -39,6 +39,7 @@ def studied(folder, faults=None):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(7200)
 def test_a_study_killed_at_writes_ends_the_same(tmp_path, amount, figures):
     whole = tmp_path / "whole"
