@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install  ## search, retrain and report on the embedded digits
 	$(BIN)/tutelage demo --out $(RUN)
 
-test: install  ## the default tests, some 7 minutes on 2 cores
+test: install  ## the default tests, some 9 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-all: install  ## the slow ones too
