@@ -13,7 +13,7 @@ from teachers import teacher_file
 collect_ignore = ["site"]  # for the processes of studies alone
 SIZES = ("few", "sample", "all")
 FIGURES: dict[str, Counter] = {}
-"""What every part of the campaign has counted, in this session."""
+"""What every part of the campaign has counted, in this run of the tests."""
 NAME = "faults"
 
 
