@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from statistics import median
 from types import SimpleNamespace
 
@@ -66,13 +67,16 @@ def test_what_grows_is_seen(tmp_path):
     kept, log = [], tmp_path / "held"
 
     def step(work):
-        kept.append((bytearray(b"x" * (1 << 22)), (tmp_path / "open").open("wb")))
+        pages = mmap.mmap(-1, 1 << 22)  # the allocator may give memory again that was in use before
+        pages.write(b"x" * (1 << 22))
+        kept.append((pages, (tmp_path / "open").open("wb")))
 
     advance = inject.watched(step, log)
     for _ in range(10):
         advance(SimpleNamespace(done=10))
     rows = [tuple(map(int, line.split())) for line in log.read_text().splitlines()]
-    for _, file in kept:
+    for pages, file in kept:
+        pages.close()
         file.close()
     assert rows[-1][1] - rows[0][1] > 8 * 4096
     assert rows[-1][2] - rows[0][2] == 9
