@@ -52,7 +52,7 @@ def listed(root: Path, part: PartName) -> tuple[Listing, list[str]]:
             raise DataError(f"{root}: validation = 'folder' needs folders by class, not shards")
         return shards.listing(root, part), []
     top, divided = top_of(root, part)
-    folders = sorted(f for f in top.iterdir() if f.is_dir() and not f.name.startswith(HIDDEN))
+    folders = class_folders(top)
     if len(folders) < 2:
         raise DataError(
             f"{top} has {len(folders)} class folders: a classification needs at least 2"
@@ -102,6 +102,11 @@ def top_of(root: Path, part: PartName) -> tuple[Path, bool]:
     if (root / "test").is_dir() or (root / "val").is_dir():
         raise DataError(f"{root} has a test or val folder, but no train folder beside it")
     return root, False
+
+
+def class_folders(top: Path) -> list[Path]:
+    """List the folders of the classes, sorted, without hidden ones."""
+    return sorted(f for f in top.iterdir() if f.is_dir() and not f.name.startswith(HIDDEN))
 
 
 def source_of(root: Path) -> Source:

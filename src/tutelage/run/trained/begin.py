@@ -101,7 +101,6 @@ def _remedy(details: About, size: Size) -> str:
 
 def _sentence(settings: Retrain, details: About, data: Labelled, same: bool) -> str:
     count = f"{len(data.classes)} classes"
-    count = f"{len(data.classes)} classes"
     kept = f"its classifier too, for the same {count}" if same else f"a new classifier for {count}"
     second = ", and a new auxiliary head" if settings.auxiliary else ""
     known = f"trained for {len(details.classes)} classes"

@@ -14,6 +14,7 @@ from tutelage.config import Data
 from tutelage.data import DATA, DataError, shards
 from tutelage.data.folder import describe, files_below, listing, on_disk, test_files
 from tutelage.data.images import InMemory, Labelled, Listing
+from tutelage.data.listing import class_folders
 from tutelage.data.read import named, read
 from tutelage.data.request import given_root
 from tutelage.run.machine.device import arithmetic
@@ -156,7 +157,7 @@ def _files(root: Path, data: Data, own: bool) -> Listing:
     divided = (root / "train").is_dir() or shards.shards(root, "train")
     if own or divided:
         return listing(root, "test")
-    folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
+    folders = class_folders(root)
     files = [(path, label) for label, each in enumerate(folders) for path in files_below(each)[0]]
     if not files:
         raise DataError(f"{root} holds no images by class: it must be ROOT/CLASS/IMAGE")
