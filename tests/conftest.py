@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 
 import pytest
 import torch
@@ -10,9 +11,15 @@ from commands import TINY
 from ensembles import pool
 from retraining import train
 from tutelage import cli
+from tutelage.run.job.signals import ENDING
 from tutelage.run.search import search_run
 
 torch.set_num_threads(1)  # tests are many tiny operations, which threads only slow down
+
+for number in ENDING:  # tests send them; under nohup, and behind an &, some are ignored
+    if signal.getsignal(number) == signal.SIG_IGN:
+        own = number == signal.SIGINT
+        signal.signal(number, signal.default_int_handler if own else signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
