@@ -30,7 +30,8 @@ class Data:
     """Which images, and how they are augmented."""
 
     name: str = "digits"
-    """Data set: digits, cifar10, cifar100, or the path of a folder of images by class."""
+    """Data set: digits, cifar10, cifar100, or the path of a folder of images by class, of a CSV
+    file that lists images, or of Parquet files."""
     root: Path | None = None
     """Folder that holds the data set's files."""
     download: bool = False
@@ -58,6 +59,8 @@ class Data:
     """Read a folder's images as grey or RGB; auto: as they are; all must be the same."""
     white: int = 65_535
     """Value that becomes 255 in a folder's images of 16 bits, 4095 for a camera of 12 bits."""
+    label_column: str | None = None
+    """Column of the labels in a CSV or Parquet file; not set: found by its name."""
     crop: int | None = None
     """Padding of the random crop in pixels; not set: the data set's default."""
     flip: bool | None = None

@@ -21,6 +21,7 @@ from tutelage import ranks
 from tutelage.config import Data, Retrain
 from tutelage.data.augment import Augmentation, augmentation
 from tutelage.data.batches import Stream, held
+from tutelage.data.given import Given, taken, using
 from tutelage.data.images import Labelled
 from tutelage.data.randaugment import RandAugment
 from tutelage.data.read import check_test_part, read
@@ -54,7 +55,7 @@ RESULT: Final = "result.json"
 
 def retrain(
     genotype: Genotype,
-    data: Data,
+    data: Data | Given | Any,
     settings: Retrain,
     out: Path,
     resume: bool = False,
@@ -64,8 +65,8 @@ def retrain(
 
     Args:
         genotype: the architecture.
-        data: the images; all training images that are not held out are used, and the cutout
-            comes from `settings`.
+        data: the images, as `Data`, or held by the program as in `search`; all training images
+            that are not held out are used, and the cutout comes from `settings`.
         settings: the recipe.
         out: the directory to write.
         resume: continue in `out` where an earlier call was stopped.
@@ -78,8 +79,9 @@ def retrain(
         ValueError: a changed setting, changed or unusable data, or a loss that is not finite.
         StoppedError: SIGINT, SIGTERM or SIGHUP came; everything is saved.
     """
-    with conditions(settings, repeatable=False):
-        return _retrained(genotype, data, settings, out, resume, accept_changed_data)
+    chosen_data, given = taken(data)
+    with conditions(settings, repeatable=False), using(given):
+        return _retrained(genotype, chosen_data, settings, out, resume, accept_changed_data)
 
 
 def _retrained(
@@ -149,7 +151,7 @@ def _read(data: Data, out: Path, resume: bool, accept: bool) -> tuple[Labelled, 
 
 def retrain_ensemble(
     together: Ensemble,
-    data: Data,
+    data: Data | Given | Any,
     settings: Retrain,
     out: Path,
     resume: bool = False,
@@ -173,8 +175,11 @@ def retrain_ensemble(
         ValueError: as `retrain`.
         StoppedError: as `retrain`.
     """
-    with conditions(settings, repeatable=False):
-        return _ensemble_retrained(together, data, settings, out, resume, accept_changed_data)
+    chosen_data, given = taken(data)
+    with conditions(settings, repeatable=False), using(given):
+        return _ensemble_retrained(
+            together, chosen_data, settings, out, resume, accept_changed_data
+        )
 
 
 def _ensemble_retrained(
