@@ -85,7 +85,7 @@ ALLOWED = {
         "ranks",
         "virtual",
     },
-    "run.networks": {*BASE, "run.networks", "parts", "searches.base", "report.figures"},
+    "run.networks": {*BASE, "run.networks", "parts", "searches.base", "report.figures", "transfer"},
     "run.trained": {
         *(*BASE, "cpus", "parts", "run.machine", "run.job", "run.networks", "run.trained"),
     },

@@ -19,6 +19,10 @@ LARGE: Final = 64 * 2**20
 """Bytes of a row group from which images in random order are slow to read."""
 
 
+Key = tuple[str, str, int, int]
+"""A row group: its file, the column, its number, and when the file was written."""
+
+
 class Row(NamedTuple):
     """An image inside a Parquet file."""
 
@@ -69,7 +73,7 @@ class Cache:
         self.most, self.size = most, 0
         self.read = 0
         """Groups that were read so far."""
-        self._held: OrderedDict[tuple[str, str, int], Any] = OrderedDict()
+        self._held: OrderedDict[Key, Any] = OrderedDict()
         self._lock, self._own = Lock(), [Lock() for _ in range(64)]
 
     def bytes_of(self, row: Row) -> bytes | None:
@@ -78,7 +82,7 @@ class Cache:
         Raises:
             DataError: The group is damaged or too large.
         """
-        key = row[:3]
+        key = (*row[:3], Path(row.file).stat().st_mtime_ns)  # a file may be written again
         with self._own[hash(key) % len(self._own)]:
             with self._lock:
                 values = self._held.get(key)
@@ -89,7 +93,7 @@ class Cache:
         found: bytes | None = values[row.place].as_py()
         return found
 
-    def _kept(self, key: tuple[str, str, int], values: Any) -> Any:
+    def _kept(self, key: Key, values: Any) -> Any:
         with self._lock:
             self.read += 1
             self._held[key] = values

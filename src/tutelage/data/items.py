@@ -21,15 +21,6 @@ KEYS: Final = (("image", "img", "pixel_values"), ("label", "labels", "fine_label
 """Keys of the image and of the label in an item that is a mapping."""
 
 
-class Item(NamedTuple):
-    """An image's place among those that Python gives."""
-
-    number: int
-
-    def __str__(self) -> str:
-        return f"image {self.number}"
-
-
 class Known(NamedTuple):
     """What one pass over all items finds."""
 
@@ -61,7 +52,7 @@ class Items:
         if not self._known:
             labels, digests = [], []
             for number in range(self.count):
-                image, label = self._read(number)
+                image, label = self.read(number)
                 contents = repr((image.mode, image.size)).encode() + image.tobytes()
                 digests.append(int.from_bytes(blake2b(contents, digest_size=8).digest(), "little"))
                 labels.append(label)
@@ -70,22 +61,37 @@ class Items:
 
     def listing(self, labels: Tensor, classes: tuple[str, ...]) -> Listing:
         """List all images."""
-        return Listing([Item(k) for k in range(self.count)], labels, classes, self.source)
+        return Listing([Item(self, k) for k in range(self.count)], labels, classes, SOURCE)
 
-    @property
-    def source(self) -> Source:
-        """Say how images are opened and described."""
-        return Source("", lambda item: self._read(item.number)[0], self._stats, ITEMS)
+    def read(self, number: int) -> tuple[Image.Image, int | str | None]:
+        """Return an image and its label.
 
-    def _stats(self, items: Sequence[Item]) -> list[Stat]:
-        digests = self.known().digests
-        return [Stat(f"number {item.number}", 0, digests[item.number]) for item in items]
-
-    def _read(self, number: int) -> tuple[Image.Image, int | str | None]:
+        Raises:
+            DataError: As `known`.
+        """
         with self._lock:
             image, label = self.item(number)
-            where = f"{self.part} item {number}"
+            where = f"{self.part}/{number}"
             return picture(image, where), plain_label(label, where)
+
+
+class Item(NamedTuple):
+    """An image among those that Python gives."""
+
+    items: Items
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.items.part}/{self.number}"
+
+
+def stats(items: Sequence[Item]) -> list[Stat]:
+    """Describe items by the digests of their pixels."""
+    return [Stat(str(item), 0, item.items.known().digests[item.number]) for item in items]
+
+
+SOURCE: Final = Source("", lambda item: item.items.read(item.number)[0], stats, ITEMS)
+"""How such images are opened and described."""
 
 
 def items_of(given: Any, part: str, labelled: bool = True) -> Items:
@@ -141,7 +147,7 @@ def _of_dataset(dataset: Any, part: str) -> Items:
     return Items(
         part,
         count,
-        lambda number: _pair(get(number), f"{part} item {number}"),
+        lambda number: _pair(get(number), f"{part}/{number}"),
         tuple(map(str, names)) if known else (),
     )
 
@@ -231,7 +237,7 @@ def numbers_of(known: Sequence[int | str | None], classes: Sequence[str], part: 
         place = places.get(label, -1) if isinstance(label, str) else label
         if place is None or not 0 <= place < len(classes):
             raise DataError(
-                f"{part} item {number} has label {label!r}: must be "
+                f"{part}/{number} has label {label!r}: must be "
                 f"{_listed(classes) if isinstance(label, str) else f'0 to {len(classes) - 1}'}"
             )
         found.append(int(place))

@@ -6,7 +6,6 @@ may have (ClassLabel), or a text. The name of a file, or of its folder, says the
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from tutelage.data import DataError
 from tutelage.data.digests import Stat
 from tutelage.data.groups import CACHE, Row, opened
 from tutelage.data.images import Listing, Source
+from tutelage.data.pictures import from_bytes
 from tutelage.data.request import PartName
 from tutelage.data.rows import chosen, column, label_column, numbered, part_named, undivided
 
@@ -137,7 +137,7 @@ def picture(row: Row) -> Image.Image:
     content = CACHE.bytes_of(row)
     if not content:
         raise DataError("its bytes are not in the file; write it again with the images embedded")
-    return Image.open(io.BytesIO(content))
+    return from_bytes(content)
 
 
 def stats(rows: Sequence[Row]) -> list[Stat]:

@@ -8,7 +8,6 @@ Only its format is used here, which the standard library can read.
 
 from __future__ import annotations
 
-import io
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from PIL import Image
 from tutelage.data import DataError
 from tutelage.data.digests import Stat
 from tutelage.data.images import Listing, Source
-from tutelage.data.pictures import SUFFIXES
+from tutelage.data.pictures import SUFFIXES, from_bytes
 from tutelage.data.remarks import say
 from tutelage.data.request import PartName
 
@@ -192,7 +191,7 @@ def opened(member: Member) -> Image.Image:
     """Open an image inside a shard."""
     with Path(member.shard).open("rb") as file:
         file.seek(member.offset)
-        return Image.open(io.BytesIO(file.read(member.size)))
+        return from_bytes(file.read(member.size))
 
 
 def source(root: Path) -> Source:

@@ -18,7 +18,7 @@ from typing import Any, Final
 import torch
 
 from tutelage import ranks
-from tutelage.config import Data, Retrain
+from tutelage.config import Data, Retrain, once_balanced
 from tutelage.data.augment import Augmentation, augmentation
 from tutelage.data.batches import Stream, held
 from tutelage.data.given import Given, taken, using
@@ -57,7 +57,7 @@ def retrain(
     genotype: Genotype,
     data: Data | Given | Any,
     settings: Retrain,
-    out: Path,
+    out: Path | str,
     resume: bool = False,
     accept_changed_data: bool = False,
 ) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def retrain(
     """
     chosen_data, given = taken(data)
     with conditions(settings, repeatable=False), using(given):
-        return _retrained(genotype, chosen_data, settings, out, resume, accept_changed_data)
+        return _retrained(genotype, chosen_data, settings, Path(out), resume, accept_changed_data)
 
 
 def _retrained(
@@ -95,7 +95,7 @@ def _retrained(
         return _finished(out, text, data, settings)
     if resume:
         data, settings = _begun(out, text, data, settings)
-    train, compared = _read(data, out, resume, accept)
+    train, compared = _read(data, settings, out, resume, accept)
     same_images(train.images)
     data, settings = _cut(data, settings, default_cutout(train))
     if settings.batch_size > len(train.images):
@@ -110,6 +110,7 @@ def _retrained(
         name="retrain",
         augmentation=how,
         device=device,
+        balanced=data.balanced,
     )
     start = None if checkpoint.exists(out) else begun(genotype, settings, train)
     devices = [device] if device.type == "cuda" else []
@@ -140,8 +141,15 @@ def _retrained(
     return result.as_dict()
 
 
-def _read(data: Data, out: Path, resume: bool, accept: bool) -> tuple[Labelled, Comparison]:
-    """Read the training images, and compare them with those that the training began with."""
+def _read(
+    data: Data, settings: Retrain, out: Path, resume: bool, accept: bool
+) -> tuple[Labelled, Comparison]:
+    """Read the training images, and compare them with those that the training began with.
+
+    Raises:
+        ValueError: unequal classes are corrected twice, or images have changed or are unusable.
+    """
+    once_balanced(data, settings.class_weights)
     train = read(data, "train")
     compared = Comparison(out, resume=resume, accept=accept)
     compared.add("train", train)
@@ -153,7 +161,7 @@ def retrain_ensemble(
     together: Ensemble,
     data: Data | Given | Any,
     settings: Retrain,
-    out: Path,
+    out: Path | str,
     resume: bool = False,
     accept_changed_data: bool = False,
 ) -> dict[str, Any]:
@@ -178,7 +186,7 @@ def retrain_ensemble(
     chosen_data, given = taken(data)
     with conditions(settings, repeatable=False), using(given):
         return _ensemble_retrained(
-            together, chosen_data, settings, out, resume, accept_changed_data
+            together, chosen_data, settings, Path(out), resume, accept_changed_data
         )
 
 
@@ -199,7 +207,7 @@ def _ensemble_retrained(
         return _finished(out, texts, data, settings)
     if resume:
         data, settings = _begun(out, texts, data, settings)
-    train, compared = _read(data, out, resume, accept)
+    train, compared = _read(data, settings, out, resume, accept)
     data, settings = _cut(data, settings, default_cutout(train))
     devices = [device] if device.type == "cuda" else []
     given = _given(texts, data, settings)
