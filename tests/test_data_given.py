@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -109,6 +110,9 @@ def test_labels_may_be_texts_and_a_dataset_knows_its_classes():
     rows = Rows(list(zip(pixels(), labels(), strict=True)), ["cat", "dog", "cow"])
     (named,) = parts(rows, "train")
     assert named.classes == ("cat", "dog", "cow")
+    hub = Rows([{"image": x, "label": y} for x, y in zip(pixels(), labels(), strict=True)])
+    hub.features = {"image": object(), "label": SimpleNamespace(names=["ash", "oak"])}
+    assert parts(hub, "train")[0].classes == ("ash", "oak")
 
 
 def test_parts_of_ones_own():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import sys
@@ -17,7 +18,6 @@ from tutelage.config import Data
 from tutelage.data import DataError
 from tutelage.data import groups as groups_file
 from tutelage.data.groups import Cache, Row
-from tutelage.data.images import OnDisk
 from tutelage.data.read import check_test_part, read, read_unlabelled
 from tutelage.data.survey import survey
 
@@ -157,34 +157,50 @@ def test_a_survey_says_what_is_converted_of_bytes_too(here):
 # Memory -----------------------------------------------------------------------------------------
 
 
+def rows_of(here, count=40, group=4):
+    write(here / "x.parquet", range(count), [0, 1] * (count // 2), group=group)
+    places = ((k // group, k % group, k) for k in range(count))
+    return [Row("x.parquet", "image.bytes", *place) for place in places]
+
+
 def test_a_group_is_read_once_for_all_threads_and_few_are_kept(here):
-    write(here / "x.parquet", range(40), [0, 1] * 20, group=4)
-    rows = [Row("x.parquet", "image.bytes", k // 4, k % 4, k) for k in range(40)]
-    cache = Cache(most=2000)
+    rows, cache = rows_of(here), Cache(most=2000, folder=str(here))
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(cache.bytes_of, rows))
     assert found == [png(k) for k in range(40)]
     assert cache.read == 10
     assert 0 < cache.size <= 2000
     assert len(cache._held) < 10
-    cache.bytes_of(rows[39])
-    assert cache.read == 10  # the last one is still there
-    small = Cache(most=1)
-    assert [small.bytes_of(row) for row in rows[:5]] == found[:5]
-    assert (small.read, len(small._held)) == (2, 1)
+    order = np.random.default_rng(0).permutation(40).tolist()
+    with ThreadPoolExecutor(4) as pool:
+        again = list(pool.map(cache.bytes_of, [rows[k] for k in order]))
+    assert again == [png(k) for k in order]
+    assert cache.read == 10  # from the temporary file
+    assert sorted(x.name for x in here.iterdir()) == ["x.parquet"]  # which has no name
 
 
-def test_large_groups_are_said_and_larger_ones_refused(stored, monkeypatch, capsys):
-    images = read(Data(str(stored), memory="stream"), "train").images
-    assert isinstance(images, OnDisk)
-    monkeypatch.setattr(groups_file.CACHE, "_held", type(groups_file.CACHE._held)())
-    monkeypatch.setattr(groups_file, "LARGE", 10)
-    images.take(torch.tensor([0, 1]))
-    assert capsys.readouterr().out.count("written again with row_group_size=100") == 1
+def test_a_full_disk_is_said_and_groups_are_read_again(here, monkeypatch, capsys):
+    rows, cache = rows_of(here, 8), Cache(most=1, folder=str(here))
+
+    def full(self, values):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(groups_file.Spool, "add", full)
+    found = [cache.bytes_of(row) for row in (rows[0], rows[4], rows[0], rows[1], rows[5])]
+    assert found == [png(k) for k in (0, 4, 0, 1, 5)]
+    assert (cache.read, len(cache._held)) == (4, 1)
+    out = capsys.readouterr().out
+    assert out.count("takes no more images of Parquet files (No space left on device)") == 1
+
+
+def test_a_file_that_is_written_again_is_read_again_and_large_groups_are_refused(here, monkeypatch):
+    rows, cache = rows_of(here, 8), Cache()
+    assert cache.bytes_of(rows[1]) == png(1)
+    write(here / "x.parquet", range(10, 18), [0, 1] * 4)
+    assert cache.bytes_of(rows[1]) == png(11)
     monkeypatch.setattr(groups_file, "LARGEST", 10)
-    monkeypatch.setattr(groups_file.CACHE, "_held", type(groups_file.CACHE._held)())
-    with pytest.raises(DataError, match=r"has a row group of .*; write it again with row_group"):
-        images.take(torch.tensor([0]))
+    with pytest.raises(DataError, match=r"has a row group of .*; write it again with smaller"):
+        cache.bytes_of(rows[5])
 
 
 @pytest.mark.slow

@@ -121,6 +121,7 @@ ALLOWED = {
     | {"meeting", "recipes", "run.job.signals", "searches.evolution", "__version__"},
     "__init__": {
         "config",
+        "data.given",
         "methods",
         "multilevel",
         "problem",

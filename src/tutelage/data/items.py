@@ -142,14 +142,18 @@ def _of_dataset(dataset: Any, part: str) -> Items:
             f"{part}: {_kind(dataset)} is no map-style dataset, with a length and items by number, "
             "which batches in any order need; give one, or arrays (images, labels)"
         ) from None
-    names = getattr(dataset, "classes", ())
-    known = isinstance(names, (list, tuple))
     return Items(
-        part,
-        count,
-        lambda number: _pair(get(number), f"{part}/{number}"),
-        tuple(map(str, names)) if known else (),
+        part, count, lambda number: _pair(get(number), f"{part}/{number}"), _names(dataset)
     )
+
+
+def _names(dataset: Any) -> tuple[str, ...]:
+    """Return the names of classes that torchvision's or Hugging Face's data sets have; or none."""
+    names, features = (getattr(dataset, name, None) for name in ("classes", "features"))
+    if names is None and isinstance(features, Mapping):
+        label = next((features[key] for key in KEYS[1] if key in features), None)
+        names = getattr(label, "names", None)
+    return tuple(map(str, names)) if isinstance(names, (list, tuple)) else ()
 
 
 def _pair(item: Any, where: str) -> tuple[Any, Any]:
