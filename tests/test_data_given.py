@@ -169,6 +169,7 @@ class Flow(IterableDataset):
     [
         (pixels(), "train: a ndarray has no labels; give"),
         ((pixels(), labels(19)), "train: 20 images have 19 labels"),
+        ((pixels(), 3), r"train: the labels are a int: must be a list or an array \(N,\)"),
         ((pixels().astype(np.float32), labels()), "train/0 is float32: must be uint8"),
         ((pixels(2, 0, 3), labels(2)), r"an image of shape \(3, 3, 3\) may be"),
         ((pixels(2, 0, 8, 2), labels(2)), r"an image of shape \(2, 8, 8\) has no 1, 3 or 4"),

@@ -35,8 +35,8 @@ class Given:
     train: Any
     """Images to search on, and to train."""
     test: Any = None
-    """Images for the test of a retraining; None: the validation images, or without them a fifth of
-    every class of the training images."""
+    """Images for the test of a retraining; None: a fifth of every class of the training images, if
+    there is no `validation` either."""
     validation: Any = None
     """Images that train the alphas, beside all training images for weights; None: a part of the
     training images."""
@@ -133,7 +133,8 @@ def present() -> Given:
     if found is None:
         raise DataError(
             "the run was made in Python with data that only its program has: give them again, as "
-            "tutelage.search(data=..., out=..., resume=True) or tutelage.retrain"
+            "tutelage.search(data=..., out=..., resume=True) or tutelage.retrain, or give --data "
+            "to test its network"
         )
     return found
 

@@ -126,7 +126,9 @@ def _of_arrays(images: Any, labels: Any, part: str) -> Items:
             f"{part}: the images are {_kind(images)}{shape}: must be an array (N, C, H, W), "
             "(N, H, W, C) or (N, H, W)"
         )
-    marks = labels.tolist() if isinstance(labels, (np.ndarray, Tensor)) else list(labels)
+    marks = labels.tolist() if isinstance(labels, (np.ndarray, Tensor)) else labels
+    if not isinstance(marks, Sequence) or isinstance(marks, str):
+        raise DataError(f"{part}: the labels are {_kind(labels)}: must be a list or an array (N,)")
     if len(marks) != len(pixels):
         raise DataError(f"{part}: {len(pixels):,} images have {len(marks):,} labels")
     last = channels_last(pixels.shape[1:], part) if pixels.ndim == 4 else True
