@@ -30,8 +30,7 @@ class Data:
     """Which images, and how they are augmented."""
 
     name: str = "digits"
-    """Data set: digits, cifar10, cifar100, or the path of a folder of images by class, of a CSV
-    file that lists images, or of Parquet files."""
+    """Data set: digits, cifar10, cifar100, or a path of images: a folder by class, CSV, Parquet."""
     root: Path | None = None
     """Folder that holds the data set's files."""
     download: bool = False

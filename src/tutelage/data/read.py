@@ -19,6 +19,7 @@ from tutelage.data.folder import check_folder, read_folder, read_rest, read_with
 from tutelage.data.given import GIVEN
 from tutelage.data.images import Images, Labelled, Unlabelled
 from tutelage.data.request import PartName
+from tutelage.data.table import ENDINGS as TABLES
 from tutelage.installed import load
 
 Reader = Callable[[Data, PartName], Labelled]
@@ -109,7 +110,7 @@ def other_images(settings: Data, searched: Labelled) -> Images:
         DataError: the set is unknown or missing, or it would include images that are held out.
     """
     own = named(settings)
-    whole = replace(settings, held_out=0, sample=1.0)
+    whole = replace(settings, held_out=0, sample=1.0, label_column=None)
     other = named(replace(whole, name=settings.unlabelled, resolution=None, colour="auto"))
     if other.name == GIVEN:
         return read_without_labels(collection_of(other), searched.images.shape, settings)
@@ -122,7 +123,9 @@ def other_images(settings: Data, searched: Labelled) -> Images:
         here, there = own.root.resolve(), other.root.resolve()
         if here == there:
             return searched.images  # without a train folder, all files include the test part
-        if settings.held_out and (here in there.parents or there in here.parents):
+        images = here.parent if here.suffix.lower() in TABLES else here
+        nested = images.is_relative_to(there) or there.is_relative_to(images)
+        if settings.held_out and there.is_dir() and nested:
             raise DataError(
                 f"unlabelled = {settings.unlabelled!r} with held_out = {settings.held_out}: that "
                 "folder has images of the searched one, also held-out ones; give train or rest"
