@@ -25,6 +25,7 @@ LANGUAGES = {".py": "python", ".toml": "toml", ".json": "json"}
 TITLES = {
     "run": "Searching, retraining, loading",
     "config": "Settings",
+    "data": "Data of a program",
     "methods": "Methods",
     "searches": "Searches",
     "spaces": "Spaces",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import tutelage
 from tutelage import Learner, Level, Problem
-from tutelage.transfer import cross_entropy, pseudo_label
+from tutelage.transfer import pseudo_label
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Mutual:
 
     def __call__(self, make):
         """Make the two-level problem."""
-        pair = [make.supernet(), make.supernet()]
+        pair, cross_entropy = [make.supernet(), make.supernet()], make.cross_entropy
 
         def learn(s, batch):
             x, y, _ = batch.train

@@ -16,6 +16,7 @@ from PIL import Image
 
 from tutelage.config import Data
 from tutelage.data import DATA, digits, folder
+from tutelage.data.given import GIVEN
 from tutelage.data.images import InMemory, OnDisk, measure
 from tutelage.data.pictures import fit
 from tutelage.data.read import READERS, read, read_unlabelled
@@ -105,7 +106,7 @@ def test_listing_the_sets_does_not_import_torch():
 
 
 def test_every_set_that_is_listed_can_be_read():
-    assert DATA.keys() == READERS.keys()
+    assert {*DATA, GIVEN} == READERS.keys()
 
 
 def test_the_digits_are_those_of_scikit_learn_divided_by_digest():

@@ -4,6 +4,7 @@ import io
 import math
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from tutelage.data import DataError, folder
 from tutelage.data.augment import augmentation
 from tutelage.data.batches import Stream, in_order
 from tutelage.data.images import InMemory, OnDisk
+from tutelage.data.listing import Folder
 from tutelage.data.randaugment import jitter
 from tutelage.data.read import read
 from tutelage.data.seeding import generator
@@ -114,7 +116,7 @@ def test_a_batch_is_made_of_the_windows_of_its_step(photographs):
     s = stream(settings)
     assert type(s.data.images) is OnDisk
     assert s.augmentation.crop == 0
-    paths = folder.listing(photographs, "train").paths
+    paths = folder.listing(Folder(photographs), "train").paths
     part = s.batch(3, 2)
     windows = Windows(0.2, generator(0, "train/windows", 3, 2).random((5, 22)))
     for position, place in enumerate(part.position.tolist()):
@@ -150,7 +152,7 @@ def test_the_same_images_in_another_step_have_other_windows(photographs):
 
 def test_testing_sees_the_centre_of_every_image(photographs):
     data = read(Data(str(photographs), **STREAMED), "test")
-    paths = folder.listing(photographs, "test").paths
+    paths = folder.listing(Folder(photographs), "test").paths
     parts = list(in_order(data, torch.arange(len(paths)), 6, CPU))
     x = torch.cat([part.x for part in parts])
     assert len(x) == len(paths) == 16
@@ -268,4 +270,4 @@ def test_a_retraining_on_real_photographs(tmp_path):
     data = Data(root, resolution=32, colour="rgb", rescale=0.25, centre=0.875, jitter=0.4)
     settings = replace(SMALL, cutout=0, limit_batches=3, randaugment=2, erasing=0.2)
     result = train(tmp_path / "out", settings, data=data)
-    assert result["test_images"] == len(folder.listing(folder.Path(root), "test").paths)
+    assert result["test_images"] == len(folder.listing(Folder(Path(root)), "test").paths)

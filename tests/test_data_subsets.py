@@ -12,6 +12,7 @@ from test_data_readers import make_cifar10, make_folder
 from tutelage.config import Data, Run
 from tutelage.data import DataError, folder, shards
 from tutelage.data.batches import Stream
+from tutelage.data.collection import collection
 from tutelage.data.digits import stored
 from tutelage.data.read import read, read_unlabelled
 from tutelage.data.splits import split
@@ -203,7 +204,7 @@ def test_what_is_left_out_is_never_opened(tmp_path, kind, memory, monkeypatch):
     root = make_shards(root, tmp_path / "shards") if kind == "shards" else root
     look = LOOK if memory == "stream" else {"resolution": 24}  # the colour is looked up
     settings = Data(str(root), **look, memory=memory, **SHARES)
-    every = folder.listing(root, "train")
+    every = folder.listing(collection(root), "train")
     opened = record_opened(monkeypatch, every)
     allowed = {
         part: {str(every.paths[k]) for k in places(every.labels, settings, part)}

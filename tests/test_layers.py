@@ -85,7 +85,7 @@ ALLOWED = {
         "ranks",
         "virtual",
     },
-    "run.networks": {*BASE, "run.networks", "parts", "searches.base", "report.figures"},
+    "run.networks": {*BASE, "run.networks", "parts", "searches.base", "report.figures", "transfer"},
     "run.trained": {
         *(*BASE, "cpus", "parts", "run.machine", "run.job", "run.networks", "run.trained"),
     },
@@ -121,6 +121,7 @@ ALLOWED = {
     | {"meeting", "recipes", "run.job.signals", "searches.evolution", "__version__"},
     "__init__": {
         "config",
+        "data.given",
         "methods",
         "multilevel",
         "problem",

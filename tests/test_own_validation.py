@@ -16,13 +16,14 @@ from retraining import GENOTYPE, SMALL
 from tutelage.config import Data, Retrain, Run
 from tutelage.data import DataError
 from tutelage.data.augment import Augmentation
+from tutelage.data.balance import class_weights
 from tutelage.data.batches import Stream
 from tutelage.data.halves import halves
 from tutelage.data.images import InMemory, Labelled
 from tutelage.data.read import check_test_part, read
 from tutelage.data.splits import load_split, stratified
 from tutelage.data.survey import survey
-from tutelage.run.training.training import Training, class_weights
+from tutelage.run.training.training import Training
 
 COUNTS = {"train": 6, "val": 3, "test": 2}
 
@@ -144,7 +145,7 @@ def stream(labels, classes=3):
 
 def test_weights_are_inverse_to_the_images_of_a_class():
     labels = torch.tensor([0, 0, 0, 0, 2, 2])
-    weights = class_weights(stream(labels))
+    weights = class_weights(labels, 3)
     assert weights.tolist() == [6 / (2 * 4), 0, 6 / (2 * 2)]
     assert float(weights[labels].mean()) == 1
 

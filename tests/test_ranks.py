@@ -116,7 +116,10 @@ def assert_equal_on(count, cases):
 
 @pytest.mark.parametrize("via", RULES)
 def test_every_method_on_two_ranks(via):
-    assert_equal_on(2, of_methods(via) | {"momentum": case("sgl", "darts", via, TWO)})
+    more = {"momentum": case("sgl", "darts", via, TWO)}
+    more["weighted"] = case("sgl", "darts", via, class_weights="balanced")
+    more["balanced"] = case("single", "darts", via, data={"balanced": True})
+    assert_equal_on(2, of_methods(via) | more)
 
 
 def test_methods_of_every_number_of_levels_on_four_ranks():

@@ -17,6 +17,7 @@ from test_search import KilledError, killed_at, run_toml, same_runs
 from tutelage.cli import RETRAIN_FLAGS
 from tutelage.config import Data
 from tutelage.data import folder
+from tutelage.data.listing import Folder
 from tutelage.data.read import read
 from tutelage.data.splits import load_split
 from tutelage.data.subsets import places
@@ -78,7 +79,7 @@ def test_a_search_never_decodes_what_is_left_out(tmp_path):
         root = make_photographs(tmp_path / f"images-{name}")
         data = Data(str(root), **look, **shares)
         if name == "damaged":
-            every = folder.listing(root, "train")
+            every = folder.listing(Folder(root), "train")
             used = torch.cat([places(every.labels, data, part) for part in ("search", "rest")])
             left_out = set(range(len(every.paths))) - set(used.tolist())
             assert len(left_out) == 6

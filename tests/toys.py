@@ -11,6 +11,7 @@ from tutelage.batch import Batch
 from tutelage.clock import Clock
 from tutelage.problem import Net
 from tutelage.spaces.base import ArchWeights
+from tutelage.transfer import cross_entropy
 
 INPUTS, CLASSES, EDGES, OPS = 5, 3, 2, 3
 
@@ -65,6 +66,7 @@ class ToyMake:
         self.module = supernet
         self.images = {"train": 20, "valid": 20}
         self.classes = CLASSES
+        self.cross_entropy = cross_entropy
 
     def supernet(self) -> Net:
         return Net(lambda: self.module().double(), ToyRelaxation(), self.clock)

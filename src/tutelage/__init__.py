@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tutelage.config import Data as Data
     from tutelage.config import Retrain as Retrain
     from tutelage.config import Weights as Weights
+    from tutelage.data.given import Given as Given
     from tutelage.methods.afd import AFD as AFD
     from tutelage.methods.cream import Cream as Cream
     from tutelage.methods.dna import DNA as DNA
@@ -72,6 +73,7 @@ __version__ = version("tutelage")
 
 _HOMES = {
     "config": ("Alphas", "Data", "Retrain", "Weights"),
+    "data.given": ("Given",),
     "methods.afd": ("AFD",),
     "methods.cream": ("Cream",),
     "methods.dna": ("DNA",),

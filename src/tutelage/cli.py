@@ -261,7 +261,9 @@ DryRun = Annotated[
         group=RUN,
     ),
 ]
-DataSet = Annotated[str, Parameter(help="A folder of images, or a data set's name.")]
+DataSet = Annotated[
+    str, Parameter(help="A folder of images, a CSV or Parquet file, or a data set's name.")
+]
 Sheet = Annotated[
     Path | None,
     Parameter(help="Picture of samples to write, as read and as fed; .png, .jpg or .webp."),

@@ -30,7 +30,7 @@ class Data:
     """Which images, and how they are augmented."""
 
     name: str = "digits"
-    """Data set: digits, cifar10, cifar100, or the path of a folder of images by class."""
+    """Data set: digits, cifar10, cifar100, or a path of images: a folder by class, CSV, Parquet."""
     root: Path | None = None
     """Folder that holds the data set's files."""
     download: bool = False
@@ -47,6 +47,9 @@ class Data:
     validation: Literal["half", "folder"] = "half"
     """Images that train the alphas: half, what the share leaves of the training images; folder,
     those of a folder's val part, beside train and test, while all of train trains weights."""
+    balanced: bool = False
+    """Sample every class equally often in training and for the alphas: an epoch has as many images
+    as before, those of a small class several times."""
     held_out: int = 0
     """Training images, sampled uniformly, that are the test set instead of the data set's own and
     that neither a search nor a retraining trains on; 0: none."""
@@ -58,6 +61,8 @@ class Data:
     """Read a folder's images as grey or RGB; auto: as they are; all must be the same."""
     white: int = 65_535
     """Value that becomes 255 in a folder's images of 16 bits, 4095 for a camera of 12 bits."""
+    label_column: str | None = None
+    """Column of the labels in a CSV or Parquet file; not set: found by its name."""
     crop: int | None = None
     """Padding of the random crop in pixels; not set: the data set's default."""
     flip: bool | None = None
@@ -120,6 +125,19 @@ class Data:
                 f"unlabelled_sample = {self.unlabelled_sample}: sample = {self.sample} leaves "
                 f"{1 - self.sample:.6g} of the training images, which is the most"
             )
+
+
+def once_balanced(data: Data, class_weights: str) -> None:
+    """Refuse to correct unequal classes twice.
+
+    Raises:
+        ValueError: Classes are sampled equally often, and weigh unequally.
+    """
+    if data.balanced and class_weights == "balanced":
+        raise ValueError(
+            "class_weights = 'balanced' with data.balanced: each makes classes count equally, give "
+            "one of them"
+        )
 
 
 @dataclass(frozen=True)
@@ -367,6 +385,9 @@ class Run:
     """Images in a batch, for every stream of data."""
     limit_batches: int | None = None
     """Stop every epoch after so many batches."""
+    class_weights: Literal["equal", "balanced"] = "equal"
+    """Weights of the classes in the losses of labels: balanced, inversely proportional to their
+    images."""
     channels: int | None = None
     """Channels of the supernet's first cell, or of a chain's stem, with which its other widths
     scale; not set: the space's default, 16 in darts."""
@@ -482,6 +503,8 @@ class Run:
             raise ValueError(
                 f"ranked = {self.ranked} without a table: give the file of true accuracies, --table"
             )
+        one_of(("equal", "balanced"), class_weights=self.class_weights)
+        once_balanced(self.data, self.class_weights)
         positive(radius=self.radius)
         one_of(("exact", "finite-difference", "first-order"), via=self.via)
         one_of(("images", "learners"), divide=self.divide)

@@ -23,6 +23,13 @@ UNTRAINED: Final = "untrained"
 """The name of a teacher with random weights, to try a method without a trained teacher."""
 
 
+class CrossEntropy(Protocol):
+    """A loss () of logits (B, C) with labels (B,), with label smoothing."""
+
+    def __call__(self, logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
+        """Return the loss."""
+
+
 class Relaxation(Protocol):
     """What a net needs of a search."""
 
@@ -194,6 +201,10 @@ class Make(Protocol):
     @property
     def stages(self) -> int:
         """Count the stages of a supernet that can run separately; 0: it runs only as a whole."""
+
+    @property
+    def cross_entropy(self) -> CrossEntropy:
+        """The loss of labels, `transfer.cross_entropy`, with the weights that classes have."""
 
     def supernet(self) -> Net:
         """Make a fresh learner in the searched space."""

@@ -20,9 +20,20 @@ def wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def cross_entropy(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Return the cross-entropy () of logits (B, C) with labels (B,), with label smoothing."""
-    return F.cross_entropy(wide(logits), y, label_smoothing=smoothing)
+def cross_entropy(
+    logits: Tensor, y: Tensor, smoothing: float = 0.0, weights: Tensor | None = None
+) -> Tensor:
+    """Return the cross-entropy () of logits with labels, with label smoothing.
+
+    Args:
+        logits: Logits (B, C).
+        y: Labels (B,).
+        smoothing: Share of the label spread over all classes.
+        weights: Of the classes (C,), for a mean over the batch weighted by its labels; None: equal.
+    """
+    z = wide(logits)
+    weights = None if weights is None else weights.to(z)
+    return F.cross_entropy(z, y, weights, label_smoothing=smoothing)
 
 
 def pseudo_label(student: Tensor, teacher: Tensor, *, hard: bool = False) -> Tensor:

@@ -9,7 +9,8 @@ DATA = {
     "digits": "1,797 hand-written digits, 8 x 8, grey, 10 classes; comes with the package",
     "cifar10": "60,000 photographs, 32 x 32, colour, 10 classes; --data-root, --download",
     "cifar100": "60,000 photographs, 32 x 32, colour, 100 classes; --data-root, --download",
-    "folder": "your images by class: ROOT/train/CLASS and ROOT/test/CLASS, or ROOT/CLASS",
+    "folder": "your images by class: ROOT/train/CLASS and ROOT/test/CLASS, or ROOT/CLASS; "
+    "shards, CSV or Parquet",
 }
 """Every data set's name on the command line, and its description."""
 

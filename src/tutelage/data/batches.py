@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import NamedTuple, final
 
 import numpy as np
@@ -15,6 +15,7 @@ from tutelage.batch import Batch
 from tutelage.data import DataError
 from tutelage.data.ahead import Ahead, Place, SideStream
 from tutelage.data.augment import Augmentation, normalise, prepare
+from tutelage.data.balance import balanced_order
 from tutelage.data.device import Change, Parcel, onto
 from tutelage.data.erasing import Integers
 from tutelage.data.images import Images, Labelled
@@ -41,6 +42,8 @@ class Stream:
     """The augmentation of the images."""
     device: torch.device
     """The device of the batches."""
+    balanced: bool = False
+    """Whether classes are sampled equally often."""
 
     def __post_init__(self) -> None:
         if self.steps == 0:
@@ -90,6 +93,11 @@ class Stream:
         return subset, self.data.images.labels.numpy()[subset]
 
     @cached_property
+    def _balanced(self) -> Callable[[int, int], Integers]:
+        """The order of a turn of an epoch, of which the last ones are kept."""
+        return lru_cache(maxsize=2)(partial(balanced_order, self._numbers[1], self.seed, self.name))
+
+    @cached_property
     def _ahead(self) -> Ahead:
         """What makes the next batch while the present step computes."""
         apart = self.device.type == "cuda" and torch.cuda.is_available()
@@ -109,7 +117,10 @@ class Stream:
     def _index(self, place: Place) -> Integers:
         """Positions in the subset of a batch's images, (B,)."""
         turn, place_in_turn = divmod(place.step, self.steps)
-        permutation = order(self.seed, self.name, place.epoch, turn, len(self.subset))
+        if self.balanced:
+            permutation = self._balanced(place.epoch, turn)
+        else:
+            permutation = order(self.seed, self.name, place.epoch, turn, len(self.subset))
         return permutation[place_in_turn * self.batch_size :][: self.batch_size].copy()
 
     def _windows(self, place: Place) -> Windows | None:

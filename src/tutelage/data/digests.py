@@ -18,6 +18,7 @@ from torch import Tensor
 Numbers = npt.NDArray[np.uint32]
 PIXELS: Final = "pixels"
 FILES: Final = "files"
+ITEMS: Final = "items"
 
 
 class Stat(NamedTuple):
@@ -28,14 +29,15 @@ class Stat(NamedTuple):
     size: int
     """Bytes."""
     time: int
-    """When the file was last written, in nanoseconds."""
+    """When the file was last written, in nanoseconds; of an item the digest of its pixels."""
 
 
 class Identity(NamedTuple):
     """What tells the N images of a set from others."""
 
     by: str
-    """What `contents` are digests of: PIXELS, or FILES for sizes and times."""
+    """What `contents` are digests of: PIXELS; FILES for sizes and times; or ITEMS for the pixels of
+    what Python gives, before they are resized."""
     names: Sequence[str]
     """Paths below the set's folder; empty for images without names."""
     contents: Numbers

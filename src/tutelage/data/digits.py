@@ -14,7 +14,7 @@ INK = 16  # the darkest value of the stored images
 
 
 def read_digits(settings: Data, part: PartName) -> Labelled:
-    """Read a part of 1,200 training and 597 test digits, uint8 (N, 1, 8, 8)."""
+    """Read a part of 1,198 training and 599 test digits, uint8 (N, 1, 8, 8)."""
     measured: PartName = "search" if part == "search" else "train"
     mean, std = measure(chosen_images(stored("train"), settings, measured))
     images = chosen_images(stored(file_of(settings, part)), settings, part)

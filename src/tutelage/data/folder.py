@@ -1,22 +1,19 @@
-"""Folders of images: ROOT/train/CLASS with ROOT/test or ROOT/val, ROOT/CLASS, or no classes.
-
-Shards may replace folders by class, see `tutelage.data.shards`.
-"""
+"""Images that are listed: folders by class, shards, tables, Parquet files, what Python gives."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import torch
 
 from tutelage.config import Data
-from tutelage.data import DataError, shards
+from tutelage.data import DataError
+from tutelage.data.collection import Collection, collection_of, listing
 from tutelage.data.images import Images, Labelled, Listing, OnDisk, measure
-from tutelage.data.listing import common_shape, describe, files_below, listing, source_of
-from tutelage.data.pictures import SUFFIXES, Shape
+from tutelage.data.listing import common_shape, describe
+from tutelage.data.pictures import Shape
 from tutelage.data.remarks import left_out, say
-from tutelage.data.request import PartName, given_root
+from tutelage.data.request import PartName
 from tutelage.data.subsets import chosen_files
 
 MEMORY = 2 * 2**30  # bytes of pixels up to which a folder is read into memory once
@@ -25,13 +22,13 @@ MEMORY = 2 * 2**30  # bytes of pixels up to which a folder is read into memory o
 def read_folder(settings: Data, part: PartName) -> Labelled:
     """Read images by class; mean and deviation are measured on the images that train.
 
-    What `held_out` and `sample` leave out stays closed. A folder without a train folder is divided
-    class by class: a fifth of the files, chosen by the digests of their names, is the test part.
+    What `held_out` and `sample` leave out stays closed. Images without parts are divided class by
+    class: a fifth, chosen by the digests of their names, is the test part.
 
     Raises:
         DataError: classes or images are missing, broken, or not alike.
     """
-    root = given_root(settings)
+    root = collection_of(settings)
     every = listing(root, "train")
     train = chosen_files(every, settings, "train" if part == "test" else part)
     if part == "search" and settings.validation == "folder":
@@ -47,19 +44,19 @@ def read_folder(settings: Data, part: PartName) -> Labelled:
     return Labelled(root.name, images, every.classes, mean, std, crop=side // 8, flip=True)
 
 
-def test_images(root: Path, train: Listing, shape: Shape, settings: Data) -> Images:
+def test_images(root: Collection, train: Listing, shape: Shape, settings: Data) -> Images:
     """Read the test part, which must have the training part's classes and shape."""
     test = test_files(root, train, settings)
     found = common_shape(test, settings)
     if found != shape:
         raise DataError(
-            f"{root}: its test images are {describe(found)}, its training images "
+            f"{root.name}: its test images are {describe(found)}, its training images "
             f"{describe(shape)}; give --data.colour and --data.resolution"
         )
     return opened(test, shape, settings)
 
 
-def test_files(root: Path, train: Listing, settings: Data) -> Listing:
+def test_files(root: Collection, train: Listing, settings: Data) -> Listing:
     """List the test part, which must have the training part's classes."""
     held = settings.held_out > 0
     test = chosen_files(train, settings, "test") if held else listing(root, test_part(settings))
@@ -67,26 +64,26 @@ def test_files(root: Path, train: Listing, settings: Data) -> Listing:
     return test
 
 
-def with_validation(root: Path, train: Listing) -> Listing:
+def with_validation(root: Collection, train: Listing) -> Listing:
     """Append the images of the validation part to those that are searched on."""
     own = listing(root, "validation")
     if own.classes != train.classes:
         odd = sorted(set(own.classes) ^ set(train.classes))
-        raise DataError(f"{root}: only one of train and val has the classes {', '.join(odd)}")
+        raise DataError(f"{root.name}: only one of train and val has the classes {', '.join(odd)}")
     paths, labels = [*train.paths, *own.paths], torch.cat([train.labels, own.labels])
     return train._replace(paths=paths, labels=labels)
 
 
 def validation_images(settings: Data) -> int:
     """Count the images of a folder's validation part."""
-    return len(listing(given_root(settings), "validation").paths)
+    return len(listing(collection_of(settings), "validation").paths)
 
 
-def check_classes(root: Path, train: Listing, test: Listing) -> None:
+def check_classes(root: Collection, train: Listing, test: Listing) -> None:
     """Refuse parts of different classes."""
     if test.classes != train.classes:
         odd = sorted(set(test.classes) ^ set(train.classes))
-        raise DataError(f"{root}: only one of its parts has the classes {', '.join(odd)}")
+        raise DataError(f"{root.name}: only one of its parts has the classes {', '.join(odd)}")
 
 
 def test_part(settings: Data) -> PartName:
@@ -100,34 +97,27 @@ def check_folder(settings: Data) -> None:
     Raises:
         DataError: a part has no images, or they have different classes.
     """
-    root = given_root(settings)
+    root = collection_of(settings)
     if not settings.held_out:
         check_classes(root, listing(root, "train"), listing(root, test_part(settings)))
 
 
 def read_rest(settings: Data, shape: Shape) -> Images:
     """Read the training images that a sample leaves out, in a given shape; no others are opened."""
-    every = listing(given_root(settings), "train")
+    every = listing(collection_of(settings), "train")
     return opened(chosen_files(every, settings, "rest"), shape, settings)
 
 
-def read_unlabelled_folder(root: Path, shape: Shape, settings: Data) -> Images:
-    """Read every image below ROOT/train, or below ROOT, in a given shape.
+def read_without_labels(images: Collection, shape: Shape, settings: Data) -> Images:
+    """Read the images for training, with or without classes, in a given shape.
 
     Raises:
         DataError: there are no images.
     """
-    if members := shards.members_of(root):
-        found = Listing(members, torch.full((len(members),), -1), (), shards.source(root))
-        return opened(found, shape, settings)
-    below = root / "train" if (root / "train").is_dir() else root
-    paths, others = files_below(below)
-    if not paths:
-        raise DataError(f"{below} holds no images ({', '.join(SUFFIXES)})")
+    found, others = images.without_labels()
     if others:
-        say(f"{below}: files are left out: {left_out(others)}")
-    labels = torch.full((len(paths),), -1)
-    return opened(Listing(paths, labels, (), source_of(root)), shape, settings)
+        say(f"{images.name}: files are left out: {left_out(others)}")
+    return opened(found, shape, settings)
 
 
 def on_disk(files: Listing, shape: Shape, settings: Data) -> OnDisk:

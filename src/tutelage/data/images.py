@@ -50,6 +50,8 @@ class Source(NamedTuple):
     """Opens the image of a path without decoding it."""
     stats: Callable[[Sequence[Any]], list[Stat]] = stats
     """Describes the files of paths."""
+    by: str = FILES
+    """What these descriptions tell of: FILES, or ITEMS."""
 
 
 FILES_OF_IMAGES = Source()
@@ -273,9 +275,9 @@ class OnDisk:
         return file.name.removeprefix(self._source.root).lstrip("/")
 
     def identity(self) -> Identity:
-        """Return the digests of the files' sizes and times."""
+        """Return the digests of the files' sizes and times, or of the items."""
         files = self._source.stats(self._paths)
-        return Identity(FILES, [self._name(file) for file in files], digest_files(files))
+        return Identity(self._source.by, [self._name(file) for file in files], digest_files(files))
 
     def _take(self, index: Tensor, windows: Windows | None = None) -> Tensor:
         decoding = self._expected.pop(_key(index, windows), None) or self._decode(index, windows)

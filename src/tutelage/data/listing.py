@@ -5,22 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 
 from tutelage.config import Data
 from tutelage.cpus import decoders
-from tutelage.data import DataError, shards
+from tutelage.data import DataError
 from tutelage.data.images import Listing, Source
 from tutelage.data.pictures import SUFFIXES, Shape, shape_of
-from tutelage.data.remarks import left_out, say
+from tutelage.data.remarks import left_out
 from tutelage.data.request import PartName
+from tutelage.data.rows import TEST_SHARE
 from tutelage.data.splits import held_out
 
-TEST_SHARE = 0.2  # of every class, if the folder has no test part
 HIDDEN = (".", "__MACOSX")
 """Beginnings of names that a system's programs leave behind: neither classes nor images."""
 
@@ -29,28 +30,65 @@ FOLDERS: Mapping[PartName, str] = {"validation": "val", "own test": "test"}
 """Parts that are one folder and no other."""
 
 
-def listing(root: Path, part: PartName) -> Listing:
-    """List the files of a part by class, without decoding; say which files are left out.
+@final
+@dataclass(frozen=True)
+class Folder:
+    """Images in a folder for each class, perhaps inside a folder for each part."""
 
-    Raises:
-        DataError: a part or a class has no images, or there are fewer than two classes.
-    """
-    found, others = listed(root, part)
-    if others:
-        say(f"{root}: files are left out: {left_out(others)}")
-    return found
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return self.root.name
+
+    @property
+    def divided(self) -> bool:
+        """Whether there is a folder for each part."""
+        return (self.root / "train").is_dir()
+
+    def listed(self, part: PartName) -> tuple[Listing, list[str]]:
+        """List the files of a part by class, and the files that are left out.
+
+        Raises:
+            DataError: A part or a class has no images, or there are fewer than two classes.
+        """
+        return listed(self.root, part)
+
+    def whole(self) -> Listing:
+        """List all images of a folder without parts by class.
+
+        Raises:
+            DataError: There are none.
+        """
+        below = class_folders(self.root)
+        files = [(path, label) for label, each in enumerate(below) for path in files_below(each)[0]]
+        if not files:
+            raise DataError(f"{self.root} holds no images by class: it must be ROOT/CLASS/IMAGE")
+        labels = torch.tensor([label for _, label in files])
+        classes = tuple(each.name for each in below)
+        return Listing([path for path, _ in files], labels, classes, source_of(self.root))
+
+    def without_labels(self) -> tuple[Listing, list[str]]:
+        """List every image below ROOT/train, or below ROOT, with or without classes.
+
+        Raises:
+            DataError: There are none.
+        """
+        below = self.root / "train" if self.divided else self.root
+        paths, others = files_below(below)
+        if not paths:
+            raise DataError(f"{below} holds no images ({', '.join(SUFFIXES)})")
+        labels = torch.full((len(paths),), -1)
+        return Listing(paths, labels, (), source_of(self.root)), others
 
 
 def listed(root: Path, part: PartName) -> tuple[Listing, list[str]]:
     """List the files of a part by class, and the files that are left out.
 
     Raises:
-        DataError: as `listing`.
+        DataError: As `Folder.listed`.
     """
-    if shards.shards(root, "train"):
-        if part in FOLDERS:
-            raise DataError(f"{root}: validation = 'folder' needs folders by class, not shards")
-        return shards.listing(root, part), []
     top, divided = top_of(root, part)
     folders = class_folders(top)
     if len(folders) < 2:

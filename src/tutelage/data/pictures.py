@@ -7,6 +7,7 @@ one counts.
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Sequence
 from typing import Final
@@ -14,7 +15,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from tutelage.data import DataError
@@ -54,6 +55,18 @@ _TURNS: Final = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
+
+
+def from_bytes(content: bytes) -> Image.Image:
+    """Open the image in the bytes of a file, without decoding it.
+
+    Raises:
+        DataError: They are of no format that Pillow knows.
+    """
+    try:
+        return Image.open(io.BytesIO(content))
+    except UnidentifiedImageError:
+        raise DataError(f"its {len(content):,} bytes are of no known format") from None
 
 
 def kinds_of(image: Image.Image) -> list[str]:

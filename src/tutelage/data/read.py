@@ -13,15 +13,13 @@ from tutelage.checks import nearest
 from tutelage.config import Data
 from tutelage.data import ADDED, DATA, IMAGENET, DataError
 from tutelage.data.cifar import read_cifar10, read_cifar100
+from tutelage.data.collection import COLLECTIONS, ENDINGS, collection_of
 from tutelage.data.digits import read_digits
-from tutelage.data.folder import (
-    check_folder,
-    read_folder,
-    read_rest,
-    read_unlabelled_folder,
-)
+from tutelage.data.folder import check_folder, read_folder, read_rest, read_without_labels
+from tutelage.data.given import GIVEN
 from tutelage.data.images import Images, Labelled, Unlabelled
 from tutelage.data.request import PartName
+from tutelage.data.table import ENDINGS as TABLES
 from tutelage.installed import load
 
 Reader = Callable[[Data, PartName], Labelled]
@@ -31,7 +29,7 @@ READERS: dict[str, Reader] = {
     "digits": read_digits,
     "cifar10": read_cifar10,
     "cifar100": read_cifar100,
-    "folder": read_folder,
+    **dict.fromkeys(COLLECTIONS, read_folder),
 }
 
 
@@ -48,15 +46,15 @@ def reader_of(name: str) -> Reader:
 def read(settings: Data, part: PartName) -> Labelled:
     """Read a part of the data set in the settings.
 
-    The name may also be the path of a folder. Only `test` opens files of test images, and not if
-    training images are held out.
+    The name may also be the path of a folder or of a file that lists images. Only `test` opens
+    files of test images, and not if training images are held out.
 
     Raises:
         DataError: the set is unknown, missing or unusable.
     """
     settings = named(settings)
     labelled = reader_of(settings.name)(settings, part)
-    if settings.name != "folder":
+    if settings.name not in COLLECTIONS:
         check_unchanged(settings, labelled)
     return labelled
 
@@ -68,7 +66,7 @@ def check_test_part(settings: Data) -> None:
         DataError: a folder has no test part, or one of other classes.
     """
     settings = named(settings)
-    if settings.name == "folder":
+    if settings.name in COLLECTIONS:
         check_folder(settings)
 
 
@@ -100,7 +98,7 @@ def read_unlabelled(settings: Data, searched: Labelled, train: Tensor) -> tuple[
 def left_out(settings: Data, searched: Labelled) -> Images:
     """Read the training images that the sample leaves out."""
     own = named(settings)
-    if own.name == "folder":
+    if own.name in COLLECTIONS:
         return read_rest(own, searched.images.shape)
     return reader_of(own.name)(own, "rest").images
 
@@ -112,8 +110,10 @@ def other_images(settings: Data, searched: Labelled) -> Images:
         DataError: the set is unknown or missing, or it would include images that are held out.
     """
     own = named(settings)
-    whole = replace(settings, held_out=0, sample=1.0)
+    whole = replace(settings, held_out=0, sample=1.0, label_column=None)
     other = named(replace(whole, name=settings.unlabelled, resolution=None, colour="auto"))
+    if other.name == GIVEN:
+        return read_without_labels(collection_of(other), searched.images.shape, settings)
     if other.name != "folder":
         same = other.name == own.name
         return searched.images if same else reader_of(other.name)(other, "train").images
@@ -123,23 +123,26 @@ def other_images(settings: Data, searched: Labelled) -> Images:
         here, there = own.root.resolve(), other.root.resolve()
         if here == there:
             return searched.images  # without a train folder, all files include the test part
-        if settings.held_out and (here in there.parents or there in here.parents):
+        images = here.parent if here.suffix.lower() in TABLES else here
+        nested = images.is_relative_to(there) or there.is_relative_to(images)
+        if settings.held_out and there.is_dir() and nested:
             raise DataError(
                 f"unlabelled = {settings.unlabelled!r} with held_out = {settings.held_out}: that "
                 "folder has images of the searched one, also held-out ones; give train or rest"
             )
-    return read_unlabelled_folder(other.root, searched.images.shape, settings)
+    return read_without_labels(collection_of(other), searched.images.shape, settings)
 
 
 def named(settings: Data) -> Data:
-    """Resolve the name: that of a data set, or the path of a folder.
+    """Resolve the name: that of a data set, or the path of a folder or of a file of images.
 
     Raises:
         DataError: it is neither.
     """
     if settings.name in READERS or settings.name in ADDED:
         return settings
-    if Path(settings.name).is_dir():
+    path = Path(settings.name)
+    if path.is_dir() or (path.suffix.lower() in ENDINGS and path.is_file()):
         return replace(settings, name="folder", root=Path(settings.name))
     if settings.name == IMAGENET:
         raise DataError(
@@ -147,7 +150,8 @@ def named(settings: Data) -> Data:
             "--data FOLDER"
         )
     raise DataError(
-        f"unknown data set {settings.name!r}, which is no folder of images either: "
+        f"unknown data set {settings.name!r}, which is no folder of images either, nor a CSV or "
+        f"Parquet file: "
         f"{nearest(settings.name, [*DATA, *ADDED])}"
     )
 
@@ -171,6 +175,11 @@ def check_unchanged(settings: Data, labelled: Labelled) -> None:
         raise DataError(
             f"white = {settings.white}: the images of {settings.name} have 8 bits; only a folder's "
             "may have 16"
+        )
+    if settings.label_column is not None:
+        raise DataError(
+            f"label_column = {settings.label_column!r}: {settings.name} has no columns; only CSV "
+            "and Parquet files have"
         )
     if settings.centre < 1 or settings.memory == "stream":
         given = f"centre = {settings.centre}" if settings.centre < 1 else "memory = 'stream'"

@@ -8,12 +8,12 @@ Only its format is used here, which the standard library can read.
 
 from __future__ import annotations
 
-import io
 import tarfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, final
 
 import torch
 from PIL import Image
@@ -21,7 +21,7 @@ from PIL import Image
 from tutelage.data import DataError
 from tutelage.data.digests import Stat
 from tutelage.data.images import Listing, Source
-from tutelage.data.pictures import SUFFIXES
+from tutelage.data.pictures import SUFFIXES, from_bytes
 from tutelage.data.remarks import say
 from tutelage.data.request import PartName
 
@@ -45,6 +45,41 @@ class Member(NamedTuple):
 
     def __str__(self) -> str:
         return f"the image at byte {self.offset} of {self.shard}"
+
+
+@final
+@dataclass(frozen=True)
+class Shards:
+    """A folder of shards."""
+
+    root: Path
+    divided = True
+
+    @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return self.root.name
+
+    def listed(self, part: PartName) -> tuple[Listing, list[str]]:
+        """List the images of a part; nothing is left out.
+
+        Raises:
+            DataError: There are no shards of this part, or they are damaged or lack labels.
+        """
+        if part in ("validation", "own test"):
+            raise DataError(
+                f"{self.root}: validation = 'folder' needs folders by class, not shards"
+            )
+        return listing(self.root, part), []
+
+    def whole(self) -> Listing:
+        """List the images of the training part."""
+        return listing(self.root, "train")
+
+    def without_labels(self) -> tuple[Listing, list[str]]:
+        """List the images of the training part, labelled or not, without labels."""
+        members = members_of(self.root)
+        return Listing(members, torch.full((len(members),), -1), (), source(self.root)), []
 
 
 def shards(root: Path, part: PartName) -> list[Path]:
@@ -156,7 +191,7 @@ def opened(member: Member) -> Image.Image:
     """Open an image inside a shard."""
     with Path(member.shard).open("rb") as file:
         file.seek(member.offset)
-        return Image.open(io.BytesIO(file.read(member.size)))
+        return from_bytes(file.read(member.size))
 
 
 def source(root: Path) -> Source:

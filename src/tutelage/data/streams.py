@@ -68,7 +68,7 @@ def streams_of(
     unlabelled, third = read_unlabelled(settings.data, train, first)
     how = augmentation(train, settings.data)
 
-    def stream(name: str, data: Labelled, subset: Tensor) -> Stream:
+    def stream(name: str, data: Labelled, subset: Tensor, balanced: bool) -> Stream:
         return Stream(
             data=held(data, how, device),
             subset=subset,
@@ -77,10 +77,13 @@ def streams_of(
             name=name,
             augmentation=how,
             device=device,
+            balanced=balanced,
         )
 
+    balanced = settings.data.balanced
+
     return Streams(
-        stream("train", train, first),
-        stream("valid", train, second),
-        stream("unlabelled", unlabelled, third),
+        stream("train", train, first, balanced),
+        stream("valid", train, second, balanced),
+        stream("unlabelled", unlabelled, third, False),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,13 +18,14 @@ import torch
 from tutelage.config import Data
 from tutelage.cpus import decoders
 from tutelage.data import DataError
+from tutelage.data.collection import COLLECTIONS, collection_of
 from tutelage.data.folder import check_classes, test_part
 from tutelage.data.images import Listing, Source
-from tutelage.data.listing import common_shape, describe, listed
+from tutelage.data.listing import common_shape, describe
 from tutelage.data.pictures import KINDS, Shape, converted, kinds_of, shape_of, upright
 from tutelage.data.read import named, read
 from tutelage.data.remarks import left_out
-from tutelage.data.request import PartName, given_root
+from tutelage.data.request import PartName
 from tutelage.data.subsets import chosen_files
 
 FEW: Final = 10
@@ -98,7 +100,7 @@ def survey(settings: Data) -> Survey:
         DataError: There is no such set.
     """
     own = named(settings)
-    found = Survey(own.root.name if own.name == "folder" and own.root else own.name)
+    found = Survey(collection_of(own).name if own.name in COLLECTIONS else own.name)
     owners: dict[bytes, tuple[str, int]] = {}
     parts: list[PartName] = ["train", "test"]
     if own.validation == "folder":
@@ -131,32 +133,32 @@ def survey(settings: Data) -> Survey:
 def _judge(found: Survey, settings: Data) -> None:
     """Find the shape as fed, and what a reader would refuse."""
     found.problems += [each for part in found.parts.values() for each in part.unreadable[:LISTED]]
-    if settings.name != "folder":
+    if settings.name not in COLLECTIONS:
         found.shape = None if found.problems else read(settings, "train").images.shape
         return
     if "train" not in found.parts or any(part.unreadable for part in found.parts.values()):
         return
     try:
-        root = given_root(settings)
-        every = listed(root, "train")[0]
+        root = collection_of(settings)
+        every = root.listed("train")[0]
         found.shape = common_shape(chosen_files(every, settings, "train"), settings)
         if not settings.held_out and "test" in found.parts:
-            check_classes(root, every, listed(root, test_part(settings))[0])
+            check_classes(root, every, root.listed(test_part(settings))[0])
     except DataError as error:
         found.problems += [str(error)] * (str(error) not in " ".join(found.problems))
 
 
 def _part(settings: Data, part: PartName) -> tuple[tuple[str, ...], Iterator[Picture], list[str]]:
     """Return the classes of a part, its images, and the files that are left out."""
-    if settings.name != "folder":
+    if settings.name not in COLLECTIONS:
         whole = read(settings, part)
         return whole.classes, _held(whole.images.take, whole.images.labels), []
-    root = given_root(settings)
+    root = collection_of(settings)
     if part == "validation":
-        files, others = listed(root, part)
+        files, others = root.listed(part)
         return files.classes, _decoded(files), others
     from_train = part == "train" or settings.held_out > 0
-    files, others = listed(root, "train" if from_train else test_part(settings))
+    files, others = root.listed("train" if from_train else test_part(settings))
     return files.classes, _decoded(chosen_files(files, settings, part)), others
 
 
@@ -191,7 +193,8 @@ def _look(source: Source, path: Any, name: str, label: int) -> Picture:
 def _count(part: Part, picture: Picture, names: tuple[str, ...]) -> None:
     part.images += 1
     part.classes[names[picture.label]] += 1
-    part.files[PurePath(picture.name).suffix.lower() or "in memory"] += 1
+    file = re.sub(r":\d+$", "", picture.name)  # its place in a larger file
+    part.files[PurePath(file).suffix.lower() or "in memory"] += 1
     if picture.error:
         part.unreadable.append(picture.error)
         return

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from tutelage.checks import at_least, one_of, positive
-from tutelage.methods.group import Group, total
+from tutelage.methods.group import Group
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
 from tutelage.transfer import divergence
@@ -69,7 +69,7 @@ class AFD:
             peers = [hold(z) for z in turned(logits)]
             pairs = zip(logits, peers, strict=True)
             teaching = sum(divergence(z, peer, self.temperature) for z, peer in pairs)
-            loss = total(logits, y) + self.peer_weight * teaching
+            loss = group.total(logits, y) + self.peer_weight * teaching
             deceived = deceive(s.C, [answer.features for answer in answers])
             return loss + self.adversary_weight * deceived, {"train": logits}
 

@@ -38,7 +38,7 @@ from tutelage.methods.board import empty, entered, paths_of
 from tutelage.methods.group import Group
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Learner, Make, Problem
-from tutelage.transfer import cross_entropy, pseudo_label
+from tutelage.transfer import pseudo_label
 from tutelage.virtual import hold, leaves, tree_map
 
 TEACHER = "Their teacher is the path of the board that the matching chooses for them."
@@ -70,7 +70,7 @@ class Cream:
     def __call__(self, make: Make) -> Problem:
         """Make the two-level problem."""
         group = Group.of(make, 1)
-        (net,) = group.nets
+        (net,), cross_entropy = group.nets, group.cross_entropy
         alphas = net.alphas()
         samples = not leaves(alphas)
         start = net.paths(1)[0] if samples else net.relax(alphas)

@@ -40,7 +40,7 @@ from tutelage.extras import Answers, Probe, Share
 from tutelage.multilevel import Level
 from tutelage.problem import Learner, Make, Problem
 from tutelage.renamed import keywords
-from tutelage.transfer import cross_entropy, divergence
+from tutelage.transfer import divergence
 
 TEACHER = (
     "Their teacher is their ensemble, weighted to fit a training batch. On training batches its "
@@ -84,7 +84,7 @@ class EnNAS:
         Raises:
             ValueError: The search samples no sub-networks, or cannot sample `m`.
         """
-        net, m = make.supernet(), self.students
+        net, m, cross_entropy = make.supernet(), self.students, make.cross_entropy
         net.paths(m)  # raises now rather than in the first step
 
         def logits_of(W, path, x):

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from tutelage.batch import Batches
 from tutelage.clock import Clock
 from tutelage.multilevel import Notes
-from tutelage.problem import Learner, Make, Net
-from tutelage.transfer import Answer, cross_entropy
+from tutelage.problem import CrossEntropy, Learner, Make, Net
+from tutelage.transfer import Answer
 from tutelage.virtual import Tree, hold, tree_map
 
 
@@ -24,11 +24,13 @@ class Group:
     """K nets for the same images; weights and alphas are lists with an entry for each."""
 
     nets: Sequence[Net]
+    cross_entropy: CrossEntropy
+    """The loss of labels."""
 
     @classmethod
     def of(cls, make: Make, learners: int) -> Group:
         """Make fresh learners in the searched space."""
-        return cls([make.supernet() for _ in range(learners)])
+        return cls([make.supernet() for _ in range(learners)], make.cross_entropy)
 
     def __call__(self, weights: Tree, alphas: Tree, x: Tensor) -> list[Tensor]:
         """Return every learner's logits (B, C)."""
@@ -46,7 +48,12 @@ class Group:
         """Return the sum () of the learners' validation losses with W: the loss of A."""
         x, y, _ = batch.valid
         logits = self([w for w, _ in zip(s.W, self.nets, strict=False)], s.A, x)
-        return total(logits, y), {"valid": logits}
+        return self.total(logits, y), {"valid": logits}
+
+    def total(self, logits: Sequence[Tensor], y: Tensor) -> Tensor:
+        """Sum () of all learners' cross-entropies with labels (B,)."""
+        losses = (self.cross_entropy(z, y) for z in logits)
+        return sum(losses, start=logits[0].new_zeros(()))
 
     @property
     def features(self) -> int:
@@ -93,11 +100,6 @@ class Group:
             )
             for k, net in enumerate(self.nets)
         ]
-
-
-def total(logits: Sequence[Tensor], y: Tensor) -> Tensor:
-    """Sum () of all learners' cross-entropies with labels (B,)."""
-    return sum((cross_entropy(z, y) for z in logits), start=logits[0].new_zeros(()))
 
 
 def held(answer: Answer) -> Answer:

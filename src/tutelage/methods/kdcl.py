@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from tutelage.checks import at_least, one_of, positive
 from tutelage.ensembling import differentiable_weights
 from tutelage.extras import AfterStep
-from tutelage.methods.group import Group, total
+from tutelage.methods.group import Group
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
 from tutelage.transfer import divergence
@@ -77,7 +77,7 @@ class KDCL:
             errors = s.C if self.ensemble == "general" else None
             teacher = hold(combine(torch.stack(logits).detach(), y, self.ensemble, errors))
             teaching = torch.stack([divergence(z, teacher, self.temperature) for z in logits])
-            return total(logits, y) + self.peer_weight * teaching.sum(), {"train": logits}
+            return group.total(logits, y) + self.peer_weight * teaching.sum(), {"train": logits}
 
         def measure(variables, batch, notes):  # C of Eq. 10
             for noted in notes:  # there are none while the alphas do not train

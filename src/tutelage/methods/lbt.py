@@ -29,7 +29,7 @@ from tutelage.checks import at_least, one_of
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Learner, Make, Problem
 from tutelage.renamed import keywords
-from tutelage.transfer import cross_entropy, pseudo_label
+from tutelage.transfer import pseudo_label
 from tutelage.virtual import detach
 
 
@@ -79,6 +79,7 @@ class LBT:
     def __call__(self, make: Make) -> Problem:
         """Make the three-level problem."""
         teacher, student = make.supernet(), make.fixed(self.student)
+        cross_entropy = make.cross_entropy
 
         def learn(s, batch):  # Eq. 1
             x, y, _ = batch.train

@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 
 from tutelage.checks import at_least, one_of, positive
-from tutelage.methods.group import Group, held, total
+from tutelage.methods.group import Group, held
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
 from tutelage.transfer import KNOWLEDGE, Answer, Knowledge, knowledge
@@ -68,7 +68,7 @@ class MKD:
             logits = [answer.logits for answer in answers]
             transfer = knowledge(self.knowledge, len(x), temperature=self.temperature)
             teaching = teach(answers, [held(answer) for answer in answers], transfer, self.target)
-            loss = total(logits, y) + self.peer_weight * teaching.sum()
+            loss = group.total(logits, y) + self.peer_weight * teaching.sum()
             return loss, {"train": logits, "transfer": teaching}
 
         return Problem(

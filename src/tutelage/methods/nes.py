@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 
 from tutelage.checks import at_least, one_of
 from tutelage.extras import Members
-from tutelage.methods.group import Group, total
+from tutelage.methods.group import Group
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
 
@@ -59,7 +59,7 @@ class NES:
         def learn(s, batch):  # the pool
             x, y, _ = batch.train
             logits = group(s.W, s.A, x)
-            return total(logits, y), {"train": logits}
+            return group.total(logits, y), {"train": logits}
 
         return Problem(
             variables={"W": group.weights(), "A": group.alphas()},

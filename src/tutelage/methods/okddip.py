@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 
 from tutelage.checks import at_least, one_of, positive
-from tutelage.methods.group import Group, ramped, total
+from tutelage.methods.group import Group, ramped
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
 from tutelage.transfer import divergence
@@ -75,7 +75,7 @@ class OKDDip:
             r = ramped(make.clock, self.ramp)
             attended = a.new_zeros(self.learners, self.learners)
             attended[:peers, :peers] = a.detach().mean(0)
-            loss = total(logits, y) + self.peer_weight * r * teaching  # Eq. 5
+            loss = group.total(logits, y) + self.peer_weight * r * teaching  # Eq. 5
             return loss, {"train": logits, "attention": attended}
 
         width = max(1, group.features // self.reduction)

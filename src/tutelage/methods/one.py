@@ -22,10 +22,10 @@ import torch
 import torch.nn.functional as F
 
 from tutelage.checks import at_least, one_of, positive
-from tutelage.methods.group import Group, ramped, total
+from tutelage.methods.group import Group, ramped
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
-from tutelage.transfer import cross_entropy, divergence
+from tutelage.transfer import divergence
 from tutelage.virtual import hold
 
 
@@ -64,8 +64,8 @@ class ONE:
             z_e = torch.einsum("bk,kbc->bc", g, torch.stack(logits))  # Eq. 4
             target, r = hold(z_e), ramped(make.clock, self.ramp)
             teaching = torch.stack([divergence(z, target, self.temperature) for z in logits])
-            loss = total(logits, y) + cross_entropy(z_e, y) + self.peer_weight * r * teaching.sum()
-            return loss, {"train": logits}
+            loss = group.total(logits, y) + group.cross_entropy(z_e, y)
+            return loss + self.peer_weight * r * teaching.sum(), {"train": logits}
 
         gate = group.linear(group.features, self.learners)
         return Problem(

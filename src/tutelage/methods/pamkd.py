@@ -33,12 +33,12 @@ import torch
 from tutelage.checks import at_least, one_of, within
 from tutelage.extras import AfterStep
 from tutelage.methods.afd import deceive, discriminators, tell_apart
-from tutelage.methods.group import Group, total
+from tutelage.methods.group import Group
 from tutelage.methods.kdcl import combine
 from tutelage.methods.mkd import teach
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
-from tutelage.transfer import KNOWLEDGE, Knowledge, cross_entropy, divergence, knowledge
+from tutelage.transfer import KNOWLEDGE, Knowledge, divergence, knowledge
 from tutelage.virtual import Tree, detach
 
 
@@ -95,14 +95,14 @@ class PAMKD:
 
         def learn_alone(s, batch):  # Eq. 1
             x, y, _ = batch.train
-            return total(group(s.V, s.A, x), y)
+            return group.total(group(s.V, s.A, x), y)
 
         def scrutinise(s, batch):  # second term of Eq. 4
             u, y, _ = batch.valid
             own = s.A if self.own_term == "second-order" else detach(s.A)
             students = group.answers(s.W, own, u)
             teachers = group.answers(s.V if first else s.W, s.A_peers, u)
-            losses = torch.stack([cross_entropy(teacher.logits, y) for teacher in teachers])
+            losses = torch.stack([group.cross_entropy(teacher.logits, y) for teacher in teachers])
             seen = losses
             if self.gate_memory:
                 seen = self.gate_memory * s.losses + (1 - self.gate_memory) * losses
@@ -139,7 +139,7 @@ class PAMKD:
         def learn_together(s, batch):  # Eq. 4
             x, y, _ = batch.train
             logits = group(s.W, s.A if self.own_term == "second-order" else detach(s.A), x)
-            loss, notes = total(logits, y), {"train": logits}
+            loss, notes = group.total(logits, y), {"train": logits}
             if self.learners > 1:
                 teaching, more = (scrutinise if self.second_stage == "scrutiny" else imitate)(
                     s, batch

@@ -78,7 +78,13 @@ class Past:
 
     @torch.no_grad()
     def record(self, past: Stored, position: Tensor, probabilities: Tensor) -> None:
-        """Store probabilities (B, C) of images, by their position (B,)."""
+        """Store probabilities (B, C) of images, by their position (B,); once of one that repeats.
+
+        A batch of balanced classes may have an image several times, of which the first one counts:
+        equal values for all of them do not depend on the order of writing.
+        """
+        first = (position.unsqueeze(1) == position).int().argmax(1)
+        probabilities = probabilities[first]
         if self.decay:
             before, known = self.mean(past, position, probabilities)
             averaged = self.decay * before + (1 - self.decay) * probabilities

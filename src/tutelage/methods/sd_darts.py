@@ -31,7 +31,7 @@ from torch import Tensor
 
 from tutelage.checks import at_least, one_of, within
 from tutelage.extras import AfterStep, Notice
-from tutelage.methods.group import Group, total
+from tutelage.methods.group import Group
 from tutelage.methods.past import Past
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
@@ -113,7 +113,7 @@ class SDDarts:
         def teaching(s, batch, half):  # Eq. 2, either line
             x, y, _ = getattr(batch, half)
             logits = group(s.W, s.A, x)
-            loss, notes = total(logits, y), {half: logits}
+            loss, notes = group.total(logits, y), {half: logits}
             if clock.epoch < warm or half not in halves:
                 return loss, notes
             found = zip(logits, teachers(s, batch, half, logits), strict=True)

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tutelage.checks import at_least, one_of
-from tutelage.methods.group import Group, total
+from tutelage.methods.group import Group
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
 from tutelage.transfer import pseudo_label
@@ -91,12 +91,12 @@ class SGL:
             x, y, _ = batch.train
             alphas = s.B if self.first_stage == "separate" else s.A
             logits = group(s.V, alphas, x)
-            return total(logits, y), {"train": logits}
+            return group.total(logits, y), {"train": logits}
 
         def validate_alone(s, batch):  # Eq. 13, if the stages are separate
             x, y, _ = batch.valid
             logits = group(s.V, s.B, x)
-            return total(logits, y), {"valid": logits}
+            return group.total(logits, y), {"valid": logits}
 
         def label(s, u):  # D_pl(D_u, V_j), detached
             if self.first_stage == "none":
@@ -109,7 +109,7 @@ class SGL:
             (x, y, _), (u, truth, _) = batch.train, batch.unlabelled
             own = s.A if self.own_term == "second-order" else detach(s.A)
             logits = group(s.W, own, x)
-            loss = total(logits, y) if self.human_labels else 0.0
+            loss = group.total(logits, y) if self.human_labels else 0.0
             if self.learners == 1:
                 return loss, {"train": logits}
             labels, mine = label(s, u), group(s.W, own, u)

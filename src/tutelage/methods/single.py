@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from tutelage.checks import one_of, within
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Learner, Make, Problem
-from tutelage.transfer import cross_entropy
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Single:
 
     def __call__(self, make: Make) -> Problem:
         """Make the two-level problem."""
-        net = make.supernet()
+        net, cross_entropy = make.supernet(), make.cross_entropy
 
         def learn(s, batch):  # Eq. 4
             x, y, _ = batch.train

@@ -20,7 +20,7 @@ class Part:
     shape: tuple[int, int, int]
     """Channels, height and width."""
     by: str
-    """Whether `contents` are digests of `pixels`, or of the sizes and times of `files`."""
+    """What `contents` are digests of: `pixels`, sizes and times of `files`, or `items`."""
     names: str
     contents: str
     labels: str

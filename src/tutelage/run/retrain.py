@@ -18,9 +18,10 @@ from typing import Any, Final
 import torch
 
 from tutelage import ranks
-from tutelage.config import Data, Retrain
+from tutelage.config import Data, Retrain, once_balanced
 from tutelage.data.augment import Augmentation, augmentation
 from tutelage.data.batches import Stream, held
+from tutelage.data.given import Given, taken, using
 from tutelage.data.images import Labelled
 from tutelage.data.randaugment import RandAugment
 from tutelage.data.read import check_test_part, read
@@ -54,9 +55,9 @@ RESULT: Final = "result.json"
 
 def retrain(
     genotype: Genotype,
-    data: Data,
+    data: Data | Given | Any,
     settings: Retrain,
-    out: Path,
+    out: Path | str,
     resume: bool = False,
     accept_changed_data: bool = False,
 ) -> dict[str, Any]:
@@ -64,8 +65,8 @@ def retrain(
 
     Args:
         genotype: the architecture.
-        data: the images; all training images that are not held out are used, and the cutout
-            comes from `settings`.
+        data: the images, as `Data`, or held by the program as in `search`; all training images
+            that are not held out are used, and the cutout comes from `settings`.
         settings: the recipe.
         out: the directory to write.
         resume: continue in `out` where an earlier call was stopped.
@@ -78,8 +79,9 @@ def retrain(
         ValueError: a changed setting, changed or unusable data, or a loss that is not finite.
         StoppedError: SIGINT, SIGTERM or SIGHUP came; everything is saved.
     """
-    with conditions(settings, repeatable=False):
-        return _retrained(genotype, data, settings, out, resume, accept_changed_data)
+    chosen_data, given = taken(data)
+    with conditions(settings, repeatable=False), using(given):
+        return _retrained(genotype, chosen_data, settings, Path(out), resume, accept_changed_data)
 
 
 def _retrained(
@@ -93,7 +95,7 @@ def _retrained(
         return _finished(out, text, data, settings)
     if resume:
         data, settings = _begun(out, text, data, settings)
-    train, compared = _read(data, out, resume, accept)
+    train, compared = _read(data, settings, out, resume, accept)
     same_images(train.images)
     data, settings = _cut(data, settings, default_cutout(train))
     if settings.batch_size > len(train.images):
@@ -108,6 +110,7 @@ def _retrained(
         name="retrain",
         augmentation=how,
         device=device,
+        balanced=data.balanced,
     )
     start = None if checkpoint.exists(out) else begun(genotype, settings, train)
     devices = [device] if device.type == "cuda" else []
@@ -138,8 +141,15 @@ def _retrained(
     return result.as_dict()
 
 
-def _read(data: Data, out: Path, resume: bool, accept: bool) -> tuple[Labelled, Comparison]:
-    """Read the training images, and compare them with those that the training began with."""
+def _read(
+    data: Data, settings: Retrain, out: Path, resume: bool, accept: bool
+) -> tuple[Labelled, Comparison]:
+    """Read the training images, and compare them with those that the training began with.
+
+    Raises:
+        ValueError: unequal classes are corrected twice, or images have changed or are unusable.
+    """
+    once_balanced(data, settings.class_weights)
     train = read(data, "train")
     compared = Comparison(out, resume=resume, accept=accept)
     compared.add("train", train)
@@ -149,9 +159,9 @@ def _read(data: Data, out: Path, resume: bool, accept: bool) -> tuple[Labelled, 
 
 def retrain_ensemble(
     together: Ensemble,
-    data: Data,
+    data: Data | Given | Any,
     settings: Retrain,
-    out: Path,
+    out: Path | str,
     resume: bool = False,
     accept_changed_data: bool = False,
 ) -> dict[str, Any]:
@@ -173,8 +183,11 @@ def retrain_ensemble(
         ValueError: as `retrain`.
         StoppedError: as `retrain`.
     """
-    with conditions(settings, repeatable=False):
-        return _ensemble_retrained(together, data, settings, out, resume, accept_changed_data)
+    chosen_data, given = taken(data)
+    with conditions(settings, repeatable=False), using(given):
+        return _ensemble_retrained(
+            together, chosen_data, settings, Path(out), resume, accept_changed_data
+        )
 
 
 def _ensemble_retrained(
@@ -194,7 +207,7 @@ def _ensemble_retrained(
         return _finished(out, texts, data, settings)
     if resume:
         data, settings = _begun(out, texts, data, settings)
-    train, compared = _read(data, out, resume, accept)
+    train, compared = _read(data, settings, out, resume, accept)
     data, settings = _cut(data, settings, default_cutout(train))
     devices = [device] if device.type == "cuda" else []
     given = _given(texts, data, settings)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tutelage.config import Data, Run
+from tutelage.data.given import Given, taken, using
 from tutelage.data.halves import halves
 from tutelage.data.splits import load_split, remarks, save_split
 from tutelage.extras import Notice
@@ -43,7 +44,7 @@ def search(
     method: Method | str = "single",
     search: Search | str = "darts",
     space: Space | str = "darts",
-    data: Data | str = "digits",
+    data: Data | Given | str | Any = "digits",
     *,
     out: Path | str,
     resume: bool = False,
@@ -57,7 +58,8 @@ def search(
         method: Which models teach which: a name or an instance.
         search: How choices are relaxed: a name or an instance.
         space: What can be built: a name or an instance.
-        data: Which images: a name, a folder, or `Data` for all its settings.
+        data: Which images: a name, a folder, `Data` for all its settings, or images that the
+            program holds, as `Given` or `Given.train` takes them.
         out: The run directory.
         resume: Resume in `out` where an earlier call was stopped.
         quick: Make settings small that are left at their defaults: the search ends in a minute.
@@ -72,17 +74,20 @@ def search(
     def table(kind: str, part: Any) -> dict[str, Any]:
         return {"name": part} if isinstance(part, str) else part_settings(kind, part)
 
+    chosen_data, given_data = taken(data)
     settings = lifted_settings(settings, partial(warn, level=4)) | {
         "method": table("method", method),
         "search": table("search", search),
         "space": table("space", space),
-        "data": Data(name=data) if isinstance(data, str) else data,
+        "data": chosen_data,
     }
     if quick:
         given = stated(settings)
-        small = from_table(Run, quick_look(given, given), "a search")
-        return search_run(small, Path(out), resume, accept_changed_data)
-    return search_run(Run(**settings), Path(out), resume, accept_changed_data)
+        run_settings = from_table(Run, quick_look(given, given), "a search")
+    else:
+        run_settings = Run(**settings)
+    with using(given_data):
+        return search_run(run_settings, Path(out), resume, accept_changed_data)
 
 
 def search_run(

@@ -24,6 +24,8 @@ ADDED: Mapping[str, Any] = {
     "data.white": 65_535,
     "data.stratified": False,
     "data.validation": "half",
+    "data.balanced": False,
+    "class_weights": "equal",
     "retrain.class_weights": "equal",
     "retrain.mixup": 0.0,
     "retrain.cutmix": 0.0,

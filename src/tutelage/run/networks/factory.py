@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import nan
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tutelage.clock import Clock
-from tutelage.problem import UNTRAINED, Net
+from tutelage.problem import UNTRAINED, CrossEntropy, Net
 from tutelage.run.networks.fixed import fixed_network
 from tutelage.run.networks.relaxation import Bound
 from tutelage.run.networks.teacher import Pictures, Teacher, trained, untrained
 from tutelage.spaces.base import ArchWeights, Size, Space
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.paths import architecture
+from tutelage.transfer import cross_entropy
 
 
 @dataclass
@@ -43,11 +45,21 @@ class Maker:
     """For every supernet so far, what relaxes its choices or samples its paths."""
     nets: int = 0
     """How many networks were made so far."""
+    class_weights: Tensor | None = None
+    """Weights of the classes (C,) in the loss of labels; None: equal."""
+    weighs: bool = False
+    """Whether the method has asked for that loss."""
 
     @property
     def classes(self) -> int:
         """Count the classes, C."""
         return self.size.classes
+
+    @property
+    def cross_entropy(self) -> CrossEntropy:
+        """The loss of labels, with the weights that classes have."""
+        self.weighs = True
+        return partial(cross_entropy, weights=self.class_weights)
 
     def supernet(self) -> Net:
         """Make a fresh learner in the searched space."""

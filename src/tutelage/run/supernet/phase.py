@@ -138,8 +138,14 @@ def begin(
         images=setup.images,
         flops=setup.flops,
         pictures=setup.pictures,
+        class_weights=setup.class_weights,
     )
     problem = setup.method(maker)
+    if setup.class_weights is not None and not maker.weighs:
+        raise ValueError(
+            "class_weights = 'balanced': the losses of this method compare no outputs with labels "
+            "through make.cross_entropy; give --data.balanced, which samples classes equally often"
+        )
     optimizers.check_shared(problem.levels)
     if setup.settings.divide == "learners" and maker.nets < 2:
         raise ValueError(

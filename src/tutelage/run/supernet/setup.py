@@ -8,8 +8,10 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from tutelage.config import Run
+from tutelage.data.balance import class_weights
 from tutelage.data.streams import Streams
 from tutelage.problem import Method
 from tutelage.run.cost.budget import Budget
@@ -97,6 +99,15 @@ class Setup:
         """How many images each half has."""
         streams = self.streams
         return {"train": len(streams.train.subset), "valid": len(streams.valid.subset)}
+
+    @cached_property
+    def class_weights(self) -> Tensor | None:
+        """Weights of the classes (C,), of the images of both halves; None: equal."""
+        if self.settings.class_weights == "equal":
+            return None
+        train, valid = self.streams.train, self.streams.valid
+        labels = train.data.images.labels[torch.cat([train.subset, valid.subset])]
+        return class_weights(labels, self.size.classes).to(self.device)
 
     @cached_property
     def phases(self) -> list[Stretch]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tutelage.config import Data, Retrain
+from tutelage.data.collection import COLLECTIONS
 from tutelage.data.images import Labelled
 from tutelage.data.read import named
 from tutelage.run.networks.files import About, about, build, find, read_network
@@ -67,7 +68,7 @@ def fitted(data: Data, settings: Retrain) -> Data:
     Raises:
         ValueError: There is no such network, or no such data.
     """
-    if settings.start is None or named(data).name != "folder":
+    if settings.start is None or named(data).name not in COLLECTIONS:
         return data
     channels, height, width = about(settings.start).shape
     return replace(

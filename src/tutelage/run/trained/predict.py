@@ -17,8 +17,9 @@ from tutelage.cpus import decoders
 from tutelage.data import DataError
 from tutelage.data.augment import normalise
 from tutelage.data.device import Parcel, onto
-from tutelage.data.folder import files_below, on_disk
+from tutelage.data.folder import on_disk
 from tutelage.data.images import Listing, OnDisk
+from tutelage.data.listing import files_below
 from tutelage.data.pictures import SUFFIXES
 from tutelage.run.trained.opened import Trained, open_trained
 

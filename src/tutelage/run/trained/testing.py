@@ -11,12 +11,11 @@ import torch
 
 from tutelage.classification import as_dict, by_class, calibration, confused
 from tutelage.config import Data
-from tutelage.data import DATA, DataError, shards
-from tutelage.data.folder import describe, files_below, listing, on_disk, test_files
+from tutelage.data import DATA, DataError
+from tutelage.data.collection import COLLECTIONS, Collection, collection_of, listing
+from tutelage.data.folder import describe, on_disk, test_files
 from tutelage.data.images import InMemory, Labelled, Listing
-from tutelage.data.listing import class_folders
 from tutelage.data.read import named, read
-from tutelage.data.request import given_root
 from tutelage.run.machine.device import arithmetic
 from tutelage.run.trained.measure import Measured, measured
 from tutelage.run.trained.opened import Trained
@@ -26,13 +25,13 @@ PAIRS: Final = 5
 
 
 def names_of(data: Data) -> list[str]:
-    """Name the files of the test set below its folder, in order; none if it is no folder."""
+    """Name the images of the test set below its folder, in order; none if they are not listed."""
     data = named(data)
-    if data.name != "folder":
+    if data.name not in COLLECTIONS:
         return []
-    root = given_root(data)
-    files = test_files(root, listing(root, "train"), data)
-    return [str(path).replace(f"{root}/", "") for path in files.paths]
+    own = collection_of(data)
+    files = test_files(own, listing(own, "train"), data)
+    return [str(path).replace(f"{files.source.root}/", "") for path in files.paths]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,12 +122,13 @@ def asked(trained: Trained, name: str | None, root: Path | None) -> Data | None:
 def images_for(trained: Trained, data: Data) -> Labelled:
     """Read images to test on, in a network's shape, normalisation and order of classes."""
     details = trained.details
-    if data.name == "folder":
-        root = given_root(data)
-        files = _files(root, data, _is_own(trained, root))
+    if data.name in COLLECTIONS:
+        own = collection_of(data)
+        files = _files(own, data, data.root is not None and _is_own(trained, data.root))
         shown = Data(centre=details.centre or 1.0)
-        images: Any = on_disk(_relabelled(files, details.classes, str(root)), details.shape, shown)
-        name = root.name
+        files = _relabelled(files, details.classes, str(data.root or own.name))
+        images: Any = on_disk(files, details.shape, shown)
+        name = own.name
     else:
         tested = read(data, "test")
         images, name = tested.images, tested.name
@@ -150,19 +150,11 @@ def _is_own(trained: Trained, root: Path) -> bool:
     return place is not None and place.resolve() == root.resolve()
 
 
-def _files(root: Path, data: Data, own: bool) -> Listing:
-    """List the files to test on: a test part, or of a folder without parts all of another one."""
+def _files(images: Collection, data: Data, own: bool) -> Listing:
+    """List the files to test on: a test part, or of what has no parts all of another one."""
     if own and data.held_out:
-        return test_files(root, listing(root, "train"), data)
-    divided = (root / "train").is_dir() or shards.shards(root, "train")
-    if own or divided:
-        return listing(root, "test")
-    folders = class_folders(root)
-    files = [(path, label) for label, each in enumerate(folders) for path in files_below(each)[0]]
-    if not files:
-        raise DataError(f"{root} holds no images by class: it must be ROOT/CLASS/IMAGE")
-    labels = torch.tensor([label for _, label in files])
-    return Listing([path for path, _ in files], labels, tuple(each.name for each in folders))
+        return test_files(images, listing(images, "train"), data)
+    return listing(images, "test") if own or images.divided else images.whole()
 
 
 def _relabelled(files: Listing, classes: tuple[str, ...], name: str) -> Listing:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tutelage.batch import Batch
 from tutelage.clock import Clock
 from tutelage.config import Retrain
+from tutelage.data.balance import class_weights
 from tutelage.data.batches import Stream
 from tutelage.data.mixing import Mixing, mix, shared
 from tutelage.data.seeding import generator
@@ -39,18 +40,6 @@ from tutelage.spaces.genotype import Genotype
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return the context of a forward pass."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-
-
-def class_weights(stream: Stream) -> Tensor:
-    """Return weights of the classes (C,), inversely proportional to their images.
-
-    Their mean over the images is 1; a class without images has weight 0.
-    """
-    labels, classes = stream.data.images.labels[stream.subset], len(stream.data.classes)
-    counts = torch.bincount(labels, minlength=classes).float()
-    there = (counts > 0).sum()
-    weights = torch.where(counts > 0, len(labels) / (there * counts), 0.0)
-    return weights.to(stream.device)
 
 
 @final
@@ -108,7 +97,10 @@ class Training:
         self.average = Average(self.network, settings.ema) if settings.ema else None
         self.epoch, self.step, self.epochs = 0, 0, settings.epochs
         self.steps = min(stream.steps, settings.limit_batches or stream.steps)
-        self._class_weights = class_weights(stream) if settings.class_weights != "equal" else None
+        self._class_weights = None
+        if settings.class_weights != "equal":
+            labels = stream.data.images.labels[stream.subset]
+            self._class_weights = class_weights(labels, self.size.classes).to(stream.device)
         self._mixing = Mixing(settings.mixup, settings.cutmix)
         self._unchecked: list[Tensor] = []
         self._last_rate = 0.0
