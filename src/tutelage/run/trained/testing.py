@@ -125,7 +125,7 @@ def images_for(trained: Trained, data: Data) -> Labelled:
     if data.name == "folder":
         root = given_root(data)
         files = _files(root, data, _is_own(trained, root))
-        shown = Data(centre=details.centre or 1.0)
+        shown = Data(**details.read_by())
         images: Any = on_disk(_relabelled(files, details.classes, str(root)), details.shape, shown)
         name = root.name
     else:
