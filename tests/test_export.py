@@ -20,6 +20,8 @@ from tutelage.run.trained.export import export
 from tutelage.run.trained.opened import open_trained
 from tutelage.run.trained.predict import Predictor
 
+READ_BY = [("centre", 1.0, 0.875), ("white", 65_535, 4095)]
+"""What says how an image is read: its default, and another value."""
 STEPS = {
     "layout": "NCHW",
     "colour": "rgb",
@@ -27,6 +29,7 @@ STEPS = {
     "width": 16,
     "resize": "bilinear, then the centre",
     "centre": 1.0,
+    "white": 65_535,
     "scale": 1 / 255,
     "mean": [0.5] * 3,
     "std": [0.2] * 3,
@@ -124,16 +127,28 @@ def test_what_cannot_be_exported_is_one_sentence(retrained, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_centre_of_an_older_file_is_that_of_its_run(retrained, tmp_path):
+@pytest.mark.parametrize(("name", "default", "other"), READ_BY)
+def test_what_an_older_file_lacks_is_that_of_its_run(retrained, tmp_path, name, default, other):
     details, network = about(retrained), load(retrained)
-    assert details.centre == 1.0
-    save_network(tmp_path / FILE, network, replace(details, centre=None))
-    assert about(tmp_path).centre is None
-    assert open_trained(tmp_path).details.centre == 1.0
+    assert getattr(details, name) == default
+    save_network(tmp_path / FILE, network, replace(details, **{name: None}))
+    assert getattr(about(tmp_path), name) is None
+    assert getattr(open_trained(tmp_path).details, name) == default
     settings = (retrained / "run.toml").read_text(encoding="utf-8")
-    assert "centre = 1.0" in settings
-    (tmp_path / "run.toml").write_text(settings.replace("centre = 1.0", "centre = 0.875"))
-    assert open_trained(tmp_path).details.centre == 0.875
+    assert f"{name} = {default}\n" in settings
+    changed = settings.replace(f"{name} = {default}\n", f"{name} = {other}\n")
+    (tmp_path / "run.toml").write_text(changed)
+    assert getattr(open_trained(tmp_path).details, name) == other
+    export(tmp_path, tmp_path / "passed-on")  # a folder without the settings
+    assert getattr(about(tmp_path / "passed-on"), name) == other
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("centre", 0.0), ("white", 0), ("white", 70_000)])
+def test_a_file_that_says_the_impossible_of_its_images_is_named(retrained, tmp_path, name, wrong):
+    details = replace(about(retrained), **{name: wrong})
+    save_network(tmp_path / FILE, load(retrained), details)
+    with pytest.raises(ValueError, match=rf"{FILE} has unusable metadata: {name} = {wrong}"):
+        about(tmp_path)
 
 
 class FakeHub(SimpleNamespace):

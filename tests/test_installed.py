@@ -17,14 +17,17 @@ from commands import BRIEF
 from tutelage import installed
 
 OFFERED = Path(__file__).parent / "data" / "offered"
+SEARCH = Path(__file__).parent.parent / "examples" / "06_own_search.py"
+"""The search that the package offers."""
 ALL = "--method alone --search cooling --space pooled --data stripes"
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A folder into which pip has installed the package of `tests/data/offered`."""
+    """A folder into which pip has installed `tests/data/offered` and the example of a search."""
     source, target = (tmp_path_factory.mktemp(name) for name in ("source", "target"))
     shutil.copytree(OFFERED, source, dirs_exist_ok=True)
+    shutil.copy(SEARCH, source / "tutelage_offered" / "search.py")
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--target", str(target)]
     subprocess.run([sys.executable, "-m", "pip", "install", *options, str(source)], check=True)
     return target

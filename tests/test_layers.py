@@ -21,7 +21,7 @@ ROOMS = (
 
 BASE = {
     *("batch", "checks", "classification", "clock", "config", "data", "extras", "files"),
-    *("multilevel", "problem", "ranks", "records", "shares", "spaces", "virtual"),
+    *("likeness", "multilevel", "problem", "ranks", "records", "shares", "spaces", "virtual"),
 }
 """What any folder of `run` may import besides the folders before it."""
 
@@ -32,6 +32,7 @@ ALLOWED = {
     "formats": set(),
     "records": {"records"},
     "meeting": set(),
+    "likeness": set(),
     "ranks": {"meeting"},
     "shares": {"ranks"},
     "virtual": {"shares"},
@@ -80,6 +81,7 @@ ALLOWED = {
         "run.machine",
         "records",
         "files",
+        "likeness",
         "cpus",
         "spaces.base",
         "ranks",

@@ -69,6 +69,29 @@ def test_preprocessing_is_resize_crop_and_normalisation(trained, tmp_path):
     assert found.probabilities[0] == pytest.approx(expected.max().item(), abs=1e-5)
 
 
+def test_deep_images_are_scaled_by_the_white_of_the_training(tmp_path):
+    """Tested in the training, by `test` on its folder and by `predict` file by file: the same."""
+    noise = np.random.default_rng(0).integers(0, 4096, (2, 16, 8, 8)).astype(np.uint16)
+    for place, image in enumerate(noise.reshape(-1, 8, 8)):
+        part, label = ("train", "val")[place % 2], "ab"[place % 4 // 2]
+        file = tmp_path / "scans" / part / label / f"{place}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+    data = Data(name=str(tmp_path / "scans"), white=4095)
+    train(tmp_path / "run", replace(SMALL, epochs=1, limit_batches=2, batch_size=4), data=data)
+    (tmp_path / "run" / "run.toml").unlink()
+    kept = Predictions.read(tmp_path / "run" / "predictions.npz")
+    val = tmp_path / "scans" / "val"
+    found = [each.probabilities for each in Predictor(tmp_path / "run")([val], top=2)]
+    assert np.sort(kept.probabilities)[:, ::-1] == pytest.approx(np.array(found), abs=1e-3)
+    tested = measured_on(open_trained(tmp_path / "run"), Data(name=str(val)))
+    assert np.array_equal(tested.found.predicted.numpy(), kept.predicted)
+    wrong = open_trained(tmp_path / "run")
+    wrong = replace(wrong, details=replace(wrong.details, white=65_535))
+    other = measured_on(wrong, Data(name=str(val))).found
+    assert not torch.allclose(other.confidence, tested.found.confidence, atol=1e-3)
+
+
 def test_a_line_an_image(trained, photographs, tutelage, here):
     code, said, error = tutelage(f"predict {trained} {photographs}/val/cat/0.JPEG")
     (each,) = Predictor(trained)([photographs / "val" / "cat" / "0.JPEG"])

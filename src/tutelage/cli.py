@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         end_with_a_sentence()
         if os.environ.get("RANK", "0") != "0":  # one of them prints
             sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # of Pillow; we name the file
     for note in left_out_parts():
         print(f"tutelage: {note}", file=sys.stderr)
     try:

@@ -15,8 +15,9 @@ import tomllib
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+T = TypeVar("T")
 DEEPEST: Final = 64
 """Levels of nested objects and lists; what a run writes has fewer than 10."""
 DIGITS: Final = 18
@@ -81,11 +82,7 @@ def read_json(path: Path) -> Any:
         ValueError: It is damaged, as in `from_json`; the message names it.
         OSError: It cannot be opened.
     """
-    content = read_bytes(path)
-    try:
-        return from_json(content.decode())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+    return _read(path, from_json)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -95,11 +92,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         ValueError: It is damaged, as in `from_toml`; the message names it.
         OSError: It cannot be opened.
     """
-    content = read_bytes(path)
-    try:
-        return from_toml(content.decode())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+    return _read(path, from_toml)
 
 
 def read_text(path: Path) -> str:
@@ -109,10 +102,14 @@ def read_text(path: Path) -> str:
         ValueError: It is no text in UTF-8, or too large.
         OSError: It cannot be opened.
     """
+    return _read(path, str)
+
+
+def _read(path: Path, form: Callable[[str], T]) -> T:
     content = read_bytes(path)
     try:
-        return content.decode()
-    except UnicodeDecodeError as error:
+        return form(content.decode())
+    except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 

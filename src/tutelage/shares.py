@@ -18,7 +18,7 @@ In one process nothing here does anything.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -119,10 +119,9 @@ def share(images: int, learner: int | None = None) -> Iterator[Share | None]:
         images: Images of the batch.
         learner: The network's number among all; None: it is divided by images in any case.
     """
-    found = of(images)
-    whole = count() > 1 and _learners[0] and learner is not None
-    if whole and learner is not None:
-        found = Share(0, images if learner % count() == rank() else 0, images)
+    found, whole = of(images), False
+    if learner is not None and _learners[0] and count() > 1:
+        found, whole = Share(0, images if learner % count() == rank() else 0, images), True
     _present.append(None if whole else found)
     before = torch.get_rng_state() if whole else None
     try:
@@ -147,24 +146,23 @@ def normalised_together() -> Share | None:
     return _present[-1] if _together[0] else None
 
 
-@contextmanager
-def by_learners(divide: bool) -> Iterator[None]:
+def by_learners(divide: bool) -> AbstractContextManager[None]:
     """Let each rank compute whole learners, or a share of every batch."""
-    before, _learners[0] = _learners[0], divide
-    try:
-        yield
-    finally:
-        _learners[0] = before
+    return _set(_learners, divide)
+
+
+def statistics(together: bool) -> AbstractContextManager[None]:
+    """Normalise by the images of all ranks, or each rank by its own."""
+    return _set(_together, together)
 
 
 @contextmanager
-def statistics(together: bool) -> Iterator[None]:
-    """Normalise by the images of all ranks, or each rank by its own."""
-    before, _together[0] = _together[0], together
+def _set(choice: list[bool], value: bool) -> Iterator[None]:
+    before, choice[0] = choice[0], value
     try:
         yield
     finally:
-        _together[0] = before
+        choice[0] = before
 
 
 def gathered(x: Tensor, own: Share | None) -> Tensor:

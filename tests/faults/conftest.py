@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 
+import damage_runs
 import pytest
 import runs
 
@@ -83,3 +84,15 @@ def whole(given, tmp_path_factory):
         return made[name]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def searched(tmp_path_factory):
+    """Scenes of a search and its retraining; not to be written to."""
+    return {each.name: each for each in damage_runs.searches(tmp_path_factory.mktemp("searched"))}
+
+
+@pytest.fixture(scope="session")
+def everything(tmp_path_factory):
+    """All scenes; not to be written to."""
+    return damage_runs.scenes(tmp_path_factory.mktemp("scenes"))

@@ -17,9 +17,11 @@ import tomllib
 import traceback
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import edited
 import numpy as np
 import tomli_w
 import torch
@@ -276,49 +278,22 @@ def of_arrays(content: bytes) -> Iterator[Damage]:
 
 
 def of_checkpoint(content: bytes) -> Iterator[Damage]:
-    """Replace a checkpoint's entries by values of other types, and remove them."""
+    """Replace a checkpoint's entries by values of other types, and remove them.
 
-    def written(value: Any) -> bytes:
-        file = io.BytesIO()
-        torch.save(value, file)
-        return file.getvalue()
-
-    def read() -> Any:
-        return torch.load(io.BytesIO(content), weights_only=True)
-
-    def changed(path: tuple[Any, ...], by: Callable[[Any, Any], Any]) -> Callable[[], bytes]:
-        def make() -> bytes:
-            whole = read()
-            owner = whole
-            for key in path[:-1]:
-                owner = owner[key]
-            by(owner, path[-1])
-            return written(whole)
-
-        return make
-
+    What lies deeper is edited by `edited`, whose commands may end otherwise: nobody can tell a
+    number from the right one.
+    """
     for name, other in {"list": [], "tensor": torch.zeros(2), "number": 3, "none": None}.items():
-        yield plain(f"a {name}", written(other))
+        yield plain(f"a {name}", edited.written(other))
     others = {"none": None, "list": [], "object": {}, "text": "x", "tensor": torch.zeros(3, 5)}
     others |= {"fraction": 3.5, "negative": -1}
-    for path, present in _entries(read()):
-        where = ".".join(map(str, path))
-        for name, other in others.items():
-            if type(other) is type(present) and name != "negative":
-                continue  # nobody can tell it from the right one
-            yield Damage(f"{where} = {name}", changed(path, lambda o, k, v=other: _set(o, k, v)))
-        yield Damage(f"{where} removed", changed(path, lambda o, k: o.pop(k)))
-
-
-def _entries(value: Any, depth: int = 3) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yield the paths of entries and what they are; of many in one object the first and the last.
-
-    Checksums protect the values themselves: nothing but an editor changes them.
-    """
-    keys = list(value) if isinstance(value, dict) and depth else []
-    for key in keys if len(keys) < 20 else (keys[0], keys[-1]):
-        yield (key,), value[key]
-        yield from (((key, *rest), x) for rest, x in _entries(value[key], depth - 1))
+    whole = edited.read(content)
+    for path in edited.paths(whole, depth=3):
+        present = type(edited.at(whole, path))
+        names = [x for x, other in others.items() if type(other) is not present or x == "negative"]
+        for name in [*(f"= {each}" for each in names), "removed"]:
+            where = ".".join(map(str, path))
+            yield Damage(f"{where} {name}", partial(edited.edited, content, (path, name)))
 
 
 def of_network(content: bytes) -> Iterator[Damage]:

@@ -11,7 +11,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import damage_runs
 import pytest
 import torch
 from damage import DEEP, call, damages, of_json, packed, plain
@@ -30,18 +29,6 @@ def right(scene: Scene, place: Path, most: int | None, seed: int = 0) -> None:
     verdicts = list(campaign(scene, place / "work", most, seed))
     assert len(verdicts) >= len(scene.commands)
     assert not [str(each) for each in verdicts if each.wrong]
-
-
-@pytest.fixture(scope="session")
-def searched(tmp_path_factory):
-    """Scenes of a search and its retraining; not to be written to."""
-    return {each.name: each for each in damage_runs.searches(tmp_path_factory.mktemp("searched"))}
-
-
-@pytest.fixture(scope="session")
-def everything(tmp_path_factory):
-    """All scenes; not to be written to."""
-    return damage_runs.scenes(tmp_path_factory.mktemp("scenes"))
 
 
 @pytest.mark.parametrize("name", ["search", pytest.param("retraining", marks=pytest.mark.slow)])

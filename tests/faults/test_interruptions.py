@@ -25,6 +25,13 @@ def well_ended(ended, sent):
     return ended.code in {128 + number for number in numbers} and ended.sentence
 
 
+def stopped(ended, sent, figures, what):
+    """Count the signals; return how a run did not end as it should."""
+    figures["signals"] += len(sent)
+    figures["tracebacks"] += ended.traceback
+    return [] if well_ended(ended, sent) else [f"{what}: exit {ended.code}, {ended.error[-300:]}"]
+
+
 def judged(name, out, undisturbed, given, figures, what):
     """Finish a run; return what went wrong."""
     ended = runs.finish(name, out, given)
@@ -47,11 +54,8 @@ def test_signals_at_the_writes(name, tmp_path, whole, given, amount, figures):
             "FAULT_SIGNAL": ",".join(f"{each}:{number + k}" for k, each in enumerate(sent)),
         }
         ended = run(runs.words(name, runs.fresh(out), given), tmp_path, faults)
-        figures["signals"] += len(sent)
-        figures["tracebacks"] += ended.traceback
         at = f"{'+'.join(sent)} {what} (point {number})"
-        if not well_ended(ended, sent):
-            wrong.append(f"{at}: exit {ended.code}, {ended.error[-300:]}")
+        wrong += stopped(ended, sent, figures, at)
         wrong += judged(name, out, undisturbed, given, figures, at)
     assert not wrong, "\n".join(wrong)
 
@@ -74,11 +78,8 @@ def test_signals_at_random_moments(name, tmp_path, whole, given, amount, figures
             command.kill(signal.Signals[each])
             time.sleep(choose.uniform(0, 0.05))
         ended = command.end()
-        figures["signals"] += len(sent)
-        figures["tracebacks"] += ended.traceback
         at = f"{'+'.join(sent)} after {moment:.2f} s"
-        if not well_ended(ended, sent):
-            wrong.append(f"{at}: exit {ended.code}, {ended.error[-300:]}")
+        wrong += stopped(ended, sent, figures, at)
         wrong += judged(name, out, undisturbed, given, figures, at)
     assert not wrong, "\n".join(wrong)
 

@@ -8,6 +8,7 @@ one counts.
 from __future__ import annotations
 
 import io
+import math
 import struct
 from collections.abc import Sequence
 from typing import Final
@@ -35,6 +36,7 @@ FRAMES: Final = "frames"
 TURNED: Final = "turned"
 PALETTE: Final = "palette"
 CMYK: Final = "cmyk"
+LARGE: Final = "large"
 KINDS: Final = {
     ALPHA: "an alpha channel, which is put on white",
     DEEP: "16 bits, of which 0 to --data.white (65,535 if not given) become 0 to 255",
@@ -42,6 +44,7 @@ KINDS: Final = {
     TURNED: "an orientation in their EXIF data, by which they are turned",
     PALETTE: "a palette, and become RGB",
     CMYK: "CMYK, and become RGB",
+    LARGE: "more than 89 million pixels, which take memory and time to decode",
 }
 """What an image may have that is converted, as it is said of several."""
 
@@ -78,6 +81,7 @@ def kinds_of(image: Image.Image) -> list[str]:
         TURNED: orientation(image) in _TURNS,
         PALETTE: image.mode in ("P", "PA"),
         CMYK: image.mode == "CMYK",
+        LARGE: math.prod(image.size) > (Image.MAX_IMAGE_PIXELS or math.inf),
     }
     return [kind for kind, true in holds.items() if true]
 

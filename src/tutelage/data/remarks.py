@@ -7,10 +7,10 @@ from pathlib import PurePath
 from threading import Lock
 from typing import Any
 
-from tutelage.data.pictures import ALPHA, DEEP, FRAMES, KINDS, SUFFIXES
+from tutelage.data.pictures import ALPHA, DEEP, FRAMES, KINDS, LARGE, SUFFIXES
 
-SAID = (ALPHA, DEEP, FRAMES)
-"""The kinds of images that are said: what a user may not expect to lose."""
+SAID = (ALPHA, DEEP, FRAMES, LARGE)
+"""The kinds of images that are said: what a user may not expect."""
 
 _known: set[tuple[str, ...]] = set()
 

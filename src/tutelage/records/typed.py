@@ -59,14 +59,19 @@ def _stands(each: Field[Any], value: Any) -> bool:
     return "written" in each.metadata or not absent
 
 
-def typed(found: Any, kind: type[T]) -> T:
+def typed(found: Any, kind: type[T], strict: bool = False) -> T:
     """Read plain values into a record; NaN and infinities may be text.
+
+    Args:
+        found: The values.
+        kind: The type of the record.
+        strict: Refuse text where a number belongs, for values that were not read from JSON.
 
     Raises:
         ValueError: They are of other types; the message says where.
     """
     try:
-        return msgspec.convert(found, kind, strict=False)
+        return msgspec.convert(found, kind, strict=strict)
     except (msgspec.ValidationError, OverflowError, RecursionError) as error:
         raise ValueError(str(error)) from None
 

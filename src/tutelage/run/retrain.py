@@ -40,7 +40,16 @@ from tutelage.run.machine import threads
 from tutelage.run.machine.device import arithmetic, device_named
 from tutelage.run.networks import ensemble
 from tutelage.run.networks.ensemble import Ensemble
-from tutelage.run.networks.files import FILE, About, about, load, member, save_network, space_of
+from tutelage.run.networks.files import (
+    FILE,
+    READ_BY,
+    About,
+    about,
+    load,
+    member,
+    save_network,
+    space_of,
+)
 from tutelage.run.step.recorders import chosen
 from tutelage.run.trained.begin import begun, fitted
 from tutelage.run.trained.measure import kept, measured
@@ -322,7 +331,8 @@ def test(training: Training, data: Data, out: Path) -> dict[str, Any]:
     Raises:
         ValueError: the test set's classes or shape are not those of the training set.
     """
-    stream, details = training.stream, replace(training.about(), centre=data.centre)
+    how = {name: getattr(data, name) for name in READ_BY}
+    stream, details = training.stream, replace(training.about(), **how)
     tested = test_images(data, details)
     found = measured(training.tested, tested, stream.batch_size, stream.device)
     if ranks.rank() == 0:

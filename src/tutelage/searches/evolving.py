@@ -158,7 +158,34 @@ class Evolving:
         self.generation, self.candidate = state["generation"], state["candidate"]
         self._candidates, self._parents = list(state["candidates"]), list(state["parents"])
         self.history = [Scored(*values) for values in state["history"]]
+        self._check()
         self._seen = {scored.encoding for scored in self.history} | set(self._candidates)
+
+    def _check(self) -> None:
+        """Raise ValueError for numbers that no evolution with these arguments has."""
+
+        def number(x: Any, below: int) -> bool:
+            return type(x) is int and 0 <= x < below
+
+        def encoded(x: Any) -> bool:
+            return type(x) is tuple and len(x) == len(bounds) and all(map(number, x, bounds))
+
+        def scored(x: Any, generation: Any) -> bool:
+            right = type(x) is tuple and len(x) == self._objectives
+            right = right and all(type(each) is float and isfinite(each) for each in x)
+            return right and number(generation, self._settings.generations)
+
+        bounds, candidates = self._choices, self._candidates
+        if not (
+            number(self.generation, self._settings.generations + 1)
+            and number(self.candidate, max(1, len(candidates)))
+            and self.candidate == sum(x.generation == self.generation for x in self.history)
+            and all(map(encoded, candidates))
+            and all(number(each, len(self.history)) for each in self._parents)
+            and all(encoded(x.encoding) and scored(x.scores, x.generation) for x in self.history)
+            and len(candidates) <= self._settings.population
+        ):
+            raise ValueError("the evolution has numbers that its settings do not allow")
 
     # A generation ----------------------------------------------------------------------------
 

@@ -17,6 +17,18 @@ def everything(space: Space) -> Kept:
     return {g: [list(range(len(e))) for e in edges] for g, edges in space.operations.items()}
 
 
+def check_kept(space: Space, kept: Kept) -> None:
+    """Raise ValueError unless columns are some of a space's, in order, for every edge."""
+    whole = everything(space)
+    edges = {group: len(rows) for group, rows in kept.items()}
+    if edges != {group: len(rows) for group, rows in whole.items()}:
+        raise ValueError(f"operations are kept for the edges {edges}, which the space has not")
+    for group, rows in kept.items():
+        for row, every in zip(rows, whole[group], strict=True):
+            if not row or row != sorted(set(row) & set(every)):
+                raise ValueError(f"columns {row} of group {group} are kept, of {len(every)}")
+
+
 def strongest(kept: Kept, alphas: Mapping[str, Tensor], count: int) -> tuple[Kept, Kept]:
     """Keep the operations of every edge with the largest alphas.
 

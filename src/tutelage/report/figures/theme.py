@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from html import escape
@@ -102,8 +103,7 @@ def to_svg(figure: Figure, label: str) -> str:
     """Write a figure as one <svg> element that follows the reader's light or dark mode."""
     buffer = io.StringIO()
     figure.patch.set_visible(False)
-    with styled():
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    _save(figure, buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
@@ -124,6 +124,12 @@ def to_png(figure: Figure, scale: float = 2.0) -> bytes:
     """Write a figure as PNG on white, with `scale` pixels for each point."""
     buffer = io.BytesIO()
     figure.patch.set_visible(True)
-    with styled():
-        figure.savefig(buffer, format="png", dpi=72 * scale, facecolor="white")
+    _save(figure, buffer, format="png", dpi=72 * scale, facecolor="white")
     return buffer.getvalue()
+
+
+def _save(figure: Figure, buffer: io.StringIO | io.BytesIO, **how: Any) -> None:
+    """Write a figure, whose names may be of scripts that the font of measurements lacks."""
+    with styled(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(buffer, **how)

@@ -57,6 +57,12 @@ def load(directory: Path, map_location: torch.device | str = "cpu") -> dict[str,
         return state
 
 
+def before(directory: Path) -> str:
+    """Say how to resume from the previous checkpoint, if there is one."""
+    there = (directory / NEWEST).exists() and (directory / PREVIOUS).exists()
+    return f"; to resume from {PREVIOUS}, one checkpoint older, remove {NEWEST}" if there else ""
+
+
 class _DamagedError(ValueError):
     """A file that is missing, truncated or not a checkpoint of this package."""
 
@@ -84,4 +90,7 @@ def _read(path: Path, map_location: torch.device | str) -> dict[str, Any]:
             f"{path} has version {version} and this release reads up to {VERSION}: "
             "resume with the release that wrote it"
         )
-    return lift.checkpoint(state, version)
+    try:
+        return lift.checkpoint(state, version)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise _DamagedError(f"{path} is damaged: it is no version {version}") from error

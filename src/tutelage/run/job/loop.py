@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from signal import Signals
@@ -10,6 +11,7 @@ from typing import Any, Final, Protocol
 import torch
 
 from tutelage import ranks
+from tutelage.likeness import refuse_unlike
 from tutelage.records import lift
 from tutelage.records.rows import Candidate, EpochRow, Row, TrainingRow
 from tutelage.renamed import lifted_settings
@@ -22,8 +24,13 @@ from tutelage.run.machine import deterministic, device, threads
 
 BETWEEN_CHECKS: Final = 1.0
 """Seconds between two checks, of which each makes a GPU wait for the processor."""
-DAMAGED: Final = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
+DAMAGED: Final = (
+    *(LookupError, TypeError, ValueError, AttributeError, RuntimeError),
+    ArithmeticError,
+)
 """What work raises that is restored from values of other types or names."""
+LONGEST: Final = 400
+"""Characters of what a sentence repeats of a checkpoint."""
 
 
 class Work(Protocol):
@@ -184,6 +191,7 @@ def _restored(work: Work, directory: RunDirectory) -> int:
         )
         if not changed:
             work.restore(stored["work"])
+            _refuse_unlike(stored["work"], work.state())
             size = stored["metrics_size"]
             whole = all(type(x) is int and x >= 0 for x in (work.epoch, work.step, size))
             if not whole or work.epoch > work.epochs or work.step >= max(work.steps, 1):
@@ -193,10 +201,21 @@ def _restored(work: Work, directory: RunDirectory) -> int:
             raise
         raise ValueError(
             f"the checkpoint in {directory.path} is damaged or does not fit the run: "
-            f"{type(error).__name__}: {error}"
+            f"{_shortened(error)}{checkpoint.before(directory.path)}"
         ) from error
     if changed:
-        raise ValueError(
-            f"the checkpoint in {directory.path} is another run's: {', '.join(changed)}"
-        )
+        named = textwrap.shorten(", ".join(changed), LONGEST)
+        raise ValueError(f"the checkpoint in {directory.path} is another run's: {named}")
     return size
+
+
+def _refuse_unlike(stored: Mapping[str, Any], restored: Mapping[str, Any]) -> None:
+    """Raise ValueError if work restored something else; other releases may store more entries."""
+    for name in stored.keys() & restored.keys():
+        refuse_unlike(stored[name], restored[name], name)
+
+
+def _shortened(error: Exception) -> str:
+    """Return what an error says, with its type where that is no sentence."""
+    kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+    return kind + textwrap.shorten(str(error), LONGEST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from tutelage.benchmark.table import looked_up, open_table
 from tutelage.config import Run
 from tutelage.records.rows import StageAccuracies, Stopped
+from tutelage.records.typed import typed
 from tutelage.run.monitor.collapse import warnings_of
 from tutelage.run.monitor.early_stopping import column, stop_now
 from tutelage.run.monitor.measured import measured
@@ -32,6 +34,15 @@ def uniform(space: Space) -> Iterable[Genotype]:
                 {g: torch.eye(n)[place % n].expand(edges, n) for g, (edges, n) in shapes.items()}
             )
         )
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What is read again of one learner's diagnostics after an epoch."""
+
+    skips: dict[str, int]
+    eigenvalue: float | None
+    genotype: dict[str, Any]
 
 
 @final
@@ -118,4 +129,13 @@ class Diagnostics:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Resume from a checkpoint."""
+        history = typed(state["history"], list[list[Remembered]], strict=True)
+        if len({len(learners) for learners in history}) > 1:
+            raise ValueError("history has another number of learners in some epochs")
+        if state["stopped"] is not None:
+            epoch = typed(state["stopped"], Stopped, strict=True).epoch
+            if epoch is None or not 0 <= epoch < len(history):
+                raise ValueError(f"stopped has epoch {epoch}, of {len(history)}")
+            for each in history[epoch]:
+                Genotype.from_dict(each.genotype)
         self.history, self.stopped = state["history"], state["stopped"]

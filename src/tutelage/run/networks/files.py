@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from tutelage.checks import nearest
+from tutelage.config import Data
 from tutelage.files import write_bytes
 from tutelage.formats import from_json
 from tutelage.parts import PARTS, make_part
@@ -28,6 +29,8 @@ FILE = "network.safetensors"
 MOST_CELLS: Final = 1000
 KEY, VERSION = "tutelage", 1
 """The metadata's entry, and the version of its JSON."""
+READ_BY: Final = ("centre", "white")
+"""Settings of the data that say how an image is read; files of earlier releases lack some."""
 LARGEST: Final = 2**17
 """Channels, cells, classes and pixels of a side that a file may ask for."""
 
@@ -48,6 +51,13 @@ class About:
     """Channels, height and width of the images that it was trained on."""
     centre: float | None = None
     """Share of the side that a centre crop of an image keeps; None: the file does not say."""
+    white: int | None = None
+    """Value of 16 bits that becomes 255; None: the file does not say."""
+
+    def read_by(self) -> dict[str, Any]:
+        """Return the settings of the data that say how an image is read, as far as known."""
+        known = {name: getattr(self, name) for name in READ_BY}
+        return {name: value for name, value in known.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,7 @@ class Metadata:
     std: list[float]
     shape: tuple[int, int, int]
     centre: float | None = None
+    white: int | None = None
 
     def about(self) -> About:
         """Return what they say; raise ValueError or TypeError if it cannot be."""
@@ -71,7 +82,9 @@ class Metadata:
             raise ValueError(f"its sizes are {numbers}: must be whole numbers up to {LARGEST:,}")
         genotype = Genotype.from_dict(self.genotype)
         numbered = (tuple(self.classes), tuple(self.mean), tuple(self.std))
-        return About(genotype, size, *numbered, shape=self.shape, centre=self.centre)
+        found = About(genotype, size, *numbered, self.shape, self.centre, self.white)
+        Data(**found.read_by())  # refuses what cannot be
+        return found
 
 
 @final
@@ -252,6 +265,6 @@ def to_metadata(details: About) -> dict[str, str]:
         "mean": details.mean,
         "std": details.std,
         "shape": details.shape,
-        **({} if details.centre is None else {"centre": details.centre}),
+        **details.read_by(),
     }
     return {KEY: json.dumps(values)}

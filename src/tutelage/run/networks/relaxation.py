@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tutelage.clock import Clock
+from tutelage.likeness import refuse_unlike
 from tutelage.problem import Relaxation
 from tutelage.searches.base import Relaxing, Sampling
 from tutelage.spaces.base import ArchWeights, Space
@@ -126,4 +127,13 @@ class BoundPaths:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Resume from a checkpoint."""
+        shapes = self.space.choices
+        counts = {g: torch.zeros(shapes[g], dtype=torch.int64) for g in state["counts"]}
+        refuse_unlike(state["counts"], counts, "counts")
+        differ = {
+            group: [torch.zeros(len(edge), len(edge), dtype=torch.float64) for edge in edges]
+            for group, edges in self.space.operations.items()
+            if group in state["diversity"]
+        }
+        refuse_unlike(state["diversity"], differ, "diversity")
         self.diversity, self.counts = dict(state["diversity"]), dict(state["counts"])

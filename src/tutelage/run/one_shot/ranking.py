@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from math import prod
+from math import isfinite, prod
 from typing import Any, NamedTuple, final
 
 import torch
@@ -14,6 +14,7 @@ from tutelage.benchmark.ranking import compare
 from tutelage.benchmark.table import Table, looked_up
 from tutelage.data.seeding import generator
 from tutelage.records.rows import Candidate, RankingScores
+from tutelage.records.typed import typed
 from tutelage.run.one_shot.ahead import Ahead
 from tutelage.run.one_shot.scorer import Scorer
 from tutelage.run.supernet.setup import Setup
@@ -102,7 +103,9 @@ class Ranking:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Resume from a checkpoint."""
-        self.scores = list(state["scores"])
+        self.scores = typed(state["scores"], list[float], strict=True)
+        if not all(map(isfinite, self.scores)):
+            raise ValueError("a score is not finite")
         self.epoch, self.step = divmod(len(self.scores), self.steps)
 
 

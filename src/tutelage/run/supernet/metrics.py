@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tutelage.multilevel import Notes, Report
 from tutelage.records.rows import LearnerScores, Teaching
+from tutelage.records.typed import typed
 from tutelage.transfer import logit_distance
 
 Place = tuple[str | int, ...]
@@ -97,8 +98,14 @@ class Meter:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Resume from a checkpoint."""
-        self._sums.update(state["sums"])
-        self._counts.update(state["counts"])
+        sums = typed(state["sums"], dict[tuple[str | int, ...], float], strict=True)
+        counts = typed(state["counts"], dict[tuple[str | int, ...], int], strict=True)
+        wrong = next((x for x in sums if not _place(x) or counts.get(x, 0) < 1), None)
+        if wrong or sums.keys() != counts.keys():
+            raise ValueError(f"meter has no sum and count of the same values, as of {wrong}")
+        self._sums.update(sums)
+        self._counts.update(counts)
+        entries(self.means)  # refuses scores of other names
 
 
 def measured(report: Report, batch: Any) -> tuple[list[Place], Tensor]:
@@ -180,6 +187,16 @@ def teaching_line(found: Teaching) -> str:
     if found.agreement is not None:
         words.append(f"agreement {100 * found.agreement:.1f} %")
     return "; ".join(words)
+
+
+def _place(place: Place) -> bool:
+    """Tell whether this is the place of a value."""
+    match place:
+        case ("loss" | "teaching", str()) | ("gradient", str(), str()) | ("learners", int(), str()):
+            return True
+        case ("matrices", str(), int(), int()):
+            return True
+    return False
 
 
 def _unknown(place: Place, value: float) -> bool:

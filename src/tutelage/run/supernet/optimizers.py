@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Final
 
 import torch
 
 from tutelage.config import Alphas, Run, Weights
 from tutelage.multilevel import Level
 from tutelage.virtual import Exact, FiniteDifference, FirstOrder, Rate, Tree, Via, leaves
+
+KEPT: Final = ("step", "exp_avg", "exp_avg_sq")
+"""What Adam keeps of every tensor."""
 
 
 def rule(settings: Run) -> Via:

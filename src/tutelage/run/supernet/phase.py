@@ -12,6 +12,7 @@ from torch import Tensor
 from tutelage.clock import Clock
 from tutelage.config import Weights
 from tutelage.data.seeding import generator
+from tutelage.likeness import refuse_moments, refuse_others, refuse_unlike
 from tutelage.multilevel import Level
 from tutelage.problem import Problem
 from tutelage.run.job.agreement import same_everywhere
@@ -99,6 +100,7 @@ class PhaseState:
 
     def restore(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Resume from a checkpoint of the same phase."""
+        self._refuse_unlike(state)
         for each, stored in zip(self.bound, state["sampled"], strict=False):
             each.restore(stored)
 
@@ -117,6 +119,16 @@ class PhaseState:
             # its own settings, not those of an earlier release or of another device
             own = optimiser.state_dict()["param_groups"]
             optimiser.load_state_dict({**state["optimisers"][name], "param_groups": own})
+
+    def _refuse_unlike(self, state: Mapping[str, Any]) -> None:
+        """Raise ValueError if tensors of a checkpoint are not those of this phase."""
+        refuse_unlike(state["variables"], self.variables, "variables")
+        trained = {x.variable for x in self.problem.levels if x.optimiser == "weights"}
+        moving = {n: self.variables[n] for n in state["velocities"] if n in trained}
+        refuse_unlike(state["velocities"], moving, "velocities")
+        refuse_others(state["optimisers"], self.optimisers, "optimisers")
+        for name, optimiser in self.optimisers.items():
+            refuse_moments(state["optimisers"][name]["state"], optimiser, optimizers.KEPT)
 
 
 def begin(

@@ -18,6 +18,7 @@ from tutelage.data.streams import LazyBatches
 from tutelage.extras import Share
 from tutelage.multilevel import summands
 from tutelage.records.rows import EpochRow, StepRow
+from tutelage.records.typed import typed
 from tutelage.run.step.programs import Programs
 from tutelage.run.step.recorders import Recorder, recorder_of
 from tutelage.run.supernet import optimizers, rows
@@ -27,7 +28,7 @@ from tutelage.run.supernet.phase import begin, follow
 from tutelage.run.supernet.setup import Setup
 from tutelage.run.supernet.strategy import Strategy
 from tutelage.run.supernet.view import View
-from tutelage.spaces.narrowing import everything
+from tutelage.spaces.narrowing import Kept, check_kept, everything
 from tutelage.virtual import Rate
 
 
@@ -180,14 +181,19 @@ class Searching:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Resume from a checkpoint."""
+        phase = state["phase"]
+        if type(phase) is not int or not 0 <= phase < len(self.setup.phases):
+            raise ValueError(f"phase is {phase!r}: there are {len(self.setup.phases)}")
         self.epoch, self.step = state["epoch"], state["step"]
         self.meter.restore(state["meter"])
-        self.apart = {name: dict(parts) for name, parts in state["apart"].items()}
+        self.apart = typed(state["apart"], dict[str, dict[str, float]], strict=True)
         self.strategy.diagnostics.restore(state["watching"])
         if self.strategy.diagnostics.stopped:
             self.epochs = self.epoch
-        if state["phase"]:
-            kept = state["kept"]
-            self.phase = begin(self.setup, self.strategy, self.clock, state["phase"], kept)
+        if phase:
+            kept = typed(state["kept"], list[Kept], strict=True)
+            for each in kept:
+                check_kept(self.setup.space, each)
+            self.phase = begin(self.setup, self.strategy, self.clock, phase, kept)
         self.phase.restore(state, self.setup.device)
         self.programs.drop()

@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from safetensors.torch import save
+
 from tutelage.classification import by_class, confusion
 from tutelage.files import write_bytes
 from tutelage.records.predictions import FILE as PREDICTIONS
 from tutelage.records.predictions import Predictions
 from tutelage.records.results import Result
 from tutelage.run.job.directory import RunDirectory
-from tutelage.run.networks.files import FILE, find, load, members
+from tutelage.run.networks.files import FILE, find, load, members, read_network, to_metadata
 from tutelage.run.trained.opened import Trained
 from tutelage.run.trained.preprocessing import preprocessing
 from tutelage.run.trained.written import compared, sample
@@ -43,7 +45,8 @@ def write_folder(path: Path | str, trained: Trained, out: Path) -> str:
     if (out / "run.toml").exists():
         raise ValueError(f"--out {out} holds a run: give another folder")
     out.mkdir(parents=True, exist_ok=True)
-    write_bytes(out / FILE, find(path).read_bytes())
+    _, weights = read_network(find(path))
+    write_bytes(out / FILE, save(weights, to_metadata(trained.details)))
     write_bytes(out / "genotype.json", trained.details.genotype.to_json().encode())
     result = _result(trained.folder)
     if result:

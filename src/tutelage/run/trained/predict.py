@@ -132,7 +132,7 @@ def reader(paths: Sequence[Any], trained: Trained) -> OnDisk:
     """Return what reads files in a network's shape, as its test images were read."""
     details = trained.details
     files = Listing(paths, torch.full((len(paths),), -1), ())
-    return on_disk(files, details.shape, Data(centre=details.centre or 1.0))
+    return on_disk(files, details.shape, Data(**details.read_by()))
 
 
 def files_of(path: Path) -> Iterator[Prediction]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tutelage.config import Data
 from tutelage.run.networks.files import About
 
 
@@ -12,16 +13,19 @@ def preprocessing(details: About) -> dict[str, Any]:
     """Return the steps from an image file to the network's input.
 
     `resize`: the shorter side is resized bilinearly so that the centre crop of `height` x `width`
-    is this share, `centre`, of the largest one.
+    is this share, `centre`, of the largest one. `white` is the value that becomes 255 in an image
+    of 16 bits, as do higher ones.
     """
     channels, height, width = details.shape
+    how = Data(**details.read_by())
     return {
         "layout": "NCHW",
         "colour": "grey" if channels == 1 else "rgb",
         "height": height,
         "width": width,
         "resize": "bilinear, then the centre",
-        "centre": 1.0 if details.centre is None else details.centre,
+        "centre": how.centre,
+        "white": how.white,
         "scale": 1 / 255,
         "mean": list(details.mean),
         "std": list(details.std),

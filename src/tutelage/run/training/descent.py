@@ -16,7 +16,13 @@ from torch import Tensor
 
 
 class Descent(torch.optim.Optimizer):
-    """An optimiser that moves all weights of a group at once."""
+    """An optimiser that moves all weights of a group at once.
+
+    Attributes:
+        kept: Names of the tensors that it keeps for every weight.
+    """
+
+    kept: tuple[str, ...]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

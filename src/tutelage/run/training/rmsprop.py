@@ -25,6 +25,8 @@ from tutelage.run.training.descent import Descent
 class RMSProp(Descent):
     """TensorFlow's RMSProp with momentum."""
 
+    kept = ("square", "buffer")
+
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],

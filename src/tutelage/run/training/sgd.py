@@ -23,6 +23,8 @@ from tutelage.run.training.descent import Descent
 class SGD(Descent):
     """SGD with momentum."""
 
+    kept = ("momentum_buffer",)
+
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],

@@ -22,6 +22,7 @@ from tutelage.data.balance import class_weights
 from tutelage.data.batches import Stream
 from tutelage.data.mixing import Mixing, mix, shared
 from tutelage.data.seeding import generator
+from tutelage.likeness import refuse_moments, refuse_unlike
 from tutelage.ranks import exchanging
 from tutelage.records.results import Result
 from tutelage.records.rows import TrainingRow
@@ -281,13 +282,19 @@ class Training:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Resume from a checkpoint."""
+        weights, moments = self.network.state_dict(), state["optimiser"]["state"]
+        refuse_unlike(state["sums"], self._sums, "sums")
+        refuse_unlike(state["network"], weights, "network")
+        refuse_moments(moments, self.optimiser, self.optimiser.kept)
         self.epoch, self.step = state["epoch"], state["step"]
         self._sums = state["sums"].to(self.stream.device)
         self.network.load_state_dict(state["network"])
         self.programs.drop()
-        self.optimiser.load_state_dict(state["optimiser"])
+        own = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": moments, "param_groups": own})
         self.optimiser.rates(self._lr)
         if self.average is not None:
+            refuse_unlike(state["average"], weights, "average")
             self.average.network.load_state_dict(state["average"])
 
     def about(self) -> About:

@@ -1,0 +1,77 @@
+"""Checkpoints edited deep inside, with the right checksums: a sentence or a result, no traceback.
+
+The result may be another one: nobody can tell a number, or momentum that is missing, from the
+right one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import edited
+import pytest
+from damage import call
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import seed as seeded
+from hypothesis import strategies as st
+
+from tutelage.run.job import checkpoint
+
+SEED = int(os.environ.get("FAULT_SEED", 0))
+NEWEST = checkpoint.NEWEST
+EDITED = {
+    "search": NEWEST,
+    "retraining": f"retrain/{NEWEST}",
+    "pool": NEWEST,
+    "members": f"retrain/member-1/{NEWEST}",
+    "ranking": f"ranking/{NEWEST}",
+    "evolving": f"evolution/{NEWEST}",
+}
+"""Scenes, and the checkpoint that is edited in each."""
+
+
+def edits(scene, place, amount, figures):
+    """Edit the checkpoint of a scene once or twice, and call its command, so many times."""
+    file = EDITED[scene.name]
+    content = (scene.folder / file).read_bytes()
+    [command] = scene.commands
+    run = place / "run"
+
+    @seeded(SEED)
+    @settings(
+        max_examples=amount,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.lists(st.sampled_from(edited.every(content)), min_size=1, max_size=2))
+    def one(chosen):
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(scene.folder, run)
+        (run / file).write_bytes(edited.edited(content, *chosen))
+        outcome = call(*(x.format(run=run, root=scene.folder.parent) for x in command.line.split()))
+        figures["edits of checkpoints"] += 1
+        figures["tracebacks"] += outcome.kind == "traceback"
+        assert outcome.kind in ("done", "refused"), (chosen, outcome.text)
+
+    one()
+
+
+def test_a_search(searched, tmp_path, amount, figures):
+    edits(searched["search"], tmp_path, amount(4, 10, 400), figures)
+
+
+@pytest.mark.slow
+def test_a_retraining(searched, tmp_path, amount, figures):
+    edits(searched["retraining"], tmp_path, amount(4, 10, 400), figures)
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("name", ["pool", "members", "ranking", "evolving"])
+def test_every_other_kind_of_run(everything, tmp_path, amount, figures, name):
+    [scene] = [each for each in everything if each.name == name]
+    edits(scene, tmp_path, amount(4, 20, 200), figures)
