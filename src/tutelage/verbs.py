@@ -369,11 +369,15 @@ def query(
     /,
     *,
     table: Annotated[
-        Path, Parameter(help="A table of `tutelage table build`, or NAS-Bench-Macro's JSON.")
+        Path,
+        Parameter(
+            help="A table of `tutelage table build`, NAS-Bench-Macro's JSON, or the folder of "
+            "NAS-Bench-301's surrogate."
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Print a genotype's accuracy, rank and costs in NAS-Bench-201 or NAS-Bench-Macro."""
+    """Print what a benchmark knows of a genotype: accuracy, rank, costs."""
     from tutelage.benchmark.table import open_table
     from tutelage.spaces.published import resolve
 

@@ -155,7 +155,7 @@ def _gpu_memory(found: Found) -> float | None:
 def _in_tables() -> Iterator[Measure]:
     for each in BENCHMARKS:
         for key, data in each.tests.items():
-            yield Measure(f"{each.title}, {data} test (%)", _asked(key))
+            yield Measure(f"{each.title}, {data} {each.part} (%)", _asked(key))
 
 
 def _asked(key: str) -> Callable[[Found], float | None]:
@@ -174,7 +174,11 @@ MEASURES = (
     Measure("Kendall’s tau", lambda found: tau(found.record), 3),
     Measure("accuracy of sampled students (%)", _percent(students_accuracy)),
     Measure("teacher’s gap (points)", _percent(gap)),
-    *(Measure(f"rank of {x.count:,}", _ranked(x.ranked_by), 0, False) for x in BENCHMARKS),
+    *(
+        Measure(f"rank of {x.count:,}", _ranked(x.ranked_by), 0, False)
+        for x in BENCHMARKS
+        if x.count
+    ),
     Measure("parameters (M)", _millions(params), 3, False),
     Measure("FLOPs (M)", _millions(flops), 3, False),
     Measure(f"search ({UNIT})", _search_seconds, 2, False, beside=True),
