@@ -20,9 +20,14 @@ class Benchmark:
     by_flops: float = 0.0
     """Kendall's tau of a ranking of all architectures by FLOPs alone; 0: unknown."""
     part: str = "test"
-    """The images on which accuracies are measured, behind the name of a data set."""
-    accuracy: str = "test accuracy"
-    """What the figures are."""
+    """The images of the accuracies: test or valid."""
+    how: str = ""
+    """What is added to the name of a figure that was not measured."""
+
+    @property
+    def accuracy(self) -> str:
+        """What the figures are."""
+        return {"test": "test accuracy", "valid": "validation accuracy"}[self.part]
 
     @property
     def ranked_by(self) -> str:
@@ -48,7 +53,7 @@ NASBENCH301 = Benchmark(
     {"cifar10_valid_predicted": "CIFAR-10"},
     0,
     "for 98 epochs",
-    part="valid, by a rough surrogate",
-    accuracy="validation accuracy, predicted by a rough surrogate",
+    part="valid",
+    how=", by a rough surrogate",
 )
 BENCHMARKS = (NASBENCH201, NASBENCH_MACRO, NASBENCH301)

@@ -86,7 +86,9 @@ def table_plots(files: RunFiles) -> Iterator[Drawn]:
     """Plot accuracy and rank of the architecture derived after every epoch."""
     axis, benchmark = by_epoch(files)[0], files.benchmark
     for key, data in benchmark.tests.items():
-        yield from plot(f"{data}: {benchmark.accuracy} (%)", table_lines(files, key), axis)
+        yield from plot(
+            f"{data}: {benchmark.accuracy} (%){benchmark.how}", table_lines(files, key), axis
+        )
     if count := benchmark.count:
         caption = f"Rank of {count:,} on CIFAR-10 (1: best)"
         yield from plot(caption, table_lines(files, "rank"), axis, log=True, shown=(1, count))
