@@ -6,11 +6,11 @@ Nothing in this file imports torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from tutelage.benchmark import nasbench201, nasbench301, nasbench_macro
+from tutelage.benchmark import nasbench201, nasbench301, nasbench_macro, nats_size, stored
 from tutelage.benchmark.absent import AbsentError
 from tutelage.spaces.genotype import Genotype
 
@@ -62,8 +62,18 @@ class Table(Protocol):
         """
 
 
+BUILT: Final[Mapping[bytes, Callable[[Path], Table]]] = {
+    nasbench201.MAGIC: nasbench201.Table,
+    stored.MAGIC: stored.Table,
+}
+"""The tables that `table build` makes, by the first bytes of their files."""
+
+
 def open_table(path: Path | str) -> Table:
-    """Open a table: a file of `table build`, NAS-Bench-Macro's JSON, or NAS-Bench-301's surrogate.
+    """Open a table.
+
+    It is a file of `table build`, NAS-Bench-Macro's JSON, the folder of NAS-Bench-301's surrogate,
+    or that of NATS-Bench's size space.
 
     A name that is no file or folder here is looked for in the folder of the environment's variable
     TUTELAGE_TABLES.
@@ -75,15 +85,21 @@ def open_table(path: Path | str) -> Table:
     if path.is_dir():
         if nasbench301.surrogate_in(path):
             return nasbench301.Table(path)
-        raise ValueError(f"{path} is no file, and no folder with a surrogate of NAS-Bench-301")
+        if (path / nats_size.META).is_file():
+            return nats_size.Folder(path)
+        raise ValueError(
+            f"{path} is no file, and no folder with a surrogate of NAS-Bench-301 or with the files "
+            "of NATS-Bench's size space"
+        )
     if not path.is_file():
         raise ValueError(
             f"{path} is no file: make it with `tutelage table build`, or give NAS-Bench-Macro's "
             "JSON as it was downloaded, or the folder nb301 of YAHPO Gym's data"
         )
     with path.open("rb") as file:
-        built = file.read(len(nasbench201.MAGIC)) == nasbench201.MAGIC
-    return nasbench201.Table(path) if built else nasbench_macro.Table(path)
+        begins = file.read(len(max(BUILT, key=len)))
+    kinds = (table for magic, table in BUILT.items() if begins.startswith(magic))
+    return next(kinds, nasbench_macro.Table)(path)
 
 
 def placed(path: Path) -> Path:
