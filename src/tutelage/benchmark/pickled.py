@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -59,7 +60,19 @@ def number(kind: Any, content: Any) -> Any:
     return np.frombuffer(content, kind.dtype)[0].item()
 
 
-FUNCTIONS: Final = {
+def encoded(text: Any, encoding: Any) -> bytes:
+    """Return bytes, which early protocols write as a text.
+
+    Raises:
+        ValueError: It is written in another way.
+    """
+    if not isinstance(text, str) or encoding != "latin1":
+        raise ValueError("bytes that are not written as a text")
+    return text.encode("latin1")
+
+
+FUNCTIONS: Final[Mapping[tuple[str, str], Callable[..., Any]]] = {
+    ("_codecs", "encode"): encoded,
     ("collections", "OrderedDict"): dict,
     ("numpy", "dtype"): NumberType,
     ("numpy.core.multiarray", "scalar"): number,
@@ -79,7 +92,10 @@ class Reader(pickle.Unpickler):
         """
         if (module, name) not in FUNCTIONS:
             raise ValueError(f"it would run {module}.{name}, which is not allowed")
-        return FUNCTIONS[module, name]
+        found = FUNCTIONS[module, name]
+        if isinstance(found, type):
+            return found
+        return lambda *given: found(*given)  # a pickle can set attributes of what it gets
 
 
 def read_pickle(content: bytes) -> Any:
