@@ -139,7 +139,7 @@ def is_size(path: Path) -> bool:
 
 
 def build(folder: Path, out: Path) -> None:
-    """Make a table with ranks from the archive, whose files are all read: about 15 minutes.
+    """Make a table with ranks from the archive, whose files are all read: about 20 minutes.
 
     Raises:
         ValueError: It is another archive, a file is missing or damaged.
