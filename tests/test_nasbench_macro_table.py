@@ -201,9 +201,9 @@ def test_a_space_with_blocks_that_the_table_lacks_is_refused_before_it_is_search
 
 
 def test_each_table_ranks_by_an_accuracy_that_it_has(made):
-    assert (nasbench_macro.Table.space, nasbench201.Table.space) == (
-        "nasbench-macro",
-        "nasbench201",
+    assert (nasbench_macro.Table.spaces, nasbench201.Table.spaces) == (
+        ("nasbench-macro",),
+        ("nasbench201",),
     )
     assert nasbench201.Table.ranked_by in nasbench201.ACCURACIES
     assert Table.ranked_by in Table(made).query(chain("00000000")).accuracy

@@ -296,3 +296,22 @@ def test_answers_of_a_table_are_measures(tmp_path):
     assert report.measures[0][0].values["sgl"] == {1: 91.0, 2: 92.0}
     ranks = next(x for x in report.costs if x.measure.name == "rank of 15,625")
     assert ranks.values["sgl"] == {1: 101.0, 2: 102.0}
+
+
+def test_answers_of_a_surrogate_are_measures_that_say_so(tmp_path):
+    text = TEXT.replace("seeds = [1, 2, 3, 4]", 'seeds = [1, 2]\nthen = ["query"]\ntable = "t"')
+    jobs = prepare(study_of(tomllib.loads(text)), tmp_path / "study")
+    for job in jobs:
+        write_search(job.run, seed=job.seed, epochs=2)
+        answer = {
+            "accuracy": {"cifar10_valid_predicted": 91.0 + job.seed},
+            "rank": {},
+            "caveat": "predicted by a rough model",
+        }
+        (job.run / "query.json").write_text(json.dumps(answer))
+    report = report_of(tmp_path / "study")
+    found = report.measures[0][0]
+    assert found.measure.name == "NAS-Bench-301, CIFAR-10 valid, by a rough surrogate (%)"
+    assert found.values["sgl"] == {1: 92.0, 2: 93.0}
+    assert report.warnings[-1] == "Figures of the benchmark are predicted by a rough model."
+    assert not any("rank" in x.measure.name for x in report.costs)

@@ -446,8 +446,8 @@ class Run:
     log: Log = ()
     """Trackers that get the rows of metrics.jsonl too: tensorboard, csv, wandb, mlflow."""
     table: Path | None = None
-    """Table of NAS-Bench-201 or NAS-Bench-Macro, looked up after every epoch in that space; never
-    used for selection."""
+    """Table of NAS-Bench-201 or NAS-Bench-Macro, or folder of NAS-Bench-301's surrogate, looked up
+    after every epoch in that space; never used for selection."""
     eigenvalue_every: int = 0
     """Epochs between two measurements of the dominant eigenvalue of the validation loss's Hessian
     in the alphas; 0: never."""

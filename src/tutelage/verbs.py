@@ -369,11 +369,15 @@ def query(
     /,
     *,
     table: Annotated[
-        Path, Parameter(help="A table of `tutelage table build`, or NAS-Bench-Macro's JSON.")
+        Path,
+        Parameter(
+            help="A table of `tutelage table build`, NAS-Bench-Macro's JSON, or the folder of "
+            "NAS-Bench-301's surrogate or of NATS-Bench's size space."
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Print a genotype's accuracy, rank and costs in NAS-Bench-201 or NAS-Bench-Macro."""
+    """Print what a benchmark knows of a genotype: accuracy, rank, costs."""
     from tutelage.benchmark.table import open_table
     from tutelage.spaces.published import resolve
 
@@ -393,24 +397,46 @@ def table_build(
         ),
     ] = (),
     nats: Annotated[
-        Path | None, Parameter(help="NATS-Bench's topology files, instead of the benchmark's CSV.")
+        Path | None,
+        Parameter(help="NATS-Bench's files of the topology or the size space, instead of CSV."),
+    ] = None,
+    transnas: Annotated[
+        Path | None, Parameter(help="The file of TransNAS-Bench-101, .pth, instead of CSV.")
     ] = None,
     trust_pickle: Annotated[
-        bool, Parameter(negative=(), help="Unpickle --nats, which runs any code that is in it.")
+        bool,
+        Parameter(
+            negative=(),
+            help="Unpickle the topology files of --nats, which runs any code that is in them.",
+        ),
     ] = False,
     out: Annotated[Path, Parameter(help="File to write.")],
 ) -> None:
-    """Make the table of NAS-Bench-201 from CSV files or the official files."""
-    if nats is None and (trust_pickle or not csv):
-        raise ValueError("a table is made from --csv FILE, or from --nats PATH --trust-pickle")
-    if nats is None:
-        from tutelage.benchmark.build import build
+    """Make the table of a benchmark from CSV files or the files of its authors."""
+    if transnas and (csv or nats or trust_pickle):
+        raise ValueError("a table of --transnas FILE is made from that file alone")
+    if not transnas and nats is None and (trust_pickle or not csv):
+        raise ValueError(
+            "a table is made from --csv FILE, from --nats PATH, where the topology space needs "
+            "--trust-pickle, or from --transnas FILE"
+        )
+    from tutelage.benchmark import nats_size
+    from tutelage.benchmark.build import build, check_out
 
-        build(csv, out)
-    else:
+    if transnas:
+        from tutelage.benchmark import transnas as by_authors
+
+        check_out(out)
+        by_authors.build(transnas, out)
+    elif nats and nats_size.is_size(nats):
+        check_out(out)
+        nats_size.build(nats, out)
+    elif nats:
         from tutelage.benchmark.nats import build_from_api
 
         build_from_api(nats, out, trust_pickle=trust_pickle, latency_files=csv)
+    else:
+        build(csv, out)
     print(f"Table: {out}; read it with: tutelage query GENOTYPE --table {out}")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tutelage.benchmark import stored
 from tutelage.benchmark.nasbench201 import ACCURACIES, COUNT, MAGIC, header, layout, position
 from tutelage.benchmark.ranking import ranks
 from tutelage.files import write_bytes
@@ -60,7 +61,7 @@ def check_out(out: Path) -> None:
     """Make the folder of a table; raise ValueError if it would replace any other file."""
     if out.exists():
         with out.open("rb") as file:
-            if file.read(len(MAGIC)) != MAGIC:
+            if not file.read(len(stored.MAGIC) + len(MAGIC)).startswith((MAGIC, stored.MAGIC)):
                 raise ValueError(f"{out} exists and is no table: give another --out")
     out.parent.mkdir(parents=True, exist_ok=True)
 

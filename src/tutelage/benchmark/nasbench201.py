@@ -102,14 +102,16 @@ class Table:
     """The file that `tutelage table build` writes; a query reads one record of it.
 
     Attributes:
-        space: Name of the space.
+        spaces: Name of its only space.
+        caveat: Empty, because its figures were measured.
         ranked_by: Name of the accuracy that results of searches are ranked by.
         path: The file.
         devices: Names of the devices with known latencies.
         sources: Names of the files that the table was made from.
     """
 
-    space = "nasbench201"
+    spaces = ("nasbench201",)
+    caveat = ""
     ranked_by = "cifar10_test_200"
 
     def __init__(self, path: Path | str) -> None:

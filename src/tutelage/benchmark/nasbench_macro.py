@@ -95,12 +95,14 @@ class Table:
     """The benchmark's JSON.
 
     Attributes:
-        space: Name of the space.
+        spaces: Name of its only space.
+        caveat: Empty, because its figures were measured.
         ranked_by: Name of its only accuracy.
         path: The file.
     """
 
-    space = "nasbench-macro"
+    spaces = ("nasbench-macro",)
+    caveat = ""
     ranked_by = TEST
 
     def __init__(self, path: Path | str) -> None:

@@ -223,6 +223,8 @@ class EpochRow(StepRow):
     """Warnings of collapse, plain sentences; None: not measured."""
     stages: list[StageAccuracies] = field(default_factory=list)
     table: list[Answer] = field(default_factory=list)
+    table_caveat: str | None = None
+    """What must be said wherever figures of `table` are shown; None: they were measured."""
     stopped: Stopped | None = None
     probe: Probe = field(default_factory=Probe)
     taught_by: str | None = None
@@ -244,6 +246,8 @@ class EndRow:
     """The found architecture."""
     table: list[Answer] = field(default_factory=list)
     """The table's entry for the kept architecture, or for all learners if no epoch has it."""
+    table_caveat: str | None = None
+    """As in an epoch's row."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from tutelage.files import write_bytes
 from tutelage.report.figures.theme import variables
 from tutelage.report.runs.read import read_run
-from tutelage.report.runs.tables import as_table, comparison
+from tutelage.report.runs.tables import as_table, caveats_of, comparison
 from tutelage.report.sections.compared import compared
 from tutelage.report.sections.contents import details, summary
 
@@ -46,6 +46,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
         header=header,
         rows=table,
         compared=compared(rows),
+        caveats=caveats_of(rows),
         runs=[summary(record) for record in records],
         details=details(records[0]) if len(records) == 1 else {},
     )

@@ -133,6 +133,8 @@ def _searched(settings: Run, out: Path, resume: bool, accept: bool) -> Found:
         strategy.check(work.view())
         if notice := work.phase.problem.extra(Notice):
             print(notice.text, flush=True)
+        if caveat := strategy.diagnostics.caveat:
+            print(f"--table {settings.table}: figures {caveat}", flush=True)
         with (
             opened(out, plain(settings), resume=resume) as directory,
             following(out, settings.log if directory.writes else ()),

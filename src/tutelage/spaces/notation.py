@@ -1,13 +1,15 @@
 """The notations in which other repositories print architectures.
 
-They are DARTS' tuple, NAS-Bench-201's string and NAS-Bench-Macro's digits. Both directions work on
-plain operation names, with the states that they read; `tutelage.spaces.genotype` checks them.
+They are DARTS' tuple, NAS-Bench-201's string, NAS-Bench-Macro's digits, the widths of NATS-Bench's
+size space and the codes of TransNAS-Bench-101. Both directions work on plain operation names, with
+the states that they read; `tutelage.spaces.genotype` checks them.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tutelage.checks import nearest
@@ -18,6 +20,19 @@ MACRO_OPERATIONS = ("identity", "mbconv3_3x3", "mbconv6_5x5")
 """The operations of NAS-Bench-Macro's layers, in the order of its digits 0, 1 and 2."""
 
 MACRO_LAYERS = 8
+
+SIZE_LAYERS = 5
+"""Layers of NATS-Bench's size space whose widths are chosen."""
+
+SIZES = tuple(f"width_{width}" for width in range(8, 65, 8))
+"""Their choices: 8 to 64 channels."""
+
+MICRO_OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3")
+"""The operations of the cells of TransNAS-Bench-101, in the order of its digits."""
+
+MODULES = ("module", "module_wider", "module_smaller", "module_wider_smaller")
+"""The modules of the chains of TransNAS-Bench-101, in the order of its digits 1 to 4: two residual
+blocks, which may double the channels and halve the resolution."""
 
 
 def read_darts(text: str) -> dict[str, dict[str, Any]]:
@@ -116,6 +131,111 @@ def write_macro(names: Sequence[str]) -> str:
                 f"unknown operation {name!r} for NAS-Bench-Macro: {nearest(name, MACRO_OPERATIONS)}"
             )
     return "".join(str(MACRO_OPERATIONS.index(name)) for name in names)
+
+
+def read_size(text: str) -> list[str]:
+    """Read an architecture of NATS-Bench's size space as the choice of every layer.
+
+    Raises:
+        ValueError: the text has another notation.
+
+    >>> read_size("64:32:16:8:40")[:2]
+    ['width_64', 'width_32']
+    """
+    names = [f"width_{width}" for width in text.strip().split(":")]
+    if len(names) != SIZE_LAYERS or not set(names) <= set(SIZES):
+        raise ValueError(
+            f"{text!r} is not of NATS-Bench's size space: channels of {SIZE_LAYERS} layers, each "
+            "a multiple of 8 from 8 to 64, as 64:32:16:8:40"
+        )
+    return names
+
+
+def write_size(names: Sequence[str]) -> str:
+    """Write the choice of every layer as NATS-Bench's size space does.
+
+    Raises:
+        ValueError: they are not of that space.
+    """
+    return _again(":".join(name.removeprefix("width_") for name in names), read_size, names)
+
+
+def read_micro(text: str) -> list[str]:
+    """Read a cell of TransNAS-Bench-101 as the operations of its six edges, by node.
+
+    Raises:
+        ValueError: the text has another notation.
+
+    >>> read_micro("64-41414-1_02_333")[:3]
+    ['skip_connect', 'none', 'nor_conv_1x1']
+    """
+    found = re.fullmatch(r"64-41414-([0-3])_([0-3]{2})_([0-3]{3})", text.strip())
+    if not found:
+        raise ValueError(
+            f"{text!r} is no cell of TransNAS-Bench-101: the digits 0 to 3 of its operations by "
+            "node, as 64-41414-1_02_333"
+        )
+    return [MICRO_OPERATIONS[int(digit)] for digit in "".join(found.groups())]
+
+
+def write_micro(names: Sequence[str]) -> str:
+    """Write the operations of six edges as TransNAS-Bench-101 does.
+
+    Raises:
+        ValueError: they are not of that space.
+    """
+    digits = [_digit(name, MICRO_OPERATIONS) for name in names]
+    nodes = "_".join("".join(digits[i:j]) for i, j in ((0, 1), (1, 3), (3, None)))
+    return _again(f"64-41414-{nodes}", read_micro, names)
+
+
+def read_modules(text: str) -> list[str]:
+    """Read a chain of TransNAS-Bench-101 as its modules.
+
+    Raises:
+        ValueError: the text has another notation.
+
+    >>> read_modules("64-1243-basic")
+    ['module', 'module_wider', 'module_wider_smaller', 'module_smaller']
+    """
+    found = re.fullmatch(r"64-([1-4]{4,6})-basic", text.strip())
+    if not found:
+        raise ValueError(
+            f"{text!r} is no chain of TransNAS-Bench-101: a digit from 1 to 4 for each of 4 to 6 "
+            "modules, as 64-1234-basic"
+        )
+    return [MODULES[int(digit) - 1] for digit in found[1]]
+
+
+def write_modules(names: Sequence[str]) -> str:
+    """Write modules as TransNAS-Bench-101 does.
+
+    Raises:
+        ValueError: they are not of that space.
+    """
+    digits = "".join(str(int(_digit(name, MODULES)) + 1) for name in names)
+    return _again(f"64-{digits}-basic", read_modules, names)
+
+
+WRITTEN_NAMES: Mapping[str, Callable[[Sequence[str]], str]] = {
+    "nats-size": write_size,
+    "transnas-micro": write_micro,
+    "transnas-macro": write_modules,
+}
+"""Functions that write all operations of an architecture as its benchmark does, by its space."""
+
+
+def _digit(name: str, names: Sequence[str]) -> str:
+    if name not in names:
+        raise ValueError(f"unknown operation {name!r}: {nearest(name, names)}")
+    return str(names.index(name))
+
+
+def _again(text: str, read: Callable[[str], list[str]], names: Sequence[str]) -> str:
+    """Return a text that reads as these names; raise ValueError otherwise."""
+    if read(text) != list(names):
+        raise ValueError(f"{text!r} does not stand for {', '.join(names)}")
+    return text
 
 
 def _paired(group: str, pairs: Sequence[Any]) -> list[Sequence[Any]]:

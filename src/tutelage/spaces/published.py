@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tutelage.checks import nearest
 from tutelage.installed import added, load, origin
 from tutelage.spaces.genotype import DARTS_OPERATIONS, Cell, Genotype
-from tutelage.spaces.notation import read_macro
+from tutelage.spaces.notation import read_macro, read_micro, read_modules, read_size
 
 _, MAX, AVG, SKIP, SEP3, SEP5, DIL3, DIL5 = DARTS_OPERATIONS
 
@@ -102,7 +103,7 @@ def resolve(text_or_path: str | Path) -> Genotype:
 
     Args:
         text_or_path: a file, a run's directory, the name of a published one, or the genotype
-            itself as JSON, DARTS' tuple text, NAS-Bench-201's string or NAS-Bench-Macro's digits.
+            itself as JSON, DARTS' tuple text or the text of a benchmark.
 
     Raises:
         ValueError: it is none of these, or the file is damaged.
@@ -119,6 +120,10 @@ def resolve(text_or_path: str | Path) -> Genotype:
         return Genotype.read(path)
     if text.isdecimal():
         return _macro(text)
+    if re.fullmatch(r"[\d:]+:[\d:]*", text):
+        return Genotype.of_chain("nats-size", read_size(text), {})
+    if re.match(r"64-\d+-", text):
+        return _transnas(text)
     for name, genotype in PUBLISHED.items():
         if name.lower() == text.lower():
             return genotype
@@ -136,3 +141,12 @@ def _macro(text: str) -> Genotype:
     """Read NAS-Bench-Macro's digits as a chain of layers."""
     nodes = tuple(((name, layer),) for layer, name in enumerate(read_macro(text)))
     return Genotype("nasbench-macro", {"chain": Cell(nodes, concat=(len(nodes),), inputs=1)})
+
+
+def _transnas(text: str) -> Genotype:
+    """Read a code of TransNAS-Bench-101: a chain of modules, or a cell."""
+    if text.endswith("basic"):
+        return Genotype.of_chain("transnas-macro", read_modules(text), {})
+    names = iter(read_micro(text))
+    nodes = tuple(tuple((next(names), state) for state in range(node)) for node in (1, 2, 3))
+    return Genotype("transnas-micro", {"cell": Cell(nodes, concat=(3,), inputs=1)})

@@ -8,17 +8,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A table of trained architectures; `table` in metrics.jsonl has its figures."""
+    """A table of architectures; `table` in metrics.jsonl has its figures."""
 
     title: str
     tests: Mapping[str, str]
-    """Keys of test accuracies, and their data sets; ranks are by the first."""
+    """Keys of accuracies, and their data sets; ranks are by the first."""
     count: int
-    """Architectures."""
+    """Architectures that are ranked; 0: it does not rank them."""
     training: str
     """How they were trained."""
     by_flops: float = 0.0
     """Kendall's tau of a ranking of all architectures by FLOPs alone; 0: unknown."""
+    part: str = "test"
+    """The images of the accuracies: test or valid."""
+    how: str = ""
+    """What is added to the name of a figure that was not measured."""
+
+    @property
+    def accuracy(self) -> str:
+        """What the figures are."""
+        return {"test": "test accuracy", "valid": "validation accuracy"}[self.part]
 
     @property
     def ranked_by(self) -> str:
@@ -39,4 +48,12 @@ NASBENCH201 = Benchmark(
 NASBENCH_MACRO = Benchmark(
     "NAS-Bench-Macro", {"cifar10_test": "CIFAR-10"}, 6_561, "three times from scratch", 0.556
 )
-BENCHMARKS = (NASBENCH201, NASBENCH_MACRO)
+NASBENCH301 = Benchmark(
+    "NAS-Bench-301",
+    {"cifar10_valid_predicted": "CIFAR-10"},
+    0,
+    "for 98 epochs",
+    part="valid",
+    how=", by a rough surrogate",
+)
+BENCHMARKS = (NASBENCH201, NASBENCH_MACRO, NASBENCH301)

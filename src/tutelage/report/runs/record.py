@@ -161,8 +161,16 @@ class RunFiles:
     def benchmark(self) -> Benchmark:
         """The benchmark whose table was used; the first one if none was."""
         ranked = [row.table for row in (self.ranking.scored if self.ranking else [])]
-        asked = {key for answer in [*self.answers, *ranked] for key in answer}
+        each_epoch = [answer for row in self.epochs for answer in row.table]
+        asked = {key for answer in [*self.answers, *each_epoch, *ranked] for key in answer}
         return next((each for each in BENCHMARKS if each.ranked_by in asked), BENCHMARKS[0])
+
+    @property
+    def caveat(self) -> str:
+        """A sentence that must stand beside the table's figures; empty: none."""
+        said = [row.table_caveat for row in self.ends] + [row.table_caveat for row in self.epochs]
+        found = next(filter(None, said), "")
+        return found and f"Figures of {self.benchmark.title} are {found}."
 
     @property
     def kept_earlier(self) -> bool:

@@ -80,13 +80,20 @@ class Row:
 
     def benchmark(self) -> dict[str, str]:
         """Write the benchmark's figures of the kept architectures, column by column."""
-        columns = {f"{data} test %": NOTHING for each in BENCHMARKS for data in each.tests.values()}
-        columns |= {f"rank of {each.count:,}": NOTHING for each in BENCHMARKS}
+        columns = {
+            f"{data} {each.part}{each.how} %": NOTHING
+            for each in BENCHMARKS
+            for data in each.tests.values()
+        }
+        columns |= {f"rank of {each.count:,}": NOTHING for each in BENCHMARKS if each.count}
         searches = (record.search for record in self.records if record.search and record.answer)
         if asked := next(searches, None):
             for key, data in asked.benchmark.tests.items():
-                columns[f"{data} test %"] = self._answered(key).text()
-            columns[f"rank of {asked.benchmark.count:,}"] = self._answered("rank").text(digits=0)
+                columns[f"{data} {asked.benchmark.part}{asked.benchmark.how} %"] = self._answered(
+                    key
+                ).text()
+            if count := asked.benchmark.count:
+                columns[f"rank of {count:,}"] = self._answered("rank").text(digits=0)
         return columns
 
     def cells(self) -> dict[str, str]:
@@ -141,12 +148,18 @@ def as_table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
 
 
 def as_text(rows: Sequence[Row]) -> str:
-    """Write a comparison as aligned columns for a terminal."""
+    """Write a comparison as aligned columns for a terminal, and what must be said of figures."""
     table = as_table(rows)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
     lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines)
+    return "\n".join([*lines, *caveats_of(rows)])
+
+
+def caveats_of(rows: Sequence[Row]) -> list[str]:
+    """Return the sentences that must stand beside figures of benchmarks."""
+    searches = (record.search for row in rows for record in row.records if record.search)
+    return list(dict.fromkeys(search.caveat for search in searches if search.caveat))
 
 
 def time_unit(seconds: float) -> tuple[str, float]:

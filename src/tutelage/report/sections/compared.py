@@ -27,6 +27,9 @@ def compared(rows: Sequence[Row]) -> list[Drawn]:
     """Plot the runs of a comparison together, with one colour for each row of the table."""
     accuracy, loss, training = [], [], []
     tables: dict[str, list[Line]] = {each.title: [] for each in BENCHMARKS}
+    kinds = {
+        each.title: f"{each.accuracy} of the kept learner (%){each.how}" for each in BENCHMARKS
+    }
     for place, row in enumerate(rows):
         colour = SERIES[place % len(SERIES)]
         for record in row.records:
@@ -52,7 +55,7 @@ def compared(rows: Sequence[Row]) -> list[Drawn]:
         *plot("Search: validation loss of the kept learner", loss, axis),
         *sampled(rows),
         *chain.from_iterable(
-            plot(f"{title}: CIFAR-10 test accuracy of the kept learner (%)", lines, axis)
+            plot(f"{title}: CIFAR-10 {kinds[title]}", lines, axis)
             for title, lines in tables.items()
         ),
         *plot("Retraining: training loss", training, axis),

@@ -29,7 +29,7 @@ from tutelage.report.sections.monitor import (
     warnings,
 )
 from tutelage.report.sections.sampled import sampled
-from tutelage.report.sections.status import provenance, quick, status, stopped
+from tutelage.report.sections.status import caveats, provenance, quick, status, stopped
 from tutelage.report.sections.teaching import first_stage, teaching
 from tutelage.report.sections.tested import quality
 from tutelage.report.sections.tiles import tiles
@@ -49,7 +49,11 @@ def summary(record: Record) -> dict[str, Any]:
         "name": record.path.name,
         "path": record.path,
         "status": status(record),
-        "notes": [*quick(record), *(note for _, files in record.run_files for note in files.notes)],
+        "notes": [
+            *quick(record),
+            *caveats(record),
+            *(note for _, files in record.run_files for note in files.notes),
+        ],
         "tiles": list(tiles(record)),
         "cells": cells(record.genotype),
         "genotype": record.genotype,
@@ -76,6 +80,7 @@ def details(record: Record) -> dict[str, Any]:
         "stopped": stopped(search) if search else "",
         "table": table_rows(search, record.kept) if search else [],
         "benchmark": search.benchmark if search else None,
+        "caveat": search.caveat if search else "",
         "table_header": table_header(search) if search else (),
         "table_plots": list(table_plots(search)) if search else [],
         "gradients": list(gradients(search)) if search else [],

@@ -83,12 +83,15 @@ def _stretch(epochs: list[float]) -> str:
 
 
 def table_plots(files: RunFiles) -> Iterator[Drawn]:
-    """Plot true accuracy and rank of the architecture derived after every epoch."""
-    axis, count = by_epoch(files)[0], files.benchmark.count
-    for key, data in files.benchmark.tests.items():
-        yield from plot(f"{data}: test accuracy (%)", table_lines(files, key), axis)
-    caption = f"Rank of {count:,} on CIFAR-10 (1: best)"
-    yield from plot(caption, table_lines(files, "rank"), axis, log=True, shown=(1, count))
+    """Plot accuracy and rank of the architecture derived after every epoch."""
+    axis, benchmark = by_epoch(files)[0], files.benchmark
+    for key, data in benchmark.tests.items():
+        yield from plot(
+            f"{data}: {benchmark.accuracy} (%){benchmark.how}", table_lines(files, key), axis
+        )
+    if count := benchmark.count:
+        caption = f"Rank of {count:,} on CIFAR-10 (1: best)"
+        yield from plot(caption, table_lines(files, "rank"), axis, log=True, shown=(1, count))
 
 
 def table_lines(files: RunFiles, key: str) -> list[Line]:
@@ -108,7 +111,8 @@ def answered(k: int, key: str) -> Callable[[EpochRow], float | None]:
 
 def table_header(files: RunFiles) -> tuple[str, ...]:
     """Name the columns of `table_rows`."""
-    return ("architecture", *files.benchmark.tests.values(), "rank by CIFAR-10")
+    ranked = ("rank by CIFAR-10",) if files.benchmark.count else ()
+    return ("architecture", *files.benchmark.tests.values(), *ranked)
 
 
 def table_rows(files: RunFiles, kept: int | None) -> list[tuple[str, ...]]:
@@ -118,7 +122,8 @@ def table_rows(files: RunFiles, kept: int | None) -> list[tuple[str, ...]]:
         name = f"learner {k}" + (", kept" if k == kept else "")
         name = "found by evolution" if files.sampled else name
         figures = (figure(answer, key) for key in files.benchmark.tests)
-        rows.append((name, *figures, rank(answer, files.benchmark)))
+        ranked = (rank(answer, files.benchmark),) if files.benchmark.count else ()
+        rows.append((name, *figures, *ranked))
     return rows
 
 

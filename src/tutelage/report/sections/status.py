@@ -52,6 +52,12 @@ def _sampled(files: RunFiles) -> Iterator[str]:
         yield "its paths are not ranked or evolved yet"
 
 
+def caveats(record: Record) -> Iterator[str]:
+    """Yield a note if figures of the run were predicted."""
+    if record.search and record.search.caveat:
+        yield record.search.caveat
+
+
 def quick(record: Record) -> Iterator[str]:
     """Yield a note if a run was a quick look."""
     if record.search and record.search.setting("quick"):

@@ -37,9 +37,11 @@ def tiles(record: Record) -> Iterator[Tile]:
     if record.search and record.answer:
         answer, benchmark = record.answer, record.search.benchmark
         for key, data in benchmark.tests.items():
-            ranked = key == benchmark.ranked_by
+            ranked = key == benchmark.ranked_by and benchmark.count > 0
             note = f"rank {rank(answer, benchmark)}" if ranked else f"of {benchmark.title}"
-            yield Tile(f"{data} test", figure(answer, key), note, result=ranked)
+            yield Tile(
+                f"{data} {benchmark.part}{benchmark.how}", figure(answer, key), note, result=ranked
+            )
     if (correlation := tau(record)) is not None:
         yield Tile("Kendall’s tau", f"{correlation:.2f}".replace("-", "−"), "supernet and truth")
     yield from _costs(record)

@@ -8,7 +8,7 @@ from typing import Any, final
 
 import torch
 
-from tutelage.benchmark.table import looked_up, open_table
+from tutelage.benchmark.table import looked_up, open_table, why_absent
 from tutelage.config import Run
 from tutelage.records.rows import StageAccuracies, Stopped
 from tutelage.records.typed import typed
@@ -62,14 +62,25 @@ class Diagnostics:
         """
         self.settings = settings
         self.table = open_table(settings.table) if settings.table else None
-        if self.table and space.name != self.table.space:
+        if self.table and space.name not in self.table.spaces:
             raise ValueError(
-                f"--table with --space {space.name}: {settings.table} is of {self.table.space}"
+                f"--table with --space {space.name}: {settings.table} is of "
+                f"{', '.join(self.table.spaces)}"
+            )
+        if self.table and self.table.caveat and settings.ranked:
+            raise ValueError(
+                f"ranked = {settings.ranked} with figures that are {self.table.caveat}: a ranking "
+                "needs a table of measured accuracies; leave out --ranked"
             )
         for each in uniform(space) if self.table else ():
             self.looked_up([each])  # refuses a chain of another layout or other blocks
         self.history: list[list[dict[str, Any]]] = []
         self.stopped: dict[str, Any] | None = None
+
+    @property
+    def caveat(self) -> str | None:
+        """What must be said of the table's figures; None: nothing, or there is no table."""
+        return self.table.caveat or None if self.table else None
 
     def after(self, view: View) -> dict[str, Any]:
         """Measure the diagnostics, store them, and decide whether the search stops.
@@ -105,7 +116,8 @@ class Diagnostics:
                 f"learner {k}: {x.warning}" for k, x in enumerate(stages) if x.warning
             ]
         if self.table:
-            row["table"] = self.looked_up(genotypes)
+            row["table"], row["table_caveat"] = self.looked_up(genotypes), self.caveat
+            row["warnings"] += list(self._absent(genotypes))
         stop = stop_now(self.history, self.settings.stop, self.settings.stop_from)
         if stop:
             self.stopped = {"reason": stop.reason, "epoch": stop.epoch}
@@ -118,6 +130,12 @@ class Diagnostics:
         for k, each in enumerate(last):
             for warning in warnings_of(each["skips"], column(self.history, k, "eigenvalue")):
                 yield f"learner {k}: {warning}" if len(last) > 1 else warning
+
+    def _absent(self, genotypes: Sequence[Genotype]) -> Iterable[str]:
+        """Yield why the table has no entries for architectures."""
+        for k, genotype in enumerate(genotypes):
+            if self.table and (why := why_absent(self.table, genotype)):
+                yield f"learner {k}: {why}" if len(genotypes) > 1 else why
 
     def looked_up(self, genotypes: Sequence[Genotype]) -> list[dict[str, Any]]:
         """Return the table's entries for architectures; empty if there is no table."""

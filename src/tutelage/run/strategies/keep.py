@@ -26,6 +26,7 @@ def keep(
     epoch: int,
     validated: Validated | None,
     table: list[Answer],
+    caveat: str | None = None,
 ) -> Found:
     """Keep the learner with the lowest loss on the whole validation half, or an ensemble.
 
@@ -38,6 +39,7 @@ def keep(
         epoch: How many epochs led to them.
         validated: The learners' scores; None: nothing was trained, so the first one is kept.
         table: The table's entries for the genotypes, if no epoch's row holds them.
+        caveat: What must be said of these entries.
     """
     scores = validated.scores if validated else [{} for _ in genotypes]
     kept = best(scores)
@@ -51,6 +53,7 @@ def keep(
         kept=kept,
         ensemble=EnsembleScores(**together.to_row()) if together else None,
         table=table,
+        table_caveat=caveat,
     )
     append_once(directory, end)
     about = Origin(learner=kept, epoch=epoch, **scores[kept])

@@ -118,6 +118,7 @@ class OneShot:
             ranking=order,
             evolution=candidate,
             table=self.diagnostics.looked_up([found]),
+            table_caveat=self.diagnostics.caveat,
         )
         append_once(directory, end)
         about = Origin(

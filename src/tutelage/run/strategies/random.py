@@ -56,4 +56,5 @@ class Random:
         """Keep the first learner's architecture, or those of an ensemble, and print them."""
         genotypes = [view.genotype(learner) for learner in view.learners]
         table = self.diagnostics.looked_up(genotypes)  # no epoch's row has it
-        return keep(view, directory, genotypes, view.epoch, None, table)
+        caveat = self.diagnostics.caveat
+        return keep(view, directory, genotypes, view.epoch, None, table, caveat)

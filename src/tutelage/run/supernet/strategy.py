@@ -19,6 +19,10 @@ class Observed(Protocol):
     stopped: dict[str, Any] | None
     """Why the search stops early, and the epoch to keep; None: it continues."""
 
+    @property
+    def caveat(self) -> str | None:
+        """What must be said of figures that are looked up; None: nothing."""
+
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
 

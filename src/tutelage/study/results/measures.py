@@ -35,6 +35,14 @@ class Found:
         """Whether its search has ended."""
         return (self.job.run / "genotype.json").exists()
 
+    @property
+    def caveat(self) -> str:
+        """A sentence that must stand beside a benchmark's figures; empty: none."""
+        asked = self.query.get("caveat")
+        if isinstance(asked, str) and asked:
+            return f"Figures of the benchmark are {asked}."
+        return self.record.search.caveat if self.record.search else ""
+
     def answer(self, key: str) -> float | None:
         """Return an accuracy that a query, or the search itself, looked up."""
         asked = self._asked("accuracy", key)
@@ -63,6 +71,8 @@ class Measure:
     """Whether configurations are compared by it; otherwise it is a cost."""
     beside: bool = False
     """Whether it stands beside the main measure."""
+    predicted: bool = False
+    """Whether a model predicts it."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,8 @@ class Measured:
 
     measure: Measure
     values: Mapping[str, Mapping[int, float]]
+    caveat: str = ""
+    """A sentence that must stand beside it; empty: none."""
 
     def sample(self, name: str) -> Sample:
         """Return a configuration's values."""
@@ -88,7 +100,8 @@ def measured(study: Study, out: Path) -> list[Measured]:
             if value is not None:
                 values[run.job.configuration][run.job.seed] = value
         if any(values.values()):
-            made.append(_fitting(Measured(measure, values)))
+            caveats = (run.caveat for run in runs if measure.predicted)
+            made.append(_fitting(Measured(measure, values, next(filter(None, caveats), ""))))
     return made
 
 
@@ -155,7 +168,8 @@ def _gpu_memory(found: Found) -> float | None:
 def _in_tables() -> Iterator[Measure]:
     for each in BENCHMARKS:
         for key, data in each.tests.items():
-            yield Measure(f"{each.title}, {data} test (%)", _asked(key))
+            name = f"{each.title}, {data} {each.part}{each.how} (%)"
+            yield Measure(name, _asked(key), predicted=bool(each.how))
 
 
 def _asked(key: str) -> Callable[[Found], float | None]:
@@ -174,7 +188,11 @@ MEASURES = (
     Measure("Kendall’s tau", lambda found: tau(found.record), 3),
     Measure("accuracy of sampled students (%)", _percent(students_accuracy)),
     Measure("teacher’s gap (points)", _percent(gap)),
-    *(Measure(f"rank of {x.count:,}", _ranked(x.ranked_by), 0, False) for x in BENCHMARKS),
+    *(
+        Measure(f"rank of {x.count:,}", _ranked(x.ranked_by), 0, False)
+        for x in BENCHMARKS
+        if x.count
+    ),
     Measure("parameters (M)", _millions(params), 3, False),
     Measure("FLOPs (M)", _millions(flops), 3, False),
     Measure(f"search ({UNIT})", _search_seconds, 2, False, beside=True),

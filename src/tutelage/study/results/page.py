@@ -60,9 +60,10 @@ class Report:
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences about what the main measure cannot tell."""
+        """Sentences about what the main measure cannot tell, and about predicted figures."""
         lines = self.measures[0][1] if self.measures else []
-        return list(warnings(lines, self.study.head.baseline))
+        predicted = (found.caveat for found, _ in self.measures if found.caveat)
+        return [*warnings(lines, self.study.head.baseline), *dict.fromkeys(predicted)]
 
 
 def is_study(path: Path) -> bool:
