@@ -11,7 +11,7 @@ import torch
 from test_contracts import CHAINS, KINDS, TRIPLES, batch, join, rates_of, refusal
 from tutelage.multilevel import hypergradient
 from tutelage.parts import PARTS, make_part
-from tutelage.run.cost.budget import Budget
+from tutelage.run.cost.budget import Budget, Limits
 from tutelage.run.cost.count import describe, flops, params
 from tutelage.run.cost.table import Cost, costs_of
 from tutelage.run.supernet.penalty import with_penalty
@@ -58,7 +58,7 @@ def drawn(space, seed, scale=1.0):
 
 
 def budget(search, space, limits, weight=1.0, size=TOY, image=(8, 8)):
-    return Budget(search, costs_of(space, size, image), limits, weight)
+    return Budget(search, costs_of(space, size, image), Limits(*limits), weight)
 
 
 def bounds(space, costs):
@@ -156,7 +156,7 @@ def entering(space):
 
 
 def mean_cost(space, costs, arch, group, edge):
-    total, share = torch.zeros(2, dtype=torch.float64), 0.0
+    total, share = torch.zeros(3, dtype=torch.float64), 0.0
     for column, name in enumerate(space.operations[group][edge]):
         if name != "none":
             weight = float(arch.operations[group][edge, column])

@@ -1,0 +1,148 @@
+"""The measured latency of a module: the time of its forward pass on a device.
+
+A measurement is the mean of so many passes that together they take long enough for the clock. The
+median of many measurements is kept, and the quartiles as their spread: on a busy machine a few of
+them are much too long.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from math import ceil
+from statistics import median, quantiles
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from tutelage.records.latencies import Place, Timing
+from tutelage.run.cost.latency import place_here
+from tutelage.run.machine.device import device_named
+from tutelage.run.machine.threads import restored
+from tutelage.run.measure.memory import synchronise
+from tutelage.run.networks.files import build
+from tutelage.spaces.base import Size
+from tutelage.spaces.genotype import Genotype
+
+WARM_UP: Final = 3
+"""Passes that are not measured: the first ones allocate memory and choose algorithms."""
+SHORTEST: Final = 2e-4
+"""Seconds of a measurement, at least."""
+MOST_PASSES: Final = 10_000
+
+
+@dataclass(frozen=True)
+class Timer:
+    """Measures calls."""
+
+    clock: Callable[[], float] = time.perf_counter
+    """Returns seconds."""
+    repeats: int = 50
+    """Measurements, at most."""
+    least: int = 5
+    """Measurements, at least."""
+    seconds: float = 1.0
+    """Time after which no further measurement begins."""
+
+    def measure(self, call: Callable[[], object], wait: Callable[[], object]) -> Timing:
+        """Measure a call.
+
+        Args:
+            call: What is measured.
+            wait: Waits until the device has done what it was asked for.
+        """
+        for _ in range(WARM_UP - 1):
+            call()
+        once = self._seconds(call, wait, 1)
+        passes = min(MOST_PASSES, max(1, ceil(SHORTEST / once))) if once > 0 else MOST_PASSES
+        found: list[float] = []
+        while len(found) < self.repeats:
+            if len(found) >= self.least and passes * sum(found) >= self.seconds:
+                break
+            found.append(self._seconds(call, wait, passes) / passes)
+        first, _, third = quantiles(found, n=4, method="inclusive")
+        return Timing(1000 * median(found), (1000 * first, 1000 * third), len(found))
+
+    def _seconds(
+        self, call: Callable[[], object], wait: Callable[[], object], passes: int
+    ) -> float:
+        wait()
+        start = self.clock()
+        for _ in range(passes):
+            call()
+        wait()
+        return self.clock() - start
+
+
+@torch.inference_mode()
+def latency_of(
+    make: Callable[[], nn.Module], shape: Sequence[int], device: torch.device, timer: Timer
+) -> Timing:
+    """Measure the forward pass of a module in evaluation mode.
+
+    Args:
+        make: Builds the module.
+        shape: The shape (B, C, H, W) of its input, which is random.
+        device: The device that computes.
+        timer: Measures.
+    """
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        module = make().to(device).eval()
+        x = torch.randn(*shape, device=device)
+    return timer.measure(partial(module, x), partial(synchronise, device))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The latency of a network at one batch size."""
+
+    place: Place
+    time: Timing
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `describe --json` prints."""
+        return asdict(self.place) | asdict(self.time)
+
+    def as_text(self) -> str:
+        """Return a line of what `describe` prints."""
+        batch, (first, third) = self.place.batch, self.time.quartiles
+        each = f", {self.time.median / batch:.4g} ms each" if batch > 1 else ""
+        return (
+            f"latency {self.time.median:>20.4g} ms for {batch} image{'s' * (batch > 1)}{each}; "
+            f"quartiles {first:.4g} to {third:.4g} ms of {self.time.repeats} measurements"
+        )
+
+
+def measured(
+    genotype: Genotype,
+    size: Size,
+    side: int,
+    batches: Sequence[int],
+    device: str = "auto",
+    threads: int | None = None,
+    timer: Timer | None = None,
+) -> Iterator[Measured]:
+    """Measure the latency of a genotype's network at several batch sizes.
+
+    Args:
+        genotype: The architecture.
+        size: The size of its network, which has no auxiliary head.
+        side: Side of the images, in pixels.
+        batches: Numbers of images.
+        device: The device: auto, cpu or cuda.
+        threads: Threads that compute on the CPU; None: as many as torch has.
+        timer: Measures; None: by the machine's clock.
+
+    Raises:
+        ValueError: There is no such device.
+    """
+    on = device_named(device)
+    with restored(threads):
+        for batch in batches:
+            shape = (batch, size.image_channels, side, side)
+            found = latency_of(partial(build, genotype, size), shape, on, timer or Timer())
+            yield Measured(place_here(on, batch), found)

@@ -1,0 +1,192 @@
+"""The measurement of a table of latencies: every operation at every shape, and whole networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean, median
+from typing import Final
+
+import numpy as np
+import torch
+
+from tutelage.benchmark.ranking import correlations
+from tutelage.files import write_bytes
+from tutelage.records.latencies import Latencies, NetworkRow, OperationRow, Place
+from tutelage.run.cost.latency import Key, LatencyTable, Target, key_of, place_here
+from tutelage.run.measure.latency import Timer, latency_of
+from tutelage.spaces.base import Slot
+from tutelage.spaces.genotype import Genotype
+from tutelage.spaces.paths import genotype, sample
+
+TRIES: Final = 100
+"""Samples for each network, after which a small space is exhausted."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Predicted latencies of a size's networks beside the measured ones, in milliseconds."""
+
+    fixed: float
+    """The part that every network has."""
+    predicted: Sequence[float]
+    measured: Sequence[float]
+
+    def as_text(self) -> str:
+        """Describe how well the sums of operations predict networks."""
+        x, y = np.asarray(self.predicted), np.asarray(self.measured)
+        parts = [f"operations and {self.fixed:.4g} ms that every network has"]
+        tau, rho = correlations(x, y)
+        if len(x) > 2 and tau is not None and rho is not None:
+            linear = float(np.corrcoef(x, y)[0, 1])
+            parts += [f"Kendall's tau {tau:.3f}, Spearman's rho {rho:.3f}, linear {linear:.4f}"]
+        error = float((np.abs(x - y) / y).mean())
+        return "; ".join([*parts, f"mean error {100 * error:.1f} %"])
+
+
+class Measurement:
+    """A table in progress: every row is written as soon as it is measured.
+
+    Attributes:
+        content: What is measured so far.
+    """
+
+    def __init__(self, path: Path, target: Target, place: Place) -> None:
+        """Read what an earlier measurement has written.
+
+        Raises:
+            ValueError: It was measured elsewhere or under other conditions, or is damaged.
+        """
+        self.path, self.target, self.content = path, target, Latencies(place)
+        if path.exists():
+            self.content = LatencyTable.read(path).content
+            if found := self.content.place.differences(place):
+                raise ValueError(
+                    f"{path} was measured under other conditions: {'; '.join(found)}: give "
+                    "another --out, or the same --device, --threads and --batch-size"
+                )
+        if not path.parent.is_dir():
+            raise ValueError(f"{path.parent} is no folder: make it, or give another --out")
+
+    def operations(self) -> dict[Key, tuple[Slot, str]]:
+        """Return the operations of the space, each shape once."""
+        space = self.target.space
+        return {
+            key_of(space, slot, name): (slot, name)
+            for slot in space.slots(self.target.size, self.target.image)
+            for name in space.operations[slot.group][slot.edge]
+        }
+
+    def missing(self) -> list[tuple[Slot, str]]:
+        """List the operations that are not measured yet."""
+        known = {(x.space, x.operation, x.arguments, x.shape) for x in self.content.operations}
+        return [place for key, place in self.operations().items() if key not in known]
+
+    def networks(self) -> list[NetworkRow]:
+        """List the measured networks of the size."""
+        return [row for row in self.content.networks if self.target.holds(row)]
+
+    def run(self, networks: int, device: torch.device, timer: Timer) -> None:
+        """Measure what is missing.
+
+        Args:
+            networks: Whole networks, sampled uniformly.
+            device: The device that computes.
+            timer: Measures.
+        """
+        space, place = self.target.space, self.content.place
+        for slot, name in self.missing():
+            make, shape = partial(slot.make, name, *slot.arguments), (place.batch, *slot.shape)
+            time = latency_of(make, shape, device, timer)
+            row = OperationRow(*key_of(space, slot, name), time)
+            self._keep(replace(self.content, operations=[*self.content.operations, row]))
+        known = [row.genotype for row in self.networks()]
+        new = (each for each in self.sampled(networks) if each.to_dict() not in known)
+        for found in list(new)[: max(0, networks - len(known))]:
+            self._measure(found, device, timer)
+
+    def _measure(self, found: Genotype, device: torch.device, timer: Timer) -> None:
+        space, size, image = self.target
+        shape = (self.content.place.batch, size.image_channels, *image)
+        time = latency_of(partial(space.network, found, size), shape, device, timer)
+        row = NetworkRow(space.name, asdict(size), image, found.to_dict(), time)
+        self._keep(replace(self.content, networks=[*self.content.networks, row]))
+
+    def sampled(self, count: int) -> Iterator[Genotype]:
+        """Yield different architectures, sampled uniformly and always the same ones."""
+        space, seen = self.target.space, set()
+        with torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            encodings = [sample(space) for _ in range(TRIES * count)]
+        for encoding in encodings:
+            if encoding not in seen:
+                seen.add(encoding)
+                yield genotype(space, encoding)
+            if len(seen) == count:
+                return
+
+    def _keep(self, content: Latencies) -> None:
+        self.content = content
+        write_bytes(self.path, content.as_text().encode())
+
+    def agreement(self) -> Agreement:
+        """Compare the sums of operations with the measured networks of the size."""
+        table, rows = LatencyTable(self.path, self.content), self.networks()
+        fixed = table.fixed(self.target)
+        sums = [table.sum_of(self.target, Genotype.from_dict(row.genotype)) for row in rows]
+        return Agreement(fixed, [fixed + x for x in sums], [row.time.median for row in rows])
+
+    def as_text(self) -> str:
+        """Describe the finished table."""
+        place, found = self.content.place, set(self.operations())
+        rows = [
+            x.time
+            for x in self.content.operations
+            if (x.space, x.operation, x.arguments, x.shape) in found
+        ]
+        whole = [row.time.median for row in self.networks()]
+        every = [*rows, *(row.time for row in self.networks())]
+        spread = median(each.spread for each in every)
+        low, high = min(x.median for x in rows), max(x.median for x in rows)
+        lines = {
+            "device": f"{place.as_text()}, batches of {place.batch}",
+            "operations": f"{len(rows)}, {low:.3g} to {high:.3g} ms",
+            "networks": f"{len(whole)} sampled, {min(whole):.4g} to {max(whole):.4g} ms, "
+            f"{fmean(whole):.4g} on average",
+            "spread": f"the quartiles are {100 * spread:.1f} % of a median apart, half of the time "
+            "less",
+            "prediction": self.agreement().as_text(),
+        }
+        return "\n".join(f"{name:14}{text}" for name, text in lines.items())
+
+
+def measure_table(
+    path: Path,
+    target: Target,
+    *,
+    batch: int,
+    networks: int,
+    device: torch.device,
+    timer: Timer | None = None,
+) -> str:
+    """Measure a table of latencies, or what is missing in one; return what it says.
+
+    Args:
+        path: The file, which has every row that is measured if this is interrupted.
+        target: The space, and the size of its networks.
+        batch: Images of a forward pass.
+        networks: Whole networks to measure.
+        device: The device that computes.
+        timer: Measures; None: by the machine's clock.
+
+    Raises:
+        ValueError: The file was measured under other conditions, or the space has no networks of
+            this size.
+    """
+    measurement = Measurement(path, target, place_here(device, batch))
+    left = len(measurement.missing())
+    print(f"{left} operations to measure, and up to {networks} networks", flush=True)
+    measurement.run(networks, device, timer or Timer())
+    return measurement.as_text()
