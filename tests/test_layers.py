@@ -105,7 +105,7 @@ ALLOWED = {
         *(*BASE, *(f"run.{room}" for room in ROOMS[: ROOMS.index("measure")])),
         *("searches", "parts"),
     },
-    "run.measure": {*BASE, *(f"run.{room}" for room in ROOMS), "benchmark"},
+    "run.measure": {*BASE, *(f"run.{room}" for room in ROOMS), "benchmark", "cpus"},
     "run": {*BASE, "run", "searches", "parts", "quick", "benchmark", "papers", "recipes"}
     | {"trackers", "cpus"},
     "study": {

@@ -5,6 +5,7 @@ Nothing here imports torch before the command needs it.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -40,11 +41,15 @@ class Asked:
     """Threads that compute on a CPU; not set: as many as torch takes."""
     device: Device = "auto"
     """Device; auto: CUDA if there is one."""
+    clock: Literal["wall", "cpu"] = "wall"
+    """Clock: wall, or cpu, the time that the process had a CPU: for one thread beside busy
+    processes."""
 
     def __post_init__(self) -> None:
         at_least(1, batch_size=self.batch_size, networks=self.networks)
         one_of(("cifar", "imagenet"), stem=self.stem)
         one_of(("auto", "cpu", "cuda"), device=self.device)
+        one_of(("wall", "cpu"), clock=self.clock)
         if not 1 <= len(self.side) <= 2:
             raise ValueError(f"side has {len(self.side)} numbers: give one, or height and width")
         at_least(1, side=min(self.side))
@@ -62,6 +67,7 @@ def latency_command(space: dict[str, Any], asked: Asked, out: Path) -> None:
     from tutelage.run.cost.latency import Target
     from tutelage.run.machine.device import device_named
     from tutelage.run.machine.threads import restored
+    from tutelage.run.measure.latency import disturbed
     from tutelage.run.measure.latency_table import measure_table
     from tutelage.spaces.base import Size
 
@@ -77,7 +83,14 @@ def latency_command(space: dict[str, Any], asked: Asked, out: Path) -> None:
     target = Target(made, size, (asked.side[0], asked.side[-1]))
     device = device_named(asked.device)
     with restored(asked.threads):
+        if asked.clock == "wall" and (note := disturbed(device)):
+            print(note, file=sys.stderr)
         found = measure_table(
-            out, target, batch=asked.batch_size, networks=asked.networks, device=device
+            out,
+            target,
+            batch=asked.batch_size,
+            networks=asked.networks,
+            device=device,
+            clock=asked.clock,
         )
     print(f"{found}\nTable: {out}; use it with: tutelage search --latency-table {out}")

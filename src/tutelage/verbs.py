@@ -346,6 +346,10 @@ def describe(
         Whole | None, Parameter(help="Threads that compute; not set: as many as torch takes.")
     ] = None,
     device: Where = "auto",
+    clock: Annotated[
+        Literal["wall", "cpu"],
+        Parameter(help="Clock: wall, or cpu for one thread beside busy processes."),
+    ] = "wall",
     as_json: AsJson = False,
 ) -> None:
     """Print a network's parameters, FLOPs and cells, and its latency where that is asked for."""
@@ -364,7 +368,7 @@ def describe(
     if latency:
         from tutelage.run.measure.latency import measured
 
-        asked = (description.size, description.side, batch_size, device, threads)
+        asked = (description.size, description.side, batch_size, device, threads, clock)
         times = list(measured(found, *asked))
     if as_json:
         measurements = {"latency": [each.as_dict() for each in times]} if latency else {}

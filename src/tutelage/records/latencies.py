@@ -48,6 +48,8 @@ class Place:
     """Images of a forward pass."""
     torch: str
     """The version of torch."""
+    clock: str = "wall"
+    """wall, or cpu: the time that the process had a CPU."""
 
     def differences(self, other: Place) -> list[str]:
         """Describe what differs from another place.
@@ -62,7 +64,8 @@ class Place:
     def as_text(self) -> str:
         """Describe the place, without the batch."""
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
-        return f"{self.name} ({self.device}), {threads}, torch {self.torch}"
+        clock = "" if self.clock == "wall" else f", by the {self.clock} clock"
+        return f"{self.name} ({self.device}), {threads}, torch {self.torch}{clock}"
 
 
 @dataclass(frozen=True)

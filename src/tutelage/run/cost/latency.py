@@ -166,16 +166,16 @@ def latencies_of(settings: Run, run: Path | None = None) -> LatencyTable | None:
         ValueError: It is damaged, or was measured on a device that this machine does not have.
         OSError: It cannot be opened.
     """
-    if settings.latency_table is None:
+    if not settings.latency_table:
         return None
     if run and (run / FILE).is_file():
         return LatencyTable.read(run / FILE)
-    table = LatencyTable.read(settings.latency_table)
+    table = LatencyTable.read(Path(settings.latency_table))
     table.refuse_other_device()
     return table
 
 
-def place_here(device: torch.device, batch: int) -> Place:
+def place_here(device: torch.device, batch: int, clock: str) -> Place:
     """Describe this device as it computes now."""
     threads = torch.get_num_threads()
-    return Place(device.type, name_of(device), threads, batch, str(torch.__version__))
+    return Place(device.type, name_of(device), threads, batch, str(torch.__version__), clock)

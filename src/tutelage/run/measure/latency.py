@@ -7,8 +7,9 @@ them are much too long.
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import ceil
@@ -18,10 +19,11 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from tutelage import cpus
 from tutelage.records.latencies import Place, Timing
 from tutelage.run.cost.latency import place_here
 from tutelage.run.machine.device import device_named
-from tutelage.run.machine.threads import restored
+from tutelage.run.machine.threads import UNREST, restored
 from tutelage.run.measure.memory import synchronise
 from tutelage.run.networks.files import build
 from tutelage.spaces.base import Size
@@ -32,6 +34,11 @@ WARM_UP: Final = 3
 SHORTEST: Final = 2e-4
 """Seconds of a measurement, at least."""
 MOST_PASSES: Final = 10_000
+CLOCKS: Final[Mapping[str, Callable[[], float]]] = {
+    "wall": time.perf_counter,
+    "cpu": time.process_time,
+}
+"""Clocks: of the wall, and of the time that this process had a CPU."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,34 @@ class Timer:
             call()
         wait()
         return self.clock() - start
+
+
+def timer_of(clock: str, device: torch.device) -> Timer:
+    """Return a timer by a clock.
+
+    Raises:
+        ValueError: It is the CPU's clock, and more than one thread or a GPU computes.
+    """
+    threads = torch.get_num_threads()
+    if clock == "cpu" and (device.type != "cpu" or threads > 1):
+        on = "a GPU" if device.type != "cpu" else f"{threads} threads"
+        raise ValueError(
+            f"clock = 'cpu' with {on}: it adds up the time of all threads and knows no GPU, so "
+            "give --clock wall, or --device cpu --threads 1"
+        )
+    return Timer(CLOCKS[clock])
+
+
+def disturbed(device: torch.device) -> str:
+    """Say that other processes use the CPUs; empty: they do not, or it is unknown."""
+    needed = torch.get_num_threads() if device.type == "cpu" else 1
+    idle = cpus.idle()
+    if idle is None or idle + UNREST >= needed:
+        return ""
+    return (
+        f"other processes use the CPUs: {idle:.1f} are idle and {needed} needed, so latencies are "
+        "longer and less certain than on an idle machine; --clock cpu leaves their time out"
+    )
 
 
 @torch.inference_mode()
@@ -124,7 +159,7 @@ def measured(
     batches: Sequence[int],
     device: str = "auto",
     threads: int | None = None,
-    timer: Timer | None = None,
+    clock: str = "wall",
 ) -> Iterator[Measured]:
     """Measure the latency of a genotype's network at several batch sizes.
 
@@ -135,14 +170,17 @@ def measured(
         batches: Numbers of images.
         device: The device: auto, cpu or cuda.
         threads: Threads that compute on the CPU; None: as many as torch has.
-        timer: Measures; None: by the machine's clock.
+        clock: The clock: wall or cpu.
 
     Raises:
-        ValueError: There is no such device.
+        ValueError: There is no such device, or the clock is not for it.
     """
     on = device_named(device)
     with restored(threads):
+        timer = timer_of(clock, on)
+        if clock == "wall" and (note := disturbed(on)):
+            print(note, file=sys.stderr)
         for batch in batches:
             shape = (batch, size.image_channels, side, side)
-            found = latency_of(partial(build, genotype, size), shape, on, timer or Timer())
-            yield Measured(place_here(on, batch), found)
+            found = latency_of(partial(build, genotype, size), shape, on, timer)
+            yield Measured(place_here(on, batch, clock), found)

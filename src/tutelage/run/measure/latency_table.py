@@ -16,7 +16,7 @@ from tutelage.benchmark.ranking import correlations
 from tutelage.files import write_bytes
 from tutelage.records.latencies import Latencies, NetworkRow, OperationRow, Place
 from tutelage.run.cost.latency import Key, LatencyTable, Target, key_of, place_here
-from tutelage.run.measure.latency import Timer, latency_of
+from tutelage.run.measure.latency import Timer, latency_of, timer_of
 from tutelage.spaces.base import Slot
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.paths import genotype, sample
@@ -65,7 +65,7 @@ class Measurement:
             if found := self.content.place.differences(place):
                 raise ValueError(
                     f"{path} was measured under other conditions: {'; '.join(found)}: give "
-                    "another --out, or the same --device, --threads and --batch-size"
+                    "another --out, or the same --device, --threads, --clock and --batch-size"
                 )
         if not path.parent.is_dir():
             raise ValueError(f"{path.parent} is no folder: make it, or give another --out")
@@ -155,8 +155,7 @@ class Measurement:
             "operations": f"{len(rows)}, {low:.3g} to {high:.3g} ms",
             "networks": f"{len(whole)} sampled, {min(whole):.4g} to {max(whole):.4g} ms, "
             f"{fmean(whole):.4g} on average",
-            "spread": f"the quartiles are {100 * spread:.1f} % of a median apart, half of the time "
-            "less",
+            "spread": f"{100 * spread:.1f} % of the median between the quartiles, in a typical row",
             "prediction": self.agreement().as_text(),
         }
         return "\n".join(f"{name:14}{text}" for name, text in lines.items())
@@ -169,7 +168,7 @@ def measure_table(
     batch: int,
     networks: int,
     device: torch.device,
-    timer: Timer | None = None,
+    clock: str = "wall",
 ) -> str:
     """Measure a table of latencies, or what is missing in one; return what it says.
 
@@ -179,14 +178,15 @@ def measure_table(
         batch: Images of a forward pass.
         networks: Whole networks to measure.
         device: The device that computes.
-        timer: Measures; None: by the machine's clock.
+        clock: The clock: wall or cpu.
 
     Raises:
-        ValueError: The file was measured under other conditions, or the space has no networks of
-            this size.
+        ValueError: The file was measured under other conditions, the space has no networks of this
+            size, or the clock is not for the device.
     """
-    measurement = Measurement(path, target, place_here(device, batch))
+    timer = timer_of(clock, device)
+    measurement = Measurement(path, target, place_here(device, batch, clock))
     left = len(measurement.missing())
     print(f"{left} operations to measure, and up to {networks} networks", flush=True)
-    measurement.run(networks, device, timer or Timer())
+    measurement.run(networks, device, timer)
     return measurement.as_text()
