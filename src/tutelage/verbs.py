@@ -374,7 +374,9 @@ def describe(
         measurements = {"latency": [each.as_dict() for each in times]} if latency else {}
         print(json.dumps(description.as_dict() | measurements))
     else:
-        print("\n".join([description.as_text(), *(each.as_text() for each in times)]))
+        lines = [each.as_text() for each in times]
+        where = [f"measured on {times[0].place.as_text()}"] if times else []
+        print("\n".join([description.as_text(), *lines, *where]))
 
 
 def draw(

@@ -47,12 +47,12 @@ class Timer:
 
     clock: Callable[[], float] = time.perf_counter
     """Returns seconds."""
-    repeats: int = 50
+    repeats: int = 1000
     """Measurements, at most."""
-    least: int = 5
+    least: int = 10
     """Measurements, at least."""
-    seconds: float = 1.0
-    """Time after which no further measurement begins."""
+    seconds: float = 0.5
+    """Time for which measurements go on: a single moment may be a busy one."""
 
     def measure(self, call: Callable[[], object], wait: Callable[[], object]) -> Timing:
         """Measure a call.

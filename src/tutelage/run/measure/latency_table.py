@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from tutelage.run.cost.latency import Key, LatencyTable, Target, key_of, place_h
 from tutelage.run.measure.latency import Timer, latency_of, timer_of
 from tutelage.spaces.base import Slot
 from tutelage.spaces.genotype import Genotype
-from tutelage.spaces.paths import genotype, sample
+from tutelage.spaces.paths import Encoding, genotype, sample
 
 TRIES: Final = 100
 """Samples for each network, after which a small space is exhausted."""
@@ -103,8 +103,8 @@ class Measurement:
             row = OperationRow(*key_of(space, slot, name), time)
             self._keep(replace(self.content, operations=[*self.content.operations, row]))
         known = [row.genotype for row in self.networks()]
-        new = (each for each in self.sampled(networks) if each.to_dict() not in known)
-        for found in list(new)[: max(0, networks - len(known))]:
+        new = [each for each in self.sampled(networks) if each.to_dict() not in known]
+        for found in new[: max(0, networks - len(known))]:
             self._measure(found, device, timer)
 
     def _measure(self, found: Genotype, device: torch.device, timer: Timer) -> None:
@@ -114,18 +114,16 @@ class Measurement:
         row = NetworkRow(space.name, asdict(size), image, found.to_dict(), time)
         self._keep(replace(self.content, networks=[*self.content.networks, row]))
 
-    def sampled(self, count: int) -> Iterator[Genotype]:
-        """Yield different architectures, sampled uniformly and always the same ones."""
-        space, seen = self.target.space, set()
+    def sampled(self, count: int) -> list[Genotype]:
+        """Sample different architectures, uniformly and always the same ones."""
+        space, found = self.target.space, dict[Encoding, None]()
         with torch.random.fork_rng([]):
             torch.manual_seed(0)
-            encodings = [sample(space) for _ in range(TRIES * count)]
-        for encoding in encodings:
-            if encoding not in seen:
-                seen.add(encoding)
-                yield genotype(space, encoding)
-            if len(seen) == count:
-                return
+            for _ in range(TRIES * count):
+                found.setdefault(sample(space))
+                if len(found) == count:
+                    break
+        return [genotype(space, encoding) for encoding in found]
 
     def _keep(self, content: Latencies) -> None:
         self.content = content
