@@ -21,7 +21,7 @@ from tutelage.run.cost.latency import LatencyTable, Target
 from tutelage.run.cost.table import costs_of
 from tutelage.run.measure import latency, latency_table
 from tutelage.run.measure.latency import Timer, latency_of, timer_of
-from tutelage.run.measure.latency_table import Agreement, Measurement
+from tutelage.run.measure.latency_table import Agreement, Measurement, correlated
 from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.paths import genotype, sample
 
@@ -204,13 +204,21 @@ def test_a_small_space_has_fewer_networks_than_are_asked_for(tmp_path, monkeypat
 
 def test_the_agreement_is_that_of_ranks_and_of_values():
     measured = [2.0, 3.0, 5.0, 4.0]
-    text = Agreement(0.5, [1.0, 2.0, 3.0, 4.0], measured).as_text()
+    flops = [9, 8, 6, 7]
+    lines = Agreement(0.5, [1.0, 2.0, 3.0, 4.0], flops, measured).as_lines()
     linear = np.corrcoef([1, 2, 3, 4], measured)[0, 1]
-    assert "0.5 ms that every network has" in text
-    assert f"Kendall's tau 0.667, Spearman's rho 0.800, linear {linear:.4f}" in text
     error = np.mean([1 / 2, 1 / 3, 2 / 5, 0])
-    assert f"mean error {100 * error:.1f} %" in text
-    assert "tau" not in Agreement(0.5, [1.0, 1.0, 1.0], [1.0, 2.0, 3.0]).as_text()
+    assert lines["prediction"] == (
+        f"Kendall's tau 0.667, Spearman's rho 0.800, linear {linear:.3f}; mean error "
+        f"{100 * error:.1f} %; 0.5 ms beside the operations"
+    )
+    assert lines["by FLOPs"] == "Kendall's tau -1.000, Spearman's rho -1.000, linear -1.000"
+    third = 0.1 + 0.2  # not 0.3, but as many milliseconds
+    assert correlated(np.array([0.3, third, 1.0]), np.array([2.0, 1.0, 3.0])) == correlated(
+        np.array([0.3, 0.3, 1.0]), np.array([2.0, 1.0, 3.0])
+    )
+    assert correlated(np.ones(3), np.arange(3)) == "all equal"
+    assert correlated(np.ones(2), np.arange(2)) == "too few networks for a correlation"
 
 
 def test_what_a_table_lacks_is_a_sentence_with_the_command_that_measures_it(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from tutelage.benchmark.ranking import correlations
 from tutelage.files import write_bytes
 from tutelage.records.latencies import Latencies, NetworkRow, OperationRow, Place
 from tutelage.run.cost.latency import Key, LatencyTable, Target, key_of, place_here
+from tutelage.run.cost.table import costs_of
 from tutelage.run.measure.latency import Timer, latency_of, timer_of
 from tutelage.spaces.base import Slot
 from tutelage.spaces.genotype import Genotype
@@ -32,18 +33,30 @@ class Agreement:
     fixed: float
     """The part that every network has."""
     predicted: Sequence[float]
+    flops: Sequence[float]
     measured: Sequence[float]
 
-    def as_text(self) -> str:
-        """Describe how well the sums of operations predict networks."""
+    def as_lines(self) -> dict[str, str]:
+        """Describe how well the sums of operations predict networks, and how well FLOPs do."""
         x, y = np.asarray(self.predicted), np.asarray(self.measured)
-        parts = [f"operations and {self.fixed:.4g} ms that every network has"]
-        tau, rho = correlations(x, y)
-        if len(x) > 2 and tau is not None and rho is not None:
-            linear = float(np.corrcoef(x, y)[0, 1])
-            parts += [f"Kendall's tau {tau:.3f}, Spearman's rho {rho:.3f}, linear {linear:.4f}"]
         error = float((np.abs(x - y) / y).mean())
-        return "; ".join([*parts, f"mean error {100 * error:.1f} %"])
+        return {
+            "prediction": f"{correlated(x, y)}; mean error {100 * error:.1f} %; "
+            f"{self.fixed:.4g} ms beside the operations",
+            "by FLOPs": correlated(np.asarray(self.flops), y),
+        }
+
+
+def correlated(x: np.ndarray, y: np.ndarray) -> str:
+    """Describe how predictions correlate with measurements, in ranks and linearly."""
+    x = x.round(9)  # sums of the same numbers in another order are equal
+    if len(x) < 3:
+        return "too few networks for a correlation"
+    tau, rho = correlations(x, y)
+    if tau is None or rho is None:
+        return "all equal"
+    linear = float(np.corrcoef(x, y)[0, 1])
+    return f"Kendall's tau {tau:.3f}, Spearman's rho {rho:.3f}, linear {linear:.3f}"
 
 
 class Measurement:
@@ -132,9 +145,14 @@ class Measurement:
     def agreement(self) -> Agreement:
         """Compare the sums of operations with the measured networks of the size."""
         table, rows = LatencyTable(self.path, self.content), self.networks()
-        fixed = table.fixed(self.target)
-        sums = [table.sum_of(self.target, Genotype.from_dict(row.genotype)) for row in rows]
-        return Agreement(fixed, [fixed + x for x in sums], [row.time.median for row in rows])
+        costs = costs_of(*self.target, table)
+        found = [costs.of(Genotype.from_dict(row.genotype)) for row in rows]
+        return Agreement(
+            costs.fixed.latency,
+            [cost.latency for cost in found],
+            [cost.flops for cost in found],
+            [row.time.median for row in rows],
+        )
 
     def as_text(self) -> str:
         """Describe the finished table."""
@@ -154,7 +172,7 @@ class Measurement:
             "networks": f"{len(whole)} sampled, {min(whole):.4g} to {max(whole):.4g} ms, "
             f"{fmean(whole):.4g} on average",
             "spread": f"{100 * spread:.1f} % of the median between the quartiles, in a typical row",
-            "prediction": self.agreement().as_text(),
+            **self.agreement().as_lines(),
         }
         return "\n".join(f"{name:14}{text}" for name, text in lines.items())
 
