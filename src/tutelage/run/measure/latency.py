@@ -112,7 +112,7 @@ def disturbed(device: torch.device) -> str:
     )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def latency_of(
     make: Callable[[], nn.Module], shape: Sequence[int], device: torch.device, timer: Timer
 ) -> Timing:
