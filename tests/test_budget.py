@@ -9,8 +9,9 @@ import torch
 
 from test_cost import PAIRS, TOY, bounds, joined, space_named, toy
 from test_search import run_toml
-from tutelage.run.cost.budget import Budget, Limits, budget_of
+from tutelage.run.cost.budget import Budget, budget_of
 from tutelage.run.cost.count import describe
+from tutelage.run.cost.limits import Limits
 from tutelage.run.cost.table import costs_of
 from tutelage.run.search import search_run
 from tutelage.spaces.base import ArchWeights, Size, nodes

@@ -16,8 +16,9 @@ from torch import nn
 from chains import SPACES, chosen, drawn, genotype, own_size
 from tutelage.benchmark.nasbench_macro import LAYOUT, Table, architecture
 from tutelage.config import Run
-from tutelage.run.cost.budget import Budget, Limits
+from tutelage.run.cost.budget import Budget
 from tutelage.run.cost.count import describe, flops, params
+from tutelage.run.cost.limits import Limits
 from tutelage.run.cost.table import Cost, Costs, costs_of
 from tutelage.run.monitor.relaxed import Diagnostics
 from tutelage.searches.darts import Darts

@@ -11,8 +11,9 @@ import torch
 from test_contracts import CHAINS, KINDS, TRIPLES, batch, join, rates_of, refusal
 from tutelage.multilevel import hypergradient
 from tutelage.parts import PARTS, make_part
-from tutelage.run.cost.budget import Budget, Limits
+from tutelage.run.cost.budget import Budget
 from tutelage.run.cost.count import describe, flops, params
+from tutelage.run.cost.limits import Limits
 from tutelage.run.cost.table import Cost, costs_of
 from tutelage.run.supernet.penalty import with_penalty
 from tutelage.searches.needs import fit

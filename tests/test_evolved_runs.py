@@ -23,8 +23,8 @@ from tutelage.benchmark.nasbench_macro import Table
 from tutelage.config import Retrain
 from tutelage.parts import make_part
 from tutelage.records.rows import CANDIDATES
-from tutelage.run.cost.budget import in_units
 from tutelage.run.cost.count import describe
+from tutelage.run.cost.limits import in_units
 from tutelage.run.cost.table import Cost
 from tutelage.run.dry_run import dry_run
 from tutelage.run.job.directory import RunDirectory

@@ -18,8 +18,9 @@ from tutelage.config import Retrain
 from tutelage.parts import make_part
 from tutelage.records.latencies import Latencies
 from tutelage.run.cost import latency
-from tutelage.run.cost.budget import Budget, Limits
+from tutelage.run.cost.budget import Budget
 from tutelage.run.cost.latency import LatencyTable
+from tutelage.run.cost.limits import Limits
 from tutelage.run.cost.table import Cost, Costs, costs_of
 from tutelage.run.dry_run import dry_run
 from tutelage.run.measure import latency_table

@@ -10,7 +10,7 @@ from tutelage.config import Run
 from tutelage.data.seeding import generator
 from tutelage.extras import Score, Seeds
 from tutelage.problem import Learner
-from tutelage.run.cost.budget import in_units, limits_of
+from tutelage.run.cost.limits import in_units, limits_of
 from tutelage.run.job import loop
 from tutelage.run.job.opened import opened
 from tutelage.run.job.settings import plain
