@@ -203,13 +203,14 @@ def test_a_table_of_another_device_is_refused_before_a_directory_is_made(tmp_pat
 @pytest.mark.slow
 def test_the_command_of_a_refusal_measures_what_the_search_needs(tutelage, monkeypatch):
     monkeypatch.setattr(latency_table, "latency_of", by_flops)
-    assert tutelage("latency --space nasbench201 --channels 8 --cells 1 --out t.json")[0] == 0
+    line = "latency --space nasbench201 --channels 8 --cells 1 --batch-size 2 --threads 1"
+    assert tutelage(f"{line} --out t.json")[0] == 0
     line = "search --space nasbench201 --channels 2 --cells 1 --via first-order --epochs 1"
     line += " --limit-batches 1 --retrain.channels 4 --retrain.cells 1 --latency-table t.json"
     code, _, error = tutelage(f"{line} --out run")
     assert code == 1
-    flags = re.search(r"add it with tutelage (latency .* --side 8), the flags", error)[1]
-    assert tutelage(f"{flags} --out t.json")[0] == 0
+    command = re.search(r"add it with tutelage (latency .*), and the space's own", error)[1]
+    assert tutelage(command)[0] == 0
     code, _, error = tutelage(f"{line} --out run")
     assert code == 0, error
     assert rows(Path("run"), "epoch")[-1]["cost"][0]["derived"]["latency"] > 0

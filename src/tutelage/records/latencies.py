@@ -61,6 +61,13 @@ class Place:
         pairs = ((x.name, getattr(self, x.name), getattr(other, x.name)) for x in fields(self))
         return [f"{name} {own!r}, not {theirs!r}" for name, own, theirs in pairs if own != theirs]
 
+    def flags(self) -> str:
+        """Return the flags of `tutelage latency` that measure here in the same way."""
+        return (
+            f"--batch-size {self.batch} --threads {self.threads} --device {self.device} "
+            f"--clock {self.clock}"
+        )
+
     def as_text(self) -> str:
         """Describe the place, without the batch."""
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"

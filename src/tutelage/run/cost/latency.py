@@ -128,8 +128,9 @@ class LatencyTable:
 
     def _lacks(self, target: Target, what: str) -> ValueError:
         return ValueError(
-            f"{self.path} lacks {what}: add it with tutelage latency {target.flags()}, the flags "
-            f"of the space if it has own ones, and --out {self.path}"
+            f"{self.path} lacks {what}: add it with tutelage latency {target.flags()} "
+            f"{self.content.place.flags()} --out {self.path}, and the space's own flags if it has "
+            "any"
         )
 
     def refuse_other_device(self) -> None:
