@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from tutelage.checks import at_least
+from tutelage.checks import at_least, listed
 from tutelage.config import Data, Retrain, Run
 from tutelage.flags import Whole
 from tutelage.installed import left_out
@@ -340,7 +340,12 @@ def describe(
     ] = False,
     batch_size: Annotated[
         tuple[Whole, ...],
-        Parameter(help="Images of a measured pass, or several numbers.", consume_multiple=True),
+        Parameter(
+            help="Images of a measured pass, or several numbers.",
+            consume_multiple=True,
+            negative=(),
+            show_default=listed,
+        ),
     ] = (1, 32),
     threads: Annotated[
         Whole | None, Parameter(help="Threads that compute; not set: as many as torch takes.")
