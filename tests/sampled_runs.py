@@ -22,7 +22,9 @@ def genotype(encoding):
 
 def cost(encoding):
     """Costs that can be told from encoding by hand."""
-    return {"params": 1_000_000 + 10_000 * sum(encoding), "flops": 10_000_000 * sum(encoding)}
+    total = sum(encoding)
+    costs = {"params": 1_000_000 + 10_000 * total, "flops": 10_000_000 * total}
+    return {**costs, "latency": 1.5 + total / 8}
 
 
 TEACHER = "Their teacher is the one that this run was given."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -12,6 +11,7 @@ from test_cost import PAIRS, TOY, bounds, joined, space_named, toy
 from test_search import run_toml
 from tutelage.run.cost.budget import Budget, budget_of
 from tutelage.run.cost.count import describe
+from tutelage.run.cost.limits import Limits
 from tutelage.run.cost.table import costs_of
 from tutelage.run.search import search_run
 from tutelage.spaces.base import ArchWeights, Size, nodes
@@ -32,12 +32,12 @@ def test_what_is_derived_stays_within_the_limits(search, space):
             for name, leaf in relaxation.alphas(fitted).items()
         }
         most = low.params + part * (high.params - low.params)
-        asked = Budget(relaxation, costs, (most, math.inf), 1.0)
+        asked = Budget(relaxation, costs, Limits(most), 1.0)
         read = asked.derive(fitted, alphas)
         assert costs.of(read).params <= most
         assert read == asked.derive(fitted, alphas)
         fitted.network(read, size)
-    free = Budget(relaxation, costs, (2 * high.params, math.inf), 1.0)
+    free = Budget(relaxation, costs, Limits(2 * high.params), 1.0)
     assert free.derive(fitted, alphas) == relaxation.derive(fitted, alphas)
 
 
@@ -46,7 +46,7 @@ def test_both_limits_hold():
     costs = costs_of(space, TOY, (8, 8))
     low, high = bounds(space, costs)
     alphas = {g: torch.randn(s) for g, s in space.choices.items()}
-    limits = (0.7 * low[0] + 0.3 * high[0], 0.9 * low[1] + 0.1 * high[1])
+    limits = Limits(0.7 * low[0] + 0.3 * high[0], 0.9 * low[1] + 0.1 * high[1])
     read = Budget(search, costs, limits, 1.0).derive(space, alphas)
     assert all(paid <= limit for paid, limit in zip(costs.of(read), limits, strict=True))
 
@@ -73,7 +73,7 @@ def test_the_least_loss_of_weight_for_the_cost_saved_goes_first():
     whole = costs.fixed.params + 2 * large + small
 
     def read(most):
-        kept = Budget(search, costs, (most, math.inf), 1.0).derive(space, by_hand(rows))
+        kept = Budget(search, costs, Limits(most), 1.0).derive(space, by_hand(rows))
         return [name for node in kept.cells["cell"].nodes for name, _ in node][:3]
 
     three, one, skip, pool = "nor_conv_3x3", "nor_conv_1x1", "skip_connect", "avg_pool_3x3"
@@ -97,7 +97,7 @@ def test_what_need_not_have_gone_comes_back():
     ]
     assert 0.05 / small < 0.45 / large
     most = costs.fixed.params + small
-    kept = Budget(search, costs, (most, math.inf), 1.0).derive(space, by_hand(rows))
+    kept = Budget(search, costs, Limits(most), 1.0).derive(space, by_hand(rows))
     names = [name for node in kept.cells["cell"].nodes for name, _ in node]
     assert names[:2] == ["skip_connect", "nor_conv_1x1"]
 
@@ -118,7 +118,7 @@ def test_what_is_left_out_makes_nothing_else_on_its_edge_stronger():
         ("sep_conv_3x3", 0),
         ("skip_connect", 1),
     )
-    free = Budget(search, costs, (costs.fixed.params, math.inf), 1.0).derive(space, alphas)
+    free = Budget(search, costs, Limits(costs.fixed.params), 1.0).derive(space, alphas)
     assert free.cells["normal"].nodes[1] == (("skip_connect", 1), ("skip_connect", 2))
 
 
@@ -144,11 +144,11 @@ def test_a_phase_keeps_what_the_limits_need():
     costs = costs_of(space, TOY, (8, 8))
     low, high = bounds(space, costs)
     alphas = {g: torch.arange(8.0).repeat(14, 1) for g in space.choices}  # convolutions first
-    tight = Budget(search, costs, (low.params * 1.0, math.inf), 1.0)
+    tight = Budget(search, costs, Limits(low.params * 1.0), 1.0)
     raised = tight.spared(space, alphas, 3)
     kept = raised["normal"].topk(3).indices.sort().values
     assert (kept == torch.tensor([1, 6, 7])).all()  # the first free operation, and the best two
-    loose = Budget(search, costs, (high.params, math.inf), 1.0)
+    loose = Budget(search, costs, Limits(high.params), 1.0)
     assert loose.spared(space, alphas, 3) is alphas
 
 

@@ -18,6 +18,7 @@ from tutelage.benchmark.nasbench_macro import LAYOUT, Table, architecture
 from tutelage.config import Run
 from tutelage.run.cost.budget import Budget
 from tutelage.run.cost.count import describe, flops, params
+from tutelage.run.cost.limits import Limits
 from tutelage.run.cost.table import Cost, Costs, costs_of
 from tutelage.run.monitor.relaxed import Diagnostics
 from tutelage.searches.darts import Darts
@@ -113,7 +114,7 @@ def parity(names: list[str]) -> None:
     for name in names:
         found = chosen(NASBENCH_MACRO, map(int, name))
         answer = table.query(found)
-        assert costs.of(found) == (answer.parameters, answer.flops), name
+        assert costs.of(found) == Cost(answer.parameters, answer.flops), name
 
 
 @real_data
@@ -148,7 +149,7 @@ def test_prices_add_up_to_the_network_and_slots_are_what_layers_read(space, stem
     seen = []
     for layer in (*network.layers, network.frame.end):
         layer.register_forward_pre_hook(lambda _, x: seen.append(tuple(x[0].shape[1:])))
-    costs = params(network), flops(network, (3, side, side))
+    costs = Cost(params(network), flops(network, (3, side, side)))
     assert costs_of(space, size, (side, side)).of(found) == costs
     assert seen[:-1] == [slot.shape for slot in space.slots(size, (side, side))]
     before = 1 + space.pooled_stem if stem == "imagenet" else 0
@@ -217,7 +218,7 @@ def test_a_refused_limit_says_the_least_that_there_is(limits, message):
     )  # fmt: skip
     priced = {"mbconv3_3x3": Cost(9_000_000, 1_000_000), "identity": Cost(1_000_000, 9_000_000)}
     costs = Costs(Cost(0, 0), {"chain": [priced]}, [(1, 1)], keeps_none=True)
-    budget = Budget(Darts(), costs, tuple(1e6 * limit for limit in limits), weight=1.0)
+    budget = Budget(Darts(), costs, Limits(*(1e6 * limit for limit in limits)), weight=1.0)
     if message is None:
         budget.check(space)
     else:

@@ -13,6 +13,7 @@ from tutelage.multilevel import hypergradient
 from tutelage.parts import PARTS, make_part
 from tutelage.run.cost.budget import Budget
 from tutelage.run.cost.count import describe, flops, params
+from tutelage.run.cost.limits import Limits
 from tutelage.run.cost.table import Cost, costs_of
 from tutelage.run.supernet.penalty import with_penalty
 from tutelage.searches.needs import fit
@@ -58,7 +59,7 @@ def drawn(space, seed, scale=1.0):
 
 
 def budget(search, space, limits, weight=1.0, size=TOY, image=(8, 8)):
-    return Budget(search, costs_of(space, size, image), limits, weight)
+    return Budget(search, costs_of(space, size, image), Limits(*limits), weight)
 
 
 def bounds(space, costs):
@@ -156,7 +157,7 @@ def entering(space):
 
 
 def mean_cost(space, costs, arch, group, edge):
-    total, share = torch.zeros(2, dtype=torch.float64), 0.0
+    total, share = torch.zeros(3, dtype=torch.float64), 0.0
     for column, name in enumerate(space.operations[group][edge]):
         if name != "none":
             weight = float(arch.operations[group][edge, column])

@@ -23,8 +23,8 @@ from tutelage.benchmark.nasbench_macro import Table
 from tutelage.config import Retrain
 from tutelage.parts import make_part
 from tutelage.records.rows import CANDIDATES
-from tutelage.run.cost.budget import in_millions
 from tutelage.run.cost.count import describe
+from tutelage.run.cost.limits import in_units
 from tutelage.run.cost.table import Cost
 from tutelage.run.dry_run import dry_run
 from tutelage.run.job.directory import RunDirectory
@@ -221,7 +221,7 @@ def test_limits_that_no_draw_keeps_are_refused_before_the_search(tmp_path, monke
     own = replace(own, max_flops=(least.flops + 1) / 1e6)
     monkeypatch.setattr(evolving, "RANDOM_TRIES", 100)
     monkeypatch.setattr(Searching, "advance", lambda self: pytest.fail("trained"))
-    with pytest.raises(ValueError, match=re.escape(f"; the cheapest has {in_millions(least)}")):
+    with pytest.raises(ValueError, match=re.escape(f"; the cheapest has {in_units(least)}")):
         run(own, tmp_path / "run")
     assert not list(tmp_path.iterdir())
 

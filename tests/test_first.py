@@ -119,7 +119,7 @@ def test_a_script_for_every_shell(tutelage, refused, monkeypatch):
 
 def test_an_error_of_ours_says_where_to_report_it_and_with_which_file(tutelage, here, monkeypatch):
     monkeypatch.setattr(crash, "gettempdir", lambda: str(here))
-    monkeypatch.setattr("tutelage.run.search.joined", lambda settings: {}["absent"])
+    monkeypatch.setattr("tutelage.run.search.joined", lambda *given: {}["absent"])
     code, _, error = tutelage(f"search {SMALL} --out", "a b")
     assert code == 70
     (file,) = here.glob("tutelage-error-*.txt")
@@ -156,7 +156,7 @@ def test_an_address_comes_from_the_packages_metadata(monkeypatch):
     ],
 )
 def test_what_a_user_can_mend_is_one_sentence(error, sentence, refused, monkeypatch):
-    def fails(settings):
+    def fails(*given):
         raise error
 
     monkeypatch.setattr("tutelage.run.search.joined", fails)

@@ -91,7 +91,7 @@ ALLOWED = {
     "run.trained": {
         *(*BASE, "cpus", "parts", "run.machine", "run.job", "run.networks", "run.trained"),
     },
-    "run.cost": {*BASE, "run.networks", "run.cost", "searches"},
+    "run.cost": {*BASE, "run.machine", "run.networks", "run.cost", "searches"},
     "run.training": {*BASE, "run.job", "run.networks", "run.cost", "run.step", "run.training"},
     "run.step": {"batch", "clock", "ranks", "virtual", "spaces", "run.step"},
     "run.supernet": {
@@ -107,7 +107,7 @@ ALLOWED = {
         *(*BASE, *(f"run.{room}" for room in ROOMS[: ROOMS.index("measure")])),
         *("searches", "parts"),
     },
-    "run.measure": {*BASE, *(f"run.{room}" for room in ROOMS)},
+    "run.measure": {*BASE, *(f"run.{room}" for room in ROOMS), "benchmark", "cpus"},
     "run": {*BASE, "run", "searches", "parts", "quick", "benchmark", "papers", "recipes"}
     | {"trackers", "cpus"},
     "study": {
@@ -115,11 +115,23 @@ ALLOWED = {
         "run.job",
     },
     "use": {"checks", "flags", "run"},
+    "latency": {"checks", "config", "parts", "run", "spaces"},
     "verbs": {"checks", "config", "flags", "parts", "quick", "recipes", "benchmark", "run"}
     | {"report", "spaces", "data", "papers", "study", "trackers", "installed"},
     "first": {"verbs", "parts", "run"},
     "crash": set(),
-    "cli": {"verbs", "use", "first", "crash", "flags", "config", "checks", "parts", "cpus"}
+    "cli": {
+        "verbs",
+        "use",
+        "latency",
+        "first",
+        "crash",
+        "flags",
+        "config",
+        "checks",
+        "parts",
+        "cpus",
+    }
     | {"meeting", "recipes", "run.job.signals", "searches.evolution", "__version__"},
     "__init__": {
         "config",

@@ -49,7 +49,9 @@ def test_the_front_is_the_one_that_the_search_follows(seed):
         assert evolution.best(found, cost) == best == members[-1]
 
 
-@pytest.mark.parametrize("objectives", ["accuracy", "accuracy-flops", "accuracy-params"])
+@pytest.mark.parametrize(
+    "objectives", ["accuracy", "accuracy-flops", "accuracy-params", "accuracy-latency"]
+)
 def test_what_evolution_found_is_what_the_run_keeps(tmp_path, objectives):
     run = write_sampled(tmp_path / "run", objectives=objectives)
     stage = stage_of(run).evolution
@@ -63,9 +65,10 @@ def test_what_evolution_found_is_what_the_run_keeps(tmp_path, objectives):
     rows = evolution.front_rows(stage)
     assert bool(rows) == (objectives != "accuracy") == ("Pareto front" in text)
     captions = [each.caption for each in evolution.evolved(stage)]
-    name = "parameters" if objectives == "accuracy-params" else "FLOPs"
+    name = {"accuracy-params": "parameters", "accuracy-latency": "latency"}.get(objectives, "FLOPs")
     assert captions[1:] == [f"By {name}: accuracy in the supernet (%)"]
     if rows:
+        assert rows[0][3] == f"{1.5 + sum(map(int, rows[0][5].split())) / 8:.4g} ms"
         assert rows[0][0] == f"{best:.2f} %"
         assert [float(a[0][:-2]) > float(b[0][:-2]) for a, b in pairwise(rows)].count(False) == 0
 

@@ -237,8 +237,8 @@ def test_accuracies_of_the_first_stage_that_are_not_all_there(tmp_path):
 def test_costs_within_a_budget_have_their_curves_and_their_limit(tmp_path):
     def cost(row):
         epoch = row["epoch"]
-        read = {"params": 2_000_000, "flops": 250_000_000 + epoch}
-        expected = {"params": 3_500_000, "flops": 400_000_000 - 50_000_000 * epoch}
+        read = {"params": 2_000_000, "flops": 250_000_000 + epoch, "latency": 2.5}
+        expected = {"params": 3_500_000, "flops": 400_000_000 - 50_000_000 * epoch, "latency": 3.5}
         row["cost"] = [{"expected": expected, "derived": read}] * (2 if epoch else 1)
 
     run = write_search(tmp_path / "run", epochs=3, max_flops=300.0)
@@ -257,6 +257,9 @@ def test_costs_within_a_budget_have_their_curves_and_their_limit(tmp_path):
     assert lines["limit"].y == [300] * 3
     weights = cost_lines(stage, "params", "max_params")
     assert [line.y[2] for line in weights] == [2, 3.5, 2, 3.5]
+    latencies = cost_lines(stage, "latency", "max_latency", 1.0)
+    assert [line.y[2] for line in latencies] == [2.5, 3.5, 2.5, 3.5]
     text = report(tmp_path, run).text
     assert "FLOPs of the final network (millions)" in text
     assert "Parameters of the final network (millions)" in text
+    assert "Latency of the final network (ms)" in text

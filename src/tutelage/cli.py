@@ -30,7 +30,8 @@ from tutelage.flags import (
     nested,
     sentence,
 )
-from tutelage.parts import PARTS, importable, part_named
+from tutelage.latency import Asked, latency_command
+from tutelage.parts import PARTS, from_table, importable, part_named
 from tutelage.renamed import lifted_flags
 from tutelage.run.job.signals import EndedError, end_with_a_sentence, ignore
 from tutelage.searches.evolution import Evolution
@@ -157,9 +158,12 @@ def refuse_several(tokens: Sequence[str]) -> None:
 
 
 def flags_for(tokens: Sequence[str]) -> list[Flag]:
-    """Make the flags of a search, which depend on its method, search, space and recipe."""
+    """Make the flags of a search, which depend on its method, search, space and recipe.
+
+    The command that measures latencies has those of the space.
+    """
     verb = next((token for token in tokens if not token.startswith("-")), "")
-    return search_flags(tokens if verb == "search" else [])
+    return search_flags(tokens if verb in ("search", "latency") else [])
 
 
 def application(flags: list[Flag]) -> App:
@@ -213,6 +217,23 @@ def application(flags: list[Flag]) -> App:
         command(retrain, RETRAIN_FLAGS, "retrain", "Train a run's result, and test it once."),
         help_epilogue="A run has its own settings and data; these flags override them.",
     )
+    of_space = [flag for flag in flags if flag.path[0] == "space"]
+
+    def latency(*, out: Table, **given: Any) -> None:
+        named = next(flag.default for flag in of_space if flag.path[-1] == "name")
+        space = {"name": named, **nested(of_space, given).get("space", {})}
+        asked = from_table(Asked, nested(LATENCY_FLAGS, given), "a table of latencies")
+        latency_command(space, asked, out)
+
+    app.command(
+        command(
+            latency,
+            [*LATENCY_FLAGS, *of_space],
+            "latency",
+            "Measure the latency of a space's operations on this device, as a table.",
+        ),
+        help_epilogue="Call it again to measure what is missing after an interruption.",
+    )
     app.command(
         command(data, SURVEY_FLAGS, "data", "Show what is understood of a data set or a folder."),
         help_epilogue="Every image is decoded once. The flags are those of a search.",
@@ -263,6 +284,7 @@ DryRun = Annotated[
         group=RUN,
     ),
 ]
+Table = Annotated[Path, Parameter(help="File to write, or to complete.", group=RUN)]
 DataSet = Annotated[
     str, Parameter(help="A folder of images, a CSV or Parquet file, or a data set's name.")
 ]
@@ -349,6 +371,9 @@ RETRAIN_FLAGS = [
         ),
     ),  # a retraining reads none of them
 ]
+
+
+LATENCY_FLAGS = flags_of(Asked, group=RUN)
 
 
 SURVEY_FLAGS = data_flags(

@@ -412,9 +412,14 @@ class Run:
     max_flops: float | None = None
     """Most FLOPs of the final network on one image, in millions; each is a multiplication with its
     addition, as papers count."""
+    max_latency: float | None = None
+    """Longest forward pass of the final network, in milliseconds, predicted by a table of measured
+    latencies (latency-table)."""
+    latency_table: Path | None = None
+    """Table of this device's latencies, as `tutelage latency` measures it for the final network."""
     budget_weight: float = 1.0
     """Weight, in the loss of the alphas, of the share by which an expected cost exceeds its limit
-    (max-params, max-flops); 0: limits apply only in the derivation."""
+    (max-params, max-flops, max-latency); 0: limits apply only in the derivation."""
     seed: int = 0
     """Seed of every random number."""
     device: Device = "auto"
@@ -493,7 +498,8 @@ class Run:
                 "stop = 'eigenvalue' with eigenvalue_every = 0: the eigenvalue is never measured, "
                 "give --eigenvalue-every 1"
             )
-        for name in ("max_params", "max_flops"):
+        self._check_latency()
+        for name in ("max_params", "max_flops", "max_latency"):
             if (value := getattr(self, name)) is not None:
                 positive(**{name: value})
         at_least(0, budget_weight=self.budget_weight, ranked=self.ranked)
@@ -525,3 +531,16 @@ class Run:
         one_of(("auto", "on", "off"), graph=self.graph)
         for name in self.log:
             one_of(("tensorboard", "csv", "wandb", "mlflow"), log=name)
+
+    def _check_latency(self) -> None:
+        if self.latency_table:
+            return
+        advice = "measure one with tutelage latency, and give it as --latency-table FILE"
+        if self.max_latency is not None:
+            raise ValueError(
+                f"max_latency = {self.max_latency} without a table of latencies: {advice}"
+            )
+        if self.evolution.objectives == "accuracy-latency":
+            raise ValueError(
+                f"evolution.objectives = 'accuracy-latency' without a table of latencies: {advice}"
+            )

@@ -1,4 +1,4 @@
-"""The CPUs that this process may use, and those that are idle.
+"""The CPUs that this process may use, those that are idle, and their name.
 
 Nothing here imports torch.
 """
@@ -6,6 +6,7 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import time
 from collections.abc import Iterator
@@ -116,6 +117,16 @@ def decoders() -> int:
     They sleep while they wait, so other processes or small feature maps do not reduce the number.
     """
     return asked.get() or usable()
+
+
+def cpu_name() -> str:
+    """Return the processor's name as the system gives it."""
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _read(path: Path) -> str | None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from tutelage.checks import at_least
+from tutelage.checks import at_least, listed
 from tutelage.config import Data, Retrain, Run
 from tutelage.flags import Whole
 from tutelage.installed import left_out
@@ -24,6 +24,7 @@ from tutelage.renamed import Told, say
 from tutelage.trackers import TRACKERS, available
 
 Target = Annotated[str, Parameter(help="A run directory, or a genotype: name, text or file.")]
+Where = Annotated[Literal["auto", "cpu", "cuda"], Parameter(help="Device; auto: CUDA if any.")]
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON instead.")]
 Listing = Literal["methods", "searches", "spaces", "data", "genotypes", "recipes"]
 
@@ -334,9 +335,30 @@ def describe(
     side: Annotated[
         Whole | None, Parameter(help="Side of the images in pixels; not set: 32, or 224.")
     ] = None,
+    latency: Annotated[
+        bool, Parameter(negative=(), help="Measure its forward pass on this device too.")
+    ] = False,
+    batch_size: Annotated[
+        tuple[Whole, ...],
+        Parameter(
+            help="Images of a measured pass, or several numbers.",
+            consume_multiple=True,
+            negative=(),
+            show_default=listed,
+        ),
+    ] = (1, 32),
+    threads: Annotated[
+        Whole | None, Parameter(help="Threads that compute; not set: as many as torch takes.")
+    ] = None,
+    device: Where = "auto",
+    clock: Annotated[
+        Literal["wall", "cpu"],
+        Parameter(help="Clock: wall, or cpu for one thread beside busy processes."),
+    ] = "wall",
     as_json: AsJson = False,
 ) -> None:
-    """Print a network's parameters, FLOPs and cells."""
+    """Print a network's parameters, FLOPs and cells, and its latency where that is asked for."""
+    at_least(1, batch_size=min(batch_size), threads=1 if threads is None else threads)
     from tutelage.run.cost.count import describe as count
     from tutelage.run.networks.files import space_of
     from tutelage.spaces.base import Size
@@ -347,7 +369,19 @@ def describe(
     channels = sizes.final_channels if channels is None else channels
     cells = sizes.final_cells if cells is None else cells
     description = count(found, Size(channels, cells, classes, image_channels, stem), side)
-    print(json.dumps(description.as_dict()) if as_json else description.as_text())
+    times = []
+    if latency:
+        from tutelage.run.measure.latency import measured
+
+        asked = (description.size, description.side, batch_size, device, threads, clock)
+        times = list(measured(found, *asked))
+    if as_json:
+        measurements = {"latency": [each.as_dict() for each in times]} if latency else {}
+        print(json.dumps(description.as_dict() | measurements))
+    else:
+        lines = [each.as_text() for each in times]
+        where = [f"measured on {times[0].place.as_text()}"] if times else []
+        print("\n".join([description.as_text(), *lines, *where]))
 
 
 def draw(

@@ -82,6 +82,8 @@ class Cost:
     """Parameters, without an auxiliary head."""
     flops: float | None = None
     """FLOPs of convolutions and the classifier for one image."""
+    latency: float | None = None
+    """Milliseconds of a forward pass, predicted by a table of latencies."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,8 @@ class Candidate:
     """The method's own score, in place of the accuracy."""
     params: int | None = None
     flops: int | None = None
+    latency: float | None = None
+    """As in `Cost`."""
     table: Answer = field(default_factory=dict)
     given: bool | None = None
     """True: the method gave it to the first generation."""

@@ -18,7 +18,6 @@ from tutelage.batch import Batch
 from tutelage.clock import Clock
 from tutelage.multilevel import hypergradient
 from tutelage.problem import Method
-from tutelage.run.job.environment import cpu_name
 from tutelage.run.machine.threads import restored
 from tutelage.run.networks.factory import Maker
 from tutelage.run.networks.relaxation import BoundAlphas
@@ -70,7 +69,7 @@ def examine(parts: Stepped, folder: Path) -> Iterator[Finding]:
     yield Finding("python", f"{platform.python_version()} on {platform.platform()}")
     yield Finding("packages", ", ".join(f"{name} {version(name)}" for name in NEEDED))
     yield Finding("optional", _optional())
-    yield Finding("processor", f"{cpu_name()}, {os.cpu_count()} CPUs")
+    yield Finding("processor", f"{cpus.cpu_name()}, {os.cpu_count()} CPUs")
     busy = "" if (idle := cpus.idle()) is None else f", {idle:.1f} of them idle"
     text = f"torch has {torch.get_num_threads()}, {cpus.usable()} CPUs are usable{busy}"
     yield Finding("threads", text)

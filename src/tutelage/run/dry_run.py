@@ -145,7 +145,11 @@ def extremes(space: Space, costs: Costs) -> tuple[Cost, Cost, Cost]:
     even = ArchWeights({group: torch.ones(shape) for group, shape in space.choices.items()})
 
     def extreme(sign: int) -> Cost:
-        by = [{g: sign * x[..., each] for g, x in table.operations.items()} for each in range(2)]
-        return Cost(*(costs.of(space.genotype(ArchWeights(w)))[each] for each, w in enumerate(by)))
+        found = {}
+        for place, name in enumerate(Cost._fields):
+            by = {group: sign * x[..., place] for group, x in table.operations.items()}
+            found[name] = getattr(costs.of(space.genotype(ArchWeights(by))), name)
+        return Cost(**found)
 
-    return extreme(-1), Cost(*map(round, table.expected(even).tolist())), extreme(1)
+    params, flops, latency = table.expected(even).tolist()
+    return extreme(-1), Cost(round(params), round(flops), latency), extreme(1)

@@ -19,6 +19,7 @@ from tutelage.problem import Method
 from tutelage.quick import quick_look, stated
 from tutelage.renamed import lifted_settings, warn
 from tutelage.run.conditions import conditions
+from tutelage.run.cost import latency
 from tutelage.run.inputs import Comparison
 from tutelage.run.job import checkpoint
 from tutelage.run.job.agreement import same_images
@@ -112,7 +113,8 @@ def search_run(
 
 def _searched(settings: Run, out: Path, resume: bool, accept: bool) -> Found:
     available(settings.log)
-    parts, resume = joined(settings), resumes(out, resume)
+    resume = resumes(out, resume)
+    parts = joined(settings, out if resume else None)
     threads.settle(parts.elements, out if resume else None)
     settings, device = parts.settings, parts.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -140,6 +142,8 @@ def _searched(settings: Run, out: Path, resume: bool, accept: bool) -> Found:
             following(out, settings.log if directory.writes else ()),
         ):
             read.save(directory)
+            if parts.latencies:
+                directory.write_text(latency.FILE, parts.latencies.content.as_text())
             if directory.writes and not stored:
                 save_split(out / SPLIT, *divided)
             run(

@@ -6,11 +6,11 @@ Nothing here imports torch or numpy, so that help and checks are fast.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from tutelage.checks import at_least, one_of, within
 
-Objectives = Literal["accuracy", "accuracy-flops", "accuracy-params"]
+Objectives = Literal["accuracy", "accuracy-flops", "accuracy-params", "accuracy-latency"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Evolution:
     mutation: float = 0.1
     """Probability that a choice of a mutated copy is sampled again."""
     objectives: Objectives = "accuracy"
-    """Objectives of the selection: accuracy alone, or a Pareto front of accuracy and of few FLOPs
-    or parameters."""
+    """Objectives of the selection: accuracy alone, or a Pareto front of accuracy and of few FLOPs,
+    few parameters or a low latency by the table."""
     images: int = 25_600
     """Training images that set an architecture's BatchNorm statistics before it is scored; at most
     all of them."""
@@ -43,7 +43,7 @@ class Evolution:
         at_least(1, parents=self.parents)
         at_least(2, images=self.images, judged=self.judged)  # a supernet normalises by the batch
         within(0, 1, crossover=self.crossover, mutation=self.mutation)
-        one_of(("accuracy", "accuracy-flops", "accuracy-params"), objectives=self.objectives)
+        one_of(get_args(Objectives), objectives=self.objectives)
         if self.parents == 1 and self.crossover:
             raise ValueError(
                 f"parents = 1 with crossover = {self.crossover}: a crossover needs two, give more "

@@ -88,7 +88,7 @@ class Evolving:
             tried = min(prod(self._choices), RANDOM_TRIES)
             raise ValueError(
                 f"the limits allow none of {tried:,} architectures that were tried: raise "
-                "max_params or max_flops"
+                "max_params, max_flops or max_latency"
             )
 
     @property

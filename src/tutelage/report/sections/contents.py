@@ -36,10 +36,11 @@ from tutelage.report.sections.tiles import tiles
 from tutelage.spaces.genotype import Genotype
 
 COSTS = (
-    ("flops", "max_flops", "FLOPs"),
-    ("params", "max_params", "Parameters"),
+    ("flops", "max_flops", "FLOPs", 1e6, "millions"),
+    ("params", "max_params", "Parameters", 1e6, "millions"),
+    ("latency", "max_latency", "Latency", 1.0, "ms"),
 )
-"""Fields of `Cost`, settings that limit them, and names."""
+"""Fields of `Cost`, settings that limit them, names, and units of the limits."""
 
 
 def summary(record: Record) -> dict[str, Any]:
@@ -100,12 +101,12 @@ def learning(files: RunFiles) -> Iterator[Drawn]:
     yield from plot("Loss of every level", keyed_lines(files, attrgetter("loss")), axis)
     past = learner_lines(files, "divergence")
     yield from plot("Divergence of every learner from its own past", past, axis)
-    for cost, limit, name in COSTS:
-        caption = f"{name} of the final network (millions)"
-        yield from plot(caption, cost_lines(files, cost, limit), by_epoch(files)[0])
+    for cost, limit, name, unit, words in COSTS:
+        caption = f"{name} of the final network ({words})"
+        yield from plot(caption, cost_lines(files, cost, limit, unit), by_epoch(files)[0])
 
 
-def cost_lines(files: RunFiles, cost: str, limit: str) -> list[Line]:
+def cost_lines(files: RunFiles, cost: str, limit: str, unit: float = 1e6) -> list[Line]:
     """Make lines of every learner's derived cost, its expected cost (dashed), and the limit."""
     _, x, rows = by_epoch(files)
     count = max((len(row.cost) for row in rows), default=0)
@@ -113,7 +114,7 @@ def cost_lines(files: RunFiles, cost: str, limit: str) -> list[Line]:
     for k in range(count):
         costs = [at(row.cost, k, Costs()) for row in rows]
         for kind, text in (("derived", "derived"), ("expected", "expected")):
-            y = [value / 1e6 for value in values(costs, attrgetter(f"{kind}.{cost}"))]
+            y = [value / unit for value in values(costs, attrgetter(f"{kind}.{cost}"))]
             label = f"{text}, learner {k}" if count > 1 else text
             lines.append(Line(label, x, y, SERIES[k % len(SERIES)], kind == "expected"))
     allowed = number(files.setting(limit))

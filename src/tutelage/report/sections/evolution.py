@@ -15,11 +15,27 @@ from tutelage.report.runs.record import RunFiles, number
 from tutelage.report.runs.scores import quantity_of
 from tutelage.report.sections.tiles import quantity
 
+
+class Counted(NamedTuple):
+    """A cost of a candidate."""
+
+    cost: str
+    """The entry of a row."""
+    limit: str
+    """The setting that limits it."""
+    objectives: str
+    """Those that minimise it."""
+    name: str
+    unit: float = 1e6
+    """The unit of the limit."""
+    words: str = "millions"
+
+
 COSTS = (
-    ("flops", "max_flops", "accuracy-flops", "FLOPs"),
-    ("params", "max_params", "accuracy-params", "parameters"),
+    Counted("flops", "max_flops", "accuracy-flops", "FLOPs"),
+    Counted("params", "max_params", "accuracy-params", "parameters"),
+    Counted("latency", "max_latency", "accuracy-latency", "latency", 1.0, "ms"),
 )
-"""A candidate's costs, settings that limit them, objectives that minimise them, names."""
 
 
 class Scored(NamedTuple):
@@ -31,6 +47,8 @@ class Scored(NamedTuple):
     params: int
     flops: int
     encoding: tuple[int, ...]
+    latency: float = 0.0
+    """Milliseconds; 0: there was no table."""
     given: bool = False
     """Whether the method gave it to the first generation; else it was sampled or bred."""
 
@@ -41,8 +59,8 @@ def candidates(files: RunFiles) -> list[Scored]:
     for row in files.scored:
         score, encoding = quantity.of(row), tuple(row.encoding)
         if not (score is None or row.epoch is None or row.params is None or row.flops is None):
-            given = row.given is True
-            found.append(Scored(row.epoch, score, row.params, row.flops, encoding, given))
+            costs = (row.params, row.flops, encoding, number(row.latency) or 0.0)
+            found.append(Scored(row.epoch, score, *costs, given=row.given is True))
     return found
 
 
@@ -65,7 +83,7 @@ def front(found: Sequence[Scored], cost: str) -> list[Scored]:
 def traded(files: RunFiles) -> str:
     """Name the cost objective beside accuracy; empty if accuracy was the only objective."""
     asked = files.setting("evolution", "objectives")
-    return next((key for key, _, objectives, _ in COSTS if objectives == asked), "")
+    return next((each.cost for each in COSTS if each.objectives == asked), "")
 
 
 def evolved(files: RunFiles) -> Iterator[Drawn]:
@@ -76,13 +94,12 @@ def evolved(files: RunFiles) -> Iterator[Drawn]:
     scored = quantity_of(files.scored).caption
     caption = f"By generation: {scored}"
     yield drawn(caption, by_generation(found), caption)
-    for cost, limit, _, name in COSTS:
-        allowed = number(files.setting(limit))
-        if cost == (against or "flops") or allowed:
-            caption = f"By {name}: {scored}"
-            members = front(found, cost) if cost == against else []
-            chosen = best(found, against)
-            figure = by_cost(found, cost, f"{name} (millions)", allowed, members, chosen)
+    for counted in COSTS:
+        allowed = number(files.setting(counted.limit))
+        if counted.cost == (against or "flops") or allowed:
+            caption = f"By {counted.name}: {scored}"
+            members = front(found, against) if counted.cost == against else []
+            figure = by_cost(found, counted, allowed, members, best(found, against))
             yield drawn(caption, figure, caption)
 
 
@@ -116,8 +133,7 @@ def by_generation(found: Sequence[Scored]) -> Figure:
 
 def by_cost(
     found: Sequence[Scored],
-    cost: str,
-    across: str,
+    counted: Counted,
     allowed: float | None = None,
     members: Sequence[Scored] = (),
     chosen: Scored | None = None,
@@ -126,15 +142,15 @@ def by_cost(
 
     Args:
         found: Every candidate.
-        cost: Which cost: `params` or `flops`.
-        across: The name of its axis.
-        allowed: The limit of the cost, in millions.
+        counted: Which cost.
+        allowed: The limit of the cost, in its unit.
         members: The front, the cheapest first; later candidates are more opaque.
         chosen: The candidates that the search keeps.
     """
 
     def points(label: str, each: Sequence[Scored], colour: str, **style: Any) -> Points:
-        x, y = [getattr(c, cost) / 1e6 for c in each], [c.score for c in each]
+        x = [getattr(c, counted.cost) / counted.unit for c in each]
+        y = [c.score for c in each]
         return Points(label, x, y, colour, **style)
 
     last = max(each.generation for each in found) or 1
@@ -148,7 +164,7 @@ def by_cost(
             ),
             points("chosen", [chosen] if chosen else [], LIGHT["vermilion"], size=80.0, ring=True),
         ],
-        across,
+        f"{counted.name} ({counted.words})",
         [Limit(allowed, f"limit {allowed:g}")] if allowed else [],
     )  # fmt: skip
 
@@ -161,6 +177,7 @@ def front_rows(files: RunFiles) -> list[tuple[str, ...]]:
             scored.written(each.score),
             quantity(each.flops),
             quantity(each.params),
+            f"{each.latency:.4g} ms" if each.latency else "–",
             str(each.generation),
             " ".join(map(str, each.encoding)),
         )
@@ -168,7 +185,7 @@ def front_rows(files: RunFiles) -> list[tuple[str, ...]]:
     ]
 
 
-FRONT = ("score", "FLOPs", "weights", "generation", "encoding")
+FRONT = ("score", "FLOPs", "weights", "latency", "generation", "encoding")
 """The columns of `front_rows`."""
 
 

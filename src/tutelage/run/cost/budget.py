@@ -14,6 +14,8 @@ from torch import Tensor
 
 from tutelage.config import Run
 from tutelage.records import rows
+from tutelage.run.cost.latency import LatencyTable
+from tutelage.run.cost.limits import UNITS, Limits, in_units, limits_of, recorded
 from tutelage.run.cost.table import Cost, Costs, CostTable, costs_of, final_size
 from tutelage.searches.base import Relaxing, Search
 from tutelage.spaces.base import ArchWeights, Space, nodes
@@ -21,15 +23,7 @@ from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.narrowing import everything, strongest
 from tutelage.virtual import Tree
 
-MILLION = 1e6
-"""The unit of `max_params` and `max_flops`."""
 ADVICE = "raise the limit, or lower retrain.channels or retrain.cells"
-
-
-def in_millions(cost: Cost) -> str:
-    """Write a cost in the unit of the limits."""
-    params, flops = (paid / MILLION for paid in cost)
-    return f"{params:.4g} million parameters and {flops:.4g} million FLOPs"
 
 
 class LeftOut(NamedTuple):
@@ -48,15 +42,14 @@ class Budget:
 
     search: Relaxing
     costs: Costs
-    limits: tuple[float, float]
-    """Largest cost: parameters, FLOPs; inf: no limit."""
+    limits: Limits
     weight: float
     """Weight of the penalty on an expected cost above a limit."""
 
     def penalties(
         self, spaces: Sequence[Space], learners: int, device: torch.device
     ) -> list[Callable[[Tree], Tensor]]:
-        """Make every learner's penalty as a function of its alphas; none if its weight is 0.
+        """Make every learner's penalty as a function of its alphas; none without weight or limits.
 
         Args:
             spaces: Those of the first learner, the second, ...; the last one serves the others.
@@ -65,7 +58,8 @@ class Budget:
         """
         tables = [self.costs.table(space, device) for space in spaces]
         tables += tables[-1:] * (learners - len(tables))
-        return [partial(self.penalty, table) for table in tables if self.weight]
+        limited = self.weight and self.limits != Limits()
+        return [partial(self.penalty, table) for table in tables if limited]
 
     def penalty(self, table: CostTable, alphas: Tree) -> Tensor:
         """Return weight * sum relu(E[cost] / limit - 1), (), differentiable in the alphas.
@@ -83,11 +77,7 @@ class Budget:
         with torch.no_grad():
             expected = self.costs.table(space).expected(self.search.expected(alphas))
         derived = self.costs.of(self.derive(space, alphas))
-        return rows.Costs(expected=rows.Cost(*expected.tolist()), derived=rows.Cost(*derived))
-
-    def within(self, cost: Cost) -> bool:
-        """Tell whether a cost is within the limits."""
-        return all(paid <= limit for paid, limit in zip(cost, self.limits, strict=True))
+        return rows.Costs(expected=recorded(Cost(*expected.tolist())), derived=recorded(derived))
 
     def relative_costs(self, space: Space, limits: Sequence[float]) -> dict[str, list[list[float]]]:
         """Return each operation's cost as a share of these limits, summed, (edges, ops)."""
@@ -114,20 +104,19 @@ class Budget:
         Raises:
             ValueError: One limit, or both together, cannot be met.
         """
-        for place, name in enumerate(("params", "flops")):
-            alone = [limit if each == place else inf for each, limit in enumerate(self.limits)]
-            least = self.costs.of(self.cheapest(space, alone))[place]
-            if least > alone[place]:
+        for name, (unit, words) in UNITS.items():
+            alone = self.limits.only(name)
+            least = getattr(self.costs.of(self.cheapest(space, alone)), name)
+            if least > getattr(alone, name):
                 raise ValueError(
-                    f"max_{name} = {alone[place] / MILLION:g}: the cheapest architecture of the "
-                    f"space {space.name} has {least / MILLION:.4g} million; {ADVICE}"
+                    f"{alone.as_text()}: the cheapest architecture of the space {space.name} has "
+                    f"{least / unit:.4g} {words}; {ADVICE}"
                 )
         cost = self.costs.of(self.cheapest(space))
-        if not self.within(cost):
-            params, flops = (limit / MILLION for limit in self.limits)
+        if not self.limits.allow(cost):
             raise ValueError(
-                f"max_params = {params:g} with max_flops = {flops:g}: the architecture of the "
-                f"space {space.name} that comes nearest to both has {in_millions(cost)}; {ADVICE}"
+                f"{self.limits.as_text()}: the architecture of the space {space.name} that comes "
+                f"nearest to all has {in_units(cost)}; {ADVICE}"
             )
 
     def derive(self, space: Space, alphas: Tree) -> Genotype:
@@ -142,7 +131,7 @@ class Budget:
         weights = {g: w.tolist() for g, w in self.search.expected(alphas).products().items()}
         gone: list[LeftOut] = []
         found = self._derive(space, alphas, gone)
-        while not self.within(cost := self.costs.of(found)):
+        while not self.limits.allow(cost := self.costs.of(found)):
             exceeded = [
                 limit if paid > limit else inf
                 for paid, limit in zip(cost, self.limits, strict=True)
@@ -156,7 +145,7 @@ class Budget:
         for each in list(gone):
             others = [other for other in gone if other is not each]
             more = self._derive(space, alphas, others)
-            if self.within(self.costs.of(more)):
+            if self.limits.allow(self.costs.of(more)):
                 found, gone = more, others
         return found
 
@@ -205,7 +194,7 @@ class Budget:
         otherwise every edge's cheapest operation comes first.
         """
         columns = strongest(everything(space), alphas, count)[1]
-        if self.within(self.costs.of(self.cheapest(space.narrowed(columns)))):
+        if self.limits.allow(self.costs.of(self.cheapest(space.narrowed(columns)))):
             return alphas
         raised = {group: alphas[group].clone() for group in columns}
         for group, edges in self.relative_costs(space, self.limits).items():
@@ -218,9 +207,14 @@ class Budget:
 
 
 def budget_of(
-    settings: Run, search: Search, space: Space, classes: int, shape: tuple[int, int, int]
+    settings: Run,
+    search: Search,
+    space: Space,
+    classes: int,
+    shape: tuple[int, int, int],
+    latencies: LatencyTable | None = None,
 ) -> Budget | None:
-    """Make the budget of the settings; None: there is no limit.
+    """Make the budget of the settings; None: there is no limit, and no table of latencies.
 
     Args:
         settings: The settings of the search.
@@ -228,16 +222,16 @@ def budget_of(
         space: What can be built, fitted to the search.
         classes: Classes of the data.
         shape: Channels, height and width of the images.
+        latencies: Measured latencies of the operations.
 
     Raises:
         ValueError: The space's cheapest architecture costs more, or its costs are not known.
     """
-    limits = [limit and limit * MILLION for limit in (settings.max_params, settings.max_flops)]
-    if limits == [None, None]:
+    limits = limits_of(settings)
+    if limits == Limits() and not latencies:
         return None
-    costs = costs_of(space, final_size(settings, space, classes, shape[0]), shape[1:])
-    budget = Budget(
-        cast(Relaxing, search), costs, (limits[0] or inf, limits[1] or inf), settings.budget_weight
-    )
+    size = final_size(settings, space, classes, shape[0])
+    costs = costs_of(space, size, shape[1:], latencies)
+    budget = Budget(cast(Relaxing, search), costs, limits, settings.budget_weight)
     budget.check(space)
     return budget

@@ -2,7 +2,8 @@
 
 The final network is the one that `tutelage retrain` trains, without an auxiliary head. Its
 parameters and its FLOPs are sums: a fixed term (stem, the cells' preprocessing, classifier), and
-one term for each operation on each edge that it keeps.
+one term for each operation on each edge that it keeps. Its latency is predicted as such a sum,
+where there is a table of measured ones.
 
 A relaxed architecture has an expected cost. With m the architecture weights, c the costs, and n
 edges that enter a node of which k are kept (k = 2 in cells of DARTS' shape, k = n in nasbench201),
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 
 from tutelage.config import Run
 from tutelage.run.cost.count import flops, params
+from tutelage.run.cost.latency import LatencyTable, Target
 from tutelage.spaces.base import ArchWeights, Image, Size, Space, keeps_none, nodes
 from tutelage.spaces.genotype import Genotype
 
@@ -38,6 +40,8 @@ class Cost(NamedTuple):
     """Parameters."""
     flops: int
     """FLOPs of convolutions and the classifier for one image."""
+    latency: float = 0.0
+    """Milliseconds of a forward pass, predicted by a table; 0: there is none."""
 
 
 def added(costs: Iterable[Cost]) -> Cost:
@@ -77,16 +81,16 @@ class CostTable:
     """Costs as tensors, for the operations of a space's architecture weights."""
 
     fixed: Tensor
-    """Cost that every network has, (2,): parameters, FLOPs."""
+    """Cost that every network has, (3,): parameters, FLOPs, latency."""
     operations: Mapping[str, Tensor]
-    """For every group, the costs (edges, ops, 2)."""
+    """For every group, the costs (edges, ops, 3)."""
     can_stay: Mapping[str, Tensor]
     """For every group, 1 for what can be derived, 0 for what cannot, (edges, ops)."""
     nodes: Sequence[tuple[int, int]]
     """How many edges enter each node, and how many of them it keeps."""
 
     def expected(self, arch: ArchWeights) -> Tensor:
-        """Return the expected cost (2,) of architecture weights; it is differentiable."""
+        """Return the expected cost (3,) of architecture weights; it is differentiable."""
         total = self.fixed
         for group, costs in self.operations.items():
             stay = self.can_stay[group] * arch.operations[group]
@@ -161,14 +165,21 @@ class Costs:
         )
 
 
-def costs_of(space: Space, size: Size, image: Image) -> Costs:
+def costs_of(
+    space: Space, size: Size, image: Image, latencies: LatencyTable | None = None
+) -> Costs:
     """Count the cost that each operation on each edge adds to a network of this size.
 
     Args:
         space: What can be built, with all of its operations.
         size: The size of the final network.
         image: Height and width of the images.
+        latencies: Measured latencies; None: they are not part of the cost.
+
+    Raises:
+        ValueError: The table lacks an operation at its place, or networks of this size.
     """
+    target = Target(space, size, image)
     operations: dict[str, list[dict[str, Cost]]] = {
         group: [dict.fromkeys(names, Cost(0, 0)) for names in edges]
         for group, edges in space.operations.items()
@@ -177,6 +188,8 @@ def costs_of(space: Space, size: Size, image: Image) -> Costs:
         found = operations[slot.group][slot.edge]
         for name in found:
             one = cost_of(slot.make, name, slot.arguments, slot.shape)
+            if latencies:
+                one = one._replace(latency=latencies.of(target, slot, name))
             found[name] = added([found[name], one])
     some = space.genotype(
         ArchWeights({g: torch.zeros(shape) for g, shape in space.choices.items()})
@@ -190,5 +203,6 @@ def costs_of(space: Space, size: Size, image: Image) -> Costs:
     fixed = Cost(
         params(network) - chosen.params,
         flops(network, (size.image_channels, *image)) - chosen.flops,
+        latencies.fixed(target) if latencies else 0.0,
     )
     return replace(costs, fixed=fixed)

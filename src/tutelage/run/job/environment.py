@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from tutelage.cpus import cpu_name
 from tutelage.records.results import Session
 
 PACKAGES = ("tutelage", "torch", "numpy")
@@ -56,13 +57,3 @@ def git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):  # no git, no commit yet, a foreign owner
         return None
     return done.stdout.strip()
-
-
-def cpu_name() -> str:
-    """Return the processor's name as the system gives it."""
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

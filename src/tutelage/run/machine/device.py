@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import torch
 
+from tutelage.cpus import cpu_name
+
 
 def device_named(name: str) -> torch.device:
     """Return the device that a setting names; auto: CUDA where there is one.
@@ -22,6 +24,11 @@ def device_named(name: str) -> torch.device:
     if name == "cuda" and (place := os.environ.get("LOCAL_RANK")):  # of torchrun
         return torch.device(name, int(place))
     return torch.device(name)
+
+
+def name_of(device: torch.device) -> str:
+    """Return the name of a device's hardware."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
 def gpu_memory() -> int | None:

@@ -115,6 +115,7 @@ class Dry:
             f"{self.unit}, no auxiliary head",
             _entry("parameters", _range([cost.params for cost in self.costs])),
             _entry("FLOPs", _range([cost.flops for cost in self.costs])),
+            *self._latency(),
             _entry("", f"on one {shape} image"),
         ]
         if not self.measured:
@@ -128,6 +129,12 @@ class Dry:
             lines += [_entry("threads", f"{self.threads.number} ({self.threads.because})")]
         lines += [*self._scored(), *self._memory()]
         return "\n".join(lines)
+
+    def _latency(self) -> list[str]:
+        """Describe the latency of the final network, where there is a table."""
+        low, even, high = (cost.latency for cost in self.costs)
+        text = f"{low:.4g} to {high:.4g} ms; {even:.4g} expected of equal architecture weights"
+        return [_entry("latency", text)] * bool(even)
 
     @property
     def _about(self) -> str:

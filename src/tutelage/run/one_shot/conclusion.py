@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from math import inf
 from pathlib import Path
 
 from tutelage import ranks
@@ -11,8 +10,7 @@ from tutelage.config import Run
 from tutelage.data.seeding import generator
 from tutelage.extras import Score, Seeds
 from tutelage.problem import Learner
-from tutelage.run.cost.budget import MILLION, in_millions
-from tutelage.run.cost.table import Cost
+from tutelage.run.cost.limits import in_units, limits_of
 from tutelage.run.job import loop
 from tutelage.run.job.opened import opened
 from tutelage.run.job.settings import plain
@@ -53,13 +51,7 @@ def evolve_of(view: View, scorer: Scorer) -> Evolve:
         ValueError: No architecture is found within the limits.
     """
     setup, settings, seeds = view.setup, view.setup.settings, view.problem.extra(Seeds)
-    limits = [
-        limit * MILLION if limit else inf for limit in (settings.max_params, settings.max_flops)
-    ]
-
-    def within(cost: Cost) -> bool:
-        return all(paid <= limit for paid, limit in zip(cost, limits, strict=True))
-
+    within = limits_of(settings).allow
     seed = int(generator(settings.seed, "search/evolution").integers(2**63))
     known = seeds.ask(view.variables) if seeds else ()
     first = [architecture(setup.space, arch) for arch in known]
@@ -77,7 +69,7 @@ def check(view: View) -> None:
             evolve_of(view, scorer_of(view, view.learners[0]))
         except ValueError as error:
             least = budget.costs.of(budget.cheapest(view.setup.space))
-            raise ValueError(f"{error}; the cheapest has {in_millions(least)}") from error
+            raise ValueError(f"{error}; the cheapest has {in_units(least)}") from error
 
 
 def work_in(path: Path, work: loop.Work, settings: Run) -> None:

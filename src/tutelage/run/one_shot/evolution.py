@@ -83,6 +83,7 @@ class Evolve:
             "accuracy": (),
             "accuracy-flops": (-cost.flops,),
             "accuracy-params": (-cost.params,),
+            "accuracy-latency": (-cost.latency,),
         }
         self.evolving.tell((score, *second[self.settings.objectives]))
         self.step += 1
@@ -113,15 +114,21 @@ class Evolve:
         cost = self.costs.of(self.genotype(scored))
         score: dict[str, Any] = {self.scorer.quantity: scored.scores[0]}
         return Candidate(
-            encoding=list(scored.encoding), params=cost.params, flops=cost.flops, **score
+            encoding=list(scored.encoding),
+            params=cost.params,
+            flops=cost.flops,
+            latency=cost.latency or None,
+            **score,
         )
 
     def in_words(self, scored: Scored) -> str:
         """Describe the score and the cost of an architecture in words."""
         cost = self.costs.of(self.genotype(scored))
         score = f"{self.scorer.quantity} {self.scorer.written(scored.scores[0])}"
+        latency = f", {cost.latency:.4g} ms" if cost.latency else ""
         return (
-            f"{score} with the supernet's weights, {cost.params:,} parameters, {cost.flops:,} FLOPs"
+            f"{score} with the supernet's weights, {cost.params:,} parameters, {cost.flops:,} "
+            f"FLOPs{latency}"
         )
 
     def genotype(self, scored: Scored) -> Genotype:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from tutelage.data.streams import streams_of
 from tutelage.parts import make_part, part_settings
 from tutelage.problem import Method
 from tutelage.run.cost.budget import budget_of
+from tutelage.run.cost.latency import LatencyTable, latencies_of
 from tutelage.run.machine.device import device_named
 from tutelage.run.machine.threads import elements
 from tutelage.run.strategies.one_shot import OneShot
@@ -51,14 +53,18 @@ class Joined(NamedTuple):
     device: torch.device
     strategy: Callable[[Setup], Strategy]
     """How the search is carried out."""
+    latencies: LatencyTable | None
+    """Measured latencies of operations; None: the settings have no table."""
 
     def setup(self, halves: tuple[Tensor, Tensor]) -> Setup:
         """Divide the images into the half for weights and the half for alphas.
 
         Raises:
-            ValueError: The space's cheapest architecture costs more than the settings allow.
+            ValueError: The space's cheapest architecture costs more than the settings allow, or the
+                table of latencies lacks an operation.
         """
         settings, search, space, train = self.settings, self.search, self.space, self.train
+        classes, shape = self.size.classes, train.images.shape
         return Setup(
             settings=settings,
             method=self.method,
@@ -66,7 +72,7 @@ class Joined(NamedTuple):
             space=space,
             size=self.size,
             streams=streams_of(settings, train, halves, self.device),
-            budget=budget_of(settings, search, space, self.size.classes, train.images.shape),
+            budget=budget_of(settings, search, space, classes, shape, self.latencies),
         )
 
     @property
@@ -77,8 +83,12 @@ class Joined(NamedTuple):
         return elements(self.settings.batch_size, self.size, self.train.images.shape)
 
 
-def joined(settings: Run) -> Joined:
+def joined(settings: Run, run: Path | None = None) -> Joined:
     """Make the parts that the settings name, and read the images.
+
+    Args:
+        settings: The settings of a search.
+        run: The directory of a run that resumes.
 
     Raises:
         ValueError: A setting or the data cannot be used, or the parts do not fit together.
@@ -105,4 +115,5 @@ def joined(settings: Run) -> Joined:
         image_channels=train.images.shape[0],
         stem=settings.stem,
     )
-    return Joined(settings, method, search, space, size, train, device, strategy)
+    latencies = latencies_of(settings, run)
+    return Joined(settings, method, search, space, size, train, device, strategy, latencies)
