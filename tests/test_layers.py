@@ -47,10 +47,12 @@ ALLOWED = {
     "config": {"checks", "searches.evolution"},
     "quick": {"checks", "config", "parts", "searches.needs"},
     "installed": set(),
-    "parts": {"installed", "checks", "methods", "searches", "spaces"},
+    "trusted": set(),
+    "tables": {"checks"},
+    "parts": {"installed", "checks", "methods", "searches", "spaces", "tables", "trusted"},
     "flags": {"checks", "config", "parts"},
     "spaces.kernels": {"spaces.kernels"},
-    "spaces": {"spaces", "checks", "installed", "ranks", "shares"},
+    "spaces": {"spaces", "checks", "installed", "ranks", "shares", "tables", "trusted"},
     "searches": {
         *("spaces.base", "spaces.genotype", "spaces.paths", "spaces.ready"),
         *("searches", "clock", "checks"),
@@ -85,7 +87,7 @@ ALLOWED = {
         "ranks",
         "virtual",
     },
-    "run.networks": {*BASE, "run.networks", "parts", "searches.base", "report.figures"},
+    "run.networks": {*BASE, "run.networks", "parts", "searches.base", "report.figures", "trusted"},
     "run.trained": {
         *(*BASE, "cpus", "parts", "run.machine", "run.job", "run.networks", "run.trained"),
     },
@@ -112,13 +114,13 @@ ALLOWED = {
         *("study", "checks", "config", "cpus", "files", "papers", "parts", "recipes", "report"),
         "run.job",
     },
-    "use": {"checks", "flags", "run"},
+    "use": {"checks", "flags", "run", "trusted"},
     "verbs": {"checks", "config", "flags", "parts", "quick", "recipes", "benchmark", "run"}
-    | {"report", "spaces", "data", "papers", "study", "trackers", "installed"},
+    | {"report", "spaces", "data", "papers", "study", "trackers", "installed", "trusted"},
     "first": {"verbs", "parts", "run"},
     "crash": set(),
     "cli": {"verbs", "use", "first", "crash", "flags", "config", "checks", "parts", "cpus"}
-    | {"meeting", "recipes", "run.job.signals", "searches.evolution", "__version__"},
+    | {"meeting", "recipes", "run.job.signals", "searches.evolution", "trusted", "__version__"},
     "__init__": {
         "config",
         "methods",
@@ -129,7 +131,7 @@ ALLOWED = {
         "searches",
         "spaces",
     }
-    | {"parts", "virtual"},
+    | {"parts", "trusted", "virtual"},
     "__main__": {"cli"},
 }
 """What every part, and every folder of `run`, may import of the package: types, too."""

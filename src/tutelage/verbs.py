@@ -15,13 +15,15 @@ from cyclopts import Parameter
 
 from tutelage.checks import at_least
 from tutelage.config import Data, Retrain, Run
-from tutelage.flags import Whole
+from tutelage.flags import Trust, Whole
 from tutelage.installed import left_out
 from tutelage.papers import row_named
 from tutelage.parts import FOLDERS, OWN, PARTS, described, from_table, summaries
 from tutelage.recipes import layered, read_recipe, recipe_names
 from tutelage.renamed import Told, say
 from tutelage.trackers import TRACKERS, available
+from tutelage.trusted import modules_of
+from tutelage.trusted import trust as trusting
 
 Target = Annotated[str, Parameter(help="A run directory, or a genotype: name, text or file.")]
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON instead.")]
@@ -107,7 +109,8 @@ def search_command(
     if found.evolved:
         print(f"evolution: {found.evolved}")
     file, whom = ("ensemble.json", "its members") if found.ensemble else ("genotype.json", "it")
-    print(f"Found: {target / file}; train {whom} with: tutelage retrain {target}")
+    own = "".join(f" --trust {module}" for module in modules_of(found.genotype.layout))
+    print(f"Found: {target / file}; train {whom} with: tutelage retrain {target}{own}")
 
 
 def retrain_command(
@@ -335,8 +338,10 @@ def describe(
         Whole | None, Parameter(help="Side of the images in pixels; not set: 32, or 224.")
     ] = None,
     as_json: AsJson = False,
+    trust: Trust = (),
 ) -> None:
     """Print a network's parameters, FLOPs and cells."""
+    trusting(*trust)
     from tutelage.run.cost.count import describe as count
     from tutelage.run.networks.files import space_of
     from tutelage.spaces.base import Size

@@ -23,6 +23,7 @@ from tutelage.renamed import SETTINGS, lifted
 from tutelage.run.networks import ensemble, hub
 from tutelage.spaces.base import Size, Space
 from tutelage.spaces.genotype import Genotype
+from tutelage.trusted import TrustError
 
 FILE = "network.safetensors"
 MOST_CELLS: Final = 1000
@@ -106,7 +107,7 @@ def space_of(genotype: Genotype) -> Space:
         ValueError: it is unknown.
     """
     spaces = PARTS["space"]
-    if genotype.space not in spaces:
+    if genotype.space not in spaces and "skeleton" not in genotype.layout:
         raise ValueError(f"unknown space {genotype.space!r}: {nearest(genotype.space, spaces)}")
     space: Space = make_part("space", {"name": genotype.space, **genotype.layout})
     return space
@@ -146,6 +147,8 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> nn.Module:
         network: Any = build(details.genotype, details.size)
         network.logits_alone = True
         network.load_state_dict(tensors)
+    except TrustError as error:
+        raise TrustError(f"{path}: {error}") from error
     except (RuntimeError, ValueError, TypeError, LookupError) as error:
         reason = "" if isinstance(error, RuntimeError) else f": {error}"
         raise ValueError(
