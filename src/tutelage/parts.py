@@ -86,6 +86,11 @@ def _page() -> Any:
     return importlib.import_module("tutelage.spaces.page")
 
 
+def names_code(name: str) -> bool:
+    """Tell whether a part's name leads to code of no offered part: a path, or a page that may."""
+    return ":" in name or name.endswith(".toml")
+
+
 def part_of(kind: str, settings: Mapping[str, Any]) -> Any:
     """Return what `part_named` does for the name in a part's table; a page's space is there whole.
 

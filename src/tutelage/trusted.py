@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -54,12 +54,17 @@ def require(target: str, where: str) -> None:
     """Refuse code that the user has not trusted.
 
     Args:
-        target: The object, `module:name`.
+        target: The object, `module:name`, or a page of TOML.
         where: Which file or part names it.
 
     Raises:
-        TrustError: It is not trusted.
+        TrustError: It is not trusted; a page never is.
     """
+    if target.endswith(".toml"):
+        raise TrustError(
+            f"{where} is a page that may name code, which runs when it is imported: if you know "
+            "where it comes from, give --space with its path"
+        )
     if not is_trusted(target):
         module = target.partition(":")[0]
         raise TrustError(
@@ -69,9 +74,14 @@ def require(target: str, where: str) -> None:
         )
 
 
-def modules_of(layout: Mapping[str, Any]) -> list[str]:
-    """List the modules that the operations of a genotype's layout name."""
-    tables = layout.get("operations", {}).values()
+def modules_of(operations: Mapping[str, Mapping[str, str]], used: Container[str]) -> list[str]:
+    """List the modules of those operations of one's own that are used.
+
+    Args:
+        operations: Their tables by name, as a genotype's layout has them.
+        used: Names of operations.
+    """
+    tables = (table for name, table in operations.items() if name in used)
     targets = (table.get(key, "") for table in tables for key in ("module", "cost"))
     return sorted({target.partition(":")[0] for target in targets if target})
 

@@ -109,7 +109,8 @@ def search_command(
     if found.evolved:
         print(f"evolution: {found.evolved}")
     file, whom = ("ensemble.json", "its members") if found.ensemble else ("genotype.json", "it")
-    own = "".join(f" --trust {module}" for module in modules_of(found.genotype.layout))
+    modules = modules_of(found.genotype.layout.get("operations", {}), found.genotype.names)
+    own = "".join(f" --trust {module}" for module in modules)
     print(f"Found: {target / file}; train {whom} with: tutelage retrain {target}{own}")
 
 

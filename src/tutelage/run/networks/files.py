@@ -109,7 +109,7 @@ def space_of(genotype: Genotype) -> Space:
     spaces = PARTS["space"]
     if genotype.space not in spaces and "skeleton" not in genotype.layout:
         raise ValueError(f"unknown space {genotype.space!r}: {nearest(genotype.space, spaces)}")
-    space: Space = make_part("space", {"name": genotype.space, **genotype.layout})
+    space: Space = make_part("space", {**genotype.layout, "name": genotype.space})
     return space
 
 
