@@ -90,6 +90,7 @@ ALLOWED = {
     "run.networks": {*BASE, "run.networks", "parts", "searches.base", "report.figures", "trusted"},
     "run.trained": {
         *(*BASE, "cpus", "parts", "run.machine", "run.job", "run.networks", "run.trained"),
+        "trusted",
     },
     "run.cost": {*BASE, "run.networks", "run.cost", "searches"},
     "run.training": {*BASE, "run.job", "run.networks", "run.cost", "run.step", "run.training"},

@@ -211,8 +211,10 @@ MISTAKES = [
     (":good", ":two", "fails for 8 channels to 8, stride 1: TypeError: two.. takes 2"),
     (":good", ":number", "returns 3: must be a torch.nn.Module"),
     (":good", ":listed", r"maps \(2, 8, 7, 8\) to a list: must be"),
-    (":flops", ":nan", r"mine\.cost = '.*' gives nan for inputs = 8, .* at least 0"),
+    (":flops", ":nan", r"mine\.cost = '.*' gives nan for inputs = 8, .* between 0 and"),
     (":flops", ":negative", "gives -1.0 for inputs = 8"),
+    (":flops", ":endless", "gives inf for inputs = 8"),
+    (":flops", ":CONSTANT", r"mine\.cost = '.*' is no function: it is a int"),
     (":flops", ":text", "cost = '.*' fails for inputs = 8, .*could not convert"),
     (":flops", ":one", "cost = '.*' fails for inputs = 8, .*it must take these five"),
     (":flops", ":missing", r"operations\.mine\.cost = '.*:missing' cannot be imported"),
@@ -327,6 +329,7 @@ def test_a_run_is_retrained_loaded_and_exported_from_its_directory(tutelage, ref
     no = r"involution-cells.*\.module = .* names code of the module involution.* --trust involution"
     with forgotten("involution"):
         refused("retrain run", no)
+        assert not (here / "run" / "retrain").exists()
         refused("describe run", no)
         refused("search --resume run", no)
         assert "involution" not in sys.modules
@@ -334,11 +337,12 @@ def test_a_run_is_retrained_loaded_and_exported_from_its_directory(tutelage, ref
         assert "involution" not in sys.modules
         assert tutelage("search --resume run --space cells.toml")[0] == 0
     with forgotten("involution"):
-        assert tutelage("retrain run --trust involution --channels 8")[0] == 0
+        assert tutelage("retrain run --trust involution --channels 8")[::2] == (0, "")
     with forgotten("involution"):
         refused("test run", no)
         refused("export run --out copy", no)
         assert tutelage("export run --out copy --trust involution")[0] == 0
+        assert "\ntutelage.trust('involution')\n" in (here / "copy" / "README.md").read_text()
         assert tutelage("export run --out run.pt2 --trust involution")[0] == 0
     with forgotten("involution"):
         refused("predict copy run.png", no)

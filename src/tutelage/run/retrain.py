@@ -39,12 +39,22 @@ from tutelage.run.machine import threads
 from tutelage.run.machine.device import arithmetic, device_named
 from tutelage.run.networks import ensemble
 from tutelage.run.networks.ensemble import Ensemble
-from tutelage.run.networks.files import FILE, About, about, load, member, save_network, space_of
+from tutelage.run.networks.files import (
+    FILE,
+    About,
+    about,
+    build,
+    load,
+    member,
+    save_network,
+    space_of,
+)
 from tutelage.run.step.recorders import chosen
 from tutelage.run.trained.begin import begun, fitted
 from tutelage.run.trained.measure import kept, measured
 from tutelage.run.trained.testing import names_of
 from tutelage.run.training.training import Training
+from tutelage.spaces.base import Size
 from tutelage.spaces.genotype import Genotype
 from tutelage.trackers import available
 from tutelage.trackers.follow import following
@@ -93,6 +103,8 @@ def _retrained(
         return _finished(out, text, data, settings)
     if resume:
         data, settings = _begun(out, text, data, settings)
+    else:
+        _check(settings, genotype)
     train, compared = _read(data, out, resume, accept)
     same_images(train.images)
     data, settings = _cut(data, settings, default_cutout(train))
@@ -194,6 +206,8 @@ def _ensemble_retrained(
         return _finished(out, texts, data, settings)
     if resume:
         data, settings = _begun(out, texts, data, settings)
+    else:
+        _check(settings, *together.genotypes)
     train, compared = _read(data, out, resume, accept)
     data, settings = _cut(data, settings, default_cutout(train))
     devices = [device] if device.type == "cuda" else []
@@ -250,6 +264,14 @@ def _sized(settings: Retrain, genotype: Genotype) -> Retrain:
         cells=settings.cells or (size.cells if size else sizes.final_cells),
         auxiliary=sizes.auxiliary if settings.auxiliary is None else settings.auxiliary,
     )
+
+
+def _check(settings: Retrain, *genotypes: Genotype) -> None:
+    """Refuse what cannot be built, before a directory is made."""
+    size = Size(settings.channels or 1, settings.cells or 1, stem=settings.stem)
+    with torch.device("meta"):
+        for genotype in genotypes:
+            build(genotype, size, auxiliary=bool(settings.auxiliary))
 
 
 def _cut(data: Data, settings: Retrain, default: int) -> tuple[Data, Retrain]:

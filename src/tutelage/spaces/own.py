@@ -10,7 +10,6 @@ are counted from the module's convolutions and matrix products. Parameters alway
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage import trusted
+from tutelage.checks import LARGEST
 from tutelage.spaces.headed import Probability
 from tutelage.spaces.style import Style
 
@@ -83,19 +83,18 @@ class Operation(NamedTuple):
         given = (inputs, outputs, stride, height, width)
         names = ("inputs", "outputs", "stride", "height", "width")
         call = ", ".join(f"{name} = {value}" for name, value in zip(names, given, strict=True))
+        cost = self._function("cost")
         try:
-            found = float(self._function("cost")(*given))
-        except trusted.TrustError:
-            raise
-        except Exception as error:
+            found = float(cost(*given))
+        except Exception as error:  # of the user's function
             raise ValueError(
                 f"{self._named('cost')} fails for {call}: {_told(error)}; it must take these five "
                 "whole numbers and return FLOPs"
             ) from error
-        if not (math.isfinite(found) and found >= 0):
+        if not 0 <= found <= LARGEST:  # also where it is no number
             raise ValueError(
                 f"{self._named('cost')} gives {found} for {call}: must be the FLOPs of one image, "
-                "a finite number of at least 0"
+                f"a number between 0 and {LARGEST:,}"
             )
         return round(found)
 
