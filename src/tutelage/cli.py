@@ -306,7 +306,7 @@ def search_flags(tokens: Sequence[str]) -> list[Flag]:
     flags = flags_of(Run, group=RUN, table=base, leave_out=("row",))
     for kind, names in PARTS.items():
         name = _value(tokens, kind) or base[kind]["name"]
-        if names_code(name) and name not in (_value(tokens, kind), said[kind].get("name")):
+        if names_code(str(name)) and name not in (_value(tokens, kind), said[kind].get("name")):
             require(name, f"{resume}: {kind} = {name!r}")
         table = base[kind] if name == base[kind]["name"] else {}
         page = ", a page of TOML" if kind == "space" else ""

@@ -112,8 +112,8 @@ def _use(name: str, genotype: Genotype) -> str:
     if modules:
         trust = f"tutelage.trust({', '.join(map(repr, modules))})\n\n"
         needed = (
-            f"Its operations are code of {', '.join(modules)}, which is not in this folder: it must "
-            "be installed, or lie beside your program, and it runs when it is imported.\n"
+            f"Its operations are code of {', '.join(modules)}, which is not in this folder: it "
+            "must be installed, or lie beside your program, and runs when it is imported.\n"
         )
     return f"""## Use
 
