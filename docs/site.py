@@ -29,6 +29,7 @@ TITLES = {
     "methods": "Methods",
     "searches": "Searches",
     "spaces": "Spaces",
+    "trusted": "Trusted code",
     "multilevel": "Levels",
     "virtual": "Virtual steps",
     "problem": "Problems and nets",

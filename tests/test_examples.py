@@ -18,9 +18,10 @@ PRINTS = {
     "06_own_search": r"normal\n  2 = (.|\n)*reduce\n  2 = ",
     "07_own_images": r"normal\n  2 = (.|\n)*reduce\n  2 = ",
     "08_compare_seeds": r"sgl × darts(.|\n)*\(n = 2\)(.|\n)*page: comparison.html",
+    "09_own_space": r"logits: \(2, 10\)\nparameters +[\d,]+\n(.|\n)*loaded: \(2, 10\)",
 }
 """Every example, and a pattern of its output."""
-SLOW = ("03_search_retrain_load", "04_rules_on_relu", "08_compare_seeds")
+SLOW = ("03_search_retrain_load", "04_rules_on_relu", "08_compare_seeds", "09_own_space")
 
 
 def test_every_example_is_listed():

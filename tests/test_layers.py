@@ -48,10 +48,12 @@ ALLOWED = {
     "config": {"checks", "searches.evolution"},
     "quick": {"checks", "config", "parts", "searches.needs"},
     "installed": set(),
-    "parts": {"installed", "checks", "methods", "searches", "spaces"},
+    "trusted": set(),
+    "tables": {"checks"},
+    "parts": {"installed", "checks", "methods", "searches", "spaces", "tables", "trusted"},
     "flags": {"checks", "config", "parts"},
     "spaces.kernels": {"spaces.kernels"},
-    "spaces": {"spaces", "checks", "installed", "ranks", "shares"},
+    "spaces": {"spaces", "checks", "installed", "ranks", "shares", "tables", "trusted"},
     "searches": {
         *("spaces.base", "spaces.genotype", "spaces.paths", "spaces.ready"),
         *("searches", "clock", "checks"),
@@ -87,9 +89,12 @@ ALLOWED = {
         "ranks",
         "virtual",
     },
-    "run.networks": {*BASE, "run.networks", "parts", "searches.base", "report.figures", "transfer"},
+    "run.networks": {
+        *(*BASE, "run.networks", "parts", "searches.base", "report.figures", "transfer", "trusted"),
+    },
     "run.trained": {
         *(*BASE, "cpus", "parts", "run.machine", "run.job", "run.networks", "run.trained"),
+        "trusted",
     },
     "run.cost": {*BASE, "run.machine", "run.networks", "run.cost", "searches"},
     "run.training": {*BASE, "run.job", "run.networks", "run.cost", "run.step", "run.training"},
@@ -114,10 +119,10 @@ ALLOWED = {
         *("study", "checks", "config", "cpus", "files", "papers", "parts", "recipes", "report"),
         "run.job",
     },
-    "use": {"checks", "flags", "run"},
+    "use": {"checks", "flags", "run", "trusted"},
     "latency": {"checks", "config", "parts", "run", "spaces"},
     "verbs": {"checks", "config", "flags", "parts", "quick", "recipes", "benchmark", "run"}
-    | {"report", "spaces", "data", "papers", "study", "trackers", "installed"},
+    | {"report", "spaces", "data", "papers", "study", "trackers", "installed", "trusted"},
     "first": {"verbs", "parts", "run"},
     "crash": set(),
     "cli": {
@@ -131,6 +136,7 @@ ALLOWED = {
         "checks",
         "parts",
         "cpus",
+        "trusted",
     }
     | {"meeting", "recipes", "run.job.signals", "searches.evolution", "__version__"},
     "__init__": {
@@ -144,7 +150,7 @@ ALLOWED = {
         "searches",
         "spaces",
     }
-    | {"parts", "virtual"},
+    | {"parts", "trusted", "virtual"},
     "__main__": {"cli"},
 }
 """What every part, and every folder of `run`, may import of the package: types, too."""

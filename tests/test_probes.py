@@ -24,7 +24,6 @@ from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.cells import DARTS
 from tutelage.spaces.genotype import Cell, Genotype
 from tutelage.spaces.plan import weights_of
-from tutelage.spaces.supernet import LAYOUTS
 from tutelage.virtual import Tree, leaves, rebuild
 
 
@@ -177,7 +176,7 @@ def test_cell_gradients_equal_those_of_separate_tensors():
     separate = [arch.operations[place.group].clone().requires_grad_() for place in net.plan]
     for cell, place, own in zip(net.cells, net.plan, separate, strict=True):
         group = place.group
-        shape = (net.edges[group], LAYOUTS[place.stride])
+        shape = (net.edges[group], net.layouts[place.stride])
         given = partial(weights_of, ArchWeights({group: own}), group, *shape, cells=1)
         cell.register_forward_pre_hook(lambda _, args, given=given: (*args[:2], *given()))
     expected = torch.autograd.grad(validate(arch), separate)

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from tutelage.spaces.chain import Chain as Chain
     from tutelage.spaces.genotype import Genotype as Genotype
     from tutelage.spaces.nb201 import NASBENCH201 as NASBENCH201
+    from tutelage.trusted import trust as trust
     from tutelage.virtual import Exact as Exact
     from tutelage.virtual import FiniteDifference as FiniteDifference
     from tutelage.virtual import FirstOrder as FirstOrder
@@ -118,6 +119,7 @@ _HOMES = {
     ),
     "spaces.genotype": ("Genotype",),
     "spaces.nb201": ("NASBENCH201",),
+    "trusted": ("trust",),
     "virtual": ("Exact", "FiniteDifference", "FirstOrder", "virtual_step"),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}

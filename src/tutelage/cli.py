@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +23,7 @@ from tutelage.crash import crashed
 from tutelage.first import demo, doctor
 from tutelage.flags import (
     Flag,
+    Trust,
     command,
     distinct,
     flags_of,
@@ -31,10 +32,12 @@ from tutelage.flags import (
     sentence,
 )
 from tutelage.latency import Asked, latency_command
-from tutelage.parts import PARTS, from_table, importable, part_named
+from tutelage.parts import PARTS, from_table, importable, names_code, part_named, part_of
 from tutelage.renamed import lifted_flags
 from tutelage.run.job.signals import EndedError, end_with_a_sentence, ignore
 from tutelage.searches.evolution import Evolution
+from tutelage.trusted import require
+from tutelage.trusted import trust as trusting
 from tutelage.use import export, predict, test_command
 from tutelage.verbs import (
     AsJson,
@@ -186,6 +189,7 @@ def application(flags: list[Flag]) -> App:
         quick: Quick = False,
         dry_run: DryRun = False,
         accept_changed_data: Accept = False,
+        trust: Trust = (),  # read before the flags of parts are made
         **given: Any,
     ) -> None:
         base = search_base(recipe, str(resume) if resume else None, row)
@@ -199,8 +203,10 @@ def application(flags: list[Flag]) -> App:
         recipe: Recipe = None,
         out: Out = None,
         accept_changed_data: Accept = False,
+        trust: Trust = (),
         **given: Any,
     ) -> None:
+        trusting(*trust)
         retrain_command(run, recipe, out, nested(RETRAIN_FLAGS, given), accept_changed_data)
 
     def data(what: DataSet, /, *, out: Sheet = None, as_json: AsJson = False, **given: Any) -> None:
@@ -320,15 +326,20 @@ def data_flags(table: Mapping[str, Any], leave_out: Sequence[str] = ()) -> list[
 def search_flags(tokens: Sequence[str]) -> list[Flag]:
     """Make the flags of a search: those of the run, and of the parts that the tokens name."""
     recipe, resume, row = (_value(tokens, each) for each in ("recipe", "resume", "row"))
+    trusting(*_values(tokens, "trust"))
     base = search_base(recipe, resume, row, told=None)
+    said = search_base(recipe, None, row, told=None)
     flags = flags_of(Run, group=RUN, table=base, leave_out=("row",))
     for kind, names in PARTS.items():
         name = _value(tokens, kind) or base[kind]["name"]
+        if names_code(str(name)) and name not in (_value(tokens, kind), said[kind].get("name")):
+            require(name, f"{resume}: {kind} = {name!r}")
         table = base[kind] if name == base[kind]["name"] else {}
-        text = f"{ROLES[kind]}: {', '.join(names)}, or module:Class."
+        page = ", a page of TOML" if kind == "space" else ""
+        text = f"{ROLES[kind]}: {', '.join(names)}{page}, or module:Class."
         flags.append(Flag(kind, (kind, "name"), str, name, text, heading("Parts", 1)))
         if tokens:
-            own, group = part_named(kind, name), heading(f"Of --{kind} {name}", 2)
+            own, group = part_of(kind, {**table, "name": name}), heading(f"Of --{kind} {name}", 2)
             flags += flags_of(own, path=(kind,), group=group, table=table)
     flags += data_flags(base["data"])
     for place, (name, (of, title)) in enumerate(SECTIONS.items(), start=4):
@@ -341,7 +352,7 @@ def search_flags(tokens: Sequence[str]) -> list[Flag]:
             table=base[name],
             leave_out=("start",),  # --from of `tutelage retrain`: a search has no weights for it
         )
-    own = ("recipe", "row", "out", "resume", "quick", "dry-run", "accept-changed-data")
+    own = ("recipe", "row", "out", "resume", "quick", "dry-run", "accept-changed-data", "trust")
     distinct(flags, taken=(*own, "help", "version"))
     return flags
 
@@ -383,10 +394,14 @@ SURVEY_FLAGS = data_flags(
 
 
 def _value(tokens: Sequence[str], flag: str) -> str | None:
-    """Find a flag's value among unparsed tokens."""
+    """Find a flag's first value among unparsed tokens."""
+    return next(_values(tokens, flag), None)
+
+
+def _values(tokens: Sequence[str], flag: str) -> Iterator[str]:
+    """Find the values of a flag among unparsed tokens."""
     for token, following in pairwise((*tokens, "--")):
-        if token == f"--{flag}":
-            return None if following.startswith("--") else following
+        if token == f"--{flag}" and not following.startswith("--"):
+            yield following
         if token.startswith(f"--{flag}="):
-            return token.partition("=")[2]
-    return None
+            yield token.partition("=")[2]

@@ -53,6 +53,14 @@ def whole(kind: Any, tokens: Sequence[Token]) -> int | tuple[int, ...]:
 
 
 Whole = Annotated[int, Parameter(converter=whole)]
+Trust = Annotated[
+    tuple[str, ...],
+    Parameter(
+        help="Module that may be imported because a run, genotype or network names code of it.",
+        negative=(),
+        show_default=False,
+    ),
+]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Parts by name: from run.toml's tables to methods, searches and spaces, and back.
 
 A name is one of the folder's literal dict or of an installed package, or `module:Class` for a
-user's own part. Nothing here imports torch before a part is needed.
+user's own part. A space may also be a page of TOML. Nothing here imports torch before a part is
+needed.
 """
 
 from __future__ import annotations
@@ -11,22 +12,27 @@ import importlib
 import importlib.util
 import inspect
 import itertools
-import math
-import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from typing_extensions import get_protocol_members
 
-from tutelage.checks import LARGEST, nearest, sized
+from tutelage.checks import nearest
 from tutelage.installed import added, load, origin
 from tutelage.methods import METHODS
 from tutelage.renamed import lifted_part
 from tutelage.searches import SEARCHES
 from tutelage.spaces import SPACES
+from tutelage.tables import default as default
+from tutelage.tables import from_table as from_table
+from tutelage.tables import hints as hints
+from tutelage.tables import init_fields as init_fields
+from tutelage.tables import must_be as must_be
+from tutelage.tables import plain as plain
+from tutelage.trusted import imported
 
 FOLDERS: Mapping[str, str] = {"method": "methods", "search": "searches", "space": "spaces"}
 """The folder of the package's parts of a kind, and the kind of entry point of others."""
@@ -45,6 +51,8 @@ def part_named(kind: str, name: str) -> Any:
         ValueError: The name is unknown (the nearest is given), or it is not such a part.
     """
     names, name = PARTS[kind], str(name)  # a file of settings may hold any value
+    if kind == "space" and name.endswith(".toml"):
+        return _page().read_page(Path(name))
     if name not in names and ":" not in name:
         raise ValueError(f"unknown {kind} {name!r}: {nearest(name, names)}")
     found = _imported(kind, name)
@@ -64,11 +72,35 @@ def _imported(kind: str, name: str) -> Any:
     """Import what a known name or `module:Class` names."""
     if name in PARTS[kind] and name not in OWN[kind]:
         return load(FOLDERS[kind], name, PARTS[kind][name])
-    module, _, attribute = PARTS[kind].get(name, name).partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error
+    if name not in PARTS[kind]:
+        try:
+            return imported(name)
+        except ValueError as error:
+            raise ValueError(f"{kind} {error}") from error
+    module, _, attribute = PARTS[kind][name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _page() -> Any:
+    """Import the reader of pages, which needs torch."""
+    return importlib.import_module("tutelage.spaces.page")
+
+
+def names_code(name: str) -> bool:
+    """Tell whether a part's name leads to code of no offered part: a path, or a page that may."""
+    return ":" in name or name.endswith(".toml")
+
+
+def part_of(kind: str, settings: Mapping[str, Any]) -> Any:
+    """Return what `part_named` does for the name in a part's table; a page's space is there whole.
+
+    Raises:
+        ValueError: as `part_named`, or a setting of the space cannot be.
+    """
+    name = settings.get("name", "")
+    if kind == "space" and "skeleton" in settings:
+        return _page().space_of(settings, f"space {name!r}")
+    return part_named(kind, name)
 
 
 def importable(kind: str, names: Iterable[str] | None = None) -> Iterator[str]:
@@ -90,8 +122,9 @@ def make_part(kind: str, settings: Mapping[str, Any]) -> Any:
         ValueError: A setting is unknown or refused, or a member of the part has other arguments.
     """
     given = dict(settings)
-    name = given.pop("name", "")
-    found = part_named(kind, name)
+    found, name = part_of(kind, given), given.pop("name", "")
+    if "skeleton" in given:  # the space has its settings already
+        given = {}
     part = from_table(found, given, f"{kind} {name}")
     check_calls(protocol(kind, part), part, f"{kind} {name}")
     return part
@@ -142,6 +175,8 @@ def protocol(kind: str, part: Any) -> type:
 
 def part_settings(kind: str, part: Any) -> dict[str, Any]:
     """Return the table from which `make_part` builds this part: as in TOML, without None."""
+    if kind == "space" and (table := _page().definition(part)):
+        return dict(table)
     values = {f.name: getattr(part, f.name) for f in init_fields(part)}
     near = [
         name
@@ -156,109 +191,6 @@ def part_settings(kind: str, part: Any) -> dict[str, Any]:
     name = next((name for name, target in PARTS[kind].items() if target == path), path)
     values = {f.name: getattr(part, f.name) for f in init_fields(type(part))}
     return {"name": name} | plain(values)
-
-
-def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as TOML has them: lists for tuples, without None."""
-    given = {name: x for name, x in values.items() if x is not None}
-    return {name: list(x) if isinstance(x, tuple) else x for name, x in given.items()}
-
-
-def init_fields(of: Any) -> list[Field[Any]]:
-    """List a dataclass' settings: its constructor's arguments, or a ready part's declared ones."""
-    if not is_dataclass(of):
-        return []
-    if isinstance(of, type):
-        return [f for f in fields(of) if f.init]
-    return [f for f in fields(of) if f.metadata.get("setting")]
-
-
-def from_table(of: Any, table: Mapping[str, Any], what: str) -> Any:
-    """Build a dataclass, and nested ones, from a table as TOML holds it.
-
-    For a ready part, build a copy with the table's values.
-
-    Raises:
-        ValueError: A setting is unknown, of another type, or refused by the dataclass.
-    """
-    known = {f.name for f in init_fields(of)}
-    kinds = hints(of) if known else {}
-    values = {}
-    for name, value in table.items():
-        if name not in known:
-            meant = nearest(name, known) if known else "it has no settings"
-            raise ValueError(f"unknown setting {name!r} of {what}: {meant}")
-        if is_dataclass(kinds[name]) and isinstance(value, Mapping):
-            try:
-                values[name] = from_table(typing.cast(type, kinds[name]), value, name)
-            except ValueError as error:  # weights and alphas both have an lr
-                raise ValueError(f"{name}: {error}") from error
-        else:
-            values[name] = _typed(kinds[name], value, name)
-    return of(**values) if isinstance(of, type) else replace(of, **values)
-
-
-def hints(of: Any) -> dict[str, Any]:
-    """Return the types of the fields of a dataclass or a ready part."""
-    return typing.get_type_hints(of if isinstance(of, type) else type(of))
-
-
-def _typed(kind: Any, value: Any, name: str) -> Any:
-    """Check one TOML value against a setting's type, and widen it if that is exact."""
-    origin, choices = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        inner = [choice for choice in choices if choice is not type(None)]
-        return None if value is None else _typed(inner[0], value, name)
-    if origin is dict and isinstance(value, Mapping):
-        return dict(value)
-    if origin is tuple and isinstance(value, (list, tuple)):
-        each = choices[:1] * len(value) if choices[-1] is ... else choices
-        if len(each) == len(value):
-            return tuple(_typed(kind, x, name) for kind, x in zip(each, value, strict=True))
-    if type(value) is int and kind in (int, float):
-        sized(name, value)
-        return kind(value)
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    fits = value in choices if origin is Literal else isinstance(value, origin or kind)
-    if not fits or (type(value) is bool and kind is not bool):
-        raise ValueError(f"{name} = {value!r}: {must_be(kind, value)}")
-    if kind is float and not math.isfinite(value):
-        raise ValueError(f"{name} = {value}: must be a finite number")
-    return value
-
-
-def must_be(kind: Any, value: Any) -> str:
-    """Describe the allowed values of a setting's type, or the choice that was probably meant."""
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        kind = typing.get_args(kind)[0]
-    if typing.get_origin(kind) is Literal:
-        return nearest(str(value), map(str, typing.get_args(kind)))
-    if typing.get_origin(kind) is tuple:
-        each = typing.get_args(kind)
-        what = "texts" if each[0] is str else "numbers"
-        return f"must be {what if each[-1] is ... else f'{len(each)} {what}'}"
-    if kind is int and str(value).lstrip("-").isdecimal():
-        return f"must be a whole number between -{LARGEST:,} and {LARGEST:,}"
-    return f"must be {_TYPE_NAMES.get(kind, 'a table')}"
-
-
-_TYPE_NAMES = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a text",
-    Path: "a path",
-}
-
-
-def default(of: Field[Any], part: Any = None) -> Any:
-    """Return a setting's default, which for a ready part is its value; None: there is none."""
-    if part is not None and not isinstance(part, type):
-        return getattr(part, of.name)
-    if of.default is not MISSING:
-        return of.default
-    return of.default_factory() if of.default_factory is not MISSING else None
 
 
 def field_help(of: Any) -> dict[str, str]:

@@ -20,7 +20,7 @@ from tutelage.parts import (
     from_table,
     init_fields,
     make_part,
-    part_named,
+    part_of,
     part_settings,
     plain,
 )
@@ -202,7 +202,7 @@ def stated(settings: Mapping[str, Any]) -> Table:
     for name, value in settings.items():
         if name in PARTS:
             own = {key: x for key, x in value.items() if key != "name"}
-            found[name] = {"name": value["name"]} | _unusual(own, part_named(name, value["name"]))
+            found[name] = {"name": value["name"]} | _unusual(own, part_of(name, value))
         else:
             found[name] = _unusual(tables(value), type(value)) if is_dataclass(value) else value
     return found

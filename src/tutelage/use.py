@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from tutelage.flags import Whole
+from tutelage.flags import Trust, Whole
+from tutelage.trusted import trust as trusting
 
 if TYPE_CHECKING:
     from tutelage.run.trained.predict import Prediction
@@ -38,8 +39,10 @@ def predict(
     ] = False,
     device: Where = "auto",
     batch_size: Annotated[Whole, Parameter(help="Images that run together.")] = 64,
+    trust: Trust = (),
 ) -> None:
     """Print the class of every image and its probability."""
+    trusting(*trust)
     if as_json and as_csv:
         raise ValueError("--json with --csv: give one of them")
     from tutelage.run.trained.predict import Predictor
@@ -95,6 +98,7 @@ def test_command(
     as_json: AsJson = False,
     device: Where = "auto",
     batch_size: Annotated[Whole, Parameter(help="Images that run together.")] = 64,
+    trust: Trust = (),
 ) -> None:
     """Test a trained network on labelled images: accuracy, loss, classes, confusions."""
     from tutelage.checks import at_least
@@ -102,6 +106,7 @@ def test_command(
     from tutelage.run.trained.testing import asked, measured_on
 
     at_least(1, batch_size=batch_size)
+    trusting(*trust)
     trained = open_trained(run, device)
     tested = measured_on(trained, asked(trained, data, data_root), batch_size)
     print(json.dumps(tested.as_dict(), indent=2) if as_json else tested.as_text())
@@ -118,8 +123,10 @@ def export(
             "weights and model card."
         ),
     ],
+    trust: Trust = (),
 ) -> None:
     """Write a trained network in another format, read it again, and compare the outputs."""
+    trusting(*trust)
     from tutelage.run.trained.export import export as write
 
     print(write(run, out))

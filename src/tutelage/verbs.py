@@ -15,13 +15,15 @@ from cyclopts import Parameter
 
 from tutelage.checks import at_least, listed
 from tutelage.config import Data, Retrain, Run
-from tutelage.flags import Whole
+from tutelage.flags import Trust, Whole
 from tutelage.installed import left_out
 from tutelage.papers import row_named
 from tutelage.parts import FOLDERS, OWN, PARTS, described, from_table, summaries
 from tutelage.recipes import layered, read_recipe, recipe_names
 from tutelage.renamed import Told, say
 from tutelage.trackers import TRACKERS, available
+from tutelage.trusted import modules_of
+from tutelage.trusted import trust as trusting
 
 Target = Annotated[str, Parameter(help="A run directory, or a genotype: name, text or file.")]
 Where = Annotated[Literal["auto", "cpu", "cuda"], Parameter(help="Device; auto: CUDA if any.")]
@@ -108,7 +110,9 @@ def search_command(
     if found.evolved:
         print(f"evolution: {found.evolved}")
     file, whom = ("ensemble.json", "its members") if found.ensemble else ("genotype.json", "it")
-    print(f"Found: {target / file}; train {whom} with: tutelage retrain {target}")
+    modules = modules_of(found.genotype.layout.get("operations", {}), found.genotype.names)
+    own = "".join(f" --trust {module}" for module in modules)
+    print(f"Found: {target / file}; train {whom} with: tutelage retrain {target}{own}")
 
 
 def retrain_command(
@@ -356,8 +360,10 @@ def describe(
         Parameter(help="Clock: wall, or cpu for one thread beside busy processes."),
     ] = "wall",
     as_json: AsJson = False,
+    trust: Trust = (),
 ) -> None:
     """Print a network's parameters, FLOPs and cells, and its latency where that is asked for."""
+    trusting(*trust)
     at_least(1, batch_size=min(batch_size), threads=1 if threads is None else threads)
     from tutelage.run.cost.count import describe as count
     from tutelage.run.networks.files import space_of

@@ -45,6 +45,7 @@ from tutelage.run.networks.files import (
     READ_BY,
     About,
     about,
+    build,
     load,
     member,
     save_network,
@@ -55,6 +56,7 @@ from tutelage.run.trained.begin import begun, fitted
 from tutelage.run.trained.measure import kept, measured
 from tutelage.run.trained.testing import names_of
 from tutelage.run.training.training import Training
+from tutelage.spaces.base import Size
 from tutelage.spaces.genotype import Genotype
 from tutelage.trackers import available
 from tutelage.trackers.follow import following
@@ -104,6 +106,8 @@ def _retrained(
         return _finished(out, text, data, settings)
     if resume:
         data, settings = _begun(out, text, data, settings)
+    else:
+        _check(settings, genotype)
     train, compared = _read(data, settings, out, resume, accept)
     same_images(train.images)
     data, settings = _cut(data, settings, default_cutout(train))
@@ -216,6 +220,8 @@ def _ensemble_retrained(
         return _finished(out, texts, data, settings)
     if resume:
         data, settings = _begun(out, texts, data, settings)
+    else:
+        _check(settings, *together.genotypes)
     train, compared = _read(data, settings, out, resume, accept)
     data, settings = _cut(data, settings, default_cutout(train))
     devices = [device] if device.type == "cuda" else []
@@ -272,6 +278,14 @@ def _sized(settings: Retrain, genotype: Genotype) -> Retrain:
         cells=settings.cells or (size.cells if size else sizes.final_cells),
         auxiliary=sizes.auxiliary if settings.auxiliary is None else settings.auxiliary,
     )
+
+
+def _check(settings: Retrain, *genotypes: Genotype) -> None:
+    """Refuse what cannot be built, before a directory is made."""
+    size = Size(settings.channels or 1, settings.cells or 1, stem=settings.stem)
+    with torch.device("meta"):
+        for genotype in genotypes:
+            build(genotype, size, auxiliary=bool(settings.auxiliary))
 
 
 def _cut(data: Data, settings: Retrain, default: int) -> tuple[Data, Retrain]:

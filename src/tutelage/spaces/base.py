@@ -254,16 +254,18 @@ def narrow(operations: Mapping[str, Edges], kept: Mapping[str, Sequence[Sequence
     }
 
 
-def check_space(genotype: Genotype, name: str) -> None:
-    """Refuse a genotype of another space.
+def check_space(genotype: Genotype, name: str, layout: Mapping[str, Any] | None = None) -> None:
+    """Refuse a genotype of another space, or of another layout if there is one.
 
     Raises:
-        ValueError: It is of another space.
+        ValueError: It is.
     """
     if genotype.space != name:
         raise ValueError(
             f"a genotype of the space {genotype.space!r}: the space {name!r} builds only its own"
         )
+    if layout is not None and any(layout.get(k) != x for k, x in genotype.layout.items()):
+        raise ValueError(f"a genotype of {name} with another layout: build it by its own layout")
 
 
 def check_shares(size: Size, variant: Variant) -> None:

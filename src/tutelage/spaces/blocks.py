@@ -14,55 +14,22 @@ A name gives all properties of a single block: `mbconv6_5x5` expands its input s
 from __future__ import annotations
 
 import re
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from tutelage.installed import added, load, origin
-from tutelage.spaces.convolution import Convolution, Depthwise
-from tutelage.spaces.fused import BatchNorm
-from tutelage.spaces.network import Probability, drop, never
+from tutelage.spaces.headed import Probability
+from tutelage.spaces.network import drop, never
+from tutelage.spaces.own import Foreign, Operation, checked, named
+from tutelage.spaces.style import Style
 
-Activation = Literal["relu", "swish"]
 ODD = r"((?:[1-9]\d*)?[13579])"
 """Sides of a kernel. They are odd: with an even one, a padded map would grow by a pixel."""
 MBCONV = re.compile(rf"mbconv([1-9]\d*)_{ODD}x\2")
 SHUFFLE = re.compile(rf"shuffle_{ODD}x\1")
 RESIDUAL = re.compile(rf"(basic|bottleneck)_{ODD}x\2")
-
-
-class Style(NamedTuple):
-    """The properties that the blocks of a network share."""
-
-    squeeze: float = 0.0
-    """Width of the squeeze-and-excitation as a share of a block's input; 0: none."""
-    activation: Activation = "relu"
-    affine: bool = True
-    """Whether BatchNorms scale and shift."""
-    track: bool = True
-    """Whether BatchNorms keep running statistics; those of supernets use the batch's."""
-
-    def norm(self, channels: int) -> nn.BatchNorm2d:
-        """Build a BatchNorm."""
-        return BatchNorm(channels, affine=self.affine, track_running_stats=self.track)
-
-    def act(self) -> nn.Module:
-        """Build the activation."""
-        return nn.ReLU() if self.activation == "relu" else nn.SiLU()
-
-    def pointwise(self, inputs: int, outputs: int, *, act: bool = True) -> list[nn.Module]:
-        """Build a 1x1 convolution, its BatchNorm and, with `act`, the activation."""
-        layers = [Convolution(inputs, outputs, 1), self.norm(outputs)]
-        return [*layers, self.act()] if act else layers
-
-    def dense(self, inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
-        """Build a convolution over all channels and its BatchNorm."""
-        return [Convolution(inputs, outputs, kernel, stride), self.norm(outputs)]
-
-    def depthwise(self, channels: int, kernel: int, stride: int) -> list[nn.Module]:
-        """Build a depthwise convolution and its BatchNorm."""
-        return [Depthwise(channels, kernel, stride), self.norm(channels)]
 
 
 class SqueezeExcitation(nn.Module):
@@ -176,19 +143,6 @@ class Residual(nn.Module):
         return self.act(self.shortcut(x) + (y if never(drop_path) else drop(y, drop_path)))
 
 
-class Foreign(nn.Module):
-    """A block of an installed package: a module that maps x (B, C, H, W)."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor, drop_path: Probability = 0.0) -> Tensor:
-        """Map x (B, C, H, W); what is a residual in it is not known, so no path is dropped."""
-        mapped: Tensor = self.inner(x)
-        return mapped
-
-
 def is_own(name: str) -> bool:
     """Tell whether a block of this package has this name."""
     known = name in ("identity", "shuffle_xception")
@@ -207,20 +161,19 @@ def foreign(name: str, inputs: int, outputs: int, stride: int, style: Style) -> 
         ValueError: Its package cannot be imported, or the shape is wrong.
     """
     make = load("blocks", name, ADDED[name])
-    with torch.device("meta"):
-        seen = torch.empty(2, inputs, 8, 8)
-        shape = tuple(make(inputs, outputs, stride, style)(seen).shape)
-    wanted = (2, outputs, 8 // stride, 8 // stride)
-    if shape != wanted:
-        raise ValueError(
-            f"block {name!r} of the package {origin('blocks', name)} maps {tuple(seen.shape)} to "
-            f"{shape}: must be {wanted}, for {outputs} channels and stride {stride}"
-        )
-    return Foreign(make(inputs, outputs, stride, style))
+    what = f"block {name!r} of the package {origin('blocks', name)}"
+    return checked(make, what, inputs, outputs, stride, style)
 
 
-def block(name: str, inputs: int, outputs: int, stride: int, style: Style) -> nn.Module:
-    """Build the block of this name, for maps of `inputs` channels.
+def block(
+    name: str,
+    inputs: int,
+    outputs: int,
+    stride: int,
+    style: Style,
+    own: Sequence[Operation] = (),
+) -> nn.Module:
+    """Build the block of this name, one of the user's `own` too, for maps of `inputs` channels.
 
     Raises:
         ValueError: There is no such block.
@@ -235,6 +188,8 @@ def block(name: str, inputs: int, outputs: int, stride: int, style: Style) -> nn
         return MBConv(int(match[1]), int(match[2]), inputs, outputs, stride, style)
     if match := RESIDUAL.fullmatch(name):
         return Residual(match[1], int(match[2]), inputs, outputs, stride, style)
+    if mine := named(own, name):
+        return mine.build(inputs, outputs, stride, style)
     if name in ADDED:
         return foreign(name, inputs, outputs, stride, style)
     raise ValueError(f"unknown block {name!r}: {ALLOWED}")
@@ -242,7 +197,8 @@ def block(name: str, inputs: int, outputs: int, stride: int, style: Style) -> nn
 
 ALLOWED = (
     "must be identity, mbconvE_KxK, shuffle_KxK, shuffle_xception, basic_KxK or bottleneck_KxK, "
-    "K odd, such as shuffle_5x5, or mbconv6_3x3 for an expansion of 6, or of an installed package"
+    "K odd, such as shuffle_5x5, or mbconv6_3x3 for an expansion of 6, or of an installed package "
+    "or a page of TOML"
 )
 """The possible names, for error messages."""
 

@@ -31,10 +31,13 @@ from tutelage.spaces.base import (
 )
 from tutelage.spaces.genotype import DARTS_OPERATIONS, Cell, Genotype, Node
 from tutelage.spaces.network import Network
-from tutelage.spaces.ops import EDGES, NODES, layout, operation
+from tutelage.spaces.ops import NODES, entering, layout, operation
+from tutelage.spaces.own import Operation, Page
 from tutelage.spaces.supernet import Supernet
 
 GROUPS = ("normal", "reduce")
+SIZES = Sizes(16, 8, 36, 20, auxiliary=0.4, fewest=3)
+"""The sizes of DARTS' networks."""
 
 
 def strongest(names: Sequence[str], weights: Sequence[float]) -> tuple[float, str]:
@@ -52,13 +55,13 @@ def derive(edges: Sequence[Sequence[str]], weights: Sequence[Sequence[float]]) -
     """
     nodes: list[Node] = []
     start = 0
-    for node in range(NODES):
-        rows = range(start, start + node + 2)
+    for count in entering(edges):
+        rows = range(start, start + count)
         best = [(*strongest(edges[row], weights[row]), row - start) for row in rows]
         best.sort(key=lambda each: -each[0])
         nodes.append(tuple((name, source) for _, name, source in best[:2]))
         start = rows.stop
-    return Cell(tuple(nodes), concat=tuple(range(2, 2 + NODES)))
+    return Cell(tuple(nodes), concat=tuple(range(2, 2 + len(nodes))))
 
 
 @dataclass(frozen=True)
@@ -68,17 +71,35 @@ class CellSpace:
     name: str
     """Name on the command line, and in the genotypes."""
     operations: Mapping[str, Edges]
-    """For each group, the operations of its 14 edges: by node, then by predecessor."""
+    """For each group, the operations of its edges, 14 for four nodes: by node, then by
+    predecessor."""
     variant: Variant = PLAIN
     """How supernets differ from the default, as the search needs it."""
-    sizes: ClassVar[Sizes] = Sizes(16, 8, 36, 20, auxiliary=0.4, fewest=3)
+    sizes: Sizes = SIZES
+    """Default sizes."""
+    page: Page | None = None
+    """The page of TOML that describes the space; None: it has a name instead."""
     stages: ClassVar[int] = 0
-    nodes: ClassVar[tuple[int, ...]] = tuple(range(2, 2 + NODES))
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        """How many edges enter each node."""
+        return tuple(entering(next(iter(self.operations.values()))))
+
+    @property
+    def own(self) -> tuple[Operation, ...]:
+        """Operations of one's own."""
+        return self.page.operations if self.page else ()
+
+    @property
+    def layout(self) -> Mapping[str, Any]:
+        """The page's settings; empty: there is none."""
+        return self.page.table if self.page else {}
 
     @property
     def choices(self) -> Mapping[str, tuple[int, int]]:
         """The (edges, ops) of every group of choices."""
-        return {group: (EDGES, len(edges[0])) for group, edges in self.operations.items()}
+        return {group: (len(edges), len(edges[0])) for group, edges in self.operations.items()}
 
     def varied(self, **changes: Any) -> CellSpace:
         """Return the space with fields of its variant changed."""
@@ -92,18 +113,18 @@ class CellSpace:
         """Yield every edge of every cell."""
         if size.stem == "imagenet":
             image = halved(halved(halved(image)))
-        for place in layout(size, dict.fromkeys(GROUPS, NODES)):
+        for place in layout(size, dict.fromkeys(GROUPS, len(self.nodes))):
             inside = halved(image) if place.stride == 2 else image
             sources = (source for entering in self.nodes for source in range(entering))
             for edge, source in enumerate(sources):
                 stride, seen = (place.stride, image) if source < 2 else (1, inside)
-                arguments = (place.channels, stride)
+                arguments = (place.channels, stride, self.own)
                 yield Slot(place.group, edge, operation, arguments, (place.channels, *seen))
             image = inside
 
     def supernet(self, size: Size) -> Supernet:
         """Build the network whose forward (x, arch) gives logits (B, classes), features (B, D)."""
-        return Supernet(self.operations, size, self.variant)
+        return Supernet(self.operations, size, self.variant, self.own)
 
     def genotype(self, arch: ArchWeights) -> Genotype:
         """Derive the architecture, by operations' weights times their edges' weights."""
@@ -112,7 +133,7 @@ class CellSpace:
             group: derive(edges, weights[group].tolist())
             for group, edges in self.operations.items()
         }
-        return Genotype(self.name, cells)
+        return Genotype(self.name, cells, self.layout)
 
     def inherited(self, weights: Mapping[str, Tensor], genotype: Genotype) -> None:
         """Return None: the supernet computes operations together."""
@@ -123,15 +144,15 @@ class CellSpace:
         """Build the stand-alone network of a genotype.
 
         Raises:
-            ValueError: The genotype is of another space.
+            ValueError: The genotype is of another space, or of another page.
         """
-        check_space(genotype, self.name)
-        return Network(genotype, size, auxiliary=auxiliary, drop_path=drop_path)
+        check_space(genotype, self.name, self.layout)
+        return Network(genotype, size, auxiliary=auxiliary, drop_path=drop_path, own=self.own)
 
 
-def everywhere(*names: str) -> Mapping[str, Edges]:
+def everywhere(*names: str, nodes: int = NODES) -> Mapping[str, Edges]:
     """Return the same operations for all edges of both cells."""
-    return dict.fromkeys(GROUPS, (names,) * EDGES)
+    return dict.fromkeys(GROUPS, (names,) * sum(range(2, 2 + nodes)))
 
 
 SKIP, MAX, AVERAGE = "skip_connect", "max_pool_3x3", "avg_pool_3x3"

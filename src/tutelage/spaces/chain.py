@@ -41,9 +41,11 @@ from tutelage.spaces.base import (
     halved,
     narrow,
 )
-from tutelage.spaces.blocks import ALLOWED, Activation, Style, block, is_block
+from tutelage.spaces.blocks import ALLOWED, block, is_block
 from tutelage.spaces.chain_network import GROUP, Layer, Network, Outline, Supernet
 from tutelage.spaces.genotype import Genotype
+from tutelage.spaces.own import Operation, Page, named
+from tutelage.spaces.style import Activation, Style
 
 LAYERS = 8
 """Layers that a quick look does not change: a benchmark's table has no other depths."""
@@ -88,6 +90,8 @@ class Chain:
     """Always the default: chains have no variants."""
     left: Edges | None = None
     """The blocks of every layer after narrowing; None: the candidates."""
+    page: Page | None = None
+    """The page of TOML that describes the space; None: it has a name instead."""
     group: ClassVar[str] = GROUP
 
     def __post_init__(self) -> None:
@@ -100,7 +104,7 @@ class Chain:
         if not self.candidates or len(set(self.candidates)) < len(self.candidates):
             raise ValueError(f"candidates = {', '.join(self.candidates)}: name each block once")
         for name in self.candidates:
-            if not is_block(name):
+            if not (is_block(name) or named(self.own, name)):
                 raise ValueError(f"candidates = {name}: {ALLOWED}")
         at_least(1, stem_channels=self.stem_channels)
         at_least(0, first=self.first, last=self.last, squeeze=self.squeeze)
@@ -111,6 +115,11 @@ class Chain:
         if any(stride not in (1, 2) for stride in self.strides):
             raise ValueError(f"strides = {listed(self.strides)}: each must be 1 or 2")
         one_of(("relu", "swish"), activation=self.activation)
+
+    @property
+    def own(self) -> tuple[Operation, ...]:
+        """Operations of one's own."""
+        return self.page.operations if self.page else ()
 
     @property
     def operations(self) -> Mapping[str, Edges]:
@@ -145,7 +154,8 @@ class Chain:
     def layout(self) -> dict[str, Any]:
         """The settings, as plain data."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata}
-        return {k: list(x) if isinstance(x, tuple) else x for k, x in values.items()}
+        table = {k: list(x) if isinstance(x, tuple) else x for k, x in values.items()}
+        return {**(self.page.table if self.page else {}), **table}
 
     def varied(self, **changes: Any) -> Chain:
         """Return the space with fields of its variant changed.
@@ -207,7 +217,7 @@ class Chain:
         """
         scaled = self.scaled(size)
         first, last = (scaled(width) if width else 0 for width in (self.first, self.last))
-        return Outline(self.layers(size), first, last, self.pooled_stem)
+        return Outline(self.layers(size), first, last, self.pooled_stem, self.own)
 
     def slots(self, size: Size, image: Image) -> Iterator[Slot]:
         """Yield every layer."""
@@ -215,7 +225,7 @@ class Chain:
         for _ in range(1 + self.pooled_stem if size.stem == "imagenet" else 0):
             image = halved(image)
         for edge, layer in enumerate(self.layers(size)):
-            arguments = (layer.inputs, layer.outputs, layer.stride, style)
+            arguments = (layer.inputs, layer.outputs, layer.stride, style, self.own)
             yield Slot(GROUP, edge, block, arguments, (layer.inputs, *image))
             image = halved(image) if layer.stride == 2 else image
 
@@ -239,11 +249,7 @@ class Chain:
             ValueError: The genotype has another space, layout or other blocks, or an auxiliary
                 head is requested.
         """
-        check_space(genotype, self.name)
-        if any(self.layout.get(name) != value for name, value in genotype.layout.items()):
-            raise ValueError(
-                f"a genotype of {self.name} with another layout: build it by its own layout"
-            )
+        check_space(genotype, self.name, self.layout)
         if auxiliary:
             raise ValueError("networks of chains have no auxiliary head: give --auxiliary 0")
         names = genotype.names

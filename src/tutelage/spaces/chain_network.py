@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.spaces.base import ArchWeights, Edges, Size
-from tutelage.spaces.blocks import Style, block
+from tutelage.spaces.blocks import block
 from tutelage.spaces.convolution import channels_last
 from tutelage.spaces.fused import stacked, weighted_sum
 from tutelage.spaces.headed import Headed
 from tutelage.spaces.mixed_cell import OperationOutput, dealt
+from tutelage.spaces.own import Operation
+from tutelage.spaces.style import Style
 
 GROUP = "chain"
 """The only group of choices: a chain's layers."""
@@ -29,6 +31,10 @@ class Layer(NamedTuple):
     stride: int
     stage: int
 
+    def block(self, name: str, style: Style, own: Sequence[Operation]) -> nn.Module:
+        """Build the block of this name."""
+        return block(name, self.inputs, self.outputs, self.stride, style, own)
+
 
 class Outline(NamedTuple):
     """A chain at a size: its channels, layer by layer."""
@@ -41,6 +47,8 @@ class Outline(NamedTuple):
     """Channels of the 1x1 convolution after the layers; 0: there is none."""
     pooled: bool
     """Whether the `imagenet` stem is ResNet's, with a pool."""
+    own: Sequence[Operation] = ()
+    """Operations of one's own."""
 
 
 class Frame(nn.Module):
@@ -71,12 +79,12 @@ class Frame(nn.Module):
 class MixedLayer(nn.Module):
     """A layer of the supernet: the weighted sum of its blocks."""
 
-    def __init__(self, names: Sequence[str], layer: Layer, style: Style) -> None:
+    def __init__(
+        self, names: Sequence[str], layer: Layer, style: Style, own: Sequence[Operation] = ()
+    ) -> None:
         super().__init__()
         self.names = tuple(names)
-        self.blocks = nn.ModuleDict(
-            {name: block(name, layer.inputs, layer.outputs, layer.stride, style) for name in names}
-        )
+        self.blocks = nn.ModuleDict({name: layer.block(name, style, own) for name in names})
 
     def forward(self, x: Tensor, weights: Tensor, columns: Sequence[int]) -> Tensor:
         """Sum weights (ops,) times blocks over some columns; the sum over no column is zero."""
@@ -99,7 +107,9 @@ class Supernet(nn.Module):
         self.frame = Frame(outline, size, style)
         self.stages = [layer.stage for layer in outline.layers]
         pairs = zip(edges, outline.layers, strict=True)
-        self.layers = nn.ModuleList(MixedLayer(names, layer, style) for names, layer in pairs)
+        self.layers = nn.ModuleList(
+            MixedLayer(names, layer, style, outline.own) for names, layer in pairs
+        )
         self.counts = {GROUP: 1}
 
     def forward(self, x: Tensor, arch: ArchWeights, stage: int | None = None) -> Any:
@@ -155,7 +165,7 @@ class Network(Headed):
         self.frame = Frame(outline, size, style)
         self.stages = [layer.stage for layer in outline.layers]
         self.layers = nn.ModuleList(
-            block(name, layer.inputs, layer.outputs, layer.stride, style)
+            layer.block(name, style, outline.own)
             for name, layer in zip(names, outline.layers, strict=True)
         )
         self._end()

@@ -113,7 +113,7 @@ class Genotype:
     cells: Mapping[str, Cell]
     """Group name (normal and reduce, cell, or chain) to cell."""
     layout: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of the space for the layout of a chain; other spaces have none."""
+    """Settings of the space: of a chain, or of a page of TOML; other spaces have none."""
 
     def __post_init__(self) -> None:
         if not self.cells:
@@ -126,9 +126,12 @@ class Genotype:
                         f"cell {group!r}: unknown operation {operation!r} for the space "
                         f"{self.space!r}: {nearest(operation, allowed)}"
                     )
+        skeleton = self.layout.get("skeleton")
         if self.space in DARTS_SHAPED:
             _check_darts(self.cells)
-        elif self.space == "nasbench201":
+        elif skeleton == "darts":
+            _check_darts(self.cells, self.layout.get("nodes", 4))
+        elif "nasbench201" in (self.space, skeleton):
             _check_nasbench201(self.cells)
         elif "chain" in self.cells:
             _check_chain(self.cells)
@@ -287,14 +290,15 @@ def _check_node(state: int, node: Node) -> None:
             )
 
 
-def _check_darts(cells: Mapping[str, Cell]) -> None:
+def _check_darts(cells: Mapping[str, Cell], nodes: Any = 4) -> None:
     if set(cells) != {"normal", "reduce"}:
         raise ValueError(f"cells = {', '.join(cells)}: DARTS' are exactly normal and reduce")
     for group, cell in cells.items():
         if cell.inputs != 2:
             raise ValueError(f"cell {group!r}: inputs = {cell.inputs}: DARTS' cells have 2")
-        if len(cell.nodes) != 4:
-            raise ValueError(f"cell {group!r} has {len(cell.nodes)} nodes: DARTS' cells have 4")
+        if len(cell.nodes) != nodes:
+            whose = "DARTS' cells" if nodes == 4 else "cells of this layout"
+            raise ValueError(f"cell {group!r} has {len(cell.nodes)} nodes: {whose} have {nodes}")
         for state, node in enumerate(cell.nodes, start=2):
             if len(node) != 2:
                 raise ValueError(

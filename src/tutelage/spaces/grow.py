@@ -79,7 +79,8 @@ def _nodes(supernet: nn.Module) -> Iterator[tuple[str, MixedNode]]:
 
 def _changes(old: MixedNode, new: MixedNode) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
     """List the new node's parameters, each with a function of the old node's parameter."""
-    channels = _copies(_width(old), _width(new))
+    channels = _copies(old.seen, new.seen)
+    maps = {(old.seen, new.seen): channels}
     for kind in new.stacks:
         before: Any = old.stacks[kind]  # nn.ModuleDict does not type its items
         after: Any = new.stacks[kind]
@@ -89,14 +90,15 @@ def _changes(old: MixedNode, new: MixedNode) -> Iterator[tuple[str, Callable[[Te
             inputs = None if name.startswith("depthwise") else channels
             yield f"stacks.{kind}.{name}", partial(take, inputs=inputs)
     for name, weight in new.named_parameters():
-        if not name.startswith("stacks"):
+        if name.startswith("own."):
+            before = old.get_parameter(name).shape
+            for sizes in zip(before, weight.shape, strict=True):
+                if sizes not in maps:
+                    maps[sizes] = _copies(*sizes)
+            yield name, partial(_spread, before, weight.shape, maps)
+        elif not name.startswith("stacks."):
             outputs = _copies(len(old.get_parameter(name)), len(weight))
             yield name, partial(_taken, count=1, rows=[0], outputs=outputs, inputs=channels)
-
-
-def _width(node: MixedNode) -> int:
-    """Return how many channels the node's operations read, except depthwise ones."""
-    return max(parameter.shape[1] for parameter in node.parameters())
 
 
 def _copies(old: int, new: int) -> Tensor:
@@ -107,6 +109,20 @@ def _copies(old: int, new: int) -> Tensor:
             "continues may see more channels (a smaller partial), not fewer"
         )
     return torch.cat([torch.arange(old), torch.randint(old, (new - old,))])
+
+
+def _spread(
+    old: Sequence[int], new: Sequence[int], maps: dict[tuple[int, int], Tensor], parameter: Tensor
+) -> Tensor:
+    """Widen a parameter of one's own operation in every dimension that has grown.
+
+    `maps` has for an old and a new size which entry is copied; one for all dimensions of these
+    sizes, so that a channel has the same origin in all parameters of the node.
+    """
+    for dimension, sizes in enumerate(zip(old, new, strict=True)):
+        if sizes[0] != sizes[1]:
+            parameter = parameter.index_select(dimension, maps[sizes].to(parameter.device))
+    return parameter
 
 
 def _taken(

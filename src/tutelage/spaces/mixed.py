@@ -14,6 +14,7 @@ repeats much work. Here the work is arranged differently, with the same result:
   memory.
 - Small maps that leave a state are summed for all nodes after it by one product (`mixed_cell.py`).
 - `none` is not computed, nor are operations that `chosen` of the architecture weights leaves out.
+- An operation of one's own is a module of its edge, whose map is summed with the others.
 - With partial channels the operations see a state's first channels. The others bypass them and are
   summed separately, and one shuffle after the sum mixes the two.
 
@@ -38,10 +39,15 @@ from tutelage.spaces.base import Edges, Variant
 from tutelage.spaces.convolution import Convolution, convolve, depthwise, relu_depthwise
 from tutelage.spaces.folding import folded_sum
 from tutelage.spaces.fused import joined, joins, mix, normalise, side_by_side, stacked
-from tutelage.spaces.ops import CONVOLUTIONS, DENSE, POOLS
+from tutelage.spaces.ops import CONVOLUTIONS, DENSE, OPERATIONS, POOLS
+from tutelage.spaces.own import Operation
 from tutelage.spaces.parallel import concurrently
 from tutelage.spaces.plan import AUXILIARY, Weights
 from tutelage.spaces.states import State, dense, gather
+from tutelage.spaces.style import Style
+
+SUPERNET = Style(affine=False, track=False)
+"""The style of operations of one's own in a supernet of cells."""
 
 
 def select(parameter: Tensor, rows: Sequence[int], count: int) -> Tensor:
@@ -188,12 +194,17 @@ class MixedNode(nn.Module):
     """A node: the weighted sum of all operations on all edges that enter it."""
 
     def __init__(
-        self, edges: Edges, strides: Sequence[int], channels: int, variant: Variant
+        self,
+        edges: Edges,
+        strides: Sequence[int],
+        channels: int,
+        variant: Variant,
+        own: Sequence[Operation] = (),
     ) -> None:
         super().__init__()
         self.edges = edges
         self.variant = variant
-        seen = channels // variant.partial
+        self.seen = seen = channels // variant.partial
         self.stacks: Any = nn.ModuleDict()
         for name in (*CONVOLUTIONS, *DENSE):
             having = [edge for edge, names in enumerate(edges) if name in names]
@@ -207,6 +218,15 @@ class MixedNode(nn.Module):
         self.auxiliaries = nn.ModuleDict(
             {str(edge): Reduce(seen, seen) for edge in halved if variant.auxiliary_skip}
         )
+        self.own: Any = nn.ModuleDict()
+        for edge, (names, stride) in enumerate(zip(edges, strides, strict=True)):
+            mine = {
+                each.name: each.build(seen, seen, stride, SUPERNET)
+                for each in own
+                if each.name in names
+            }
+            if mine:
+                self.own[str(edge)] = nn.ModuleDict(mine)
 
     def forward(
         self, states: Sequence[State], shared: Tensor | None, weights: Weights, place: int
@@ -245,11 +265,14 @@ class MixedNode(nn.Module):
         return self._map(edge, state, name, 0.0)
 
     def _map(self, edge: int, state: State, name: str, dropout: float) -> Tensor:
-        """Return a pool, noise or a skip; dropout zeroes values of an identity skip."""
+        """Return a pool, noise, a skip or an own operation; dropout is of identity skips."""
         if name in POOLS:
             return state.pooled([name])[0]
         if name == "noise":
             return state.noise()
+        if name not in OPERATIONS and name != AUXILIARY:
+            output: Tensor = self.own[str(edge)][name](state.x)
+            return output
         if state.stride == 2:
             own = self.auxiliaries if name == AUXILIARY else self.reductions
             return own[str(edge)](state.halves)

@@ -35,7 +35,8 @@ from tutelage.spaces.headed import Headed, Probability
 from tutelage.spaces.mixed import MixedNode
 from tutelage.spaces.mixed_cell import OperationOutput, operation_outputs, run_cell
 from tutelage.spaces.network import drop, never
-from tutelage.spaces.ops import ReluConvolution, operation
+from tutelage.spaces.ops import ReluConvolution, check_operations, operation
+from tutelage.spaces.own import Operation, Page
 from tutelage.spaces.plan import Layout, Weights, weights_of
 from tutelage.spaces.states import State
 
@@ -45,6 +46,8 @@ NODES = 3
 """Nodes of a cell; node i reads the cell's input and the i nodes before it."""
 EDGES = sum(node + 1 for node in range(NODES))
 LAYOUT = Layout(tuple(range(1, 1 + NODES)))
+SIZES = Sizes(16, 5, 16, 5, auxiliary=0.0, fewest=1)
+"""The sizes of the benchmark's networks."""
 
 
 class Halve(nn.Module):
@@ -66,12 +69,12 @@ class Halve(nn.Module):
 class CellNetwork(nn.Module):
     """The cell of a genotype: every node sums one operation on each state before it."""
 
-    def __init__(self, cell: Cell, channels: int) -> None:
+    def __init__(self, cell: Cell, channels: int, own: Sequence[Operation]) -> None:
         super().__init__()
         self.nodes = cell.nodes
         self.operations = nn.ModuleDict(
             {
-                f"{source}-{node}": operation(name, channels, 1)
+                f"{source}-{node}": operation(name, channels, 1, own)
                 for node, pairs in enumerate(cell.nodes, start=1)
                 for name, source in pairs
             }
@@ -93,14 +96,16 @@ class CellNetwork(nn.Module):
 class MixedCell(nn.Module):
     """A cell of the supernet."""
 
-    def __init__(self, edges: Edges, channels: int, variant: Variant) -> None:
+    def __init__(
+        self, edges: Edges, channels: int, variant: Variant, own: Sequence[Operation]
+    ) -> None:
         super().__init__()
         self.variant = variant
         self.nodes = nn.ModuleList()
         start = 0
         for sources in range(1, 1 + NODES):
             rows = edges[start : start + sources]
-            self.nodes.append(MixedNode(rows, [1] * sources, channels, variant))
+            self.nodes.append(MixedNode(rows, [1] * sources, channels, variant, own))
             start += sources
 
     def forward(self, x: Tensor, weights: Weights) -> Tensor:
@@ -167,10 +172,14 @@ class Network(Headed):
 
     home = "skeleton"
 
-    def __init__(self, cell: Cell, size: Size, drop_path: float = 0.0) -> None:
+    def __init__(
+        self, cell: Cell, size: Size, drop_path: float = 0.0, own: Sequence[Operation] = ()
+    ) -> None:
         super().__init__()
         self._begin(drop_path)
-        self.skeleton = Skeleton(lambda channels: CellNetwork(cell, channels), size, track=True)
+        self.skeleton = Skeleton(
+            lambda channels: CellNetwork(cell, channels, own), size, track=True
+        )
         self._end()
 
     @property
@@ -191,12 +200,15 @@ class Network(Headed):
 class Supernet(nn.Module):
     """Stages of mixed cells between a stem and a classifier."""
 
-    def __init__(self, edges: Edges, size: Size, variant: Variant) -> None:
+    def __init__(
+        self, edges: Edges, size: Size, variant: Variant, own: Sequence[Operation] = ()
+    ) -> None:
         super().__init__()
+        check_operations((name for names in edges for name in names), own)
         check_shares(size, variant)
         self.edges = edges
         self.skeleton = Skeleton(
-            lambda channels: MixedCell(edges, channels, variant), size, track=False
+            lambda channels: MixedCell(edges, channels, variant, own), size, track=False
         )
         self.auxiliary = variant.auxiliary_skip
         self.counts = {GROUP: len(self.skeleton.cells)}
@@ -219,15 +231,27 @@ class Supernet(nn.Module):
 class NasBench201:
     """NAS-Bench-201's space."""
 
-    name: ClassVar[str] = "nasbench201"
     operations: Mapping[str, Edges]
     """The operations of the six edges: by node, then by predecessor."""
+    name: str = "nasbench201"
     variant: Variant = PLAIN_201
     """How supernets differ from the default, as the search needs it."""
-    sizes: ClassVar[Sizes] = Sizes(16, 5, 16, 5, auxiliary=0.0, fewest=1)
+    sizes: Sizes = SIZES
     """Default sizes; cells are counted for each of the three stages."""
+    page: Page | None = None
+    """The page of TOML that describes the space; None: it has a name instead."""
     nodes: ClassVar[tuple[int, ...]] = tuple(range(1, 1 + NODES))
     stages: ClassVar[int] = 0
+
+    @property
+    def own(self) -> tuple[Operation, ...]:
+        """Operations of one's own."""
+        return self.page.operations if self.page else ()
+
+    @property
+    def layout(self) -> Mapping[str, Any]:
+        """The page's settings; empty: there is none."""
+        return self.page.table if self.page else {}
 
     @property
     def choices(self) -> Mapping[str, tuple[int, int]]:
@@ -246,14 +270,15 @@ class NasBench201:
         """Yield every edge of every cell."""
         for stage in range(3):
             channels = size.channels << stage
+            arguments = (channels, 1, self.own)
             for _ in range(size.cells):
                 for edge in range(EDGES):
-                    yield Slot(GROUP, edge, operation, (channels, 1), (channels, *image))
+                    yield Slot(GROUP, edge, operation, arguments, (channels, *image))
             image = halved(image)
 
     def supernet(self, size: Size) -> Supernet:
         """Build the network whose forward (x, arch) gives logits (B, classes), features (B, D)."""
-        return Supernet(self.operations[GROUP], size, self.variant)
+        return Supernet(self.operations[GROUP], size, self.variant, self.own)
 
     def genotype(self, arch: ArchWeights) -> Genotype:
         """Derive the strongest operation of every edge, `none` included."""
@@ -264,7 +289,7 @@ class NasBench201:
         nodes = tuple(
             tuple((next(names), source) for source in range(node + 1)) for node in range(NODES)
         )
-        return Genotype(self.name, {GROUP: Cell(nodes, concat=(NODES,), inputs=1)})
+        return Genotype(self.name, {GROUP: Cell(nodes, concat=(NODES,), inputs=1)}, self.layout)
 
     def inherited(self, weights: Mapping[str, Tensor], genotype: Genotype) -> None:
         """Return None: the supernet computes operations together."""
@@ -277,10 +302,10 @@ class NasBench201:
         Raises:
             ValueError: The genotype is of another space, or an auxiliary head is requested.
         """
-        check_space(genotype, self.name)
+        check_space(genotype, self.name, self.layout)
         if auxiliary:
-            raise ValueError("networks of nasbench201 have no auxiliary head: give --auxiliary 0")
-        return Network(genotype.cells[GROUP], size, drop_path)
+            raise ValueError(f"networks of {self.name} have no auxiliary head: give --auxiliary 0")
+        return Network(genotype.cells[GROUP], size, drop_path, self.own)
 
 
 NASBENCH201 = NasBench201({GROUP: (NASBENCH201_OPERATIONS,) * EDGES})

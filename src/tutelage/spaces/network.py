@@ -28,6 +28,7 @@ from tutelage.spaces.ops import (
     operation,
     stem,
 )
+from tutelage.spaces.own import Operation
 
 WINDOWS: dict[Stem, tuple[int, int, int]] = {"cifar": (8, 5, 3), "imagenet": (7, 5, 2)}
 """Side of the input map of DARTS' auxiliary head; size and stride of its pooling window."""
@@ -48,7 +49,7 @@ def never(probability: Probability) -> bool:
 class NodeNetwork(nn.Module):
     """A node of a genotype's cell: the sum of its operations."""
 
-    def __init__(self, node: Node, place: Place) -> None:
+    def __init__(self, node: Node, place: Place, own: Sequence[Operation]) -> None:
         """Build the node in a cell at this place."""
         super().__init__()
         strides = [place.stride if source < 2 else 1 for _, source in node]
@@ -56,7 +57,7 @@ class NodeNetwork(nn.Module):
         self.sources = [source for _, source in node]
         self.identity = [name == "skip_connect" and stride == 1 for (name, _), stride in pairs]
         self.operations = nn.ModuleList(
-            operation(name, place.channels, stride) for (name, _), stride in pairs
+            operation(name, place.channels, stride, own) for (name, _), stride in pairs
         )
 
     def forward(self, states: Sequence[Tensor], drop_path: Probability) -> Tensor:
@@ -73,14 +74,14 @@ class NodeNetwork(nn.Module):
 class CellNetwork(nn.Module):
     """One cell of a genotype."""
 
-    def __init__(self, cell: Cell, place: Place) -> None:
+    def __init__(self, cell: Cell, place: Place, own: Sequence[Operation]) -> None:
         """Build the cell at its place."""
         super().__init__()
         before, last = place.inputs
         preprocess = FactorizedReduce if place.reduced else ReluConvolution
         self.before = preprocess(before, place.channels)
         self.last = ReluConvolution(last, place.channels)
-        self.nodes = nn.ModuleList(NodeNetwork(node, place) for node in cell.nodes)
+        self.nodes = nn.ModuleList(NodeNetwork(node, place, own) for node in cell.nodes)
         self.concat = cell.concat
 
     def forward(self, before: Tensor, last: Tensor, drop_path: Probability) -> Tensor:
@@ -130,16 +131,25 @@ class Network(Headed):
     """Stem, cells, classifier."""
 
     def __init__(
-        self, genotype: Genotype, size: Size, *, auxiliary: bool = False, drop_path: float = 0.0
+        self,
+        genotype: Genotype,
+        size: Size,
+        *,
+        auxiliary: bool = False,
+        drop_path: float = 0.0,
+        own: Sequence[Operation] = (),
     ) -> None:
-        """Build the network, with an auxiliary head if `auxiliary`."""
+        """Build the network, with an auxiliary head if `auxiliary`.
+
+        The genotype may have operations of the user's `own`.
+        """
         super().__init__()
         self._begin(drop_path)
         self.stem = stem(size)
         widths = {group: len(cell.concat) for group, cell in genotype.cells.items()}
         plan = layout(size, widths)
         self.cells = nn.ModuleList(
-            CellNetwork(genotype.cells[place.group], place) for place in plan
+            CellNetwork(genotype.cells[place.group], place, own) for place in plan
         )
         self.tap = 2 * size.cells // 3
         groups = [place.group for place in plan]

@@ -8,7 +8,7 @@ networks consist of the modules here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,11 +21,26 @@ from tutelage.spaces.base import Size
 from tutelage.spaces.convolution import Convolution, Depthwise, autocasts, depthwise, tiny
 from tutelage.spaces.fused import BatchNorm
 from tutelage.spaces.genotype import DARTS_OPERATIONS
+from tutelage.spaces.own import Operation, named
+from tutelage.spaces.style import Style
 
 NODES = 4
 """Nodes of a cell; node i reads the cell's two inputs and the i nodes before it."""
 
 EDGES = sum(node + 2 for node in range(NODES))
+
+
+def entering(edges: Sequence[object]) -> list[int]:
+    """Return how many of a cell's edges enter each of its nodes.
+
+    >>> entering(range(14))
+    [2, 3, 4, 5]
+    """
+    counts: list[int] = []
+    while sum(counts) < len(edges):
+        counts.append(len(counts) + 2)
+    return counts
+
 
 CONVOLUTIONS = {
     "sep_conv_3x3": (3, 1, 2),
@@ -74,24 +89,27 @@ OPERATIONS = (*DARTS_OPERATIONS, *DENSE, "noise")
 """What an edge of a cell can do."""
 
 
-def check_operations(names: Iterable[str]) -> None:
-    """Refuse operations that no cell can run.
+def check_operations(names: Iterable[str], own: Sequence[Operation] = ()) -> None:
+    """Refuse operations that no cell can run: neither of these, nor one of the user's `own`.
 
     Raises:
         ValueError: There is one.
     """
+    allowed = (*OPERATIONS, *(each.name for each in own))
     for name in names:
-        if name not in OPERATIONS:
-            raise ValueError(f"unknown operation {name!r}: {nearest(name, OPERATIONS)}")
+        if name not in allowed:
+            raise ValueError(f"unknown operation {name!r}: {nearest(name, allowed)}")
 
 
-def operation(name: str, channels: int, stride: int) -> nn.Module:
-    """Build the stand-alone operation of this name.
+def operation(name: str, channels: int, stride: int, own: Sequence[Operation] = ()) -> nn.Module:
+    """Build the stand-alone operation of this name, one of the user's `own` too.
 
     Raises:
         ValueError: There is none.
     """
-    check_operations([name])
+    check_operations([name], own)
+    if mine := named(own, name):
+        return mine.build(channels, channels, stride, Style())
     if name in CONVOLUTIONS:
         kernel, dilation, repetitions = CONVOLUTIONS[name]
         return SeparableConvolution(channels, kernel, stride, dilation, repetitions)

@@ -16,6 +16,9 @@ from tutelage.spaces.ops import CONVOLUTIONS, DENSE, POOLS
 AUXILIARY = "auxiliary"
 """The name of DARTS-' skip beside the operations of an edge."""
 
+SORTED = ("none", *CONVOLUTIONS, *DENSE)
+"""Operations that are no maps to be summed, or are computed with those of other edges."""
+
 Choices = tuple[tuple[int, ...], ...]
 """For every edge, the columns of the operations that run."""
 
@@ -45,7 +48,8 @@ class Entering(NamedTuple):
     """What runs on the edges that enter a node, beside what it shares with other nodes."""
 
     maps: tuple[tuple[int, str], ...]
-    """Edge and name of maps that each edge has for itself: strided skips, dropout, noise."""
+    """Edge and name of maps that each edge has for itself: strided skips, dropout, noise, and
+    operations of one's own."""
     separable: Mapping[str, tuple[int, ...]]
     """The edges of every kind of separable convolution."""
 
@@ -180,7 +184,7 @@ def _entering(cell: _Cell, start: int, chosen: Choices) -> tuple[Entering, list[
     own = [
         (state, name)
         for state, name in entering
-        if name in ("skip_connect", "noise") and not cell.shared(state, name)
+        if name not in SORTED and not cell.shared(state, name)
     ]
     places = [running[start + state, name] for state, name in own]
     if cell.auxiliary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,20 +13,28 @@ from tutelage.spaces.convolution import channels_last
 from tutelage.spaces.fused import BatchNorm, side_by_side
 from tutelage.spaces.mixed import MixedNode, Project, Reduce
 from tutelage.spaces.mixed_cell import OperationOutput, operation_outputs, run_cell
-from tutelage.spaces.ops import NODES, Place, check_operations, layout, stem
+from tutelage.spaces.ops import Place, check_operations, entering, layout, stem
+from tutelage.spaces.own import Operation
 from tutelage.spaces.plan import Layout, Weights, weights_of
 from tutelage.spaces.states import State, halves
 
-READS = tuple(range(2, 2 + NODES))
-"""How many states each node of a cell reads."""
-LAYOUTS = {1: Layout(READS), 2: Layout(READS, halved=frozenset({0, 1}))}
-"""The layout of a cell whose inputs are read with a stride."""
+
+def layouts_of(nodes: Sequence[int]) -> dict[int, Layout]:
+    """Return the layout of a cell by the stride with which its inputs are read.
+
+    Args:
+        nodes: How many states each node of the cell reads.
+    """
+    reads = tuple(nodes)
+    return {1: Layout(reads), 2: Layout(reads, halved=frozenset({0, 1}))}
 
 
 class MixedCell(nn.Module):
     """A cell of the supernet: each of its nodes reads all states before it."""
 
-    def __init__(self, edges: Edges, place: Place, variant: Variant) -> None:
+    def __init__(
+        self, edges: Edges, place: Place, variant: Variant, own: Sequence[Operation]
+    ) -> None:
         """Build the cell at its place from the operation names of every edge."""
         super().__init__()
         self.stride, self.reduced = place.stride, place.reduced
@@ -36,10 +44,10 @@ class MixedCell(nn.Module):
         self.last = Project(last, place.channels)
         self.nodes = nn.ModuleList()
         start = 0
-        for sources in range(2, 2 + NODES):
+        for sources in entering(edges):
             strides = [place.stride] * 2 + [1] * (sources - 2)
             rows = edges[start : start + sources]
-            self.nodes.append(MixedNode(rows, strides, place.channels, variant))
+            self.nodes.append(MixedNode(rows, strides, place.channels, variant, own))
             start += sources
 
     def forward(self, before: Tensor, last: Tensor, weights: Weights) -> Tensor:
@@ -64,21 +72,32 @@ class MixedCell(nn.Module):
 class Supernet(nn.Module):
     """Cells of mixed operations between a stem and a classifier."""
 
-    def __init__(self, edges: Mapping[str, Edges], size: Size, variant: Variant = PLAIN) -> None:
+    def __init__(
+        self,
+        edges: Mapping[str, Edges],
+        size: Size,
+        variant: Variant = PLAIN,
+        own: Sequence[Operation] = (),
+    ) -> None:
         """Build the network for the operation names of every edge of every group.
+
+        They may be of the user's `own`.
 
         Raises:
             ValueError: The channels do not divide into the variant's shares, or there is no
                 operation of a name.
         """
         super().__init__()
-        check_operations(name for group in edges.values() for names in group for name in names)
+        names = (name for group in edges.values() for edge in group for name in edge)
+        check_operations(names, own)
         check_shares(size, variant)
         self.edges = edges
         self.stem = stem(size, track=False)
-        self.plan = layout(size, dict.fromkeys(edges, NODES))
+        nodes = entering(next(iter(edges.values())))
+        self.layouts = layouts_of(nodes)
+        self.plan = layout(size, dict.fromkeys(edges, len(nodes)))
         self.cells = nn.ModuleList(
-            MixedCell(edges[place.group], place, variant) for place in self.plan
+            MixedCell(edges[place.group], place, variant, own) for place in self.plan
         )
         self.auxiliary = variant.auxiliary_skip
         self.counts = Counter(place.group for place in self.plan)
@@ -102,7 +121,7 @@ class Supernet(nn.Module):
 
     def _weights(self, arch: ArchWeights) -> dict[str, Iterator[Weights]]:
         """Return the architecture weights of every group's cells, in their order."""
-        layouts = {place.group: LAYOUTS[place.stride] for place in self.plan}
+        layouts = {place.group: self.layouts[place.stride] for place in self.plan}
         return {
             group: iter(
                 weights_of(

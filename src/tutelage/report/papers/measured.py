@@ -11,7 +11,7 @@ from typing import Any
 from tutelage.config import Run
 from tutelage.formats import read_json, read_toml
 from tutelage.papers import Row, row_named
-from tutelage.parts import PARTS, from_table, make_part, part_settings, plain
+from tutelage.parts import PARTS, from_table, make_part, names_code, part_settings, plain
 from tutelage.records.typed import typed
 from tutelage.report.runs.found import flops, params
 from tutelage.report.runs.read import read_run
@@ -133,6 +133,10 @@ def _changes(record: Record, row: Row, retrained: bool) -> tuple[str, ...]:
 def _settings(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """List all settings of a search by dotted name, defaults too, those of its parts as well."""
     settings = from_table(Run, table, "a search")
+    if any(names_code(str(getattr(settings, kind).get("name"))) for kind in PARTS):
+        return dotted(
+            plain(asdict(settings))
+        )  # of a run that may be of others: nothing is imported
     parts = {kind: part_settings(kind, make_part(kind, getattr(settings, kind))) for kind in PARTS}
     return dotted(plain(asdict(settings)) | parts)
 

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tutelage.run.networks.files import build, space_of
 from tutelage.spaces.base import Size
 from tutelage.spaces.genotype import Genotype
+from tutelage.spaces.own import declared
 
 SIDES = {"cifar": 32, "imagenet": 224}
 """Side of the images that papers count FLOPs at, in pixels: one FLOP is a multiplication with its
@@ -98,7 +99,11 @@ def params(network: nn.Module) -> int:
 
 
 def flops(network: nn.Module, shape: tuple[int, int, int]) -> int:
-    """Count the FLOPs of a network on the meta device for one image (C, H, W)."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    """Count the FLOPs of a network on the meta device for one image (C, H, W).
+
+    Operations of one's own may declare theirs.
+    """
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), declared(network) as own:
         network(torch.empty(1, *shape, device="meta"))
-    return counter.get_total_flops() // 2  # it counts a multiplication and its addition as two
+    # the counter counts a multiplication and its addition as two
+    return counter.get_total_flops() // 2 + sum(own)

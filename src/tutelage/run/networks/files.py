@@ -24,6 +24,7 @@ from tutelage.renamed import SETTINGS, lifted
 from tutelage.run.networks import ensemble, hub
 from tutelage.spaces.base import Size, Space
 from tutelage.spaces.genotype import Genotype
+from tutelage.trusted import TrustError
 
 FILE = "network.safetensors"
 MOST_CELLS: Final = 1000
@@ -119,9 +120,9 @@ def space_of(genotype: Genotype) -> Space:
         ValueError: it is unknown.
     """
     spaces = PARTS["space"]
-    if genotype.space not in spaces:
+    if genotype.space not in spaces and "skeleton" not in genotype.layout:
         raise ValueError(f"unknown space {genotype.space!r}: {nearest(genotype.space, spaces)}")
-    space: Space = make_part("space", {"name": genotype.space, **genotype.layout})
+    space: Space = make_part("space", {**genotype.layout, "name": genotype.space})
     return space
 
 
@@ -159,6 +160,8 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> nn.Module:
         network: Any = build(details.genotype, details.size)
         network.logits_alone = True
         network.load_state_dict(tensors)
+    except TrustError as error:
+        raise TrustError(f"{path}: {error}") from error
     except (RuntimeError, ValueError, TypeError, LookupError) as error:
         reason = "" if isinstance(error, RuntimeError) else f": {error}"
         raise ValueError(

@@ -19,6 +19,8 @@ from tutelage.run.networks.files import FILE, find, load, members, read_network,
 from tutelage.run.trained.opened import Trained
 from tutelage.run.trained.preprocessing import preprocessing
 from tutelage.run.trained.written import compared, sample
+from tutelage.spaces.genotype import Genotype
+from tutelage.trusted import modules_of
 
 LISTED: Final = 40
 """Most classes whose scores a card lists."""
@@ -69,7 +71,7 @@ def card(trained: Trained, name: str, result: Result | None) -> str:
         _head(name, trained, result),
         f"# {name}\n",
         _what(trained),
-        _use(name),
+        _use(name, trained.details.genotype),
         _list("Preprocessing", preprocessing(trained.details)),
         _accuracy(trained.folder, result),
         *_settings(trained.folder),
@@ -107,20 +109,28 @@ def _what(trained: Trained) -> str:
     )
 
 
-def _use(name: str) -> str:
+def _use(name: str, genotype: Genotype) -> str:
+    modules = modules_of(genotype.layout.get("operations", {}), genotype.names)
+    trust, needed = "", ""
+    if modules:
+        trust = f"tutelage.trust({', '.join(map(repr, modules))})\n\n"
+        needed = (
+            f"Its operations are code of {', '.join(modules)}, which is not in this folder: it "
+            "must be installed, or lie beside your program, and runs when it is imported.\n"
+        )
     return f"""## Use
 
 ```python
 import tutelage
 
-for found in tutelage.Predictor("{name}")(["photograph.jpg"], top=3):
+{trust}for found in tutelage.Predictor("{name}")(["photograph.jpg"], top=3):
     print(found.path, found.classes, found.probabilities)
 
 network = tutelage.load("{name}")  # a torch.nn.Module: normalised images to logits
 ```
 
 `network.safetensors` holds the weights and, as metadata, all that is needed to build the network.
-"""
+{needed}"""
 
 
 def _list(title: str, values: Mapping[str, Any]) -> str:
