@@ -2,7 +2,8 @@
 
 FAULT is RANK:STEP:KIND. The process of that rank does it before the step of that number, counted
 from 1 over all its work, or before all work for 0; with RANK * every process does. After a restart
-by torchrun there is no fault. PIDS is a folder in which every process notes its number.
+by torchrun there is no fault. PIDS is a folder in which every process notes its number. With
+FAULT_UNDER there are the faults of tests/faults/inject.py, which rank 0 meets, the only one to write.
 
 Run as a file, it is what torchrun starts. `together` starts such processes without torchrun and
 its seconds of imports, and ends all when one has failed, as torchrun does.
@@ -34,6 +35,8 @@ SIGNALS = {
     "int": signal.SIGINT,
     "stop": signal.SIGSTOP,
 }
+LOST = "another process of this run has ended or does not answer"
+"""How the sentence begins of those whose fellow was killed."""
 FULL = 10_000
 """The size in bytes that no file exceeds on a full disk; a checkpoint does."""
 PRELOADED = (
@@ -87,6 +90,10 @@ def prepare():
     if patience := os.environ.get("PATIENCE"):
         ranks.PATIENCE = timedelta(seconds=float(patience))
         opened.VISIBLE = 0.3
+    if "FAULT_UNDER" in os.environ:
+        import inject
+
+        inject.install()
     rank, step, kind = os.environ.get("FAULT", "-:0:").split(":")
     if rank in ("*", os.environ["RANK"]) and not ranks.again():
         if kind == "version":
