@@ -12,13 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from faulty import PRELOADED
+
 SECONDS = 900
 """A command that takes longer hangs."""
-PRELOADED = (
-    *("torch", "torch._dynamo", "tutelage.cli", "tutelage.run.search", "tutelage.run.retrain"),
-    *("tutelage.methods", "tutelage.searches", "tutelage.spaces", "tutelage.data.read"),
-)
-"""What the server imports; torch imports its `_dynamo` at the first use of an optimizer."""
 
 
 class Ended(NamedTuple):

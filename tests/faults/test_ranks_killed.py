@@ -11,6 +11,8 @@ import runs
 from compared import same
 from faulty import LOST, Torchrun, together
 
+ROUNDING = 2e-5
+"""In double precision, numbers of rows that are kept to six digits differ by less."""
 SAMPLE = ("retrain",)
 MARKED = [
     pytest.param(name, marks=[] if name in SAMPLE else [pytest.mark.exhaustive])
@@ -34,7 +36,7 @@ def launch(words, folder, count, torchrun=False, **faults):
         with Torchrun(folder, count, line, **faults) as job:
             ends = [job.end()]
     else:
-        ends = together(folder, count, line, limit=300.0, **faults)
+        ends = together(folder, count, line, limit=900.0, **faults)
     assert not any("Traceback" in end.error for end in ends if not torchrun), ends
     return not any(end.status for end in ends), [each for end in ends for each in end.said]
 
@@ -43,25 +45,29 @@ def launch(words, folder, count, torchrun=False, **faults):
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", MARKED)
 def test_one_rank_then_all_killed_and_resumed_on_one_and_four(
-    name, tmp_path, whole, given, amount, figures, request
+    name, tmp_path, given, amount, figures, request
 ):
     """A rank of two ends, and the others say so; all of two end; the rest is done by 1 and 4."""
     given = request.getfixturevalue("pool") if name == "retrain ensemble" else given
-    undisturbed, killed = whole(name, given), tmp_path / "killed"
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done, sentences = launch(runs.words(name, whole, given), tmp_path / "said", 1, FLOAT64=1)
+    assert done, sentences
     torchrun = amount(False, False, True)
     one, every = times(name)
     for number, fault in enumerate((f"1:{one}:kill", f"*:{every}:kill")):
         said = tmp_path / f"said-{number}"
-        done, sentences = launch(runs.words(name, killed, given), said, 2, torchrun, FAULT=fault)
+        done, sentences = launch(
+            runs.words(name, killed, given), said, 2, torchrun, FAULT=fault, FLOAT64=1
+        )
         assert not done
         assert [text[: len(LOST)] for text in sentences] == [LOST] or number == 1, sentences
         figures["kills"] += 1 if number == 0 else 2
     for count in (1, 4):
         run = tmp_path / f"on-{count}"
         shutil.copytree(killed, run)
-        done, sentences = launch(runs.words(name, run, given), tmp_path / f"said-{count}", count)
+        done, sentences = launch(runs.words(name, run, given), said, count, FLOAT64=1)
         assert done, sentences
-        furthest = same(run, undisturbed)
+        furthest = same(run, whole, ROUNDING)
         figures[f"({name} on {count}: {furthest:.1g} from the run on one process)"] += 1
 
 
