@@ -87,9 +87,14 @@ class Command:
         return ready()
 
 
-def run(words: list[str], folder: Path, faults: Mapping[str, object] | None = None) -> Ended:
+def run(
+    words: list[str],
+    folder: Path,
+    faults: Mapping[str, object] | None = None,
+    seconds: float = SECONDS,
+) -> Ended:
     """Run a command to its end."""
-    return Command(words, folder, faults).end()
+    return Command(words, folder, faults).end(seconds)
 
 
 def server() -> multiprocessing.context.ForkServerContext:

@@ -28,6 +28,11 @@ def times(name):
     return (6, 2) if "--evolution.population" in runs.SEARCHES.get(name, ()) else (3, 2)
 
 
+def begun(name, out, given):
+    """Return the command that begins a run or goes on with it, of a small space if it may be."""
+    return runs.narrow(runs.words(name, out, given))
+
+
 def launch(words, folder, count, torchrun=False, **faults):
     """Run a command on so many ranks; return whether all succeeded, and their sentences."""
     line = " ".join(words)
@@ -50,14 +55,14 @@ def test_one_rank_then_all_killed_and_resumed_on_one_and_four(
     """A rank of two ends, and the others say so; all of two end; the rest is done by 1 and 4."""
     given = request.getfixturevalue("pool") if name == "retrain ensemble" else given
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    done, sentences = launch(runs.words(name, whole, given), tmp_path / "said", 1, FLOAT64=1)
+    done, sentences = launch(begun(name, whole, given), tmp_path / "said", 1, FLOAT64=1)
     assert done, sentences
     torchrun = amount(False, False, True)
     one, every = times(name)
     for number, fault in enumerate((f"1:{one}:kill", f"*:{every}:kill")):
         said = tmp_path / f"said-{number}"
         done, sentences = launch(
-            runs.words(name, killed, given), said, 2, torchrun, FAULT=fault, FLOAT64=1
+            begun(name, killed, given), said, 2, torchrun, FAULT=fault, FLOAT64=1
         )
         assert not done
         assert [text[: len(LOST)] for text in sentences] == [LOST] or number == 1, sentences
@@ -65,7 +70,7 @@ def test_one_rank_then_all_killed_and_resumed_on_one_and_four(
     for count in (1, 4):
         run = tmp_path / f"on-{count}"
         shutil.copytree(killed, run)
-        done, sentences = launch(runs.words(name, run, given), said, count, FLOAT64=1)
+        done, sentences = launch(begun(name, run, given), said, count, FLOAT64=1)
         assert done, sentences
         furthest = same(run, whole, ROUNDING)
         figures[f"({name} on {count}: {furthest:.1g} from the run on one process)"] += 1
@@ -83,7 +88,7 @@ def test_ranks_killed_at_random_and_resumed_on_as_many_end_the_same(
     undisturbed, out, said = tmp_path / "whole", tmp_path / "run", tmp_path / "said"
     log = tmp_path / "points"
     faults = {"FAULT_UNDER": undisturbed, "FAULT_LIST": log}
-    done, sentences = launch(runs.words(name, undisturbed, given), said, 2, **faults)
+    done, sentences = launch(begun(name, undisturbed, given), said, 2, **faults)
     assert done, sentences
     choose, lost = random.Random(name), []
     points = len(log.read_text().splitlines())
@@ -92,9 +97,9 @@ def test_ranks_killed_at_random_and_resumed_on_as_many_end_the_same(
             faults = {"FAULT": f"{choose.randint(0, 1)}:{choose.randint(1, 4)}:kill"}
         else:
             faults = {"FAULT_UNDER": out, "FAULT_KILL": choose.randint(1, points)}
-        done, sentences = launch(runs.words(name, runs.fresh(out), given), said, 2, **faults)
+        done, sentences = launch(begun(name, runs.fresh(out), given), said, 2, **faults)
         assert not done and len(sentences) <= 1, sentences
-        done, sentences = launch(runs.words(name, out, given), said, 2)
+        done, sentences = launch(begun(name, out, given), said, 2)
         different = runs.differences(undisturbed, out) if done else sentences
         figures["kills"] += 1
         figures["lost"] += bool(different)
