@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import runs
+from processes import SECONDS
 
 from compared import same
 from faulty import LOST, Torchrun, together
@@ -39,9 +40,9 @@ def launch(words, folder, count, torchrun=False, **faults):
     faults = {key: str(value) for key, value in faults.items()}
     if torchrun:
         with Torchrun(folder, count, line, **faults) as job:
-            ends = [job.end()]
+            ends = [job.end(SECONDS)]
     else:
-        ends = together(folder, count, line, limit=900.0, **faults)
+        ends = together(folder, count, line, limit=SECONDS, **faults)
     assert not any("Traceback" in end.error for end in ends if not torchrun), ends
     return not any(end.status for end in ends), [each for end in ends for each in end.said]
 
