@@ -45,6 +45,8 @@ PRELOADED = (
     *("tutelage.methods", "tutelage.searches", "tutelage.spaces", "tutelage.data.read"),
 )
 """What a process imports before it is forked: torch's optimisers import _dynamo, for 2 s."""
+LATE = 3.0
+"""Seconds that a slow disk takes."""
 _taken = [0]
 _all_along = contextlib.ExitStack()
 """What is so until the process ends."""
@@ -77,9 +79,18 @@ def faulty(advance, step, kind):
     return with_fault
 
 
+def late(write):
+    def written(*given):
+        time.sleep(LATE)
+        return write(*given)
+
+    return written
+
+
 def prepare():
     """Note the process's number, and put the fault into every kind of work."""
     from tutelage import ranks
+    from tutelage.run import retrain
     from tutelage.run.job import agreement, opened
     from tutelage.run.one_shot.evolution import Evolve
     from tutelage.run.supernet.state import Searching
@@ -102,6 +113,8 @@ def prepare():
     if rank in ("*", os.environ["RANK"]) and not ranks.again():
         if kind == "version":
             agreement.version = lambda name: "9.9"
+        if kind == "late":  # as on a slow disk
+            retrain.save_network = late(retrain.save_network)
         for each in (Searching, Training, Evolve):
             each.advance = faulty(each.advance, int(step), kind)
 

@@ -166,6 +166,17 @@ def test_what_one_process_does_is_refused_under_torchrun(refused, monkeypatch, l
 
 
 @pytest.mark.slow
+def test_the_networks_of_an_ensemble_are_read_when_they_are_written(
+    processes, searched_pool, tmp_path
+):
+    run = shutil.copytree(searched_pool.path, tmp_path / "pool")
+    line = f"retrain {run} --epochs 1 --limit-batches 1 --channels 4 --cells 2 --batch-size 8"
+    ends = processes(f"{line} --device cpu --threads 1", FAULT="0:0:late")
+    assert [end.status for end in ends] == [0, 0], ends
+    assert (run / "retrain" / "result.json").exists()
+
+
+@pytest.mark.slow
 def test_a_process_that_hangs_is_given_up(whole, processes, tmp_path):
     run = tmp_path / "run"
     began = time.monotonic()
