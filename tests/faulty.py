@@ -2,7 +2,9 @@
 
 FAULT is RANK:STEP:KIND. The process of that rank does it before the step of that number, counted
 from 1 over all its work, or before all work for 0; with RANK * every process does. After a restart
-by torchrun there is no fault. PIDS is a folder in which every process notes its number.
+by torchrun there is no fault. PIDS is a folder in which every process notes its number. With
+FAULT_UNDER there are the faults of tests/faults/inject.py for rank 0, the only one to write. With
+FLOAT64 the command computes in double precision, so that rounding cannot be taken for an error.
 
 Run as a file, it is what torchrun starts. `together` starts such processes without torchrun and
 its seconds of imports, and ends all when one has failed, as torchrun does.
@@ -34,17 +36,20 @@ SIGNALS = {
     "int": signal.SIGINT,
     "stop": signal.SIGSTOP,
 }
+LOST = "another process of this run has ended or does not answer"
+"""How the sentence begins of those whose fellow was killed."""
 FULL = 10_000
 """The size in bytes that no file exceeds on a full disk; a checkpoint does."""
 PRELOADED = (
-    "torch",
-    "torch._dynamo",
-    "tutelage.cli",
-    "tutelage.run.retrain",
-    "tutelage.run.search",
+    *("torch", "torch._dynamo", "tutelage.cli", "tutelage.run.search", "tutelage.run.retrain"),
+    *("tutelage.methods", "tutelage.searches", "tutelage.spaces", "tutelage.data.read"),
 )
 """What a process imports before it is forked: torch's optimisers import _dynamo, for 2 s."""
+LATE = 3.0
+"""Seconds that a slow disk takes."""
 _taken = [0]
+_all_along = contextlib.ExitStack()
+"""What is so until the process ends."""
 
 
 def fail(kind, work):
@@ -74,9 +79,18 @@ def faulty(advance, step, kind):
     return with_fault
 
 
+def late(write):
+    def written(*given):
+        time.sleep(LATE)
+        return write(*given)
+
+    return written
+
+
 def prepare():
     """Note the process's number, and put the fault into every kind of work."""
     from tutelage import ranks
+    from tutelage.run import retrain
     from tutelage.run.job import agreement, opened
     from tutelage.run.one_shot.evolution import Evolve
     from tutelage.run.supernet.state import Searching
@@ -87,10 +101,20 @@ def prepare():
     if patience := os.environ.get("PATIENCE"):
         ranks.PATIENCE = timedelta(seconds=float(patience))
         opened.VISIBLE = 0.3
+    if "FLOAT64" in os.environ:
+        from launched import computing
+
+        _all_along.enter_context(computing(torch.float64))
+    if "FAULT_UNDER" in os.environ:
+        import inject
+
+        inject.install()
     rank, step, kind = os.environ.get("FAULT", "-:0:").split(":")
     if rank in ("*", os.environ["RANK"]) and not ranks.again():
         if kind == "version":
             agreement.version = lambda name: "9.9"
+        if kind == "late":  # as on a slow disk
+            retrain.save_network = late(retrain.save_network)
         for each in (Searching, Training, Evolve):
             each.advance = faulty(each.advance, int(step), kind)
 

@@ -25,7 +25,8 @@ from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
 from tutelage.config import Run
-from tutelage.data.streams import Stream, halves_of
+from tutelage.data import batches
+from tutelage.data.streams import halves_of
 from tutelage.parts import from_table
 from tutelage.run.strategies.assemble import joined
 from tutelage.run.supernet.state import Searching
@@ -85,15 +86,15 @@ def _rank(rank: int, count: int, folder: str, work: Callable[..., Any], given: A
 @contextmanager
 def computing(kind: torch.dtype):
     """Compute in a type, images included."""
-    before, make = torch.get_default_dtype(), Stream.make
+    before, changed = torch.get_default_dtype(), batches._changed
 
-    def made(self, place):
-        batch = make(self, place)
+    def in_kind(*given):
+        batch = changed(*given)
         return batch._replace(x=batch.x.to(kind))
 
     torch.set_default_dtype(kind)
     try:
-        with patch.object(Stream, "make", made):
+        with patch.object(batches, "_changed", in_kind):
             yield
     finally:
         torch.set_default_dtype(before)

@@ -1,13 +1,12 @@
 """A run of several processes is as safe as one of one process: faults, refusals, resuming.
 
 The processes are torchrun's in the slow tests, and the tests' own in most others, which saves the
-time of imports.
+time of imports. Every method's run is killed in tests/faults/test_ranks_killed.py.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import shutil
@@ -16,14 +15,18 @@ import time
 
 import pytest
 
-from faulty import Torchrun, new_store, together
+from compared import same
+from faulty import LOST, Torchrun, new_store, together
 from photographs import make_photographs
 from tutelage import cli
 from tutelage.run.job import checkpoint
 
 PARTS = "--space nasbench201 --channels 2 --cells 1 --batch-size 8 --device cpu --threads 1"
 SEARCH = f"search {PARTS} --limit-batches 2 --epochs 3 --via first-order --out"
-LOST = "another process of this run has ended or does not answer"
+RETRAIN = (
+    "retrain DARTS_V2 --channels 4 --cells 2 --batch-size 8 --epochs 3 --limit-batches 2 "
+    "--data digits --threads 1 --device cpu --out"
+)
 
 
 def call(line):
@@ -39,31 +42,6 @@ def sentence(ends):
     assert sum(bool(end.error) for end in ends) == 1, ends
     assert all(end.status for end in ends)
     return only
-
-
-def close(a, b):
-    """Compare rows of metrics.jsonl: numbers to rounding, everything else exactly."""
-    if isinstance(a, float) and isinstance(b, float):
-        return math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-4)
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(close(a[name], b[name]) for name in a)
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(close, a, b))
-    return a == b
-
-
-def same(run, whole):
-    """Check that a run ended as one of one process that nothing interrupted."""
-    for folder in [each.parent for each in whole.rglob("metrics.jsonl")]:
-        mine, its = (
-            [json.loads(line) for line in (each / "metrics.jsonl").read_text().splitlines()]
-            for each in (run / folder.relative_to(whole), folder)
-        )
-        assert len(mine) == len(its)
-        for one, other in zip(mine, its, strict=True):
-            assert close(one, other), (one, other)
-    mine, its = (json.loads((each / "genotype.json").read_text()) for each in (run, whole))
-    assert close(mine, its), (mine, its)
 
 
 def sessions(run):
@@ -187,61 +165,15 @@ def test_what_one_process_does_is_refused_under_torchrun(refused, monkeypatch, l
     refused(line, f"tutelage {named} is the work of one process, and torchrun has started 2")
 
 
-# Other kinds of work ------------------------------------------------------------------------------
-
-METHODS = {
-    "single": "",
-    "sgl": "--method sgl",
-    "pamkd": "--method pamkd",
-}
-RETRAIN = (
-    "retrain DARTS_V2 --channels 4 --cells 2 --batch-size 8 --epochs 3 --limit-batches 2 "
-    "--data digits --threads 1 --device cpu --out"
-)
-EVOLVED = (
-    "search --method ennas --search single-path --space ennas-s1 --quick --threads 1 --device cpu "
-    "--evolution.population 4 --evolution.generations 2 --out"
-)
-
-
-def resumed(run, line):
-    """The command that goes on with a run."""
-    return f"{line} {run}" if line.startswith("retrain") else f"search --resume {run}"
-
-
-def killed_and_resumed(processes, tmp_path, line, fault):
-    """Kill one of two processes; go on with 1, 2 and 4; compare with a run of one process."""
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    call(f"{line} {whole}")
-    assert sentence(processes(f"{line} {killed}", FAULT=fault)).startswith(LOST)
-    for count in (1, 2, 4):
-        run = shutil.copytree(killed, tmp_path / f"on-{count}")
-        ends = processes(resumed(run, line), count)
-        assert [end.status for end in ends] == [0] * count, ends
-        same(run, whole)
-
-
 @pytest.mark.slow
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("method", METHODS)
-def test_a_killed_search_resumes_on_one_two_and_four(processes, tmp_path, method):
-    line = f"search {PARTS} {METHODS[method]} --limit-batches 2 --epochs 3 --save-every 0 --out"
-    killed_and_resumed(processes, tmp_path, line, "1:4:kill")
-
-
-@pytest.mark.slow
-def test_a_killed_retraining_resumes_on_one_two_and_four(processes, tmp_path):
-    killed_and_resumed(processes, tmp_path, RETRAIN, "0:4:kill")
-    results = [
-        json.loads((tmp_path / f"{name}/result.json").read_text()) for name in ("whole", "on-4")
-    ]
-    assert close(*results)
-
-
-@pytest.mark.slow
-@pytest.mark.exhaustive
-def test_a_killed_evolution_resumes_on_one_two_and_four(processes, tmp_path):
-    killed_and_resumed(processes, tmp_path, EVOLVED, "1:7:kill")
+def test_the_networks_of_an_ensemble_are_read_when_they_are_written(
+    processes, searched_pool, tmp_path
+):
+    run = shutil.copytree(searched_pool.path, tmp_path / "pool")
+    line = f"retrain {run} --epochs 1 --limit-batches 1 --channels 4 --cells 2 --batch-size 8"
+    ends = processes(f"{line} --device cpu --threads 1", FAULT="0:0:late")
+    assert [end.status for end in ends] == [0, 0], ends
+    assert (run / "retrain" / "result.json").exists()
 
 
 @pytest.mark.slow

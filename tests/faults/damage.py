@@ -30,8 +30,11 @@ from tutelage import cli
 
 DEEP = 20_000
 """Nested brackets that no reader may follow."""
-SECONDS = 60
-"""A command that takes longer hangs."""
+TIMERS = (
+    (signal.SIGPROF, signal.ITIMER_PROF, 60),
+    (signal.SIGALRM, signal.ITIMER_REAL, 600),
+)
+"""Seconds of computing, and of a clock, after which a command hangs; others may use the machine."""
 MARKS = {"?infinite": ("1e999", "inf"), "?deep": ("[" * 300 + "]" * 300,) * 2}
 """Texts that stand for values that no writer writes, and those in JSON and in TOML."""
 
@@ -361,8 +364,9 @@ def call(*words: Any) -> Outcome:
     def ring(*_: Any) -> None:
         raise HungError
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    before = [signal.signal(number, ring) for number, *_ in TIMERS]
+    for _, timer, seconds in TIMERS:
+        signal.setitimer(timer, seconds)
     code: Any = 0
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
@@ -374,8 +378,9 @@ def call(*words: Any) -> Outcome:
     except BaseException:
         return Outcome("traceback", traceback.format_exc())
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for (number, timer, _), handler in zip(TIMERS, before, strict=True):
+            signal.setitimer(timer, 0)
+            signal.signal(number, handler)
     written = out.getvalue() + error.getvalue()
     if code == CRASHED:
         return Outcome("traceback", written)

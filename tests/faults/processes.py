@@ -12,13 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from faulty import PRELOADED
+
 SECONDS = 900
 """A command that takes longer hangs."""
-PRELOADED = (
-    *("torch", "torch._dynamo", "tutelage.cli", "tutelage.run.search", "tutelage.run.retrain"),
-    *("tutelage.methods", "tutelage.searches", "tutelage.spaces", "tutelage.data.read"),
-)
-"""What the server imports; torch imports its `_dynamo` at the first use of an optimizer."""
 
 
 class Ended(NamedTuple):
@@ -90,9 +87,14 @@ class Command:
         return ready()
 
 
-def run(words: list[str], folder: Path, faults: Mapping[str, object] | None = None) -> Ended:
+def run(
+    words: list[str],
+    folder: Path,
+    faults: Mapping[str, object] | None = None,
+    seconds: float = SECONDS,
+) -> Ended:
     """Run a command to its end."""
-    return Command(words, folder, faults).end()
+    return Command(words, folder, faults).end(seconds)
 
 
 def server() -> multiprocessing.context.ForkServerContext:

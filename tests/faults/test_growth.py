@@ -25,7 +25,7 @@ STEPS = 90
 
 def long(name, out, given, steps):
     """Return the command of a run of at least so many steps."""
-    words = runs.words(name, out, given)
+    words = runs.narrow(runs.words(name, out, given))
     epochs = -(-steps // STEPS)
     for flag, value in (
         ("--limit-batches", STEPS),
@@ -48,7 +48,8 @@ def long(name, out, given, steps):
 @pytest.mark.parametrize("name", MARKED)
 def test_nothing_grows(name, tmp_path, given, amount, figures):
     steps, log = amount(270, 540, 1000), tmp_path / "held"
-    ended = run(long(name, tmp_path / "run", given, steps), tmp_path, {"FAULT_WATCH": log})
+    words = long(name, tmp_path / "run", given, steps)
+    ended = run(words, tmp_path, {"FAULT_WATCH": log}, seconds=3500)
     assert ended.code == 0, ended.error
     rows = [tuple(map(int, line.split())) for line in log.read_text().splitlines()]
     assert rows[-1][0] >= steps * 0.25  # of the searches that train a share of the images

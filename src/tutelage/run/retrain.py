@@ -349,9 +349,12 @@ def test(training: Training, data: Data, out: Path) -> dict[str, Any]:
     stream, details = training.stream, replace(training.about(), **how)
     tested = test_images(data, details)
     found = measured(training.tested, tested, stream.batch_size, stream.device)
-    if ranks.rank() == 0:
+
+    def write() -> None:
         save_network(out / FILE, training.tested, details)
         write_bytes(out / PREDICTIONS, kept(found, tested, names_of(data)).to_bytes())
+
+    ranks.first(write)  # the ranks of an ensemble read all its networks
     print(described(found.entries()))
     return found.entries()
 

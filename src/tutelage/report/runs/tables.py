@@ -230,16 +230,31 @@ def _settings_key(record: Record) -> tuple[str, str]:
 
 def _labels(records: Sequence[Record]) -> list[str]:
     """Name every experiment by its title; equal titles are followed by differing settings."""
+    found = [(record, record.title, _material(record)) for record in records]
+    alike: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
+    for _, title, material in found:
+        alike.setdefault(title, []).append(material)
+    names = {
+        title: [_differing([each[part] for each in group if each[part]]) for part in (0, 1)]
+        for title, group in alike.items()
+    }
     labels = []
-    for record in records:
-        alike = [_material(each) for each in records if each.title == record.title]
-        differing: dict[str, str] = {}
-        for part, mine in enumerate(_material(record)):
-            others = [each[part] for each in alike if each[part] and mine]
-            for name in dict.fromkeys(name for each in others for name in each):
-                if any(each.get(name) != mine.get(name) for each in others):
-                    value = record.path.name if name == "genotype" else mine.get(name, "not set")
-                    differing[name] = f"{name} = {value}"
-        names = ", ".join(differing.values())
-        labels.append(f"{record.title} ({names})" if names else record.title)
+    for record, title, material in found:
+        shown = {
+            name: record.path.name if name == "genotype" else mine.get(name, "not set")
+            for mine, part in zip(material, names[title], strict=True)
+            if mine
+            for name in part
+        }
+        written = ", ".join(f"{name} = {value}" for name, value in shown.items())
+        labels.append(f"{title} ({written})" if written else title)
     return labels
+
+
+def _differing(settings: Sequence[dict[str, Any]]) -> list[str]:
+    """Name the settings that some experiments have otherwise than the first one, or not at all."""
+    return [
+        name
+        for name in dict.fromkeys(name for each in settings for name in each)
+        if any(each.get(name) != settings[0].get(name) for each in settings)
+    ]
