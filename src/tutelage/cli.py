@@ -183,7 +183,7 @@ def application(flags: list[Flag]) -> App:
         quick: Quick = False,
         dry_run: DryRun = False,
         accept_changed_data: Accept = False,
-        trust: Trust = (),  # read before the flags of parts are made
+        trust: TrustInRun = (),  # read before the flags of parts are made
         **given: Any,
     ) -> None:
         base = search_base(recipe, str(resume) if resume else None, row)
@@ -197,7 +197,7 @@ def application(flags: list[Flag]) -> App:
         recipe: Recipe = None,
         out: Out = None,
         accept_changed_data: Accept = False,
-        trust: Trust = (),
+        trust: TrustInRun = (),
         **given: Any,
     ) -> None:
         trusting(*trust)
@@ -281,6 +281,7 @@ Accept = Annotated[
     ),
 ]
 
+TrustInRun = Annotated[Trust, Parameter(group=RUN)]
 Shell = Annotated[Literal["bash", "zsh", "fish"], Parameter(help="The shell.")]
 
 
