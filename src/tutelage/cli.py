@@ -189,7 +189,7 @@ def application(flags: list[Flag]) -> App:
         quick: Quick = False,
         dry_run: DryRun = False,
         accept_changed_data: Accept = False,
-        trust: Trust = (),  # read before the flags of parts are made
+        trust: TrustInRun = (),  # read before the flags of parts are made
         **given: Any,
     ) -> None:
         base = search_base(recipe, str(resume) if resume else None, row)
@@ -203,7 +203,7 @@ def application(flags: list[Flag]) -> App:
         recipe: Recipe = None,
         out: Out = None,
         accept_changed_data: Accept = False,
-        trust: Trust = (),
+        trust: TrustInRun = (),
         **given: Any,
     ) -> None:
         trusting(*trust)
@@ -307,6 +307,7 @@ Accept = Annotated[
     ),
 ]
 
+TrustInRun = Annotated[Trust, Parameter(group=RUN)]
 Shell = Annotated[Literal["bash", "zsh", "fish"], Parameter(help="The shell.")]
 
 
