@@ -45,7 +45,7 @@ PRELOADED = (
     *("tutelage.methods", "tutelage.searches", "tutelage.spaces", "tutelage.data.read"),
 )
 """What a process imports before it is forked: torch's optimisers import _dynamo, for 2 s."""
-LATE = 3.0
+LATE = 1.0
 """Seconds that a slow disk takes."""
 _taken = [0]
 _all_along = contextlib.ExitStack()

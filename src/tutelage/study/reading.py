@@ -128,6 +128,9 @@ def _check(configuration: Configuration) -> None:
     """Refuse settings that a search or a retraining would refuse, as far as files say."""
     try:
         table = configuration.search()
+        for name in ("retrain", "data"):
+            if not isinstance(table.get(name, {}), dict):
+                raise ValueError(f"{name} = {table[name]!r}: must be a table")
         from_table(Run, {k: x for k, x in table.items() if k != "retrain"}, "a search")
         from_table(Retrain, table.get("retrain", {}), "a retraining")
         from_table(Data, table.get("data", {}), "the data")
