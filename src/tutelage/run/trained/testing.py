@@ -17,6 +17,7 @@ from tutelage.data.images import InMemory, Labelled, Listing
 from tutelage.data.read import named, read
 from tutelage.data.request import given_root
 from tutelage.run.machine.device import arithmetic
+from tutelage.run.networks.files import read_by
 from tutelage.run.trained.measure import Measured, measured
 from tutelage.run.trained.opened import Trained
 
@@ -125,7 +126,7 @@ def images_for(trained: Trained, data: Data) -> Labelled:
     if data.name == "folder":
         root = given_root(data)
         files = _files(root, data, _is_own(trained, root))
-        shown = Data(**details.read_by())
+        shown = Data(**read_by(details))
         images: Any = on_disk(_relabelled(files, details.classes, str(root)), details.shape, shown)
         name = root.name
     else:
