@@ -61,7 +61,7 @@ def test_parts_of_a_package_are_listed_as_ours(call):
     for line in (
         r"^  alone +Alone: one learner whose loss has a factor\." + of,
         r"^  absent +no description" + of,
-        r"^  cooling +Cooling: DARTS' softmax with a temperature.*" + of,
+        r"^  cooling +A search of one's own: DARTS' softmax with a temperature.*" + of,
         r"^  pooled +Cells of skips, poolings and convolutions\." + of,
         r"^  stripes +Stripes: 120 grey images .*" + of,
         r"^  PUBLISHED_ELSEWHERE +tutelage_offered\.genotypes:ELSEWHERE" + of,

@@ -45,13 +45,13 @@ def refuse_unlike(found: Any, like: Any, name: str) -> None:
                 refuse_unlike(*pair, f"{name}.{place}")
         case _ if type(found) is not type(like):
             there, here = type(found).__name__, type(like).__name__
-            raise ValueError(f"{name} is {_short(found)}, a {there}: must be a {here}")
+            raise ValueError(f"{name} is {_short(found)}, of type {there}: must be of type {here}")
 
 
 def refuse_others(found: Any, names: Iterable[Any], where: str) -> None:
     """Raise ValueError unless a value is a dict with these keys."""
     if not isinstance(found, Mapping):
-        raise ValueError(f"{where} is a {type(found).__name__}: must be a dict")
+        raise ValueError(f"{where} is of type {type(found).__name__}: must be of type dict")
     needed, present = set(names) - {OWN}, set(found) - {OWN}
     if missing := needed - present:
         raise ValueError(f"{where} lacks {_short(min(missing, key=str))}")

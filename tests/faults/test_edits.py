@@ -17,6 +17,9 @@ from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
 from tutelage.run.job import checkpoint
+from tutelage.run.job.loop import DAMAGED
+from tutelage.searches.evolution import Evolution
+from tutelage.searches.evolving import Evolving
 
 SEED = int(os.environ.get("FAULT_SEED", 0))
 NEWEST = checkpoint.NEWEST
@@ -57,6 +60,30 @@ def edits(scene, place, amount, figures):
         assert outcome.kind in ("done", "refused"), (chosen, outcome.text)
 
     one()
+
+
+def test_an_evolution(amount, figures):
+    """Every edit of its state, alone: it is refused, or the evolution ends."""
+    settings = Evolution(population=6, generations=4, parents=3, mutation=0.3)
+
+    def begun():
+        return Evolving([3] * 8, settings, lambda encoding: True, 0)
+
+    evolving = begun()
+    for place in range(15):
+        evolving.tell((place / 7,))
+    content = edited.written(evolving.state())
+    cases = edited.every(content)
+    for case in cases[:: amount(20, 2, 1)]:
+        other = begun()
+        figures["edits of checkpoints"] += 1
+        try:
+            other.restore(edited.read(edited.edited(content, case)))
+        except DAMAGED:
+            continue
+        while not other.done:
+            other.tell((0.5,))
+        assert other.best.generation < 4, case
 
 
 def test_a_search(searched, tmp_path, amount, figures):

@@ -10,7 +10,8 @@ dropped with a probability that grows linearly from 0.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -42,12 +43,12 @@ from tutelage.run.networks import ensemble
 from tutelage.run.networks.ensemble import Ensemble
 from tutelage.run.networks.files import (
     FILE,
-    READ_BY,
     About,
     about,
     build,
     load,
     member,
+    read_by,
     save_network,
     space_of,
 )
@@ -104,16 +105,12 @@ def _retrained(
     resume, data = resumes(out, resume), fitted(data, settings)
     if ranks.first((out / RESULT).exists):
         return _finished(out, text, data, settings)
-    if resume:
-        data, settings = _begun(out, text, data, settings)
-    else:
+    if not resume:
         _check(settings, genotype)
-    train, compared = _read(data, settings, out, resume, accept)
+    data, settings, train, compared = _ready(text, data, settings, out, resume, accept)
     same_images(train.images)
-    data, settings = _cut(data, settings, default_cutout(train))
     if settings.batch_size > len(train.images):
         print(larger(settings.batch_size, len(train.images), "training images"), flush=True)
-    given = _given(text, data, settings)
     how = _varied(augmentation(train, data), settings)
     stream = Stream(
         data=held(train, how, device),
@@ -126,12 +123,8 @@ def _retrained(
         balanced=data.balanced,
     )
     start = None if checkpoint.exists(out) else begun(genotype, settings, train)
-    devices = [device] if device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices),
-        opened(out, given, resume=resume) as directory,
-        following(out, settings.log if directory.writes else ()),
-    ):
+    given = _given(text, data, settings)
+    with _written(out, given, resume, settings, device) as directory:
         compared.save(directory)
         directory.write_text("genotype.json", genotype.to_json())
         training = Training(genotype, stream, settings, start=start)
@@ -154,20 +147,38 @@ def _retrained(
     return result.as_dict()
 
 
-def _read(
-    data: Data, settings: Retrain, out: Path, resume: bool, accept: bool
-) -> tuple[Labelled, Comparison]:
+def _ready(
+    genotype: str | list[str], data: Data, settings: Retrain, out: Path, resume: bool, accept: bool
+) -> tuple[Data, Retrain, Labelled, Comparison]:
     """Read the training images, and compare them with those that the training began with.
+
+    Returns:
+        Data and settings with the cutout that they lacked, the images, and the comparison.
 
     Raises:
         ValueError: unequal classes are corrected twice, or images have changed or are unusable.
     """
+    if resume:
+        data, settings = _begun(out, genotype, data, settings)
     once_balanced(data, settings.class_weights)
     train = read(data, "train")
     compared = Comparison(out, resume=resume, accept=accept)
     compared.add("train", train)
     check_test_part(data)
-    return train, compared
+    return *_cut(data, settings, default_cutout(train)), train, compared
+
+
+@contextmanager
+def _written(
+    out: Path, given: dict[str, Any], resume: bool, settings: Retrain, device: torch.device
+) -> Iterator[RunDirectory]:
+    """Open the directory, follow it by trackers, and keep the caller's random numbers."""
+    with (
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        opened(out, given, resume=resume) as directory,
+        following(out, settings.log if directory.writes else ()),
+    ):
+        yield directory
 
 
 def retrain_ensemble(
@@ -218,19 +229,11 @@ def _ensemble_retrained(
     resume = resumes(out, resume)
     if ranks.first((out / RESULT).exists):
         return _finished(out, texts, data, settings)
-    if resume:
-        data, settings = _begun(out, texts, data, settings)
-    else:
+    if not resume:
         _check(settings, *together.genotypes)
-    train, compared = _read(data, settings, out, resume, accept)
-    data, settings = _cut(data, settings, default_cutout(train))
-    devices = [device] if device.type == "cuda" else []
+    data, settings, _, compared = _ready(texts, data, settings, out, resume, accept)
     given = _given(texts, data, settings)
-    with (
-        torch.random.fork_rng(devices),
-        opened(out, given, resume=resume) as directory,
-        following(out, settings.log if directory.writes else ()),
-    ):
+    with _written(out, given, resume, settings, device) as directory:
         compared.save(directory)
         directory.write_text(ensemble.FILE, together.to_json())
         directory.write_text("genotype.json", together.genotypes[0].to_json())
@@ -345,8 +348,7 @@ def test(training: Training, data: Data, out: Path) -> dict[str, Any]:
     Raises:
         ValueError: the test set's classes or shape are not those of the training set.
     """
-    how = {name: getattr(data, name) for name in READ_BY}
-    stream, details = training.stream, replace(training.about(), **how)
+    stream, details = training.stream, replace(training.about(), **read_by(data))
     tested = test_images(data, details)
     found = measured(training.tested, tested, stream.batch_size, stream.device)
 

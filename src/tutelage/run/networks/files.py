@@ -55,10 +55,10 @@ class About:
     white: int | None = None
     """Value of 16 bits that becomes 255; None: the file does not say."""
 
-    def read_by(self) -> dict[str, Any]:
-        """Return the settings of the data that say how an image is read, as far as known."""
-        known = {name: getattr(self, name) for name in READ_BY}
-        return {name: value for name, value in known.items() if value is not None}
+
+def read_by(known: About | Data) -> dict[str, Any]:
+    """Return the settings of the data that say how an image is read, as far as they are known."""
+    return {name: x for name in READ_BY if (x := getattr(known, name)) is not None}
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Metadata:
         genotype = Genotype.from_dict(self.genotype)
         numbered = (tuple(self.classes), tuple(self.mean), tuple(self.std))
         found = About(genotype, size, *numbered, self.shape, self.centre, self.white)
-        Data(**found.read_by())  # refuses what cannot be
+        Data(**read_by(found))  # refuses what cannot be
         return found
 
 
@@ -268,6 +268,6 @@ def to_metadata(details: About) -> dict[str, str]:
         "mean": details.mean,
         "std": details.std,
         "shape": details.shape,
-        **details.read_by(),
+        **read_by(details),
     }
     return {KEY: json.dumps(values)}

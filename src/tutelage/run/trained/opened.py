@@ -13,7 +13,7 @@ from tutelage.config import Data
 from tutelage.parts import from_table
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.machine.device import device_named
-from tutelage.run.networks.files import READ_BY, About, about, find, load, members
+from tutelage.run.networks.files import READ_BY, About, about, find, load, members, read_by
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +48,10 @@ def open_trained(path: Path | str, device: str = "auto") -> Trained:
     file = find(folders[0] if folders else path)
     folder = file.parent.parent if folders else file.parent
     details = about(file)
-    known = details.read_by()
+    known = read_by(details)
     if len(known) < len(READ_BY):
         data = trained_on(folder) or Data()
-        details = replace(details, **{name: getattr(data, name) for name in READ_BY} | known)
+        details = replace(details, **read_by(data) | known)
     where = device_named(device)
     return Trained(load(path if folders else file, where), details, where, folder)
 

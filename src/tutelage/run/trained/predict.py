@@ -21,6 +21,7 @@ from tutelage.data.folder import on_disk
 from tutelage.data.images import Listing, OnDisk
 from tutelage.data.listing import files_below
 from tutelage.data.pictures import SUFFIXES
+from tutelage.run.networks.files import read_by
 from tutelage.run.trained.opened import Trained, open_trained
 
 BATCH: Final = 64
@@ -132,7 +133,7 @@ def reader(paths: Sequence[Any], trained: Trained) -> OnDisk:
     """Return what reads files in a network's shape, as its test images were read."""
     details = trained.details
     files = Listing(paths, torch.full((len(paths),), -1), ())
-    return on_disk(files, details.shape, Data(**details.read_by()))
+    return on_disk(files, details.shape, Data(**read_by(details)))
 
 
 def files_of(path: Path) -> Iterator[Prediction]:

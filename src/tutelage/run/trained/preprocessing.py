@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from tutelage.config import Data
-from tutelage.run.networks.files import About
+from tutelage.run.networks.files import About, read_by
 
 
 def preprocessing(details: About) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def preprocessing(details: About) -> dict[str, Any]:
     of 16 bits, as do higher ones.
     """
     channels, height, width = details.shape
-    how = Data(**details.read_by())
+    how = Data(**read_by(details))
     return {
         "layout": "NCHW",
         "colour": "grey" if channels == 1 else "rgb",

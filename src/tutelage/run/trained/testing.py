@@ -17,6 +17,7 @@ from tutelage.data.folder import describe, on_disk, test_files
 from tutelage.data.images import InMemory, Labelled, Listing
 from tutelage.data.read import named, read
 from tutelage.run.machine.device import arithmetic
+from tutelage.run.networks.files import read_by
 from tutelage.run.trained.measure import Measured, measured
 from tutelage.run.trained.opened import Trained
 
