@@ -126,7 +126,7 @@ def images_for(trained: Trained, data: Data) -> Labelled:
     if data.name in COLLECTIONS:
         own = collection_of(data)
         files = _files(own, data, data.root is not None and _is_own(trained, data.root))
-        shown = Data(**details.read_by())
+        shown = Data(**read_by(details))
         files = _relabelled(files, details.classes, str(data.root or own.name))
         images: Any = on_disk(files, details.shape, shown)
         name = own.name
