@@ -20,6 +20,7 @@ from tutelage.run.supernet.iteration import Iteration
 from tutelage.run.supernet.phase import PhaseState
 from tutelage.run.supernet.setup import Stretch
 from tutelage.searches.base import Phase
+from tutelage.transfer import cross_entropy
 
 
 def settings_of(recipe, **more):
@@ -31,7 +32,7 @@ def single_problem(module, search, alphas):
     """One learner's problem, from given weights and alphas."""
     relaxation = SimpleNamespace(alphas=lambda: alphas, relax=search.relax)
     net = Net(lambda: deepcopy(module), relaxation, Clock())
-    return Single()(SimpleNamespace(supernet=lambda: net))
+    return Single()(SimpleNamespace(supernet=lambda: net, cross_entropy=cross_entropy))
 
 
 def begun(settings, problem):

@@ -6,7 +6,6 @@ may have (ClassLabel), or a text. The name of a file, or of its folder, says the
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from tutelage.data.images import Listing, Source
 from tutelage.data.pictures import from_bytes
 from tutelage.data.request import PartName
 from tutelage.data.rows import chosen, column, label_column, numbered, part_named, undivided
+from tutelage.formats import from_json
 
 ENDINGS: Final = (".parquet",)
 IMAGES: Final = ("image", "img", "jpg", "png", "picture", "photo")
@@ -247,7 +247,7 @@ def _columns(file: Path, label: str | None, labelled: bool) -> Columns:
 def _features(metadata: dict[bytes, bytes]) -> dict[str, dict[str, Any]]:
     """Return what Hugging Face's metadata says of the columns; nothing, where there is none."""
     try:
-        found = json.loads(metadata[b"huggingface"])["info"]["features"]
+        found = from_json(metadata[b"huggingface"])["info"]["features"]
         return {name: each for name, each in found.items() if isinstance(each, dict)}
     except (KeyError, ValueError, TypeError, AttributeError):
         return {}

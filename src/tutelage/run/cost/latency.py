@@ -63,8 +63,14 @@ Key = tuple[str, str, str, tuple[int, int, int]]
 
 
 def key_of(space: Space, slot: Slot, name: str) -> Key:
-    """Return what identifies an operation at a place in a table."""
-    return space.name, name, ", ".join(map(str, slot.arguments)), slot.shape
+    """Return what identifies an operation at a place in a table; one of one's own by its name."""
+    plain = [str(each) for each in slot.arguments if each != _own(space)]
+    return space.name, name, ", ".join(plain), slot.shape
+
+
+def _own(space: Space) -> object:
+    """Return the operations of one's own that a space hands to its places."""
+    return getattr(space, "own", None)
 
 
 @dataclass(frozen=True, eq=False)
