@@ -23,6 +23,7 @@ from tutelage.records.latencies import Latencies, NetworkRow, Place
 from tutelage.run.machine.device import name_of
 from tutelage.spaces.base import Image, Size, Slot, Space, nodes
 from tutelage.spaces.genotype import Genotype
+from tutelage.spaces.page import definition
 
 FILE: Final = "latencies.json"
 """A run's copy of its table, by which it resumes."""
@@ -39,8 +40,9 @@ class Target(NamedTuple):
         """Return the flags of `tutelage latency` that measure it."""
         size = self.size
         side = " ".join(map(str, dict.fromkeys(self.image)))
+        space = self.space.name if definition(self.space) is None else "PAGE.toml"
         return (
-            f"--space {self.space.name} --channels {size.channels} --cells {size.cells} "
+            f"--space {space} --channels {size.channels} --cells {size.cells} "
             f"--classes {size.classes} --image-channels {size.image_channels} "
             f"--stem {size.stem} --side {side}"
         )
