@@ -85,7 +85,8 @@ def test_the_final_networks_are_those_that_describe_counts():
     low, even, high = found.costs
     assert low == counted(-by_columns)
     assert high == counted(-(by_columns - 5).abs())  # sep_conv_5x5
-    assert all(a < b < c for a, b, c in zip(low, even, high, strict=True))
+    assert all(a < b < c for a, b, c in zip(low[:2], even[:2], high[:2], strict=True))
+    assert low.latency == even.latency == high.latency == 0  # there is no table
 
 
 @pytest.mark.slow

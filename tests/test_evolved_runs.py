@@ -310,6 +310,7 @@ def test_architectures_are_ranked_against_the_table(table, tmp_path, monkeypatch
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # faults/test_kills.py has random moments too
 def test_sigkill_at_three_random_moments(whole, tmp_path):
     code = """
 import sys

@@ -72,6 +72,7 @@ def test_killed_and_resumed_equals_uninterrupted(retrained, tmp_path, steps, sav
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # faults/test_kills.py has random moments too
 def test_sigkill_at_three_random_moments(tmp_path):
     settings = replace(SMALL, epochs=3, limit_batches=15, log_every=1, save_every=1e-3)
     code = f"""

@@ -308,6 +308,7 @@ CIFAR = pytest.mark.skipif(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # faults/test_kills.py has random moments of every method
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("data", ["digits", pytest.param("cifar10", marks=CIFAR)])
 def test_sigkill_at_random_moments(data, tmp_path):
