@@ -27,7 +27,7 @@ test: install  ## the default tests, some 9 minutes on 2 cores
 test-all: install  ## the slow ones too
 	FAULTS=sample $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not exhaustive'
 
-test-faults: install  ## the whole campaign of faults, an hour on 2 cores; docs/reliability.md has its figures
+test-faults: install  ## the whole campaign of faults, some two hours on 2 cores; docs/reliability.md has its figures
 	FAULTS=all $(BIN)/python -m pytest -n 2 --dist worksteal tests/faults -m 'slow or not slow'
 
 test-exhaustive: install  ## every method with every search in every space, before a release

@@ -13,6 +13,7 @@ import runpy
 from pathlib import Path
 from typing import Any
 
+from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
 
 import tutelage
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MADE = ROOT / "runs" / "docs"
 """Where `make docs` makes reports and notebooks."""
 LINK = re.compile(r"(\]\()([^)#:\s]+)(#[^)]*)?(\))")
+MATH = re.compile(r"^```math\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LANGUAGES = {".py": "python", ".toml": "toml", ".json": "json"}
 TITLES = {
     "run": "Searching, retraining, loading",
@@ -91,7 +93,16 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         to = posixpath.relpath(target, posixpath.dirname(here) or ".")
         return f"{match[1]}{to}{match[3] or ''}{match[4]}"
 
-    return LINK.sub(moved, markdown)
+    return LINK.sub(moved, MATH.sub(_equation, markdown))
+
+
+def _equation(match: re.Match[str]) -> str:
+    """Write an equation as MathML, which a browser shows without a script."""
+    written = match[1].strip().replace(r"\arg", r"\operatorname{arg}\,")
+    found = convert(written.replace("{aligned}", "{split}"), display="block")
+    if left := re.findall(r"\\[a-zA-Z]+|<mi>&</mi>", found):
+        raise ValueError(f"an equation has {', '.join(left)}, which no MathML stands for")
+    return f'<div class="math">{found}</div>'
 
 
 def _unfolded(entry: Any) -> Any:
