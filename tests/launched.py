@@ -24,6 +24,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
+from tutelage import ranks
 from tutelage.config import Run
 from tutelage.data import batches
 from tutelage.data.streams import halves_of
@@ -80,7 +81,7 @@ def _rank(rank: int, count: int, folder: str, work: Callable[..., Any], given: A
         torch.save(work(*given), Path(folder, f"{rank}.pt"))
         dist.barrier()
     finally:
-        dist.destroy_process_group()
+        ranks.leave()
 
 
 @contextmanager

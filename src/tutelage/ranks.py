@@ -7,6 +7,7 @@ process nothing here does anything.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from datetime import timedelta
@@ -21,6 +22,9 @@ from tutelage.meeting import LostError, meet
 
 PATIENCE: Final = timedelta(minutes=10)
 """How long a rank waits for another one; torchrun sees within a second that a process has died."""
+
+SETTLING: Final = 0.2
+"""Seconds in which a thread that has done an exchange gets a CPU and Python's lock."""
 
 T = TypeVar("T")
 
@@ -76,7 +80,17 @@ def joined(device: torch.device) -> Iterator[None]:
         with exchanging():
             dist.barrier()  # no rank ends while another one still needs it
     finally:
-        dist.destroy_process_group()
+        leave()
+
+
+def leave() -> None:
+    """Leave the processes, once the threads of the exchange have released all tensors.
+
+    Torch's gloo waits for its threads to end while it holds Python's lock, and a thread that drops
+    the last reference to a tensor needs that lock: on a busy machine both waited for ever.
+    """
+    time.sleep(SETTLING)
+    dist.destroy_process_group()
 
 
 def started() -> int:
