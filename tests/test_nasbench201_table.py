@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from refusals import fails
 from tutelage.benchmark.build import CORE, build, write_table
 from tutelage.benchmark.nasbench201 import ACCURACIES, COUNT, MAGIC, Table, position
 from tutelage.config import Run
@@ -100,14 +101,6 @@ def made(files, tmp_path_factory):
     path = tmp_path_factory.mktemp("made") / "made.table"
     build(files, path)
     return path
-
-
-def fails(call, *words):
-    with pytest.raises(ValueError) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    for word in words:
-        assert word in str(caught.value)
 
 
 # What a table answers ---------------------------------------------------------------------------

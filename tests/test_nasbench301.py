@@ -12,6 +12,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
+from refusals import fails
 from test_report_diagnostics import report
 from tutelage.benchmark.absent import AbsentError
 from tutelage.benchmark.nasbench301 import CAVEAT, COLUMNS, PREFIX, Table, categories
@@ -110,14 +111,6 @@ def changed(node, pairs, concat=(2, 3, 4, 5), space="darts"):
     nodes = list(own["normal"].nodes)
     nodes[node] = pairs
     return Genotype(space, {"normal": Cell(tuple(nodes), concat), "reduce": own["reduce"]})
-
-
-def fails(call, *words, error=ValueError):
-    with pytest.raises(error) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    for word in words:
-        assert word in str(caught.value)
 
 
 # The columns ------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from refusals import fails
 from tutelage.benchmark import nasbench201, nasbench_macro
 from tutelage.benchmark.nasbench_macro import COUNT, Table, architecture
 from tutelage.benchmark.table import looked_up, open_table, true_accuracy
@@ -68,14 +69,6 @@ def made(content, tmp_path_factory):
     path = tmp_path_factory.mktemp("made") / "macro.json"
     path.write_text(json.dumps(content))
     return path
-
-
-def fails(call, *words):
-    with pytest.raises(ValueError) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    for word in words:
-        assert word in str(caught.value)
 
 
 # The digits -------------------------------------------------------------------------------------

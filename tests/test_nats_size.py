@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from refusals import fails
 from tutelage.benchmark import nats_size, stored
 from tutelage.benchmark.absent import AbsentError
 from tutelage.benchmark.nats_size import ACCURACIES, SETS, is_size
@@ -88,14 +89,6 @@ def small(archive, monkeypatch):
     out = archive.parent / "size.table"
     nats_size.build(archive, out)
     return archive, out
-
-
-def fails(call, *words, error=ValueError):
-    with pytest.raises(error) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    for word in words:
-        assert word in str(caught.value)
 
 
 # Texts ------------------------------------------------------------------------------------------
