@@ -2,8 +2,9 @@
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import fields
 from math import isfinite
-from typing import Final
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 LARGEST: Final = 10**18
 """The largest whole number that a setting may be."""
@@ -37,11 +38,23 @@ def sized(name: str, value: int) -> None:
         raise ValueError(f"{name} = {shown}: must be between -{LARGEST:,} and {LARGEST:,}")
 
 
-def one_of(allowed: tuple[str, ...], **values: str) -> None:
-    """Raise ValueError for the first named value that is not among `allowed`."""
-    for name, value in values.items():
-        if value not in allowed:
-            raise ValueError(f"{name} = {value!r}: must be one of {', '.join(allowed)}")
+def known_choices(settings: Any) -> None:
+    """Raise ValueError for the first setting that its type, a Literal, does not allow.
+
+    Args:
+        settings: A dataclass; its optional settings and tuples of such a type count too.
+    """
+    hints = get_type_hints(type(settings))
+    for each in fields(settings):
+        value, kind = getattr(settings, each.name), hints[each.name]
+        literals = [x for x in (kind, *get_args(kind)) if get_origin(x) is Literal]
+        if not literals or value is None:
+            continue
+        allowed = get_args(literals[0])
+        for given in value if isinstance(value, tuple) else (value,):
+            if given not in allowed:
+                listing = ", ".join(map(str, allowed))
+                raise ValueError(f"{each.name} = {given!r}: must be one of {listing}")
 
 
 def listed(values: Iterable[object]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tutelage.checks import at_least, one_of, positive, within
+from tutelage.checks import at_least, known_choices, positive, within
 from tutelage.renamed import keywords
 from tutelage.searches.evolution import Evolution
 
@@ -86,13 +86,11 @@ class Data:
             raise ValueError(
                 f"train_fraction = {self.train_fraction}: must be strictly between 0 and 1"
             )
-        one_of(("half", "folder"), validation=self.validation)
+        known_choices(self)
         if self.validation == "folder" and self.stratified:
             raise ValueError(
                 "stratified with validation = 'folder': no images are divided, give one of them"
             )
-        one_of(("auto", "grey", "rgb"), colour=self.colour)
-        one_of(("auto", "load", "stream"), memory=self.memory)
         at_least(0, cutout=self.cutout, jitter=self.jitter)
         within(0, 1, rescale=self.rescale)
         if not 0 < self.centre <= 1:
@@ -169,8 +167,7 @@ class Weights:
         at_least(0, lr_min=self.lr_min, weight_decay=self.weight_decay, clip=self.clip)
         at_least(0, warm_up=self.warm_up)
         within(0, 1, momentum=self.momentum)
-        one_of(("epoch", "step"), anneal=self.anneal)
-        one_of(("cosine", "linear"), schedule=self.schedule)
+        known_choices(self)
 
 
 @dataclass(frozen=True)
@@ -351,18 +348,7 @@ class Retrain:
             raise ValueError(
                 f"linear_tail = {self.linear_tail}: must be below the {self.epochs} epochs in all"
             )
-        one_of(("sgd", "rmsprop"), optimiser=self.optimiser)
-        one_of(("equal", "balanced"), class_weights=self.class_weights)
-        one_of(("cosine", "linear", "step"), schedule=self.schedule)
-        one_of(("line", "shares", "scaled"), warm_up_rule=self.warm_up_rule)
-        one_of(("epoch", "step"), anneal=self.anneal)
-        one_of(("cifar", "imagenet"), stem=self.stem)
-        one_of(("fp32", "ieee", "bf16"), precision=self.precision)
-        one_of(("auto", "off"), kernels=self.kernels)
-        one_of(("auto", "cpu", "cuda"), device=self.device)
-        one_of(("auto", "on", "off"), graph=self.graph)
-        for name in self.log:
-            one_of(("tensorboard", "csv", "wandb", "mlflow"), log=name)
+        known_choices(self)
 
 
 @keywords(form="stem")
@@ -492,7 +478,7 @@ class Run:
         at_least(0, eigenvalue_every=self.eigenvalue_every, stop_from=self.stop_from)
         at_least(0, sharpness_every=self.sharpness_every, gap_every=self.gap_every)
         positive(sharpness_radius=self.sharpness_radius)
-        one_of(("never", "eigenvalue", "skips"), stop=self.stop)
+        known_choices(self)
         if self.stop == "eigenvalue" and not self.eigenvalue_every:
             raise ValueError(
                 "stop = 'eigenvalue' with eigenvalue_every = 0: the eigenvalue is never measured, "
@@ -509,28 +495,14 @@ class Run:
             raise ValueError(
                 f"ranked = {self.ranked} without a table: give the file of true accuracies, --table"
             )
-        one_of(("equal", "balanced"), class_weights=self.class_weights)
         once_balanced(self.data, self.class_weights)
         positive(radius=self.radius)
-        one_of(("exact", "finite-difference", "first-order"), via=self.via)
-        one_of(("images", "learners"), divide=self.divide)
-        one_of(("batch", "rank"), statistics=self.statistics)
         if self.divide == "learners" and self.via == "exact":
             raise ValueError(
                 "divide = 'learners' with via = 'exact': a second derivative needs all learners "
                 "on every process, so use --divide images, or --via finite-difference or "
                 "first-order"
             )
-        if self.sides not in (1, 2):
-            raise ValueError(f"sides = {self.sides}: must be 1 or 2")
-        one_of(("sgd", "momentum", "plain"), virtual=self.virtual)
-        one_of(("cifar", "imagenet"), stem=self.stem)
-        one_of(("fp32", "ieee", "bf16"), precision=self.precision)
-        one_of(("auto", "off"), kernels=self.kernels)
-        one_of(("auto", "cpu", "cuda"), device=self.device)
-        one_of(("auto", "on", "off"), graph=self.graph)
-        for name in self.log:
-            one_of(("tensorboard", "csv", "wandb", "mlflow"), log=name)
 
     def _check_latency(self) -> None:
         if self.latency_table:

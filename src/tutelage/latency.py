@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tutelage.checks import at_least, one_of, within
+from tutelage.checks import at_least, known_choices, within
 from tutelage.config import MOST_THREADS, Device
 from tutelage.parts import make_part
 
@@ -47,9 +47,7 @@ class Asked:
 
     def __post_init__(self) -> None:
         at_least(1, batch_size=self.batch_size, networks=self.networks)
-        one_of(("cifar", "imagenet"), stem=self.stem)
-        one_of(("auto", "cpu", "cuda"), device=self.device)
-        one_of(("wall", "cpu"), clock=self.clock)
+        known_choices(self)
         if not 1 <= len(self.side) <= 2:
             raise ValueError(f"side has {len(self.side)} numbers: give one, or height and width")
         at_least(1, side=min(self.side))

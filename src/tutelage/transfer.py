@@ -8,7 +8,7 @@ does.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -130,7 +130,6 @@ class Answer(NamedTuple):
 Transfer = Callable[[Answer, Answer], Tensor]
 """A teaching loss () of (student, teacher)."""
 Knowledge = Literal["groups", "labels", "divergence", "triples", "pairs", "features", "weights"]
-KNOWLEDGE: tuple[str, ...] = get_args(Knowledge)
 
 
 def knowledge(

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from tutelage.checks import at_least, one_of, positive
+from tutelage.checks import at_least, known_choices, positive
 from tutelage.methods.group import Group
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
@@ -52,7 +52,7 @@ class AFD:
         at_least(1, hidden=self.hidden)
         at_least(0, peer_weight=self.peer_weight, adversary_weight=self.adversary_weight)
         positive(temperature=self.temperature)
-        one_of(("levels-first", "alphas-first"), order=self.order)
+        known_choices(self)
 
     def __call__(self, make: Make) -> Problem:
         """Make the three-level problem."""

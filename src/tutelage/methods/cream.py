@@ -32,7 +32,7 @@ from types import SimpleNamespace
 
 import torch
 
-from tutelage.checks import at_least, one_of, within
+from tutelage.checks import at_least, known_choices, within
 from tutelage.extras import AfterStep, Answers, Probe, Seeds
 from tutelage.methods.board import empty, entered, paths_of
 from tutelage.methods.group import Group
@@ -65,7 +65,7 @@ class Cream:
         at_least(1, board=self.board)
         at_least(0, every=self.every)
         within(0, 1, warmup=self.warmup, judged=self.judged)
-        one_of(("levels-first", "alphas-first"), order=self.order)
+        known_choices(self)
 
     def __call__(self, make: Make) -> Problem:
         """Make the two-level problem."""

@@ -34,7 +34,7 @@ from typing import Literal
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from tutelage.checks import at_least, one_of, positive, within
+from tutelage.checks import at_least, known_choices, positive, within
 from tutelage.ensembling import Sign, ensemble_weights
 from tutelage.extras import Answers, Probe, Share
 from tutelage.multilevel import Level
@@ -75,8 +75,7 @@ class EnNAS:
         at_least(0, teaching_weight=self.teaching_weight)
         positive(temperature=self.temperature)
         within(0, 1, warmup=self.warmup, share=self.share)
-        one_of(("optimal", "mean"), ensemble=self.ensemble)
-        one_of(("nonnegative", "any"), sign=self.sign)
+        known_choices(self)
 
     def __call__(self, make: Make) -> Problem:
         """Make the problem of one level.

@@ -24,12 +24,12 @@ Deviations:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
-from tutelage.checks import at_least, one_of, positive
+from tutelage.checks import at_least, known_choices, positive
 from tutelage.ensembling import differentiable_weights
 from tutelage.extras import AfterStep
 from tutelage.methods.group import Group
@@ -39,7 +39,6 @@ from tutelage.transfer import divergence
 from tutelage.virtual import Tree, hold
 
 Ensemble = Literal["naive", "naive-by-image", "linear", "minimum", "general"]
-ENSEMBLES: tuple[str, ...] = get_args(Ensemble)
 MEMORY = 0.99
 """Share of the running mean of error correlations that a step keeps."""
 
@@ -64,8 +63,7 @@ class KDCL:
         at_least(1, learners=self.learners)
         at_least(0, peer_weight=self.peer_weight)
         positive(temperature=self.temperature)
-        one_of(ENSEMBLES, ensemble=self.ensemble)
-        one_of(("levels-first", "alphas-first"), order=self.order)
+        known_choices(self)
 
     def __call__(self, make: Make) -> Problem:
         """Make the two-level problem."""

@@ -25,7 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from tutelage.checks import at_least, one_of
+from tutelage.checks import at_least, known_choices
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Learner, Make, Problem
 from tutelage.renamed import keywords
@@ -66,11 +66,7 @@ class LBT:
 
     def __post_init__(self) -> None:
         at_least(0, pseudo_weight=self.pseudo_weight, student_weight=self.student_weight)
-        one_of(("soft", "hard"), labels=self.labels)
-        one_of(("second-order", "first-order"), own_term=self.own_term)
-        one_of(("joint", "in-turn"), student_update=self.student_update)
-        one_of(("all", "printed"), paths=self.paths)
-        one_of(("levels-first", "alphas-first"), order=self.order)
+        known_choices(self)
         if not self.validate_teacher and not self.student_weight:
             raise ValueError(
                 "validate_teacher = false with student_weight = 0: no loss remains; set one of them"

@@ -21,11 +21,11 @@ from typing import Literal
 
 import torch
 
-from tutelage.checks import at_least, one_of, positive
+from tutelage.checks import at_least, known_choices, positive
 from tutelage.methods.group import Group, held
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
-from tutelage.transfer import KNOWLEDGE, Answer, Knowledge, knowledge
+from tutelage.transfer import Answer, Knowledge, knowledge
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,7 @@ class MKD:
         at_least(1, learners=self.learners)
         at_least(0, peer_weight=self.peer_weight)
         positive(temperature=self.temperature)
-        one_of(("peers", "mean"), target=self.target)
-        one_of(KNOWLEDGE, knowledge=self.knowledge)
-        one_of(("levels-first", "alphas-first"), order=self.order)
+        known_choices(self)
         if self.target == "mean" and self.knowledge not in ("divergence", "labels"):
             raise ValueError(
                 f"target = 'mean' with knowledge = {self.knowledge!r}: a mean of logits teaches "

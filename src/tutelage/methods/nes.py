@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tutelage.checks import at_least, one_of
+from tutelage.checks import at_least, known_choices
 from tutelage.extras import Members
 from tutelage.methods.group import Group
 from tutelage.multilevel import Level, Order
@@ -45,7 +45,7 @@ class NES:
 
     def __post_init__(self) -> None:
         at_least(1, learners=self.learners, members=self.members)
-        one_of(("levels-first", "alphas-first"), order=self.order)
+        known_choices(self)
         if self.members > self.learners:
             raise ValueError(
                 f"members = {self.members} with learners = {self.learners}: an ensemble has at "

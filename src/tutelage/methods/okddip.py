@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tutelage.checks import at_least, one_of, positive
+from tutelage.checks import at_least, known_choices, positive
 from tutelage.methods.group import Group, ramped
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
@@ -53,7 +53,7 @@ class OKDDip:
         at_least(1, learners=self.learners, reduction=self.reduction)
         at_least(0, peer_weight=self.peer_weight, ramp=self.ramp)
         positive(temperature=self.temperature)
-        one_of(("levels-first", "alphas-first"), order=self.order)
+        known_choices(self)
 
     def __call__(self, make: Make) -> Problem:
         """Make the two-level problem."""

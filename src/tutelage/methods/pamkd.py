@@ -30,7 +30,7 @@ from typing import Literal
 
 import torch
 
-from tutelage.checks import at_least, one_of, within
+from tutelage.checks import at_least, known_choices, within
 from tutelage.extras import AfterStep
 from tutelage.methods.afd import deceive, discriminators, tell_apart
 from tutelage.methods.group import Group
@@ -38,7 +38,7 @@ from tutelage.methods.kdcl import combine
 from tutelage.methods.mkd import teach
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
-from tutelage.transfer import KNOWLEDGE, Knowledge, divergence, knowledge
+from tutelage.transfer import Knowledge, divergence, knowledge
 from tutelage.virtual import Tree, detach
 
 
@@ -74,12 +74,7 @@ class PAMKD:
         at_least(2, group_size=self.group_size)
         at_least(0, peer_weight=self.peer_weight, margin=self.margin)
         within(0, 1, gate_memory=self.gate_memory)
-        one_of(("sum", "mean"), reduction=self.reduction)
-        one_of(KNOWLEDGE, knowledge=self.knowledge)
-        one_of(("joint", "none"), first_stage=self.first_stage)
-        one_of(("scrutiny", "mkd", "kdcl", "afd"), second_stage=self.second_stage)
-        one_of(("second-order", "first-order"), own_term=self.own_term)
-        one_of(("levels-first", "alphas-first"), order=self.order)
+        known_choices(self)
         if self.first_stage == "none" and self.second_stage != "scrutiny":
             raise ValueError(
                 f"second_stage = {self.second_stage!r} with first_stage = 'none': that is method "

@@ -24,12 +24,12 @@ The paper leaves some points open. Here:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from tutelage.checks import at_least, one_of, within
+from tutelage.checks import at_least, known_choices, within
 from tutelage.extras import AfterStep, Notice
 from tutelage.methods.group import Group
 from tutelage.methods.past import Past
@@ -77,16 +77,9 @@ class SDDarts:
         at_least(1, learners=self.learners, window=self.window)
         at_least(0, weight=self.weight, memory_top=self.memory_top)
         within(0, 1, warmup=self.warmup)
-        one_of(get_args(Distance), divergence=self.divergence)
-        one_of(("window", "average", "weights"), memory=self.memory)
+        known_choices(self)
         if not 0 < self.decay < 1:
             raise ValueError(f"decay = {self.decay}: must be strictly between 0 and 1")
-        one_of(("full", "growing"), first_teacher=self.first_teacher)
-        one_of(("train", "frozen"), warmup_alphas=self.warmup_alphas)
-        one_of(("distilled", "plain"), valid=self.valid)
-        one_of(("fp32", "bf16"), memory_dtype=self.memory_dtype)
-        one_of(("device", "host"), memory_device=self.memory_device)
-        one_of(("levels-first", "alphas-first"), order=self.order)
 
     def __call__(self, make: Make) -> Problem:
         """Make the two-level problem."""

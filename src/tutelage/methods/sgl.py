@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tutelage.checks import at_least, one_of
+from tutelage.checks import at_least, known_choices
 from tutelage.methods.group import Group
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
@@ -58,12 +58,7 @@ class SGL:
     def __post_init__(self) -> None:
         at_least(1, learners=self.learners)
         at_least(0, peer_weight=self.peer_weight, pretrain=self.pretrain)
-        one_of(("sum", "mean"), peers=self.peers)
-        one_of(("soft", "hard"), labels=self.labels)
-        one_of(("joint", "none", "separate"), first_stage=self.first_stage)
-        one_of(("second-order", "first-order"), own_term=self.own_term)
-        one_of(("all", "printed"), paths=self.paths)
-        one_of(("levels-first", "alphas-first"), order=self.order)
+        known_choices(self)
         if self.first_stage == "separate" and not self.pretrain:
             raise ValueError(
                 "first_stage = 'separate' with pretrain = 0: give stage I epochs with --pretrain"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tutelage.checks import one_of, within
+from tutelage.checks import known_choices, within
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Learner, Make, Problem
 
@@ -28,7 +28,7 @@ class Single:
     """Label smoothing of the weights' loss: share spread over all classes; 0.1 in SPOS."""
 
     def __post_init__(self) -> None:
-        one_of(("levels-first", "alphas-first"), order=self.order)
+        known_choices(self)
         within(0, 1, label_smoothing=self.label_smoothing)
 
     def __call__(self, make: Make) -> Problem:

@@ -25,7 +25,7 @@ from typing import ClassVar
 
 import torch
 
-from tutelage.checks import one_of
+from tutelage.checks import known_choices
 from tutelage.searches.base import Diversity, Kind, Needs
 from tutelage.searches.diversity import Rule, Sequential, sequential, uniform
 from tutelage.spaces.base import Space
@@ -43,7 +43,7 @@ class DiversePaths:
     measures: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        one_of(("exact", "printed", "direct"), rule=self.rule)
+        known_choices(self)
 
     def needs(self, space: Space) -> Needs:
         """Take the space as it is."""

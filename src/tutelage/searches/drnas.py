@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Dirichlet, kl_divergence
 
-from tutelage.checks import at_least, one_of, within
+from tutelage.checks import at_least, known_choices, within
 from tutelage.clock import Clock
 from tutelage.searches.base import (
     NORMAL_AND_REDUCTION,
@@ -115,8 +115,7 @@ class DrNas:
             if getattr(self, name) is not None:
                 at_least(1, **{name: getattr(self, name)})
         within(0, 1, frozen=self.frozen or 0)
-        one_of(("decay", "kl"), regulariser=self.regulariser)
-        one_of(("mean", "softmax"), score=self.score)
+        known_choices(self)
         at_least(0, kl_weight=self.kl_weight, init=self.init)
 
     kind: ClassVar[Kind] = "relaxed"

@@ -6,9 +6,9 @@ Nothing here imports torch or numpy, so that help and checks are fast.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from tutelage.checks import at_least, one_of, within
+from tutelage.checks import at_least, known_choices, within
 
 Objectives = Literal["accuracy", "accuracy-flops", "accuracy-params", "accuracy-latency"]
 
@@ -43,7 +43,7 @@ class Evolution:
         at_least(1, parents=self.parents)
         at_least(2, images=self.images, judged=self.judged)  # a supernet normalises by the batch
         within(0, 1, crossover=self.crossover, mutation=self.mutation)
-        one_of(get_args(Objectives), objectives=self.objectives)
+        known_choices(self)
         if self.parents == 1 and self.crossover:
             raise ValueError(
                 f"parents = 1 with crossover = {self.crossover}: a crossover needs two, give more "

@@ -25,7 +25,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from tutelage.checks import at_least, one_of, positive
+from tutelage.checks import at_least, known_choices, positive
 from tutelage.clock import Clock
 from tutelage.searches.base import (
     NORMAL_AND_REDUCTION,
@@ -67,9 +67,7 @@ class Gdas:
 
     def __post_init__(self) -> None:
         positive(tau=self.tau, tau_end=self.tau_end)
-        one_of(("pairs", "edges"), derivation=self.derivation)
-        one_of(("final", "pools"), normalisation=self.normalisation)
-        one_of(("left-out", "added"), unsampled=self.unsampled)
+        known_choices(self)
         at_least(0, init=self.init)
 
     kind: ClassVar[Kind] = "relaxed"

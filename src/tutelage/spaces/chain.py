@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from tutelage.checks import at_least, listed, nearest, one_of
+from tutelage.checks import at_least, known_choices, listed, nearest
 from tutelage.renamed import keywords
 from tutelage.spaces.base import (
     PLAIN,
@@ -114,7 +114,7 @@ class Chain:
             raise ValueError(f"depths = {listed(self.depths)}: each must be at least 1")
         if any(stride not in (1, 2) for stride in self.strides):
             raise ValueError(f"strides = {listed(self.strides)}: each must be 1 or 2")
-        one_of(("relu", "swish"), activation=self.activation)
+        known_choices(self)
 
     @property
     def own(self) -> tuple[Operation, ...]:
