@@ -45,7 +45,7 @@ ALLOWED = {
     "batch": set(),
     "extras": {"batch", "checks", "multilevel", "virtual"},
     "problem": {"clock", "extras", "multilevel", "virtual", "shares"},
-    "config": {"checks", "searches.evolution"},
+    "config": {"checks", "config", "searches.evolution"},
     "quick": {"checks", "config", "parts", "searches.needs"},
     "installed": set(),
     "trusted": set(),
@@ -119,26 +119,14 @@ ALLOWED = {
         *("study", "checks", "config", "cpus", "files", "papers", "parts", "recipes", "report"),
         "run.job",
     },
-    "use": {"checks", "flags", "run", "trusted"},
-    "latency": {"checks", "config", "parts", "run", "spaces"},
-    "verbs": {"checks", "config", "flags", "parts", "quick", "recipes", "benchmark", "run"}
-    | {"report", "spaces", "data", "papers", "study", "trackers", "installed", "trusted"},
-    "first": {"verbs", "parts", "run"},
+    "commands": {
+        *("benchmark", "checks", "commands", "config", "data", "flags", "installed", "papers"),
+        *("parts", "quick", "recipes", "report", "run", "searches.evolution", "spaces", "study"),
+        *("trackers", "trusted"),
+    },
     "crash": set(),
-    "cli": {
-        "verbs",
-        "use",
-        "latency",
-        "first",
-        "crash",
-        "flags",
-        "config",
-        "checks",
-        "parts",
-        "cpus",
-        "trusted",
-    }
-    | {"meeting", "recipes", "run.job.signals", "searches.evolution", "__version__"},
+    "cli": {"commands", "cpus", "crash", "flags", "meeting", "parts", "trusted"}
+    | {"run.job.signals", "__version__"},
     "__init__": {
         "config",
         "data.given",

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tutelage.cli import main
+from tutelage.commands.search import search_base
 from tutelage.config import Data, Retrain, Run
 from tutelage.papers import Row, every_row, paper_names, read_paper, row_named
 from tutelage.parts import from_table, make_part
@@ -25,7 +26,6 @@ from tutelage.searches.needs import fit, size_of
 from tutelage.searches.random import Random
 from tutelage.spaces.base import Size
 from tutelage.spaces.published import resolve
-from tutelage.verbs import search_base
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000, "imagenet16-120": 120}
 ROWS = {row.name: row for row in every_row()}

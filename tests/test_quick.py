@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import tutelage as library
+from tutelage.commands.search import search_base
 from tutelage.config import Evolution, Run
 from tutelage.parts import PARTS, from_table, make_part
 from tutelage.quick import quick_look, stated
@@ -20,7 +21,6 @@ from tutelage.run.networks.teacher import untrained
 from tutelage.spaces.base import Size
 from tutelage.spaces.chain import NASBENCH_MACRO
 from tutelage.spaces.genotype import Genotype
-from tutelage.verbs import search_base
 
 COMBINATIONS = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "combinations.py"))
 

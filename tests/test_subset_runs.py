@@ -14,7 +14,7 @@ from photographs import make_photographs
 from retraining import SMALL, files, train
 from test_retrain_resume import train_until_killed
 from test_search import KilledError, killed_at, run_toml, same_runs
-from tutelage.cli import RETRAIN_FLAGS
+from tutelage.commands.flags import RETRAIN_FLAGS
 from tutelage.config import Data
 from tutelage.data import folder
 from tutelage.data.listing import Folder

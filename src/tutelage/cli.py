@@ -8,74 +8,36 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 from tutelage import __version__
-from tutelage.config import Alphas, Data, Retrain, Run, Weights
+from tutelage.commands.arguments import AsJson, Target
+from tutelage.commands.first import demo, doctor
+from tutelage.commands.flags import (
+    LATENCY_FLAGS,
+    RETRAIN_FLAGS,
+    RUN,
+    SURVEY_FLAGS,
+    every_flag,
+    search_flags,
+)
+from tutelage.commands.genotypes import describe, draw, query
+from tutelage.commands.offered import data_command, left_out_parts, list_names
+from tutelage.commands.results import log, papers, report, study
+from tutelage.commands.search import retrain_command, search_base, search_command
+from tutelage.commands.tables import Asked, latency_command, table_build
+from tutelage.commands.use import export, predict, test_command
 from tutelage.cpus import wait_asleep
 from tutelage.crash import crashed
-from tutelage.first import demo, doctor
-from tutelage.flags import (
-    Flag,
-    Trust,
-    command,
-    distinct,
-    flags_of,
-    heading,
-    nested,
-    sentence,
-)
-from tutelage.latency import Asked, latency_command
-from tutelage.parts import PARTS, from_table, importable, names_code, part_named, part_of
+from tutelage.flags import Flag, Trust, command, nested, sentence
+from tutelage.parts import from_table
 from tutelage.renamed import lifted_flags
 from tutelage.run.job.signals import EndedError, end_with_a_sentence, ignore
-from tutelage.searches.evolution import Evolution
-from tutelage.trusted import require
 from tutelage.trusted import trust as trusting
-from tutelage.use import export, predict, test_command
-from tutelage.verbs import (
-    AsJson,
-    Target,
-    data_command,
-    describe,
-    draw,
-    left_out_parts,
-    list_names,
-    log,
-    papers,
-    query,
-    report,
-    retrain_command,
-    search_base,
-    search_command,
-    study,
-    table_build,
-)
-
-DATA_FLAGS = {
-    "name": "data",
-    "root": "data-root",
-    "download": "download",
-    "unlabelled": "unlabelled",
-}
-"""Settings of the data that have a short flag; the others are --data.NAME."""
-ROLES = {
-    "method": "Who teaches whom",
-    "search": "How choices are relaxed",
-    "space": "What can be built",
-}
-SECTIONS = {
-    "weights": (Weights, "Weights, by SGD"),
-    "alphas": (Alphas, "Alphas, by Adam"),
-    "evolution": (Evolution, "Evolution, for searches that sample paths"),
-    "retrain": (Retrain, "Retraining, for `tutelage retrain`"),
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -261,7 +223,6 @@ def application(flags: list[Flag]) -> App:
     return app
 
 
-RUN = heading("Run", 0)
 Recipe = Annotated[
     str | None,
     Parameter(help="Settings to start from: a name of `list recipes`, or a TOML file.", group=RUN),
@@ -309,100 +270,3 @@ Accept = Annotated[
 
 TrustInRun = Annotated[Trust, Parameter(group=RUN)]
 Shell = Annotated[Literal["bash", "zsh", "fish"], Parameter(help="The shell.")]
-
-
-# Flags ------------------------------------------------------------------------------------------
-
-
-def data_flags(table: Mapping[str, Any], leave_out: Sequence[str] = ()) -> list[Flag]:
-    """Make the flags of the data: common ones are short, others begin with `data.`."""
-    return [
-        replace(flag, name=DATA_FLAGS.get(flag.path[-1], f"data.{flag.name}"))
-        for flag in flags_of(
-            Data, path=("data",), group=heading("Data", 3), table=table, leave_out=leave_out
-        )
-    ]
-
-
-def search_flags(tokens: Sequence[str]) -> list[Flag]:
-    """Make the flags of a search: those of the run, and of the parts that the tokens name."""
-    recipe, resume, row = (_value(tokens, each) for each in ("recipe", "resume", "row"))
-    trusting(*_values(tokens, "trust"))
-    base = search_base(recipe, resume, row, told=None)
-    said = search_base(recipe, None, row, told=None)
-    flags = flags_of(Run, group=RUN, table=base, leave_out=("row",))
-    for kind, names in PARTS.items():
-        name = _value(tokens, kind) or base[kind]["name"]
-        if names_code(str(name)) and name not in (_value(tokens, kind), said[kind].get("name")):
-            require(name, f"{resume}: {kind} = {name!r}")
-        table = base[kind] if name == base[kind]["name"] else {}
-        page = ", a page of TOML" if kind == "space" else ""
-        text = f"{ROLES[kind]}: {', '.join(names)}{page}, or module:Class."
-        flags.append(Flag(kind, (kind, "name"), str, name, text, heading("Parts", 1)))
-        if tokens:
-            own, group = part_of(kind, {**table, "name": name}), heading(f"Of --{kind} {name}", 2)
-            flags += flags_of(own, path=(kind,), group=group, table=table)
-    flags += data_flags(base["data"])
-    for place, (name, (of, title)) in enumerate(SECTIONS.items(), start=4):
-        group = heading(title, place)
-        flags += flags_of(
-            of,
-            path=(name,),
-            prefix=f"{name}.",
-            group=group,
-            table=base[name],
-            leave_out=("start",),  # --from of `tutelage retrain`: a search has no weights for it
-        )
-    own = ("recipe", "row", "out", "resume", "quick", "dry-run", "accept-changed-data", "trust")
-    distinct(flags, taken=(*own, "help", "version"))
-    return flags
-
-
-def every_flag() -> list[Flag]:
-    """Make the flags of all methods, searches and spaces, with the parts' names as choices."""
-    found = {flag.name: flag for flag in search_flags([])}
-    for kind, names in PARTS.items():
-        for name in importable(kind):
-            group = heading(f"Of --{kind} {name}", 2)
-            own = flags_of(part_named(kind, name), path=(kind,), group=group)
-            found |= {flag.name: flag for flag in own}
-        found[kind] = replace(found[kind], kind=Literal[tuple(names)])
-    return list(found.values())
-
-
-RETRAIN_FLAGS = [
-    *(
-        replace(flag, name="from" if flag.name == "start" else flag.name)
-        for flag in flags_of(Retrain, path=("retrain",), group=RUN)
-    ),
-    *data_flags(
-        {},
-        leave_out=(
-            *("unlabelled", "train_fraction", "stratified", "sample", "unlabelled_sample"),
-            "cutout",
-        ),
-    ),  # a retraining reads none of them
-]
-
-
-LATENCY_FLAGS = flags_of(Asked, group=RUN)
-
-
-SURVEY_FLAGS = data_flags(
-    {},
-    leave_out=("name", "unlabelled", "train_fraction", "stratified", "unlabelled_sample", "memory"),
-)
-
-
-def _value(tokens: Sequence[str], flag: str) -> str | None:
-    """Find a flag's first value among unparsed tokens."""
-    return next(_values(tokens, flag), None)
-
-
-def _values(tokens: Sequence[str], flag: str) -> Iterator[str]:
-    """Find the values of a flag among unparsed tokens."""
-    for token, following in pairwise((*tokens, "--")):
-        if token == f"--{flag}" and not following.startswith("--"):
-            yield following
-        if token.startswith(f"--{flag}="):
-            yield token.partition("=")[2]

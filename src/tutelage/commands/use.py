@@ -10,10 +10,11 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from tutelage.commands.arguments import AsJson, Where
 from tutelage.flags import Trust, Whole
 from tutelage.trusted import trust as trusting
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 Network = Annotated[
     str, Parameter(help="A retrained run, an exported folder, or a network.safetensors.")
 ]
-AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON instead.")]
-Where = Annotated[Literal["auto", "cpu", "cuda"], Parameter(help="Device; auto: CUDA if any.")]
 
 
 def predict(

@@ -10,8 +10,9 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
+from tutelage.commands.results import report
+from tutelage.commands.search import retrain_command, search_base, search_command
 from tutelage.parts import make_part
-from tutelage.verbs import report, retrain_command, search_base, search_command
 
 RECIPE: Final = "digits-demo"
 

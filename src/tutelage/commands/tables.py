@@ -1,6 +1,6 @@
-"""The work of the command that measures a table of latencies, after its flags are read.
+"""The commands that make tables: of a benchmark, and of this device's latencies.
 
-Nothing here imports torch before the command needs it.
+Nothing here imports torch before a command needs it.
 """
 
 from __future__ import annotations
@@ -8,11 +8,70 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from tutelage.checks import at_least, known_choices, within
 from tutelage.config import MOST_THREADS, Device
-from tutelage.parts import make_part
+from tutelage.parts import (
+    make_part,
+)
+
+
+def table_build(
+    *,
+    csv: Annotated[
+        tuple[Path, ...],
+        Parameter(
+            help="CSV files of the benchmark and of latencies, plain or as .xz or .gz.",
+            consume_multiple=True,
+            negative=(),
+            show_default=False,
+        ),
+    ] = (),
+    nats: Annotated[
+        Path | None,
+        Parameter(help="NATS-Bench's files of the topology or the size space, instead of CSV."),
+    ] = None,
+    transnas: Annotated[
+        Path | None, Parameter(help="The file of TransNAS-Bench-101, .pth, instead of CSV.")
+    ] = None,
+    trust_pickle: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            help="Unpickle the topology files of --nats, which runs any code that is in them.",
+        ),
+    ] = False,
+    out: Annotated[Path, Parameter(help="File to write.")],
+) -> None:
+    """Make the table of a benchmark from CSV files or the files of its authors."""
+    if transnas and (csv or nats or trust_pickle):
+        raise ValueError("a table of --transnas FILE is made from that file alone")
+    if not transnas and nats is None and (trust_pickle or not csv):
+        raise ValueError(
+            "a table is made from --csv FILE, from --nats PATH, where the topology space needs "
+            "--trust-pickle, or from --transnas FILE"
+        )
+    from tutelage.benchmark import nats_size
+    from tutelage.benchmark.build import build, check_out
+
+    if transnas:
+        from tutelage.benchmark import transnas as by_authors
+
+        check_out(out)
+        by_authors.build(transnas, out)
+    elif nats and nats_size.is_size(nats):
+        check_out(out)
+        nats_size.build(nats, out)
+    elif nats:
+        from tutelage.benchmark.nats import build_from_api
+
+        build_from_api(nats, out, trust_pickle=trust_pickle, latency_files=csv)
+    else:
+        build(csv, out)
+    print(f"Table: {out}; read it with: tutelage query GENOTYPE --table {out}")
 
 
 @dataclass(frozen=True)

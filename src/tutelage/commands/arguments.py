@@ -1,0 +1,11 @@
+"""Arguments that several commands have."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+Target = Annotated[str, Parameter(help="A run directory, or a genotype: name, text or file.")]
+Where = Annotated[Literal["auto", "cpu", "cuda"], Parameter(help="Device; auto: CUDA if any.")]
+AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON instead.")]
