@@ -135,6 +135,19 @@ def test_a_row_that_is_written_again_is_read_once(tmp_path):
     assert [(row.event, row.epoch) for row in read] == [(x["event"], x["epoch"]) for x in rows]
 
 
+def test_a_look_reads_what_was_written_since_the_last(tmp_path):
+    run = write_search(tmp_path / "run", epochs=4, end=False)
+    whole = (run / "metrics.jsonl").read_bytes()
+    rows = read_rows(run)
+    write_rows(run, rows[:5])
+    source = Source(run, SEARCH)
+    assert len(source.rows()) == 5
+    lines = whole.splitlines(keepends=True)
+    unread = b"".join(lines[len(lines) - len(rows) + 4 :])  # from the fifth row on
+    (run / "metrics.jsonl").write_bytes(b"#" * (len(whole) - len(unread)) + unread)
+    assert [row.epoch for row in source.rows()] == [row["epoch"] for row in rows[5:]]
+
+
 def test_half_a_line_waits(tmp_path):
     run = write_search(tmp_path / "run", epochs=1, end=False)
     content = (run / "metrics.jsonl").read_bytes()

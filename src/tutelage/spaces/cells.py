@@ -32,7 +32,7 @@ from tutelage.spaces.base import (
 from tutelage.spaces.genotype import DARTS_OPERATIONS, Cell, Genotype, Node
 from tutelage.spaces.network import Network
 from tutelage.spaces.ops import NODES, entering, layout, operation
-from tutelage.spaces.own import Operation, Page
+from tutelage.spaces.own import Page, Paged
 from tutelage.spaces.supernet import Supernet
 
 GROUPS = ("normal", "reduce")
@@ -65,7 +65,7 @@ def derive(edges: Sequence[Sequence[str]], weights: Sequence[Sequence[float]]) -
 
 
 @dataclass(frozen=True)
-class CellSpace:
+class CellSpace(Paged):
     """Normal and reduction cells of DARTS' shape, with some operations on every edge."""
 
     name: str
@@ -85,16 +85,6 @@ class CellSpace:
     def nodes(self) -> tuple[int, ...]:
         """How many edges enter each node."""
         return tuple(entering(next(iter(self.operations.values()))))
-
-    @property
-    def own(self) -> tuple[Operation, ...]:
-        """Operations of one's own."""
-        return self.page.operations if self.page else ()
-
-    @property
-    def layout(self) -> Mapping[str, Any]:
-        """The page's settings; empty: there is none."""
-        return self.page.table if self.page else {}
 
     @property
     def choices(self) -> Mapping[str, tuple[int, int]]:

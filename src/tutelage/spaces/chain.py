@@ -44,7 +44,7 @@ from tutelage.spaces.base import (
 from tutelage.spaces.blocks import ALLOWED, block, is_block
 from tutelage.spaces.chain_network import GROUP, Layer, Network, Outline, Supernet
 from tutelage.spaces.genotype import Genotype
-from tutelage.spaces.own import Operation, Page, named
+from tutelage.spaces.own import Page, Paged, named
 from tutelage.spaces.style import Activation, Style
 
 LAYERS = 8
@@ -59,7 +59,7 @@ def shallow(chain: Chain) -> tuple[int, ...]:
 
 @keywords(stem="stem_channels")
 @dataclass(frozen=True)
-class Chain:
+class Chain(Paged):
     """Layers one after the other, each a choice among blocks."""
 
     name: str
@@ -117,11 +117,6 @@ class Chain:
         known_choices(self)
 
     @property
-    def own(self) -> tuple[Operation, ...]:
-        """Operations of one's own."""
-        return self.page.operations if self.page else ()
-
-    @property
     def operations(self) -> Mapping[str, Edges]:
         """The blocks of every layer."""
         return {GROUP: self.left or (self.candidates,) * sum(self.depths)}
@@ -155,7 +150,7 @@ class Chain:
         """The settings, as plain data."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata}
         table = {k: list(x) if isinstance(x, tuple) else x for k, x in values.items()}
-        return {**(self.page.table if self.page else {}), **table}
+        return {**super().layout, **table}
 
     def varied(self, **changes: Any) -> Chain:
         """Return the space with fields of its variant changed.

@@ -36,7 +36,7 @@ from tutelage.spaces.mixed import MixedNode
 from tutelage.spaces.mixed_cell import OperationOutput, operation_outputs, run_cell
 from tutelage.spaces.network import drop, never
 from tutelage.spaces.ops import ReluConvolution, check_operations, operation
-from tutelage.spaces.own import Operation, Page
+from tutelage.spaces.own import Operation, Page, Paged
 from tutelage.spaces.plan import Layout, Weights, weights_of
 from tutelage.spaces.states import State
 
@@ -228,7 +228,7 @@ class Supernet(nn.Module):
 
 
 @dataclass(frozen=True)
-class NasBench201:
+class NasBench201(Paged):
     """NAS-Bench-201's space."""
 
     operations: Mapping[str, Edges]
@@ -242,16 +242,6 @@ class NasBench201:
     """The page of TOML that describes the space; None: it has a name instead."""
     nodes: ClassVar[tuple[int, ...]] = tuple(range(1, 1 + NODES))
     stages: ClassVar[int] = 0
-
-    @property
-    def own(self) -> tuple[Operation, ...]:
-        """Operations of one's own."""
-        return self.page.operations if self.page else ()
-
-    @property
-    def layout(self) -> Mapping[str, Any]:
-        """The page's settings; empty: there is none."""
-        return self.page.table if self.page else {}
 
     @property
     def choices(self) -> Mapping[str, tuple[int, int]]:

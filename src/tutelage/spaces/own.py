@@ -122,6 +122,22 @@ class Page(NamedTuple):
     """Operations of one's own."""
 
 
+class Paged:
+    """A space that a page may describe."""
+
+    page: Page | None
+
+    @property
+    def own(self) -> tuple[Operation, ...]:
+        """Operations of one's own."""
+        return self.page.operations if self.page else ()
+
+    @property
+    def layout(self) -> Mapping[str, Any]:
+        """The page's settings; empty: there is none."""
+        return self.page.table if self.page else {}
+
+
 def named(operations: Iterable[Operation], name: str) -> Operation | None:
     """Find an operation by its name; None: there is none."""
     return next((each for each in operations if each.name == name), None)

@@ -41,7 +41,12 @@ class Source:
 
     def __init__(self, path: Path, types: Mapping[str, type[Row]]) -> None:
         self.path, self._types = path / "metrics.jsonl", types
-        self._read, self._size = 0, 0
+        self._read = self._size = 0
+        self._from_the_start()
+
+    def _from_the_start(self) -> None:
+        """Count the rows from the first one."""
+        self._end, self._rows, self._head, self._last = 0, 0, b"", b""
 
     def rows(self) -> list[Row]:
         """Return the rows after those of the last call; none while they are written again."""
@@ -49,14 +54,30 @@ class Source:
         if size == self._size:
             return []
         self._size = size
-        lines = self.path.read_bytes().splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith(b"\n")]
-        places = [k for k, line in enumerate(whole) if not line.startswith(metrics.BEGINNING)]
-        if len(places) <= self._read:
-            return []
-        start, self._read = places[self._read], len(places)
-        heads = [line for line in whole[:start] if line.startswith(metrics.BEGINNING)]
-        return metrics.read(b"".join([*heads[-1:], *whole[start:]]), self._types).rows
+        fresh = list(self._fresh())
+        return metrics.read(b"".join(fresh), self._types).rows if fresh else []
+
+    def _fresh(self) -> Iterator[bytes]:
+        """Yield the lines of the rows that were not read, after the beginning that they follow."""
+        shown = b""
+        with self.path.open("rb") as file:
+            file.seek(self._end - len(self._last))
+            if file.read(len(self._last)) != self._last:  # a resumed run has removed rows
+                self._from_the_start()
+                file.seek(0)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._end, self._last = self._end + len(line), line
+                if line.startswith(metrics.BEGINNING):
+                    self._head = line
+                    continue
+                self._rows += 1
+                if self._rows > self._read:
+                    self._read = self._rows
+                    if shown != self._head:
+                        yield (shown := self._head)
+                    yield line
 
 
 class Feed:
