@@ -255,10 +255,20 @@ def _listed(classes: Sequence[str]) -> str:
 
 
 def names_for(known: Sequence[int | str | None]) -> Iterator[str]:
-    """Yield names of classes: the texts among the labels, sorted, or the numbers."""
+    """Yield names of classes: the texts among the labels, sorted, or the numbers.
+
+    Raises:
+        DataError: A number below the largest one is no image's label.
+    """
     texts = sorted({label for label in known if isinstance(label, str)})
     if texts:
         yield from texts
-    else:
-        numbers = [label for label in known if isinstance(label, int)]
-        yield from map(str, range(max(numbers, default=-1) + 1))
+        return
+    numbers = {label for label in known if isinstance(label, int) and label >= 0}
+    gap = next((number for number in range(len(numbers)) if number not in numbers), None)
+    if gap is not None and None not in known:  # that one is refused by its place
+        raise DataError(
+            f"the labels are {len(numbers)} numbers up to {max(numbers)}, and no image has {gap}: "
+            "number the classes from 0 without gaps, or give classes, the names by number"
+        )
+    yield from map(str, range(len(numbers)))
