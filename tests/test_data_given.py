@@ -204,6 +204,31 @@ def test_sizes_and_colours_that_differ_name_an_item():
     assert parts(Given(mixed, settings=Data(resolution=8)), "train")[0].images.shape == (3, 8, 8)
 
 
+# A look -----------------------------------------------------------------------------------------
+
+
+def test_a_survey_and_its_sheet_take_what_a_search_takes(tmp_path):
+    x, y = pixels(), labels()
+    x[2] = x[0]
+    found = tutelage.survey((x, y))
+    assert (found.name, found.shape, found.problems) == (GIVEN, (3, 8, 8), [])
+    assert [part.images for part in found.parts.values()] == [16, 4]
+    assert found.parts["train"].repeated + len(found.shared) == 1
+    text = str(found)
+    assert text.splitlines()[0] == "given: 2 classes, 16 images to train, 4 images to test"
+    rows = Rows(list(zip(x, y, strict=True)), ["ash", "oak"])
+    given = Given(rows, validation=(pixels(4, 2), labels(4)), test=(pixels(6, 1), labels(6)))
+    assert tutelage.survey(given).parts["validation"].classes == {"ash": 2, "oak": 2}
+    tutelage.save_sheet(given, str(tmp_path / "sheet.png"))
+    with Image.open(tmp_path / "sheet.png") as picture:
+        assert picture.height == 20 + 2 * 68
+    with pytest.raises(DataError, match=r"sheet.gif must end in \.png"):
+        tutelage.save_sheet(given, tmp_path / "sheet.gif")
+    assert tutelage.survey("digits").parts["test"].images == 599
+    (problem,) = tutelage.survey((pixels(), labels(19))).problems  # once, not for every part
+    assert problem == "train: train: 20 images have 19 labels"
+
+
 # Runs -------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tutelage.config import Retrain as Retrain
     from tutelage.config import Weights as Weights
     from tutelage.data.given import Given as Given
+    from tutelage.data.sheet import save_sheet as save_sheet
+    from tutelage.data.survey import survey as survey
     from tutelage.methods.afd import AFD as AFD
     from tutelage.methods.cream import Cream as Cream
     from tutelage.methods.dna import DNA as DNA
@@ -75,6 +77,8 @@ __version__ = version("tutelage")
 _HOMES = {
     "config": ("Alphas", "Data", "Retrain", "Weights"),
     "data.given": ("Given",),
+    "data.sheet": ("save_sheet",),
+    "data.survey": ("survey",),
     "methods.afd": ("AFD",),
     "methods.cream": ("Cream",),
     "methods.dna": ("DNA",),

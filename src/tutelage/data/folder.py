@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
@@ -66,12 +67,35 @@ def test_files(root: Collection, train: Listing, settings: Data) -> Listing:
 
 def with_validation(root: Collection, train: Listing) -> Listing:
     """Append the images of the validation part to those that are searched on."""
-    own = listing(root, "validation")
-    if own.classes != train.classes:
-        odd = sorted(set(own.classes) ^ set(train.classes))
-        raise DataError(f"{root.name}: only one of train and val has the classes {', '.join(odd)}")
+    own = validation_files(root, train.classes)
     paths, labels = [*train.paths, *own.paths], torch.cat([train.labels, own.labels])
     return train._replace(paths=paths, labels=labels)
+
+
+def validation_files(root: Collection, classes: tuple[str, ...]) -> Listing:
+    """List the validation part, which must have the training part's classes."""
+    own = listing(root, "validation")
+    if own.classes != classes:
+        odd = sorted(set(own.classes) ^ set(classes))
+        raise DataError(f"{root.name}: only one of train and val has the classes {', '.join(odd)}")
+    return own
+
+
+def read_validation(settings: Data, train: Labelled) -> Labelled:
+    """Read the validation part, normalised as the training images are.
+
+    Raises:
+        DataError: There is none, or it has other classes or another shape.
+    """
+    root = collection_of(settings)
+    files = validation_files(root, train.classes)
+    found, shape = common_shape(files, settings), train.images.shape
+    if found != shape:
+        raise DataError(
+            f"{root.name}: its validation images are {describe(found)}, its training images "
+            f"{describe(shape)}; give --data.colour and --data.resolution"
+        )
+    return replace(train, images=opened(files, shape, settings))
 
 
 def validation_images(settings: Data) -> int:

@@ -38,8 +38,8 @@ class Given:
     """Images for the test of a retraining; None: a fifth of every class of the training images, if
     there is no `validation` either."""
     validation: Any = None
-    """Images that train the alphas, beside all training images for weights; None: a part of the
-    training images."""
+    """Images that train the alphas, beside all training images for weights, and on which a
+    retraining is measured after every epoch; None: a part of the training images."""
     unlabelled: Any = None
     """Images to pseudo-label, an array or a dataset; None: as `settings.unlabelled` says."""
     classes: Sequence[str] = ()

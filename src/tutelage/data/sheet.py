@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from tutelage.config import Data
 from tutelage.data import DataError
 from tutelage.data.augment import Augmentation, augmentation
 from tutelage.data.batches import Stream
+from tutelage.data.given import Given, taken, using
 from tutelage.data.images import Labelled
 from tutelage.data.read import read
 
@@ -32,25 +33,28 @@ HEAD: Final = 20
 FORMATS: Final = (".png", ".jpg", ".jpeg", ".webp")
 
 
-def save_sheet(settings: Data, out: Path, seed: int = 0) -> None:
+def save_sheet(data: Data | Given | Any, out: Path | str, seed: int = 0) -> None:
     """Write a sheet: a row for each of the first classes, images as read beside images as fed.
 
     Args:
-        settings: The set, and its augmentation.
-        out: The picture to write.
+        data: The set, and its augmentation; or a name, a folder, or what the program holds, as in
+            `tutelage.search`.
+        out: The picture to write: .png, .jpg or .webp.
         seed: Of the order of the images and their augmentation.
 
     Raises:
         DataError: The set cannot be used, or the picture's format is not known.
     """
-    if out.suffix.lower() not in FORMATS:
-        raise DataError(f"--out {out}: must end in {', '.join(FORMATS)}")
-    data = read(settings, "search")
-    how = augmentation(data, settings)
-    shown = torch.unique(data.images.labels)[:CLASSES].tolist()
-    rows = [samples(data, how, label, seed) for label in shown]
-    names = [data.classes[label] for label in shown]
-    drawn(names, rows, data.images.shape[1:]).save(out)
+    if Path(out).suffix.lower() not in FORMATS:
+        raise DataError(f"the picture {out} must end in {', '.join(FORMATS)}")
+    settings, given = taken(data)
+    with using(given):
+        images = read(settings, "search")
+        how = augmentation(images, settings)
+        shown = torch.unique(images.images.labels)[:CLASSES].tolist()
+        rows = [samples(images, how, label, seed) for label in shown]
+    names = [images.classes[label] for label in shown]
+    drawn(names, rows, images.images.shape[1:]).save(out)
 
 
 def samples(data: Labelled, how: Augmentation, label: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -73,17 +73,19 @@ def places(labels: Tensor, settings: Data, part: PartName) -> Tensor:
     return some(left[~sample], round(settings.unlabelled_sample * len(left)))
 
 
-def hold_out(count: int, held_out: int) -> tuple[Tensor, Tensor]:
+def hold_out(count: int, held_out: int, setting: str = "held_out") -> tuple[Tensor, Tensor]:
     """Divide range(count) into places held out, sampled uniformly, and the others, ascending.
+
+    Choices of different settings are independent.
 
     Raises:
         DataError: none would be left.
     """
     if held_out >= count:
         raise DataError(
-            f"held_out = {held_out:,}: the training images are {count:,} in all, hold out fewer"
+            f"{setting} = {held_out:,}: the training images are {count:,} in all, hold out fewer"
         )
-    order = torch.from_numpy(generator(SEED, "held-out").permutation(count))
+    order = torch.from_numpy(generator(SEED, setting.replace("_", "-")).permutation(count))
     return order[:held_out].sort().values, order[held_out:].sort().values
 
 

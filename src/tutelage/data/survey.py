@@ -20,6 +20,7 @@ from tutelage.cpus import decoders
 from tutelage.data import DataError
 from tutelage.data.collection import COLLECTIONS, collection_of
 from tutelage.data.folder import check_classes, test_part
+from tutelage.data.given import Given, taken, using
 from tutelage.data.images import Listing, Source
 from tutelage.data.listing import common_shape, describe
 from tutelage.data.pictures import KINDS, Shape, converted, kinds_of, shape_of, upright
@@ -86,20 +87,33 @@ class Survey:
         """Return all entries as plain values."""
         return {**vars(self), "parts": {name: vars(part) for name, part in self.parts.items()}}
 
+    def __str__(self) -> str:
+        return self.as_text()
+
     def as_text(self) -> str:
         """Return the survey in words."""
         return "\n".join(_lines(self))
 
 
-def survey(settings: Data) -> Survey:
-    """Decode every image of a set, and count what it has.
+def survey(data: Data | Given | Any) -> Survey:
+    """Decode every image of a set, and count what it has, as `tutelage data` prints it.
 
     Problems of the set are entries of the survey.
+
+    Args:
+        data: The set: a name or a folder, `Data` with settings, or what the program holds, as in
+            `tutelage.search`.
 
     Raises:
         DataError: There is no such set.
     """
-    own = named(settings)
+    settings, given = taken(data)
+    with using(given):
+        return _surveyed(named(settings))
+
+
+def _surveyed(own: Data) -> Survey:
+    """Survey a set whose name is resolved."""
     found = Survey(collection_of(own).name if own.name in COLLECTIONS else own.name)
     owners: dict[bytes, tuple[str, int]] = {}
     parts: list[PartName] = ["train", "test"]
@@ -109,7 +123,8 @@ def survey(settings: Data) -> Survey:
         try:
             names, pictures, others = _part(own, part)
         except DataError as error:
-            found.problems.append(f"{part}: {error}")
+            if not any(str(error) in each for each in found.problems):  # said of another part
+                found.problems.append(f"{part}: {error}")
             continue
         counted = found.parts[part] = Part(classes=dict.fromkeys(names, 0))
         counted.left_out = left_out(others) if others else ""

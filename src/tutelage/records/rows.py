@@ -265,6 +265,9 @@ class TrainingRow:
     step: int = 0
     train_loss: float | None = None
     train_accuracy: float | None = None
+    valid_loss: float | None = None
+    """On images that it does not train on, after the epoch."""
+    valid_accuracy: float | None = None
     lr: float | None = None
     drop_path: float | None = None
 

@@ -40,7 +40,7 @@ class Comparison:
         self.parts, self.accepted = dict(self.stored.parts), list(self.stored.accepted)
 
     def add(self, use: str, part: Labelled) -> None:
-        """Compare a part, by its use: train or unlabelled.
+        """Compare a part, by its use: train, unlabelled or validation.
 
         Raises:
             DataError: The images have changed; the message says which.

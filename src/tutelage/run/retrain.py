@@ -57,6 +57,7 @@ from tutelage.run.trained.begin import begun, fitted
 from tutelage.run.trained.measure import kept, measured
 from tutelage.run.trained.testing import names_of
 from tutelage.run.training.training import Training
+from tutelage.run.training.validation import divided
 from tutelage.spaces.base import Size
 from tutelage.spaces.genotype import Genotype
 from tutelage.trackers import available
@@ -78,7 +79,7 @@ def retrain(
     Args:
         genotype: the architecture.
         data: the images, as `Data`, or held by the program as in `search`; all training images
-            that are not held out are used, and the cutout comes from `settings`.
+            that are not held out or measured are used, and the cutout comes from `settings`.
         settings: the recipe.
         out: the directory to write.
         resume: continue in `out` where an earlier call was stopped.
@@ -109,12 +110,16 @@ def _retrained(
         _check(settings, genotype)
     data, settings, train, compared = _ready(text, data, settings, out, resume, accept)
     same_images(train.images)
-    if settings.batch_size > len(train.images):
-        print(larger(settings.batch_size, len(train.images), "training images"), flush=True)
     how = _varied(augmentation(train, data), settings)
+    train = held(train, how, device)
+    subset, validation = divided(train, data, settings.validate)
+    if validation.data is not train:
+        compared.add("validation", validation.data)
+    if settings.batch_size > len(subset):
+        print(larger(settings.batch_size, len(subset), "training images"), flush=True)
     stream = Stream(
-        data=held(train, how, device),
-        subset=torch.arange(len(train.images)),
+        data=train,
+        subset=subset,
         batch_size=settings.batch_size,
         seed=settings.seed,
         name="retrain",
@@ -127,7 +132,7 @@ def _retrained(
     with _written(out, given, resume, settings, device) as directory:
         compared.save(directory)
         directory.write_text("genotype.json", genotype.to_json())
-        training = Training(genotype, stream, settings, start=start)
+        training = Training(genotype, stream, settings, start=start, validation=validation)
         count = threads.elements(settings.batch_size, training.size, train.images.shape)
         threads.settle(count if device.type == "cpu" else None, out if resume else None)
         loop.run(

@@ -87,6 +87,7 @@ def details(record: Record) -> dict[str, Any]:
         "gradients": list(gradients(search)) if search else [],
         "sampled": sampled(search) if search and search.sampled else None,
         "retraining": list(retrained(retraining)) if retraining else [],
+        "measured_on": measured_on(retraining) if retraining else "",
         "tested": quality(retraining) if retraining else {},
         "settings": [(name, settings(files)) for name, files in record.run_files],
         "sessions": [(name, each) for name, files in record.run_files for each in sessions(files)],
@@ -136,18 +137,37 @@ def terms(level: str) -> Callable[[StepRow], Mapping[str, float]]:
 
 
 def retrained(files: RunFiles) -> Iterator[Drawn]:
-    """Plot a retraining, with a line for every network of an ensemble."""
+    """Plot a retraining, with two lines for every network of an ensemble."""
     losses, accuracies = [], []
     along = by_epoch if files.networks else timeline
     for place, network in enumerate(files.trainings):
         axis, x, rows = along(network)
-        name = f"member {place}" if files.networks else "train"
         colour = SERIES[place % len(SERIES)]
-        losses.append(Line(name, x, values(rows, attrgetter("train_loss")), colour))
-        accuracy = [100 * value for value in values(rows, attrgetter("train_accuracy"))]
-        accuracies.append(Line(name, x, accuracy, colour))
-    yield from plot("Training loss", losses, axis)
-    yield from plot("Training accuracy (%)", accuracies, axis)
+        for part in ("valid", "train"):
+            name = f"{part}, member {place}" if files.networks else part
+            dashed = part == "train"
+            loss = values(rows, attrgetter(f"{part}_loss"))
+            accuracy = [100 * value for value in values(rows, attrgetter(f"{part}_accuracy"))]
+            losses.append(Line(name, x, loss, colour, dashed))
+            accuracies.append(Line(name, x, accuracy, colour, dashed))
+    yield from plot("Loss", losses, axis)
+    yield from plot("Accuracy (%)", accuracies, axis)
+
+
+def measured_on(files: RunFiles) -> str:
+    """Say which images the curves of a retraining are of."""
+    rows = [row for each in files.trainings for row in each.of("epoch")]
+    if any(row.valid_loss is not None for row in rows):
+        count = number(files.setting("retrain", "validate"))
+        of = f"{count:,.0f} training images" if count else "the images of the validation part"
+        return (
+            f"train: mean over the epoch's augmented batches. valid: {of}, which it does not train "
+            "on, after every epoch. No test image is in either."
+        )
+    return (
+        "The curves are of augmented training images. With --validate N, the network is also "
+        "measured after every epoch on N training images, which it then does not train on."
+    )
 
 
 def settings(files: RunFiles) -> list[tuple[str, str]]:

@@ -36,11 +36,16 @@ class Target(NamedTuple):
     size: Size
     image: Image
 
+    @property
+    def of_page(self) -> bool:
+        """Whether the space is one of a page of TOML."""
+        return definition(self.space) is not None
+
     def flags(self) -> str:
-        """Return the flags of `tutelage latency` that measure it."""
+        """Return the flags of `tutelage latency` that measure it; a page is called PAGE.toml."""
         size = self.size
         side = " ".join(map(str, dict.fromkeys(self.image)))
-        space = self.space.name if definition(self.space) is None else "PAGE.toml"
+        space = "PAGE.toml" if self.of_page else self.space.name
         return (
             f"--space {space} --channels {size.channels} --cells {size.cells} "
             f"--classes {size.classes} --image-channels {size.image_channels} "
@@ -135,10 +140,15 @@ class LatencyTable:
         return fmean(row.time.median - x for row, x in zip(rows, sums, strict=True))
 
     def _lacks(self, target: Target, what: str) -> ValueError:
+        name = target.space.name
+        own = (
+            f"where PAGE.toml stands for the page of the space {name}"
+            if target.of_page
+            else "and the space's own flags if it has any"
+        )
         return ValueError(
             f"{self.path} lacks {what}: add it with tutelage latency {target.flags()} "
-            f"{self.content.place.flags()} --out {self.path}, and the space's own flags if it has "
-            "any"
+            f"{self.content.place.flags()} --out {self.path}, {own}"
         )
 
     def refuse_other_device(self) -> None:

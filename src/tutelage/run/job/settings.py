@@ -29,6 +29,7 @@ ADDED: Mapping[str, Any] = {
     "retrain.class_weights": "equal",
     "retrain.mixup": 0.0,
     "retrain.cutmix": 0.0,
+    "retrain.validate": 0,
     "weights.warm_up": 0,
     "retrain.warm_up_rule": "line",
     "retrain.linear_tail": 0,

@@ -52,15 +52,19 @@ class Measured:
 
 @torch.no_grad()
 def measured(
-    network: nn.Module, tested: Labelled, batch_size: int, device: torch.device
+    network: nn.Module,
+    tested: Labelled,
+    batch_size: int,
+    device: torch.device,
+    subset: Tensor | None = None,
 ) -> Measured:
-    """Measure a network on all images of a set, in fp32.
+    """Measure a network on the images of a set, or on those at an index (N,), in fp32.
 
     Nothing is read from the device before the last batch, so that no batch waits for it.
     """
     network.eval()
     sums = torch.zeros(2, dtype=torch.float64, device=device)
-    every = torch.arange(len(tested.images))
+    every = torch.arange(len(tested.images)) if subset is None else subset
     said = []
     for x, y, _ in in_order(tested, every, batch_size, device):
         logits = shared(network, x)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -26,8 +29,7 @@ def as_onnx(trained: Trained) -> Written:
     except ImportError as error:
         raise ValueError("ONNX needs an extra: pip install 'tutelage[onnx]'") from error
     images = sample(trained)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter about its own parts
+    with _quiet():
         program = torch.onnx.export(
             trained.network,
             (images[:2],),
@@ -44,3 +46,16 @@ def as_onnx(trained: Trained) -> Written:
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"images": images.numpy()})
     return compared("ONNX Runtime", content, torch.from_numpy(logits), trained.network(images))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what the exporter says of its own parts, and of packages that it does not need."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast, final
 
@@ -33,6 +34,7 @@ from tutelage.run.step.programs import Programs, Step
 from tutelage.run.step.recorders import Recorder, recorder_of
 from tutelage.run.training.optimizer import Average, optimiser, rate
 from tutelage.run.training.parallel import parallel
+from tutelage.run.training.validation import Validation
 from tutelage.shares import gathered, share
 from tutelage.spaces.base import Size
 from tutelage.spaces.genotype import Genotype
@@ -61,6 +63,7 @@ class Training:
         settings: Retrain,
         recorder: Recorder | None = None,
         start: Mapping[str, Tensor] | None = None,
+        validation: Validation | None = None,
     ) -> None:
         """Initialise the network.
 
@@ -70,6 +73,7 @@ class Training:
             settings: The recipe.
             recorder: Makes a program of the step; None: the one of the settings and the device.
             start: Weights by name that replace random ones; None: all are random.
+            validation: What it is measured on after every epoch; None: nothing.
 
         Raises:
             ValueError: The settings require programs, and the device has none.
@@ -77,6 +81,7 @@ class Training:
         recorder = recorder or recorder_of(settings.graph, stream.device)
         self.programs = Programs(recorder, stream.device, Clock())
         self.settings, self.stream, self.genotype = settings, stream, genotype
+        self.validation = validation
         self.auxiliary = cast(float, settings.auxiliary)
         self.size = Size(
             channels=cast(int, settings.channels),  # `retrain` sets what is missing
@@ -264,10 +269,16 @@ class Training:
 
     def end_epoch(self) -> TrainingRow:
         """Return the epoch's row of metrics.jsonl, and go to the next epoch."""
-        row = self.row("epoch")
+        row = replace(self.row("epoch"), **self._validated())
         self.epoch, self.step = self.epoch + 1, 0
         self._begin_epoch()
         return row
+
+    def _validated(self) -> dict[str, float]:
+        """Measure the network that will be tested on the validation images, if there are any."""
+        if self.validation is None:
+            return {}
+        return self.validation.scores(self.tested, self.stream.batch_size, self.stream.device)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
