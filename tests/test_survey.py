@@ -64,7 +64,7 @@ def test_the_command_says_it_in_words_and_in_json(photos, tutelage):
     for line in (
         "photos: 2 classes, 16 images to train, 4 images to test",
         "as fed: 8 x 8 RGB",
-        "  cat        13         3",
+        "  cat          13           3",
         "train: 1 of 16 have an alpha channel, which is put on white",
         "train: 1 of 16 images repeat an earlier one",
         "train: fewer than 10 images: dog (3)",

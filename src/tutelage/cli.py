@@ -214,7 +214,9 @@ def application(flags: list[Flag]) -> App:
 
     def completion(shell: Shell, /) -> None:
         """Print a script that completes commands, flags and names of parts in a shell."""
-        print(application(every_flag()).generate_completion(shell=shell))
+        script = application(every_flag()).generate_completion(shell=shell)
+        # paths where nothing else fits, as for RUN: bash alone must be told
+        print(script.replace("complete -F", "complete -o bashdefault -o default -F"))
 
     app.command(completion)
     table = App(name="table", help="Make the table that `tutelage query` reads.")

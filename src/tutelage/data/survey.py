@@ -33,6 +33,10 @@ FEW: Final = 10
 """Images of a class below which it is named."""
 LISTED: Final = 30
 """Classes, and names, that the text lists."""
+USES: Final = {"train": "to train", "validation": "to validate", "test": "to test"}
+"""What the images of a part are for."""
+ACROSS: Final = 2 + max(map(len, USES))
+"""Letters of a column of the text's table."""
 
 
 class Picture(NamedTuple):
@@ -222,7 +226,7 @@ def _count(part: Part, picture: Picture, names: tuple[str, ...]) -> None:
 
 def _lines(found: Survey) -> Iterator[str]:
     parts = found.parts
-    images = ", ".join(f"{part.images:,} images to {name}" for name, part in parts.items())
+    images = ", ".join(f"{part.images:,} images {USES[name]}" for name, part in parts.items())
     classes = len(next(iter(parts.values())).classes) if parts else 0
     yield f"{found.name}: {classes} classes, {images or 'no images'}"
     if found.shape:
@@ -243,10 +247,10 @@ def _table(parts: dict[str, Part]) -> Iterator[str]:
     shown = classes[:LISTED]
     width = max((len(name) for name in shown), default=0)
     if parts:
-        yield f"  {'':{width}}" + "".join(f"{name:>10}" for name in parts)
+        yield f"  {'':{width}}" + "".join(f"{name:>{ACROSS}}" for name in parts)
     for name in shown:
         counts = (part.classes.get(name, 0) for part in parts.values())
-        yield f"  {name:{width}}" + "".join(f"{count:>10,}" for count in counts)
+        yield f"  {name:{width}}" + "".join(f"{count:>{ACROSS},}" for count in counts)
     if len(classes) > LISTED:
         yield f"  and {len(classes) - LISTED:,} classes more"
 

@@ -27,8 +27,8 @@ from tutelage.virtual import Exact, Rate, leaves, tree_map
 
 NEEDED: Final = ("tutelage", "torch", "numpy", "scipy", "pillow", "matplotlib", "safetensors")
 OPTIONAL: Final = (
-    *("triton", "onnx", "onnxruntime", "timm", "submitit", "nats_bench"),
-    *("tensorboard", "wandb", "mlflow"),
+    *("triton", "onnx", "onnxruntime", "onnxscript", "timm", "submitit", "nats_bench"),
+    *("pyarrow", "huggingface_hub", "tensorboard", "wandb", "mlflow"),
 )
 GIB: Final = 2**30
 LEAST_DISK: Final = 1.0

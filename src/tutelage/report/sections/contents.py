@@ -140,12 +140,13 @@ def retrained(files: RunFiles) -> Iterator[Drawn]:
     """Plot a retraining, with two lines for every network of an ensemble."""
     losses, accuracies = [], []
     along = by_epoch if files.networks else timeline
+    both = validated(files)
     for place, network in enumerate(files.trainings):
         axis, x, rows = along(network)
         colour = SERIES[place % len(SERIES)]
         for part in ("valid", "train"):
             name = f"{part}, member {place}" if files.networks else part
-            dashed = part == "train"
+            dashed = both and part == "train"
             loss = values(rows, attrgetter(f"{part}_loss"))
             accuracy = [100 * value for value in values(rows, attrgetter(f"{part}_accuracy"))]
             losses.append(Line(name, x, loss, colour, dashed))
@@ -154,10 +155,15 @@ def retrained(files: RunFiles) -> Iterator[Drawn]:
     yield from plot("Accuracy (%)", accuracies, axis)
 
 
+def validated(files: RunFiles) -> bool:
+    """Tell whether a retraining was measured on images that it does not train on."""
+    rows = (row for each in files.trainings for row in each.of("epoch"))
+    return any(row.valid_loss is not None for row in rows)
+
+
 def measured_on(files: RunFiles) -> str:
     """Say which images the curves of a retraining are of."""
-    rows = [row for each in files.trainings for row in each.of("epoch")]
-    if any(row.valid_loss is not None for row in rows):
+    if validated(files):
         count = number(files.setting("retrain", "validate"))
         of = f"{count:,.0f} training images" if count else "the images of the validation part"
         return (

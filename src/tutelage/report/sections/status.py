@@ -34,7 +34,9 @@ def status(record: Record) -> str:
         done, total = record.retraining.epochs_done, record.retraining.setting("retrain", "epochs")
         parts.append(f"retraining in progress, {_of(done, total)}")
     else:
-        parts.append("retrained from scratch and tested once, after the last epoch")
+        start = record.retraining.setting("retrain", "start")
+        begun = f"from the weights of {start}" if start else "from scratch"
+        parts.append(f"retrained {begun} and tested once, after the last epoch")
     sentence = "; ".join(parts) + "."
     return sentence[0].upper() + sentence[1:]
 
