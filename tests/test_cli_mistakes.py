@@ -46,6 +46,7 @@ from tutelage.spaces.published import PUBLISHED
         ("search --threads --epochs 2", "--threads needs a value"),
         ("search --quick --method sgl --pretrain 5 --out x", "pretrain = 5 of 2 epochs"),
         ("search --quick --method sgl --pretrain 5 --out x", "--quick has set"),
+        ("search --quick --data nothing --out x", r"nor a CSV or Parquet file: must be [^(]*$"),
         ("search --out a --out b", "--out is given more than once"),
         ("search --epochs two --out x", "--epochs two: must be a whole number"),
         ("search --method sgl --learners 1.5 --out x", "--learners 1.5: must be a whole number"),

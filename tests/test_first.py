@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from commands import SMALL, content
-from tutelage import cli, crash, first
+from tutelage import cli, crash
+from tutelage.commands import first
 from tutelage.methods.sgl import SGL
 from tutelage.run import doctor
 from tutelage.run.doctor import KNOWN, Stepped, known_step
@@ -104,6 +105,13 @@ def test_bash_completes_commands_flags_and_parts(completes):
     assert completes("tutelage search --peer-w") == {"--peer-weight"}
     assert completes("tutelage search --method s") == {"single", "sgl", "sd-darts"}
     assert completes("tutelage search --space nas") == {"nasbench201", "nasbench-macro"}
+
+
+def test_bash_completes_paths_where_nothing_else_fits(tutelage, monkeypatch):
+    monkeypatch.setattr(cli, "every_flag", lambda: cli.flags_for(["search", "--method", "sgl"]))
+    _, script, _ = tutelage("completion bash")
+    (last,) = (line for line in script.splitlines() if line.startswith("complete "))
+    assert last == "complete -o bashdefault -o default -F _tutelage tutelage"
 
 
 def test_a_script_for_every_shell(tutelage, refused, monkeypatch):

@@ -238,6 +238,18 @@ def test_what_a_table_lacks_is_a_sentence_with_the_command_that_measures_it(tmp_
     assert costs_of(space, size, image, both).fixed == costs_of(space, size, image, table).fixed
 
 
+def test_what_a_table_lacks_of_a_page_says_which_page_is_meant(tmp_path, monkeypatch):
+    """The name of the page's file is not kept, so the command holds a place for it."""
+    page = tmp_path / "mine.toml"
+    page.write_text('skeleton = "nasbench201"\ncandidates = ["none", "nor_conv_1x1"]\n')
+    space, (size, image) = make_part("space", {"name": str(page)}), SIZES["nasbench201"]
+    made(monkeypatch, tmp_path / "t.json", space, size, image)
+    table = LatencyTable.read(tmp_path / "t.json")
+    said = "--space PAGE.toml .* where PAGE.toml stands for the page of the space mine$"
+    with pytest.raises(ValueError, match=said):
+        costs_of(space, replace(size, channels=6), image, table)
+
+
 def test_a_search_without_some_operations_needs_only_its_own(tmp_path, monkeypatch):
     """DrNAS leaves out `none` in DARTS' cells; sampled networks may have any operation."""
     space, size, image = target_of("nasbench201")

@@ -13,8 +13,8 @@ from tutelage.run.networks.files import About, about, build, load, save_network
 from tutelage.spaces.base import Size
 
 
-def small_network(path):
-    details = About(GENOTYPE, Size(4, 3, 5, 3), tuple("abcde"), (0.5,) * 3, (0.2,) * 3, (3, 16, 16))
+def small_network(path, genotype=GENOTYPE):
+    details = About(genotype, Size(4, 3, 5, 3), tuple("abcde"), (0.5,) * 3, (0.2,) * 3, (3, 16, 16))
     torch.manual_seed(0)
     built = build(details.genotype, details.size, auxiliary=True)
     for statistic in built.buffers():

@@ -13,10 +13,13 @@ import torch
 
 import test_contracts as contracts
 from pages import CELLS, CHAIN, EXAMPLE, OPERATIONS, forgotten
+from retraining import FILE
+from test_network_file import small_network
 from tutelage.parts import PARTS, make_part, part_named, part_settings
 from tutelage.run.cost.count import flops, params
 from tutelage.run.cost.table import costs_of
-from tutelage.run.networks.files import space_of
+from tutelage.run.networks.files import load, space_of
+from tutelage.run.trained.export import export
 from tutelage.spaces.base import ArchWeights, Size, Variant
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.grow import grow
@@ -348,3 +351,23 @@ def test_a_run_is_retrained_loaded_and_exported_from_its_directory(tutelage, ref
         refused("predict copy run.png", no)
     code, out, _ = tutelage("test copy --data digits --trust involution")
     assert code == 0 and "of 599 images" in out
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the exporter's own
+def test_onnx_has_operations_of_ones_own(tmp_path, capfd):
+    """And the exporter says nothing of packages that it does not need."""
+    pytest.importorskip("onnxscript", reason="the extra `onnx` is not installed")
+    runtime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+    space = part_named("space", str(CELLS))
+    found = genotype(space, sample(space))
+    while "involution" not in found.names:
+        found = genotype(space, sample(space))
+    small_network(tmp_path / FILE, found)
+    export(tmp_path, tmp_path / "network.onnx")
+    assert capfd.readouterr().err == ""
+    session = runtime.InferenceSession(tmp_path / "network.onnx")
+    for count in (1, 7):
+        x = torch.randn(count, 3, 16, 16)
+        (logits,) = session.run(None, {"images": x.numpy()})
+        assert torch.allclose(torch.from_numpy(logits), load(tmp_path)(x), atol=1e-5)

@@ -14,6 +14,7 @@ from PIL import Image
 from photographs import make_photographs
 from retraining import FILE, SMALL, train
 from tutelage.config import Data
+from tutelage.data import remarks
 from tutelage.data.read import read
 from tutelage.records.predictions import Predictions
 from tutelage.run.networks.files import about, save_network
@@ -113,6 +114,26 @@ def test_json_and_csv_hold_the_same(trained, photographs, tutelage, refused):
         assert float(row["probability_2"]) == entry["top"][1]["probability"]
         assert entry["probability"] == entry["top"][0]["probability"]
     refused(f"{line} --json --csv", "--json with --csv: give one of them")
+
+
+@pytest.mark.parametrize(
+    ("line", "read"),
+    [
+        ("predict {} clear --json", json.loads),
+        ("predict {} clear --csv", lambda text: list(csv.DictReader(io.StringIO(text)))),
+        ("predict {} clear", str.splitlines),
+        ("test {} --data clear --json", lambda text: [json.loads(text)] * 2),
+    ],
+)
+def test_what_is_said_of_images_is_no_result(line, read, trained, tutelage, here, monkeypatch):
+    """So that JSON and CSV can be read where an image is converted."""
+    monkeypatch.setattr(remarks, "_known", set())  # each is said once in a process
+    for label in ("cat", "dog"):
+        (here / "clear" / label).mkdir(parents=True)
+        Image.new("RGBA", (20, 20), (9, 9, 9, 9)).save(here / "clear" / label / "0.png")
+    code, said, error = tutelage(line.format(trained))
+    assert code == 0 and len(read(said)) == 2 and "alpha" not in said
+    assert "have an alpha channel, which is put on white" in error
 
 
 def test_unreadable_images_are_named_and_the_rest_is_predicted(

@@ -92,6 +92,18 @@ def test_a_set_that_would_be_refused_is_shown_whole_and_refused(photos, tutelage
     assert not (photos.parent / "sheet.png").exists()
 
 
+def test_the_table_has_a_column_for_every_part(photos, tutelage):
+    (photos / "val").mkdir()
+    for kind in ("cat", "dog"):
+        (photos / "test" / kind).rename(photos / "val" / kind)
+        (photos / "test" / kind).mkdir()
+        Image.fromarray(noise(1)).save(photos / "test" / kind / "0.png")
+    lines = tutelage("data photos --data.validation folder")[1].splitlines()
+    assert lines[0].endswith("16 images to train, 4 images to validate, 2 images to test")
+    assert lines[2].split() == ["train", "validation", "test"]
+    assert lines[3].split() == ["cat", "13", "3", "1"]
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import tomli_w
 import torch
 from safetensors.torch import load_file
 
@@ -13,6 +14,8 @@ from retraining import FILE, GENOTYPE, SMALL, files, train
 from test_retrain_resume import train_until_killed
 from tutelage.config import Data
 from tutelage.data.read import read
+from tutelage.report.page import write_report
+from tutelage.run.job.directory import RunDirectory
 from tutelage.run.networks.ensemble import Ensemble
 from tutelage.run.networks.files import about
 from tutelage.run.retrain import retrain_ensemble
@@ -124,12 +127,17 @@ def test_the_verb_transfers_to_another_set(run, retrained, other, tutelage, refu
     shutil.copytree(retrained, here / "earlier")
     line = "retrain run --from earlier --data.resolution 8 --data.colour grey --epochs 1"
     line += f" --limit-batches 1 --batch-size 4 --auxiliary 0 --data {other.name}"
-    line += " --channels 4 --cells 3"
+    settings = RunDirectory.open(run).settings()
+    settings["retrain"] |= {"channels": 6, "cells": 5}  # of the search; the weights have others
+    (run / "run.toml").write_text(tomli_w.dumps(settings), encoding="utf-8")
     code, said, error = tutelage(line)
     assert code == 0, error
     assert "begins with the weights of earlier, trained for 10 classes: a new classifier" in said
     result = json.loads((run / "transfer" / "result.json").read_text(encoding="utf-8"))
     assert result["test_images"] == 16 and not (run / "retrain").exists()
+    assert about(run / "transfer").size.channels == 4
+    page = write_report([run / "transfer"], here / "page.html").read_text(encoding="utf-8")
+    assert "etrained from the weights of earlier and tested once" in page
     assert "is finished" in tutelage(line)[1]
 
 

@@ -78,12 +78,13 @@ def search_command(
     if target is None:
         raise ValueError("a search needs --out DIR for its run directory, or --resume DIR")
 
+    from tutelage.data import DataError
     from tutelage.run.search import search_run
 
     try:
         found = search_run(settings, target, resume is not None, accept_changed_data)
     except ValueError as error:
-        if quick and table["quick"]:
+        if quick and table["quick"] and not isinstance(error, DataError):  # no size mends images
             raise ValueError(f"{error} (--quick has set {_listed(table['quick'])})") from error
         raise
     print(found.genotype.as_text())
@@ -124,6 +125,8 @@ def retrain_command(
         base = layered(own, base)
         if given.get("retrain", {}).get("start"):
             out = out or folder / "transfer"
+            stored = base.get("retrain", {})  # what the weights have may have been given to retrain
+            base["retrain"] = {k: x for k, x in stored.items() if k not in ("channels", "cells")}
         out = out or (folder if "genotype" in base else folder / "retrain")
     if out is None:
         raise ValueError("a genotype without a run needs --out DIR, and --data for its images")

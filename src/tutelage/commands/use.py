@@ -9,6 +9,7 @@ import csv
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,17 +53,19 @@ def predict(
     form = csv.writer(sys.stdout, lineterminator="\n")
     if as_csv:
         form.writerow(("path", *_columns(top)))
-    for found in predictor(paths, top, batch_size):
-        if found.error:
-            bad += 1
-            print("tutelage:", *found.error.split(), file=sys.stderr)
-        elif as_csv:
-            form.writerow((found.path, *(x for pair in _pairs(found) for x in pair)))
-        elif as_json:
-            read.append(found)
-        else:
-            said = ", ".join(f"{name} {100 * chance:.1f} %" for name, chance in _pairs(found))
-            print(f"{found.path}: {said}")
+    results = sys.stdout
+    with redirect_stdout(sys.stderr):  # what is said of images is no result
+        for found in predictor(paths, top, batch_size):
+            if found.error:
+                bad += 1
+                print("tutelage:", *found.error.split(), file=sys.stderr)
+            elif as_csv:
+                form.writerow((found.path, *(x for pair in _pairs(found) for x in pair)))
+            elif as_json:
+                read.append(found)
+            else:
+                said = ", ".join(f"{name} {100 * chance:.1f} %" for name, chance in _pairs(found))
+                print(f"{found.path}: {said}", file=results)
     if as_json:
         print(json.dumps([_entry(each) for each in read], indent=2))
     if bad:
@@ -107,7 +110,8 @@ def test_command(
     at_least(1, batch_size=batch_size)
     trusting(*trust)
     trained = open_trained(run, device)
-    tested = measured_on(trained, asked(trained, data, data_root), batch_size)
+    with redirect_stdout(sys.stderr):  # what is said of images is no result
+        tested = measured_on(trained, asked(trained, data, data_root), batch_size)
     print(json.dumps(tested.as_dict(), indent=2) if as_json else tested.as_text())
 
 

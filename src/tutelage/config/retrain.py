@@ -85,6 +85,9 @@ class Retrain:
     """Share of the label spread over all classes."""
     class_weights: Literal["equal", "balanced"] = "equal"
     """Weights of the classes in the loss: balanced, inversely proportional to their images."""
+    validate: int = 0
+    """Training images, sampled uniformly, that are not trained on and that the network is measured
+    on after every epoch; 0: none, or with data.validation = folder those of its val part."""
     dropout: float = 0.0
     """Share of the features that dropout zeroes before the classifier."""
     auxiliary: float | None = None
@@ -144,7 +147,7 @@ class Retrain:
         at_least(0, warm_up_lr=self.warm_up_lr, randaugment=self.randaugment)
         at_least(0, linear_tail=self.linear_tail)
         at_least(0, randaugment_std=self.randaugment_std)
-        at_least(0, mixup=self.mixup, cutmix=self.cutmix)
+        at_least(0, mixup=self.mixup, cutmix=self.cutmix, validate=self.validate)
         minima = {"channels": 1, "cells": 1, "limit_batches": 1, "cutout": 0, "auxiliary": 0}
         for name, minimum in minima.items():
             if (value := getattr(self, name)) is not None:
