@@ -181,6 +181,22 @@ def test_a_network_from_the_hub(retrained, tmp_path, monkeypatch):
         load("hf-hub:me/digits")
 
 
+def test_a_network_in_the_cache_of_the_hubs_client(retrained, tmp_path, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub", reason="the extra `hub` is not installed")
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    cached, revision = tmp_path / "models--me--digits", 40 * "a"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text(revision)
+    (cached / "snapshots").mkdir()
+    export(retrained, cached / "snapshots" / revision)
+    x = torch.randn(2, 1, 8, 8)
+    for name in ("hf-hub:me/digits", "hf-hub:me/digits@main", f"hf-hub:me/digits@{revision}"):
+        assert torch.equal(load(name)(x), load(retrained)(x))
+    with pytest.raises(ValueError, match="hf-hub:me/other: the hub does not give its network"):
+        load("hf-hub:me/other")
+
+
 def test_the_hubs_client_takes_what_it_is_asked():
     hub = pytest.importorskip("huggingface_hub", reason="the extra `hub` is not installed")
     inspect.signature(hub.hf_hub_download).bind("me/digits", FILE, revision=None)

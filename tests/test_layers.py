@@ -97,7 +97,9 @@ ALLOWED = {
         "trusted",
     },
     "run.cost": {*BASE, "run.machine", "run.networks", "run.cost", "searches"},
-    "run.training": {*BASE, "run.job", "run.networks", "run.cost", "run.step", "run.training"},
+    "run.training": {
+        *(*BASE, "run.job", "run.networks", "run.trained", "run.cost", "run.step", "run.training"),
+    },
     "run.step": {"batch", "clock", "ranks", "virtual", "spaces", "run.step"},
     "run.supernet": {
         *(*BASE, *(f"run.{room}" for room in ("job", "networks", "cost", "step", "supernet"))),
@@ -129,7 +131,7 @@ ALLOWED = {
     | {"run.job.signals", "__version__"},
     "__init__": {
         "config",
-        "data.given",
+        *("data.given", "data.sheet", "data.survey"),
         "methods",
         "multilevel",
         "problem",

@@ -117,6 +117,8 @@ def resolve(text_or_path: str | Path) -> Genotype:
             raise ValueError(f"{path} has no genotype.json: a search writes it when it ends")
         return Genotype.read(path / "genotype.json")
     if path.is_file():
+        if path.suffix == ".safetensors":
+            raise ValueError(f"{path} holds a network: give its folder, which has a genotype.json")
         return Genotype.read(path)
     if text.isdecimal():
         return _macro(text)

@@ -274,7 +274,7 @@ class Training:
         self._begin_epoch()
         return row
 
-    def _validated(self) -> dict[str, float]:
+    def _validated(self) -> dict[str, Any]:
         """Measure the network that will be tested on the validation images, if there are any."""
         if self.validation is None:
             return {}

@@ -6,7 +6,7 @@ They are not trained on, and they are not the test images.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ class Validation:
     subset: Tensor
     """Their indices, int64 (N,); empty: nothing is measured."""
 
-    def scores(self, network: nn.Module, batch_size: int, device: torch.device) -> dict[str, float]:
+    def scores(self, network: nn.Module, batch_size: int, device: torch.device) -> dict[str, Any]:
         """Return the entries of an epoch's row, measured in fp32; none without images."""
         count = len(self.subset)
         if not count:
