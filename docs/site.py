@@ -146,7 +146,7 @@ def _target(here: str, link: str, origin: str = "") -> str | None:
     """
     base = posixpath.dirname(origin if origin else f"docs/{here}")
     path = posixpath.normpath(posixpath.join(base, link))
-    if path.startswith("docs/"):
+    if path.startswith("docs/") and not path.endswith(".py"):  # the site leaves out its programs
         return path.removeprefix("docs/") if origin else None
     return _address(path) if path and (ROOT / path).exists() else None
 

@@ -182,9 +182,11 @@ def test_a_network_from_the_hub(retrained, tmp_path, monkeypatch):
 
 
 def test_a_network_in_the_cache_of_the_hubs_client(retrained, tmp_path, monkeypatch):
-    hub = pytest.importorskip("huggingface_hub", reason="the extra `hub` is not installed")
-    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    pytest.importorskip("huggingface_hub", reason="the extra `hub` is not installed")
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     cached, revision = tmp_path / "models--me--digits", 40 * "a"
     (cached / "refs").mkdir(parents=True)
     (cached / "refs" / "main").write_text(revision)

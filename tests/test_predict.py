@@ -159,6 +159,7 @@ def test_mistakes_of_a_prediction_are_one_sentence(trained, photographs, refused
     refused("predict run x.png", r"run has no network\.safetensors: make it with")
     refused(f"predict {trained} x.png --top 0", "top = 0: must be")
     refused(f"predict {trained}", "predict needs")
+    refused(f"describe {trained}/{FILE}", f"{FILE} holds a network: give its folder")
 
 
 def test_a_test_of_the_runs_own_images_is_that_of_the_retraining(trained):

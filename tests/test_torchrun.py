@@ -25,7 +25,7 @@ PARTS = "--space nasbench201 --channels 2 --cells 1 --batch-size 8 --device cpu 
 SEARCH = f"search {PARTS} --limit-batches 2 --epochs 3 --via first-order --out"
 RETRAIN = (
     "retrain DARTS_V2 --channels 4 --cells 2 --batch-size 8 --epochs 3 --limit-batches 2 "
-    "--data digits --threads 1 --device cpu --out"
+    "--data digits --validate 21 --threads 1 --device cpu --out"
 )
 
 
