@@ -65,8 +65,9 @@ def test_a_second_head_has_the_new_classes_too():
 
 def test_mistakes_are_one_sentence():
     network = network_of(NAMES[0])
-    with pytest.raises(ValueError, match="num_classes = -1: must be 0 or more"):
-        network.reset_classifier(-1)
+    for wrong in (-1, 2.5):
+        with pytest.raises(ValueError, match=f"num_classes = {wrong}: must be 0 or more, a whole"):
+            network.reset_classifier(wrong)
     with pytest.raises(ValueError, match="global_pool = 'max': must be 'avg'"):
         network.reset_classifier(3, "max")
 

@@ -105,6 +105,9 @@ def test_a_search_and_its_retraining(photos, tutelage):
     assert code == 0, error
     result = json.loads((photos.parent / "run" / "retrain" / "result.json").read_text())
     assert result["test_images"] == 4
+    line = "--epochs 1 --limit-batches 1 --batch-size 4 --channels 2 --cells 3 --auxiliary 0"
+    code, _, error = tutelage(f"retrain run --data digits {line} --out other")
+    assert code == 0, error  # digits have no part for validation, which the run's folder has
 
 
 def test_what_lacks_a_part_is_refused(photos):

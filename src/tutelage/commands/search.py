@@ -6,9 +6,10 @@ Nothing here imports torch before a command needs it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tutelage.config import Data, Retrain, Run
+from tutelage.data import ADDED, DATA
 from tutelage.papers import row_named
 from tutelage.parts import (
     PARTS,
@@ -17,6 +18,11 @@ from tutelage.parts import (
 from tutelage.recipes import layered, read_recipe
 from tutelage.renamed import Told, say
 from tutelage.trusted import modules_of
+
+OF_LISTED: Final = (
+    *("resolution", "colour", "white", "label_column", "validation", "centre", "memory"),
+)
+"""Settings that only images of a folder or a file may have."""
 
 
 def search_base(
@@ -130,6 +136,9 @@ def retrain_command(
         out = out or (folder if "genotype" in base else folder / "retrain")
     if out is None:
         raise ValueError("a genotype without a run needs --out DIR, and --data for its images")
+    if given.get("data", {}).get("name") in {*DATA, *ADDED} - {"folder"}:  # read as they are
+        stored = base.get("data", {})
+        base["data"] = {k: x for k, x in stored.items() if k not in OF_LISTED}
     table = layered(base, given)
     settings = from_table(Retrain, table.get("retrain", {}), "a retraining")
     data = from_table(Data, table.get("data", {}), "the data")

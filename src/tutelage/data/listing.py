@@ -97,21 +97,29 @@ def listed(root: Path, part: PartName) -> tuple[Listing, list[str]]:
         )
     paths: list[str] = []
     labels: list[int] = []
+    few: list[str] = []
     others = [str(f) for f in top.iterdir() if f.is_file() and image(f.name)]
     for label, folder in enumerate(folders):
         files, unknown = files_below(folder)
         if len(files) < (1 if divided else 2):
             instead = f", but {left_out(unknown)}" if unknown else ""
-            raise DataError(
-                f"{folder} holds {len(files) or 'no'} images ({', '.join(SUFFIXES)}){instead}: "
-                f"every class needs {'one' if divided else 'two, one of them for the test part'}"
+            few.append(
+                f"{folder} holds {len(files) or 'no'} images ({', '.join(SUFFIXES)}){instead}"
             )
+            continue
         if not divided:
             held = held_out([file.removeprefix(str(root)) for file in files], TEST_SHARE)
             files = [f for f, out in zip(files, held, strict=True) if out == (part == "test")]
         paths += files
         labels += [label] * len(files)
         others += unknown
+    if few:
+        rest = len(few) - 1
+        more = f", and {rest} more folder{'s' * (rest > 1)} as few" if rest else ""
+        raise DataError(
+            f"{few[0]}{more}: every class needs "
+            f"{'one' if divided else 'two, one of them for the test part'}"
+        )
     classes = tuple(folder.name for folder in folders)
     return Listing(paths, torch.tensor(labels), classes, source_of(root)), others
 

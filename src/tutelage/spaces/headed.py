@@ -81,13 +81,13 @@ class Headed(nn.Module):
             global_pool: As in timm; only the mean, `avg`, is possible.
 
         Raises:
-            ValueError: The classes are below 0, or another pooling is asked for.
+            ValueError: The classes are no number of at least 0, or another pooling is asked for.
         """
-        if num_classes < 0:
-            raise ValueError(f"num_classes = {num_classes}: must be 0 or more")
+        if int(num_classes) != num_classes or num_classes < 0:
+            raise ValueError(f"num_classes = {num_classes}: must be 0 or more, a whole number")
         if global_pool not in (None, "avg"):
             raise ValueError(f"global_pool = {global_pool!r}: must be 'avg', the mean of the map")
-        weight = next(self.parameters())
+        num_classes, weight = int(num_classes), next(self.parameters())
         where: Any = {"device": weight.device, "dtype": weight.dtype}
         home, second = self.get_submodule(self.home), getattr(self, "auxiliary", None)
         if not num_classes:
