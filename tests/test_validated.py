@@ -114,6 +114,7 @@ def test_an_epoch_is_measured_as_its_network_is(validated):
     assert all(row.valid_loss is not None for row in epochs(validated))
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_what_is_measured(tmp_path):
     train(tmp_path / "out", replace(VALIDATED, epochs=1, ema=0.99))
     digits = read(DIGITS, "train")
