@@ -85,7 +85,8 @@ def _filled(dry: Dry, setup: Setup, searching: Callable[[Setup, int], Searching]
 
     def forecast(changed: Setup) -> Forecast:
         small, larger = (trace(searching(changed, each), asked) for each in (low, high))
-        return Forecast(small, larger)
+        found = Forecast(small, larger)
+        return found.on_cpu(asked) if setup.device.type == "cpu" else found
 
     asked_for = forecast(setup)
     dry = replace(dry, forecast=asked_for)

@@ -186,6 +186,8 @@ class Dense(nn.Module):
 
     def kernels(self) -> dict[int, Tensor]:
         """Return the kernel (C, C, k, k) of every edge."""
+        if len(self.edges) == 1:
+            return {self.edges[0]: self.weight}
         each = self.weight.unflatten(0, (len(self.edges), -1)).unbind()
         return dict(zip(self.edges, each, strict=True))
 

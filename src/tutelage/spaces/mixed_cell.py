@@ -46,7 +46,9 @@ class Waiting:
         flat, count = weights.flatten(), weights.shape[1]
         for node, own in enumerate(self.each[-count:]):
             rows = [row for row, nodes in enumerate(having) if node in nodes]
-            if rows:
+            if len(rows) == len(flat):  # the last node takes all
+                own.append((flat, list(terms)))
+            elif rows:
                 places = tuple(row * count + node for row in rows)
                 share = flat.index_select(0, index_of(places, flat.device))
                 own.append((share, [terms[row] for row in rows]))

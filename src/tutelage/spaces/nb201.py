@@ -28,7 +28,7 @@ from tutelage.spaces.base import (
     halved,
     narrow,
 )
-from tutelage.spaces.convolution import Convolution, channels_last
+from tutelage.spaces.convolution import Convolution, channels_last, pixel_mean
 from tutelage.spaces.fused import BatchNorm
 from tutelage.spaces.genotype import NASBENCH201_OPERATIONS, Cell, Genotype
 from tutelage.spaces.headed import Headed, Probability
@@ -217,7 +217,7 @@ class Supernet(nn.Module):
         """Map images (B, C, H, W) to logits (B, classes) and features (B, D)."""
         shape = (self.edges, LAYOUT, self.counts[GROUP])
         weights = iter(weights_of(arch, GROUP, *shape, auxiliary=self.auxiliary))
-        features = self.skeleton.last(channels_last(x), lambda: next(weights)).mean((2, 3))
+        features = pixel_mean(self.skeleton.last(channels_last(x), lambda: next(weights)))
         return self.skeleton.classifier(features), features
 
     def outputs(self, x: Tensor) -> Iterator[OperationOutput]:

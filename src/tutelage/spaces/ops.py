@@ -18,7 +18,14 @@ from torch import Tensor, nn
 from tutelage import shares
 from tutelage.checks import nearest
 from tutelage.spaces.base import Size
-from tutelage.spaces.convolution import Convolution, Depthwise, autocasts, depthwise, tiny
+from tutelage.spaces.convolution import (
+    Convolution,
+    Depthwise,
+    autocasts,
+    channels_last,
+    depthwise,
+    tiny,
+)
 from tutelage.spaces.fused import BatchNorm
 from tutelage.spaces.genotype import DARTS_OPERATIONS
 from tutelage.spaces.own import Operation, named
@@ -75,7 +82,9 @@ def pool(name: str, x: Tensor, stride: int) -> Tensor:
         return POOLS[name](x, stride)
     # torch's takes 1.1 to 5 times as long, most with few channels; with stride 2 it is the faster
     means = depthwise(x, x.new_full((x.shape[1], 1, 3, 3), 1 / 9))
-    return means / F.avg_pool2d(x.new_ones(1, 1, *x.shape[2:]), 3, 1, 1)
+    inside = F.avg_pool2d(x.new_ones(1, 1, *x.shape[2:]), 3, 1, 1)
+    # laid out like the map: with 8 channels, a value for all of them takes four times as long
+    return means / channels_last(inside.expand(-1, x.shape[1], -1, -1))
 
 
 def shifted(x: Tensor) -> Tensor:

@@ -295,8 +295,8 @@ def _sorted(
 ) -> Weights:
     """Sort a cell's weights, (places,)."""
     # without parts of no weights, whose gradients would be filled with zeros
-    filled = iter(picked.split([size for size in found.sizes if size]))
-    parts = [next(filled) if size else picked[:0] for size in found.sizes]
+    filled, empty = iter(picked.split([size for size in found.sizes if size])), picked[:0]
+    parts = [next(filled) if size else empty for size in found.sizes]
     count = len(found.states)
     matrices = [
         part.view(-1, each.nodes) for part, each in zip(parts[:count], found.states, strict=True)

@@ -33,7 +33,7 @@ class State:
         """Hold x (B, C, H, W), which every edge reads with the same stride."""
         seen = x.shape[1] // variant.partial
         self.whole = x
-        self.x, self.rest = x, x[:, :0]
+        self.x = self.rest = x
         if seen < x.shape[1]:
             # not two slices: the derivative of each would be a whole map with zeros
             self.x, self.rest = x.split([seen, x.shape[1] - seen], dim=1)

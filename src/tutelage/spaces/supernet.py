@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tutelage.spaces.base import PLAIN, ArchWeights, Edges, Size, Variant, check_shares
-from tutelage.spaces.convolution import channels_last
+from tutelage.spaces.convolution import channels_last, pixel_mean
 from tutelage.spaces.fused import BatchNorm, side_by_side
 from tutelage.spaces.mixed import MixedNode, Project, Reduce
 from tutelage.spaces.mixed_cell import OperationOutput, operation_outputs, run_cell
@@ -116,7 +116,7 @@ class Supernet(nn.Module):
         for place, cell in zip(self.plan, self.cells, strict=True):
             output = cell(before, last, next(weights[place.group]))
             before, last = last, output.relu()
-        features = (self.norm(output).relu() if self.final_norm else output).mean((2, 3))
+        features = pixel_mean(self.norm(output).relu() if self.final_norm else output)
         return self.classifier(features), features
 
     def _weights(self, arch: ArchWeights) -> dict[str, Iterator[Weights]]:

@@ -36,6 +36,10 @@ class Trace:
     """Bytes that are allocated for them."""
     recorded: bool = False
     """Whether the step becomes a program, which keeps the memory of its intermediate values."""
+    tensors: list[int] = field(default_factory=list)
+    """Bytes of every tensor, in the order of their allocation; first those that were in use."""
+    moves: list[int] = field(default_factory=list)
+    """The tensors, by their place among `tensors`, each when it is allocated and when freed."""
 
     @property
     def peak(self) -> int:
@@ -55,7 +59,7 @@ class Live(TorchDispatchMode):
         """Count tensors of a type of device, such as `cuda`."""
         super().__init__()
         self.device, self.trace = device, Trace()
-        self._held: dict[int, weakref.ref[Any]] = {}
+        self._held: dict[int, tuple[weakref.ref[Any], int]] = {}
         self._size, self._rounded = 0, 0
         self._lock = threading.RLock()  # autograd frees tensors of a GPU in another thread
 
@@ -76,7 +80,10 @@ class Live(TorchDispatchMode):
 
     def begin(self) -> None:
         """Begin a new trace; tensors in use stay counted."""
-        self.trace = Trace()
+        with self._lock:
+            before, self.trace = self.trace, Trace()
+            for key, (reference, tensor) in self._held.items():
+                self._held[key] = reference, self._allocated(before.tensors[tensor])
 
     def _see(self, values: Any) -> None:
         for x in tree_leaves(values):
@@ -87,13 +94,21 @@ class Live(TorchDispatchMode):
                     size = storage.nbytes()
                     free = partial(self._freed, key, size)
                     with self._lock:
-                        self._held[key] = weakref.ref(storage, free)
+                        self._held[key] = weakref.ref(storage, free), self._allocated(size)
                         self._add(size, 1)
 
     def _freed(self, key: int, size: int, _: Any) -> None:
         with self._lock:
-            if self._held.pop(key, None) is not None:
+            if (held := self._held.pop(key, None)) is not None:
+                self.trace.moves.append(held[1])
                 self._add(size, -1)
+
+    def _allocated(self, size: int) -> int:
+        """Note an allocation; return the tensor's place in the trace."""
+        place = len(self.trace.tensors)
+        self.trace.tensors.append(size)
+        self.trace.moves.append(place)
+        return place
 
     def _add(self, size: int, sign: int) -> None:
         self._size += sign * size
@@ -125,14 +140,30 @@ def kept_at(low: tuple[int, Trace], high: tuple[int, Trace], batch: int) -> int:
     return max(curve) - curve[-1] if curve and high[1].recorded else 0
 
 
+def allocations_at(
+    low: tuple[int, Trace], high: tuple[int, Trace], batch: int
+) -> tuple[list[int], list[int]] | None:
+    """Predict the bytes of every tensor at a batch size, with the order in which they come and go.
+
+    None: the two traces differ in that order.
+    """
+    (_, a), (_, b) = low, high
+    if a.moves != b.moves:
+        return None
+    line = _line(low[0], high[0], batch)
+    return [line(x, y) for x, y in zip(a.tensors, b.tensors, strict=True)], b.moves
+
+
+def _line(small: int, large: int, batch: int) -> Callable[[int, int], int]:
+    """Return the line through values at two batch sizes, at a third one; not below 0."""
+    share = (batch - small) / (large - small)
+    return lambda first, second: max(0, round(first + share * (second - first)))
+
+
 def _curve(low: tuple[int, Trace], high: tuple[int, Trace], batch: int) -> list[int]:
     """Return the bytes after every operation at a batch size; or only at the peak, and the end."""
     (small, a), (large, b) = low, high
-    share = (batch - small) / (large - small)
-
-    def line(first: int, second: int) -> int:
-        return max(0, round(first + share * (second - first)))
-
+    line = _line(small, large, batch)
     if a.operations != b.operations:
         return [line(a.peak, b.peak), line(a.rounded[-1], b.rounded[-1])]
     lines = zip(a.sizes, b.sizes, b.rounded, strict=True)
