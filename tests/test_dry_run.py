@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 
 from commands import BRIEF
+from footprint import CASES
 from test_search import run_toml
 from tutelage.config import Retrain
 from tutelage.parts import make_part
@@ -33,6 +36,11 @@ from tutelage.searches.evolution import Evolution
 from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.chain import NASBENCH_MACRO
 
+EXHAUSTIVE = (pytest.mark.slow, pytest.mark.exhaustive)
+MARKS = dict.fromkeys(CASES, EXHAUSTIVE) | {
+    "nasbench201-exact": (),
+    "darts-exact-small": (pytest.mark.slow,),
+}
 FINAL = Retrain(channels=4, cells=3)
 
 
@@ -275,19 +283,12 @@ def test_a_containers_limit_may_be_missing(tmp_path, monkeypatch, limit, found):
     assert (available(torch.device("cpu")) == 4096) is found
 
 
-CHANGED = """
-import json
-from tutelage.config import Run
-from tutelage.run.dry_run import dry_run
-found = dry_run(Run(channels=16, cells=8, batch_size=96, limit_batches=2, via="first-order"))
-print(json.dumps([found.predicted, found.peak]))
-"""
-
-
-@pytest.mark.slow
-def test_the_prediction_is_near_what_a_process_takes():
-    command = [sys.executable, "-c", CHANGED]
-    done = subprocess.run(command, capture_output=True, check=True, text=True)
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is Linux' to say")
+@pytest.mark.parametrize("case", [pytest.param(x, marks=MARKS.get(x, ())) for x in CASES])
+def test_the_prediction_is_near_what_another_process_takes(case):
+    command = [sys.executable, str(Path(__file__).with_name("footprint.py")), case]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, check=True, text=True, env=environment)
     predicted, taken = json.loads(done.stdout)
     assert 0.9 < predicted / taken < 1.1
 

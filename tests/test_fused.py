@@ -12,6 +12,7 @@ from tutelage.spaces.convolution import (
     convolve,
     depthwise,
     images_as_channels,
+    pixel_mean,
     windows,
 )
 from tutelage.spaces.folding import folded_sum
@@ -25,6 +26,18 @@ from tutelage.spaces.fused import (
     stacked,
     weighted_sum,
 )
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_pixel_means_are_torchs_to_the_bit_with_a_gradient_pixel_by_pixel(kind):
+    x = channels_last(torch.randn(3, 5, 4, 6, dtype=kind)).requires_grad_()
+    cotangent, found = torch.randn(3, 5, dtype=kind), []
+    for y in (pixel_mean(x), x.mean((2, 3))):
+        found.append((y, *torch.autograd.grad(y, x, cotangent)))
+    (y, gradient), (expected, other) = found
+    assert torch.equal(y, expected) and torch.equal(gradient, other)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+    assert not other.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

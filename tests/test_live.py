@@ -12,8 +12,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from test_search import run_toml
 from tutelage.data.streams import halves_of
+from tutelage.run.measure import allocator, forecast
 from tutelage.run.measure.forecast import Forecast, Traced
-from tutelage.run.measure.live import BLOCK, Live, Trace, peak_at, traced
+from tutelage.run.measure.live import BLOCK, Live, Trace, allocations_at, peak_at, traced
 from tutelage.run.measure.steps import sections, trace
 from tutelage.run.step.recorders import Again
 from tutelage.run.strategies.assemble import joined
@@ -46,6 +47,54 @@ def test_what_is_in_use_before_counts_once_it_is_read():
         z = x + y
     assert live.trace.sizes == [3 * MIB]
     assert len(y) == len(z)
+
+
+def test_allocations_and_frees_are_listed_in_their_order():
+    live = Live("cpu")
+    with live:
+        a = torch.ones(3)
+        b = torch.cat([a, a])
+        del a
+        live.begin()
+        c = b * 2
+        d = c[:1] + 1
+        del b
+        torch.cat([c, d])
+    assert live.trace.tensors == [24, 24, 4, 28]
+    assert live.trace.moves == [0, 1, 2, 0, 3, 3]
+
+
+def test_allocations_are_extended_tensor_by_tensor():
+    low, high = Trace(tensors=[8, 20], moves=[0, 1, 1]), Trace(tensors=[8, 40], moves=[0, 1, 1])
+    assert allocations_at((1, low), (2, high), 10) == ([8, 200], [0, 1, 1])
+    assert allocations_at((1, low), (2, replace(high, moves=[0, 0, 1])), 10) is None
+
+
+def test_empty_places_grow_as_the_allocator_says_and_as_was_measured(monkeypatch):
+    """Tensors of 100 bytes an image, of which the allocator makes 150; 7 bytes more were seen."""
+
+    def at(batch, extra):
+        sizes = [100 * batch]
+        return Traced(batch, [Trace(["a"], sizes, sizes, False, sizes, [0])], extra)
+
+    monkeypatch.setattr(forecast, "taken", lambda sizes, moves: 3 * sizes[0] // 2)
+    found = Forecast(at(1, 1000), at(2, 1007)).on_cpu(10)
+    assert found.growth == (50 + 7) / 2
+    assert found.at(10) == 1000 + 1007 + 8 * 28.5
+    assert found.at(1) == 100 + 1007 and found.largest(2007 + 228, 1000) == 8
+    monkeypatch.setattr(forecast, "taken", lambda sizes, moves: None)
+    assert Forecast(at(1, 1000), at(2, 1007)).on_cpu(10).at(10) == 1000 + 1007
+
+
+def test_an_allocator_is_asked_without_taking_the_memory(monkeypatch):
+    if allocator.taken([1], [0]) is None:
+        pytest.skip("the allocator does not say what it takes")
+    both = allocator.taken([MIB, MIB], [0, 1])
+    assert 2 * MIB <= both < 2.1 * MIB
+    assert MIB <= allocator.taken([MIB, MIB], [0, 0, 1, 1]) < 1.1 * MIB
+    assert allocator.taken([2**28] * 40, range(40)) >= 10 * 2**30
+    monkeypatch.setattr(allocator, "REPLAY", "missing.py")
+    assert allocator.taken([1], [0]) is None
 
 
 def test_graphs_hold_what_a_backward_pass_needs():
