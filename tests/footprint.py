@@ -37,14 +37,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "darts-first-order": {"channels": 16, "cells": 8, "batch_size": 256, "via": "first-order"},
     "darts-exact": {"channels": 16, "cells": 5, "batch_size": 128, "via": "exact"},
-    "sgl-finite-difference": {
-        "method": {"name": "sgl", "learners": 2},
-        "channels": 8,
-        "cells": 3,
-        "batch_size": 128,
-        "via": "finite-difference",
-    },
-    "darts-exact-small": {"channels": 8, "cells": 3, "batch_size": 64, "via": "exact"},
+    "darts-small": {"channels": 16, "cells": 5, "batch_size": 128, "via": "first-order"},
 }
 """Settings that differ from the default ones; the images are the digits."""
 

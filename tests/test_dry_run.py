@@ -39,7 +39,7 @@ from tutelage.spaces.chain import NASBENCH_MACRO
 EXHAUSTIVE = (pytest.mark.slow, pytest.mark.exhaustive)
 MARKS = dict.fromkeys(CASES, EXHAUSTIVE) | {
     "nasbench201-exact": (),
-    "darts-exact-small": (pytest.mark.slow,),
+    "darts-small": (pytest.mark.slow,),
 }
 FINAL = Retrain(channels=4, cells=3)
 

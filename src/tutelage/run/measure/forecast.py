@@ -46,22 +46,14 @@ class Forecast:
         return max(map(sum, self._sections(batch))) + self._extra(batch)
 
     def on_cpu(self, batch: int) -> Forecast:
-        """Estimate how the empty places between the tensors grow up to a batch size.
-
-        It is the mean of two estimates. What the allocator takes when the section with the peak is
-        replayed is mostly too low: a replay begins with an empty heap. The growth between the two
-        traces is mostly too high: the second one finds what the first one has left.
-        """
+        """Ask the allocator for the empty places at a batch size, of the section with the peak."""
         if batch <= self.high.batch or not self.high.traces:
             return self
         pair = max(self._pairs(), key=lambda each: peak_at(each[0], each[1], batch))
         here, there = (_empty(*pair, size) for size in (self.high.batch, batch))
         if here is None or there is None:
             return self
-        replayed = max(0, there - here) / (batch - self.high.batch)
-        between = self.high.batch - self.low.batch
-        measured = max(0, self.high.extra - self.low.extra) / between
-        return replace(self, growth=(replayed + measured) / 2)
+        return replace(self, growth=max(0, there - here) / (batch - self.high.batch))
 
     def _extra(self, batch: int) -> int:
         grown = round(self.growth * max(0, batch - self.high.batch))
