@@ -48,13 +48,13 @@ def test_signals_at_the_writes(name, tmp_path, whole, given, amount, figures):
     undisturbed, out = whole(name, given), tmp_path / "run"
     choose, points, wrong = random.Random(name), states(name, out, given), []
     for place in range(amount(2, 6, 60)):
-        sent, (number, what) = SIGNALS[place % len(SIGNALS)], choose.choice(points)
+        sent, point = SIGNALS[place % len(SIGNALS)], choose.choice(points)
         faults = {
             "FAULT_UNDER": out,
-            "FAULT_SIGNAL": ",".join(f"{each}:{number + k}" for k, each in enumerate(sent)),
+            "FAULT_SIGNAL": ",".join(f"{each}:{point.number + k}" for k, each in enumerate(sent)),
         }
         ended = run(runs.words(name, runs.fresh(out), given), tmp_path, faults)
-        at = f"{'+'.join(sent)} {what} (point {number})"
+        at = f"{'+'.join(sent)} {point.what} (point {point.number})"
         wrong += stopped(ended, sent, figures, at)
         wrong += judged(name, out, undisturbed, given, figures, at)
     assert not wrong, "\n".join(wrong)
@@ -96,7 +96,7 @@ def test_clocks_that_go_back_change_nothing(name, tmp_path, whole, given, amount
         faults = {
             "FAULT_CLOCK": seconds,
             "FAULT_UNDER": out,
-            "FAULT_KILL": choose.choice(points)[0],
+            "FAULT_KILL": choose.choice(points).number,
         }
         killed = run(runs.words(name, runs.fresh(out), given), tmp_path, faults)
         assert killed.code == -9, killed.error
