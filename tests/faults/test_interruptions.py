@@ -123,12 +123,15 @@ def test_two_processes_in_one_run(name, tmp_path, whole, given, amount, figures)
     for place in range(amount(1, 3, 20)):
         runs.fresh(out)
         first = Command(runs.words(name, out, given), tmp_path)
-        if place % 2 == 0:
-            first.waits_for((out / "split.npz" if "search" in name else out / ".lock").exists)
-        time.sleep(choose.uniform(0, 0.3))
         other = tmp_path / "other"
         other.mkdir(exist_ok=True)
+        if place % 2 == 0:  # the first holds the run, and stands still while the second comes
+            first.waits_for((out / "split.npz" if "search" in name else out / ".lock").exists)
+            first.kill(signal.SIGSTOP)
+        else:
+            time.sleep(choose.uniform(0, 0.3))
         second = Command(runs.words(name, out, given), other).end()
+        first.kill(signal.SIGCONT)
         ended = first.end()
         figures["pairs of processes"] += 1
         for each in (ended, second):
