@@ -60,6 +60,11 @@ def pytest_runtest_logreport(report):
         kept.add(report.nodeid, *found[0])
 
 
+def pytest_sessionfinish(session, exitstatus):
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and kept.passed():
+        session.exitstatus = pytest.ExitCode.OK  # all was done before
+
+
 def pytest_terminal_summary(terminalreporter):
     if lines := list(kept.table()):
         terminalreporter.section("campaign of faults")

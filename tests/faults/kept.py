@@ -2,6 +2,10 @@
 
 FAULTS_KEPT names the file; without it, figures are kept until the end of the process. Tests that
 have passed, by a file of the same sources and size, are not run again.
+
+    python tests/faults/kept.py FILE
+
+prints the figures so far.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -42,19 +47,23 @@ def begin() -> None:
     """Take what an earlier campaign has done, unless it was of other sources."""
     if path := file():
         head = json.dumps({"sources": sources()}) + "\n"
-        if not path.exists() or not path.read_text().startswith(head):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(head)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = path.read_text() if path.exists() else ""
+        path.write_text(found[: found.rfind("\n") + 1] if found.startswith(head) else head)
         os.environ["FAULTS_BEFORE"] = str(path.stat().st_size)  # also of workers that start later
         _rows.extend(before())
 
 
 @cache
 def before() -> tuple[dict[str, Any], ...]:
-    """Read the rows that were in the file when the campaign began; a row cut short is left out."""
+    """Read the rows that were in the file when the campaign began."""
     path, size = file(), int(os.environ.get("FAULTS_BEFORE", 0))
-    lines = path.read_bytes()[:size].split(b"\n")[1:-1] if path else []
-    return tuple(json.loads(line) for line in lines if line.endswith(b"}"))
+    return tuple(read(path.read_bytes()[:size])) if path else ()
+
+
+def read(content: bytes) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file, without one that was cut short."""
+    return map(json.loads, content.split(b"\n")[1:-1])
 
 
 @cache
@@ -96,3 +105,8 @@ def table() -> Iterator[str]:
     if last:
         minutes = sum(counted["CPU seconds"] for counted in parts.values()) / 60
         yield f"all: {minutes:.1f} CPU minutes"
+
+
+if __name__ == "__main__":
+    _rows.extend(read(Path(sys.argv[1]).read_bytes()))
+    print(*table(), sep="\n")

@@ -118,12 +118,12 @@ def test_an_evolution(amount, figures):
 
 
 def test_a_search(searched, tmp_path, amount, figures):
-    edits(searched["search"], tmp_path, amount(4, 10, 400), figures)
+    edits(searched["search"], tmp_path, amount(4, 10, 200), figures)
 
 
 @pytest.mark.slow
 def test_a_retraining(searched, tmp_path, amount, figures):
-    edits(searched["retraining"], tmp_path, amount(4, 10, 400), figures)
+    edits(searched["retraining"], tmp_path, amount(4, 10, 200), figures)
 
 
 @pytest.mark.slow
@@ -132,4 +132,4 @@ def test_a_retraining(searched, tmp_path, amount, figures):
 @pytest.mark.parametrize("name", ["pool", "members", "ranking", "evolving"])
 def test_every_other_kind_of_run(everything, tmp_path, amount, figures, name):
     [scene] = [each for each in everything if each.name == name]
-    edits(scene, tmp_path, amount(4, 20, 200), figures)
+    edits(scene, tmp_path, amount(4, 20, 100), figures)

@@ -47,7 +47,7 @@ def judged(name, out, undisturbed, given, figures, what):
 def test_signals_at_the_writes(name, tmp_path, whole, given, amount, figures):
     undisturbed, out = whole(name, given), tmp_path / "run"
     choose, points, wrong = random.Random(name), states(name, out, given), []
-    for place in range(amount(2, 6, 60)):
+    for place in range(amount(2, 6, 32)):
         sent, point = SIGNALS[place % len(SIGNALS)], choose.choice(points)
         faults = {
             "FAULT_UNDER": out,
@@ -69,7 +69,7 @@ def test_signals_at_random_moments(name, tmp_path, whole, given, amount, figures
     began = time.monotonic()
     runs.finish(name, runs.fresh(out), given)
     seconds = time.monotonic() - began
-    for place in range(amount(1, 4, 40)):
+    for place in range(amount(1, 4, 20)):
         sent, moment = SIGNALS[place % len(SIGNALS)], choose.uniform(0, seconds)
         command = Command(runs.words(name, runs.fresh(out), given), tmp_path)
         command.waits_for(command.err.exists)  # before that no command listens
@@ -120,7 +120,7 @@ def test_two_processes_in_one_run(name, tmp_path, whole, given, amount, figures)
     """One of them works, the other is refused in a sentence or comes later."""
     undisturbed, out = whole(name, given), tmp_path / "run"
     choose, wrong, refused = random.Random(name), [], 0
-    for place in range(amount(1, 3, 20)):
+    for place in range(amount(1, 3, 10)):
         runs.fresh(out)
         first = Command(runs.words(name, out, given), tmp_path)
         other = tmp_path / "other"

@@ -103,7 +103,7 @@ def test_killed_at_random_moments_and_resumed_ends_the_same(
     runs.finish(name, runs.fresh(out), given)
     seconds = time.monotonic() - began
     lost = []
-    for attempt in range(amount(1, 3, 12)):
+    for attempt in range(amount(1, 3, 6)):
         runs.fresh(out)
         for _ in range(choose.randint(1, 5)):
             command = Command(runs.words(name, out, given), tmp_path)
