@@ -43,7 +43,7 @@ OWN = {
     ],
 }
 """Methods that need settings of their own, or another search."""
-RETRAIN = [*TINY, *"--epochs 2 --batch-size 4 --channels 4 --cells 3 --drop-path 0.3".split()]
+RETRAIN = [*TINY, *"--epochs 2 --batch-size 16 --channels 4 --cells 3 --drop-path 0.3".split()]
 SEARCHES = {
     f"search {name}": ["--method", name, *OWN.get(name, NARROW)] for name in PARTS["method"]
 }
