@@ -27,8 +27,8 @@ LINE = "search --resume {run}"
 
 SEED = int(os.environ.get("FAULT_SEED", 0))
 KINDS = {
-    **dict.fromkeys(("search", "retraining", "pool", "members", "ranking", "evolving"), 200),
-    **dict.fromkeys(("finished", "ensemble", "evolved", "study", "given"), 100),
+    **dict.fromkeys(("search", "retraining", "pool", "members", "ranking", "evolving"), 150),
+    **dict.fromkeys(("finished", "ensemble", "evolved", "study", "given"), 60),
 }
 """How scenes' names begin, and how many damages of each the whole campaign tries."""
 
