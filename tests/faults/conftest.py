@@ -54,6 +54,8 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_runtest_logreport(report):
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # the process that started it has the report too
     kept.note(report.nodeid, report.outcome)
     found = [value for name, value in report.user_properties if name == NAME]
     if report.when == "teardown" and found:
