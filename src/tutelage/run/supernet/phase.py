@@ -121,8 +121,9 @@ class PhaseState:
     ) -> None:
         """Resume from a checkpoint of the same phase, after `done` steps, `steps` an epoch."""
         self._refuse_unlike(state, self.moved(done, steps))
-        for each, stored in zip(self.bound, state["sampled"], strict=False):
-            each.restore(stored)
+        ended = done // steps > self.stretch.start
+        for place, (each, stored) in enumerate(zip(self.bound, state["sampled"], strict=False)):
+            each.restore(stored, measured=ended and place < len(self.problem.learners))
 
         def placed(x: Tensor) -> Tensor:
             return x.to(device)
