@@ -50,6 +50,7 @@ def begin() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         found = path.read_text() if path.exists() else ""
         path.write_text(found[: found.rfind("\n") + 1] if found.startswith(head) else head)
+        os.environ["FAULTS_KEPT"] = str(path.resolve())  # tests work in other folders
         os.environ["FAULTS_BEFORE"] = str(path.stat().st_size)  # also of workers that start later
         _rows.extend(before())
 
