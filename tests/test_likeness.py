@@ -66,6 +66,9 @@ def test_an_optimisers_state_has_its_weights_shapes():
     optimiser = SGD(weights, 0.1, momentum=0.9)
     fits = {0: {"momentum_buffer": torch.ones(2, 3)}}  # the other weight had no gradient yet
     refuse_moments(fits, optimiser, SGD.kept)
+    refuse_moments(fits, optimiser, SGD.kept, least=1)
+    with pytest.raises(ValueError, match="is of 1 weights: must be of at least 2"):
+        refuse_moments(fits, optimiser, SGD.kept, least=2)
     for found, sentence in (
         ({1: {"momentum_buffer": torch.ones(5)}}, "weight 1.momentum_buffer is float32 (5,)"),
         ({0: {}}, "the optimiser's state of weight 0 lacks momentum_buffer"),

@@ -213,6 +213,11 @@ def test_diversity_and_counts_go_on_from_a_checkpoint(tmp_path, monkeypatch):
     assert torch.equal(a["counts"]["chain"], b["counts"]["chain"])
     # three steps of two sub-networks, and nothing of the probes or of what was drawn to see it can
     assert a["counts"]["chain"].sum(1).tolist() == [6, 6]
+    stored = checkpoint.load(tmp_path / "twice")
+    stored["work"]["sampled"][0]["diversity"] = {}
+    checkpoint.save(tmp_path / "twice", stored)
+    with pytest.raises(ValueError, match="diversity has no measurement"):
+        search_run(own, tmp_path / "twice", resume=True)
 
 
 def test_the_rows_say_how_often_each_operation_was_drawn(tmp_path):

@@ -59,15 +59,23 @@ def refuse_others(found: Any, names: Iterable[Any], where: str) -> None:
         raise ValueError(f"{where} has an unknown entry {_short(min(more, key=str))}")
 
 
-def refuse_moments(found: Any, optimiser: torch.optim.Optimizer, kept: Iterable[str]) -> None:
+def refuse_moments(
+    found: Any, optimiser: torch.optim.Optimizer, kept: Iterable[str], *, least: int = 0
+) -> None:
     """Raise ValueError unless an optimiser's stored state fits its weights.
 
     Args:
         found: The entry `state` of what its `state_dict` has given.
         optimiser: It holds the weights.
         kept: Names of the tensors that it keeps for each weight, with its shape; `step` has none.
+        least: How many weights must have a state, since they were trained.
     """
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
+    if len(dict(found)) < least:
+        raise ValueError(
+            f"the optimiser's state is of {len(found)} weights: must be of at least {least}, which "
+            "were trained before"
+        )
     for place, tensors in dict(found).items():
         name = f"the optimiser's state of weight {_short(place)}"
         if type(place) is not int or not 0 <= place < len(weights):

@@ -15,6 +15,7 @@ import itertools
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -195,8 +196,13 @@ def part_settings(kind: str, part: Any) -> dict[str, Any]:
 
 def field_help(of: Any) -> dict[str, str]:
     """Read the docstrings under the fields of a dataclass or a ready part."""
+    return dict(_field_help(of if isinstance(of, type) else type(of)))
+
+
+@cache
+def _field_help(of: type) -> dict[str, str]:
     try:
-        source = inspect.getsource(of if isinstance(of, type) else type(of))
+        source = inspect.getsource(of)
     except OSError:  # a package without its source
         return {}
     body = typing.cast(ast.ClassDef, ast.parse(source).body[0]).body

@@ -6,6 +6,8 @@ import os
 from collections import Counter
 
 import damage_runs
+import kept
+import processes
 import pytest
 import runs
 
@@ -13,8 +15,6 @@ from teachers import teacher_file
 
 collect_ignore = ["site"]  # for the processes of studies alone
 SIZES = ("few", "sample", "all")
-FIGURES: dict[str, Counter] = {}
-"""What every part of the campaign has counted, in this run of the tests."""
 NAME = "faults"
 
 
@@ -27,32 +27,51 @@ def amount():
     return lambda *numbers: numbers[SIZES.index(size)]
 
 
-@pytest.fixture
+_spent = [0.0]
+
+
+@pytest.fixture(autouse=True)
 def figures(request):
-    """Count what a test does, also of one that fails, for the table at the end."""
+    """Count what a test does, also of one that fails, and the CPU seconds since the one before."""
     counted = Counter()
     yield counted
+    now = processes.spent()
+    counted["CPU seconds"] += now - _spent[0]
+    _spent[0] = now
     part = request.node.path.stem.removeprefix("test_")
     request.node.user_properties.append((NAME, [part, dict(counted)]))
 
 
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):  # a worker takes what the process that started it found
+        kept.begin()
+
+
+def pytest_collection_modifyitems(config, items):
+    done = [item for item in items if item.nodeid in kept.passed()]
+    items[:] = [item for item in items if item not in done]
+    config.hook.pytest_deselected(items=done)
+
+
 def pytest_runtest_logreport(report):
-    if report.when == "teardown":
-        for name, value in report.user_properties:
-            if name == NAME:
-                part, counted = value
-                FIGURES.setdefault(part, Counter()).update(counted)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # the process that started it has the report too
+    kept.note(report.nodeid, report.outcome)
+    found = [value for name, value in report.user_properties if name == NAME]
+    if report.when == "teardown" and found:
+        kept.add(report.nodeid, *found[0])
+
+
+def pytest_sessionfinish(session, exitstatus):
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and kept.passed():
+        session.exitstatus = pytest.ExitCode.OK  # all was done before
 
 
 def pytest_terminal_summary(terminalreporter):
-    if not FIGURES:
-        return
-    terminalreporter.section("campaign of faults")
-    for part, counted in sorted(FIGURES.items()):
-        shown = ", ".join(
-            what if what.startswith("(") else f"{value:,} {what}" for what, value in counted.items()
-        )
-        terminalreporter.write_line(f"{part}: {shown}")
+    if lines := list(kept.table()):
+        terminalreporter.section("campaign of faults")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -390,7 +390,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for scene in scenes(root):
             if given.scene and scene.name not in given.scene:
                 continue
-            began, count, shown = time.monotonic(), Counter(), Counter()
+            began, count, shown = time.process_time(), Counter(), Counter()
             for verdict in campaign(scene, root / "work", given.most, given.seed):
                 count[verdict.kind] += 1
                 key = str(verdict).rpartition(": ")[2][:60]
@@ -398,11 +398,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 if verdict.wrong and shown[key] <= 3 and sum(shown.values()) <= 3 * given.show:
                     print("  ", str(verdict)[:400], flush=True)
             total += count
-            seconds = time.monotonic() - began
+            seconds = time.process_time() - began
             print(
                 f"{scene.name}: {len(scene.cases())} damages in all;",
                 dict(count),
-                f"{seconds:.0f} s",
+                f"{seconds:.0f} CPU seconds",
                 flush=True,
             )
         print("all:", dict(total))

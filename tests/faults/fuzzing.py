@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import json
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 
+import damage_runs
+import numpy as np
 import tomli_w
 from hypothesis import strategies as st
 from PIL import Image
 
+from test_nasbench201_table import synthetic
 from tutelage import config
+from tutelage.benchmark import stored
 from tutelage.parts import PARTS
 from tutelage.searches.evolution import Evolution
 from tutelage.spaces.published import PUBLISHED
@@ -37,10 +44,6 @@ NAMES = [
     f"{place}.{each.name}".lstrip(".") for place, of in SECTIONS.items() for each in fields(of)
 ]
 SMALL = {"channels": 2, "cells": 3, "batch_size": 4, "limit_batches": 2, "epochs": 2}
-TABLE = (
-    "index,architecture,params,flops,latency,accuracy\n"
-    "0,|none~0|+|none~0|none~1|+|none~0|none~1|none~2|,0.1,7.8,0.01,90.5\n"
-)
 
 
 def genotypes() -> list[str]:
@@ -69,7 +72,39 @@ def edited(draw: Callable, whole: st.SearchStrategy[bytes]) -> bytes:
 
 
 GENOTYPES = edited(st.sampled_from([text.encode() for text in genotypes()]))
-TABLES = edited(st.just(TABLE.encode()))
+
+
+def built(folder: Path) -> bytes:
+    """Write a small table as `table build` does."""
+    texts = ["8:8:8:8:8", "64:32:16:8:40", "64:64:64:64:64"]
+    columns = ["cifar10_test_90", "parameters", "flops"]
+    head = stored.Head(
+        "NATS-Bench size", columns[0], {"nats-size": 3}, texts, columns, {columns[0]: 1}
+    )
+    path = folder / "built"
+    stored.write_table(path, head, np.arange(9.0).reshape(3, 3) + 80)
+    return path.read_bytes()
+
+
+def csv_table() -> bytes:
+    """Write the CSV of a whole table of NAS-Bench-201 with invented figures."""
+    rows = synthetic()
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def tables(folder: Path) -> st.SearchStrategy[tuple[str, bytes]]:
+    """Draw a table of a kind with mistakes; the large ones, which take long, more rarely."""
+    whole = {
+        "built": built(folder),
+        "json": json.dumps(damage_runs.macro_table()).encode(),
+        "csv": csv_table(),
+    }
+    kinds = st.sampled_from(["built"] * 28 + ["json"] * 3 + ["csv"])
+    return kinds.flatmap(lambda kind: st.tuples(st.just(kind), edited(st.just(whole[kind]))))
 
 
 @st.composite
@@ -96,7 +131,7 @@ def image(kind: str, mode: str) -> bytes:
 
 
 IMAGES = [
-    (f"image.{ending}", image(kind, mode))
+    (f"{mode.lower().replace(';', '')}.{ending}", image(kind, mode))
     for ending, kind, modes in (
         ("png", "PNG", ("L", "RGB", "P", "RGBA", "I;16")),
         ("jpg", "JPEG", ("L", "RGB", "CMYK")),
@@ -105,6 +140,8 @@ IMAGES = [
     )
     for mode in modes
 ]
+SOUND = [each for each in IMAGES if each[0].startswith("rgb.")]
+"""Images of one kind, beside which a changed one may be right."""
 
 
 @st.composite

@@ -2,6 +2,7 @@
 
     FAULT_UNDER  the folder whose files count
     FAULT_LIST   a file: a line for every point, with a digest of the folder
+    FAULT_COPIES a folder: the first point of every digest leaves a copy there, by its number
     FAULT_KILL   the number of a point: the process ends there by SIGKILL
     FAULT_SIGNAL NAME:POINT,NAME:POINT, ...: signals that the process gets there
     FAULT_CLOCK  seconds: every reading of the clock is that much earlier than the one before
@@ -18,6 +19,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -46,6 +48,7 @@ class Points:
         self.under = environment["FAULT_UNDER"]
         self.number = 0
         self.list = environment.get("FAULT_LIST")
+        self.copies, self.copied = environment.get("FAULT_COPIES"), set[str]()
         self.kill = int(environment.get("FAULT_KILL", -1))
         pairs = [x.split(":") for x in environment.get("FAULT_SIGNAL", "").split(",") if x]
         self.signals = [(signal.Signals[name], int(point)) for name, point in pairs]
@@ -61,9 +64,13 @@ class Points:
         """Pass a point."""
         self.number += 1
         if self.list:
+            held = digest(Path(self.under))
             with open_path(Path(self.list), "a") as file:
                 name = os.path.relpath(path, self.under)
-                file.write(f"{self.number}\t{digest(Path(self.under))}\t{what} {name}\n")
+                file.write(f"{self.number}\t{held}\t{what} {name}\n")
+            if self.copies and held not in self.copied and Path(self.under).is_dir():
+                shutil.copytree(self.under, Path(self.copies, str(self.number)))
+                self.copied.add(held)
         for number, point in self.signals:
             if point == self.number:
                 os.kill(os.getpid(), number)

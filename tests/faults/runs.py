@@ -16,6 +16,9 @@ from tutelage.run.job import checkpoint
 
 TINY = "--device cpu --limit-batches 2 --log-every 1 --save-every 0".split()
 RELAXED = [*TINY, *"--epochs 2 --batch-size 4 --channels 2 --cells 3 --via first-order".split()]
+NARROW = [*RELAXED[: RELAXED.index("--cells")], *"--cells 1 --via first-order".split()]
+NARROW += ["--space", "nasbench201"]
+"""Steps of NAS-Bench-201's cell cost a fourth of those of DARTS' cells."""
 EVOLVED = [
     *TINY,
     *"--epochs 2 --batch-size 20 --space nasbench-macro".split(),
@@ -25,9 +28,10 @@ EVOLVED = [
 ]
 TEACHER = "<teacher>"
 OWN = {
-    "lbt": [*RELAXED, "--student", "DARTS_V1"],
-    "pamkd": [*RELAXED, "--group-size", "2"],
-    "nes": [*RELAXED, "--learners", "2", "--members", "2"],
+    "single": RELAXED,
+    "lbt": [*NARROW, "--student", "DARTS_V1"],
+    "pamkd": [*NARROW, "--group-size", "2"],
+    "nes": [*NARROW, "--learners", "2", "--members", "2"],
     "ennas": [*EVOLVED, "--search", "diverse-paths", "--students", "2"],
     "cream": [*EVOLVED, "--search", "single-path", "--board", "3"],
     "dna": [
@@ -39,9 +43,9 @@ OWN = {
     ],
 }
 """Methods that need settings of their own, or another search."""
-RETRAIN = [*TINY, *"--epochs 2 --batch-size 4 --channels 4 --cells 3 --drop-path 0.3".split()]
+RETRAIN = [*TINY, *"--epochs 2 --batch-size 16 --channels 4 --cells 3 --drop-path 0.3".split()]
 SEARCHES = {
-    f"search {name}": ["--method", name, *OWN.get(name, RELAXED)] for name in PARTS["method"]
+    f"search {name}": ["--method", name, *OWN.get(name, NARROW)] for name in PARTS["method"]
 }
 SEARCHES["search pdarts"] = [
     *("--search", "pdarts", "--deeper", "0", "1"),

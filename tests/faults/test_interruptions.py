@@ -47,14 +47,14 @@ def judged(name, out, undisturbed, given, figures, what):
 def test_signals_at_the_writes(name, tmp_path, whole, given, amount, figures):
     undisturbed, out = whole(name, given), tmp_path / "run"
     choose, points, wrong = random.Random(name), states(name, out, given), []
-    for place in range(amount(2, 6, 60)):
-        sent, (number, what) = SIGNALS[place % len(SIGNALS)], choose.choice(points)
+    for place in range(amount(2, 6, 32)):
+        sent, point = SIGNALS[place % len(SIGNALS)], choose.choice(points)
         faults = {
             "FAULT_UNDER": out,
-            "FAULT_SIGNAL": ",".join(f"{each}:{number + k}" for k, each in enumerate(sent)),
+            "FAULT_SIGNAL": ",".join(f"{each}:{point.number + k}" for k, each in enumerate(sent)),
         }
         ended = run(runs.words(name, runs.fresh(out), given), tmp_path, faults)
-        at = f"{'+'.join(sent)} {what} (point {number})"
+        at = f"{'+'.join(sent)} {point.what} (point {point.number})"
         wrong += stopped(ended, sent, figures, at)
         wrong += judged(name, out, undisturbed, given, figures, at)
     assert not wrong, "\n".join(wrong)
@@ -69,7 +69,7 @@ def test_signals_at_random_moments(name, tmp_path, whole, given, amount, figures
     began = time.monotonic()
     runs.finish(name, runs.fresh(out), given)
     seconds = time.monotonic() - began
-    for place in range(amount(1, 4, 40)):
+    for place in range(amount(1, 4, 20)):
         sent, moment = SIGNALS[place % len(SIGNALS)], choose.uniform(0, seconds)
         command = Command(runs.words(name, runs.fresh(out), given), tmp_path)
         command.waits_for(command.err.exists)  # before that no command listens
@@ -96,7 +96,7 @@ def test_clocks_that_go_back_change_nothing(name, tmp_path, whole, given, amount
         faults = {
             "FAULT_CLOCK": seconds,
             "FAULT_UNDER": out,
-            "FAULT_KILL": choose.choice(points)[0],
+            "FAULT_KILL": choose.choice(points).number,
         }
         killed = run(runs.words(name, runs.fresh(out), given), tmp_path, faults)
         assert killed.code == -9, killed.error
@@ -120,15 +120,18 @@ def test_two_processes_in_one_run(name, tmp_path, whole, given, amount, figures)
     """One of them works, the other is refused in a sentence or comes later."""
     undisturbed, out = whole(name, given), tmp_path / "run"
     choose, wrong, refused = random.Random(name), [], 0
-    for place in range(amount(1, 3, 20)):
+    for place in range(amount(1, 3, 10)):
         runs.fresh(out)
         first = Command(runs.words(name, out, given), tmp_path)
-        if place % 2 == 0:
-            first.waits_for((out / "split.npz" if "search" in name else out / ".lock").exists)
-        time.sleep(choose.uniform(0, 0.3))
         other = tmp_path / "other"
         other.mkdir(exist_ok=True)
+        if place % 2 == 0:  # the first holds the run, and stands still while the second comes
+            first.waits_for((out / "split.npz" if "search" in name else out / ".lock").exists)
+            first.kill(signal.SIGSTOP)
+        else:
+            time.sleep(choose.uniform(0, 0.3))
         second = Command(runs.words(name, out, given), other).end()
+        first.kill(signal.SIGCONT)
         ended = first.end()
         figures["pairs of processes"] += 1
         for each in (ended, second):

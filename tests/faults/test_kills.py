@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+import shutil
 import time
+from typing import NamedTuple
 
 import pytest
 import runs
+from inject import digest
 from processes import Command, run
 
 DEFAULT = ("retrain",)
@@ -22,17 +25,28 @@ def words_given(name, given, request):
     return request.getfixturevalue("pool") if name == "retrain ensemble" else given
 
 
-def states(name, out, given):
-    """List the points of a run at which its folder changes, with what happens there."""
+class State(NamedTuple):
+    """A point of a run at which its folder has changed."""
+
+    number: int
+    digest: str
+    """Of the folder."""
+    what: str
+    """What happens there."""
+
+
+def states(name, out, given, copies=None):
+    """List the states of a run's folder, and copy each where that is asked for."""
     log = out.parent / "points"
     log.unlink(missing_ok=True)
     faults = {"FAULT_UNDER": out, "FAULT_LIST": log}
+    faults |= {"FAULT_COPIES": copies} if copies else {}
     ended = run(runs.words(name, runs.fresh(out), given), out.parent, faults)
     assert ended.code == 0, ended.error
     found = {}
     for line in log.read_text().splitlines():
         number, digest, what = line.split("\t")
-        found.setdefault(digest, (int(number), what))
+        found.setdefault(digest, State(int(number), digest, what))
     return list(found.values())
 
 
@@ -41,23 +55,32 @@ def states(name, out, given):
 def test_killed_at_a_write_and_resumed_ends_the_same(
     name, tmp_path, whole, given, amount, figures, request
 ):
+    """Some are killed, and leave what the run was seen to hold there; the others begin with that.
+
+    A process that is killed leaves its files as the system has them, so a copy is as good.
+    """
     given = words_given(name, given, request)
-    undisturbed, out = whole(name, given), tmp_path / "run"
-    points = states(name, out, given)
-    assert {"half written", "before renaming"} <= {what.rpartition(" ")[0] for _, what in points}
-    count = amount(2, 8, len(points))
-    chosen = random.Random(name).sample(points, min(count, len(points)))
+    undisturbed, out, copies = whole(name, given), tmp_path / "run", tmp_path / "copies"
+    points = states(name, out, given, copies)
+    assert {"half written", "before renaming"} <= {x.what.rpartition(" ")[0] for x in points}
+    choose = random.Random(name)
+    chosen = choose.sample(points, min(amount(2, 8, len(points)), len(points)))
     lost = []
-    for number, what in sorted(chosen):
-        faults = {"FAULT_UNDER": out, "FAULT_KILL": number}
-        killed = run(runs.words(name, runs.fresh(out), given), tmp_path, faults)
-        assert killed.code == -9, killed.error
+    for place, point in enumerate(chosen):
+        if place < amount(2, 4, 6):
+            faults = {"FAULT_UNDER": out, "FAULT_KILL": point.number}
+            killed = run(runs.words(name, runs.fresh(out), given), tmp_path, faults)
+            assert killed.code == -9, killed.error
+            assert digest(out) == point.digest, f"a kill leaves another folder than {point}"
+            figures["kills"] += 1
+        elif (copy := copies / str(point.number)).exists():
+            shutil.copytree(copy, runs.fresh(out))
+            figures["states as a kill leaves them"] += 1
         ended = runs.finish(name, out, given)
         different = runs.differences(undisturbed, out) if ended.code == 0 else [ended.error[-300:]]
-        figures["kills"] += 1
         figures["tracebacks"] += ended.traceback
         figures["lost"] += bool(different)
-        lost += [f"{what} (point {number}): {different}"] if different else []
+        lost += [f"{point.what} (point {point.number}): {different}"] if different else []
     assert not lost, "\n".join(lost)
 
 
@@ -80,7 +103,7 @@ def test_killed_at_random_moments_and_resumed_ends_the_same(
     runs.finish(name, runs.fresh(out), given)
     seconds = time.monotonic() - began
     lost = []
-    for attempt in range(amount(1, 3, 12)):
+    for attempt in range(amount(1, 3, 6)):
         runs.fresh(out)
         for _ in range(choose.randint(1, 5)):
             command = Command(runs.words(name, out, given), tmp_path)

@@ -47,7 +47,7 @@ def test_a_study_killed_at_writes_ends_the_same(tmp_path, amount, figures):
     ended = studied(whole)
     assert ended.code == 0, ended.error
     choose, wrong, told = random.Random(0), [], 0
-    for place in range(amount(1, 3, 20)):
+    for place in range(amount(1, 3, 10)):
         folder = tmp_path / str(place)
         folder.mkdir()
         # every second time the study itself, which writes little; else the search that it starts

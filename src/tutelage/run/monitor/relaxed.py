@@ -54,13 +54,18 @@ class Diagnostics:
         stopped: Why the search stops and which epoch's architecture it keeps; None: it continues.
     """
 
-    def __init__(self, settings: Run, space: Space) -> None:
+    def __init__(self, settings: Run, space: Space, *, remembers: bool = False) -> None:
         """Open the table of the settings.
+
+        Args:
+            settings: Those of the search.
+            space: Its space.
+            remembers: Whether every epoch is diagnosed, by `after`.
 
         Raises:
             ValueError: It is not a table, or it is for another space, layout or operations.
         """
-        self.settings = settings
+        self.settings, self.remembers = settings, remembers
         self.table = open_table(settings.table) if settings.table else None
         if self.table and space.name not in self.table.spaces:
             raise ValueError(
@@ -145,9 +150,11 @@ class Diagnostics:
         """Return what a checkpoint holds."""
         return {"history": self.history, "stopped": self.stopped}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Resume from a checkpoint."""
+    def restore(self, state: Mapping[str, Any], epochs: int) -> None:
+        """Resume from a checkpoint after so many epochs."""
         history = typed(state["history"], list[list[Remembered]], strict=True)
+        if len(history) != epochs * self.remembers:
+            raise ValueError(f"history has {len(history)} epochs, of {epochs * self.remembers}")
         if len({len(learners) for learners in history}) > 1:
             raise ValueError("history has another number of learners in some epochs")
         if state["stopped"] is not None:

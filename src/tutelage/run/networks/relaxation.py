@@ -32,8 +32,8 @@ class Bound(Relaxation, Protocol):
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds; nothing where nothing is remembered."""
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Resume from a checkpoint."""
+    def restore(self, state: Mapping[str, Any], *, measured: bool = False) -> None:
+        """Resume from a checkpoint; `measured`: an epoch of this supernet has ended."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class BoundAlphas:
         """Return nothing: there is no state."""
         return {}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any], *, measured: bool = False) -> None:
         """Do nothing: there is no state."""
 
 
@@ -125,8 +125,10 @@ class BoundPaths:
         """Return what a checkpoint holds."""
         return {"diversity": self.diversity, "counts": self.counts}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Resume from a checkpoint."""
+    def restore(self, state: Mapping[str, Any], *, measured: bool = False) -> None:
+        """Resume from a checkpoint; `measured`: an epoch of this supernet has ended."""
+        if measured and self.search.measures and not state["diversity"]:
+            raise ValueError("diversity has no measurement: must have that of the last epoch")
         shapes = self.space.choices
         counts = {g: torch.zeros(shapes[g], dtype=torch.int64) for g in state["counts"]}
         refuse_unlike(state["counts"], counts, "counts")

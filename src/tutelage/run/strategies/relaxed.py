@@ -36,7 +36,7 @@ class Relaxed:
             ValueError: The table of the settings is not a table, or not for this space.
         """
         self.setup, self.epochs = setup, setup.settings.epochs
-        self.diagnostics = Diagnostics(setup.settings, setup.space)
+        self.diagnostics = Diagnostics(setup.settings, setup.space, remembers=True)
 
     @staticmethod
     def refuse(settings: Run) -> None:

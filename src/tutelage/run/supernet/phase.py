@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -98,11 +99,31 @@ class PhaseState:
             "optimisers": {name: x.state_dict() for name, x in self.optimisers.items()},
         }
 
-    def restore(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Resume from a checkpoint of the same phase."""
-        self._refuse_unlike(state)
-        for each, stored in zip(self.bound, state["sampled"], strict=False):
-            each.restore(stored)
+    def moved(self, done: int, steps: int) -> set[str]:
+        """Name the variables that steps of this phase have trained.
+
+        Args:
+            done: Steps of the whole search.
+            steps: Steps of an epoch.
+        """
+        found = set()
+        for epoch in range(self.stretch.start, math.ceil(done / steps)):
+            first, end = epoch * steps, min(done, (epoch + 1) * steps)
+            found |= {
+                level.variable
+                for level in self.levels(epoch)
+                if any(number % level.every == 0 for number in range(first, end))
+            }
+        return found
+
+    def restore(
+        self, state: Mapping[str, Any], device: torch.device, done: int, steps: int
+    ) -> None:
+        """Resume from a checkpoint of the same phase, after `done` steps, `steps` an epoch."""
+        self._refuse_unlike(state, self.moved(done, steps))
+        ended = done // steps > self.stretch.start
+        for place, (each, stored) in enumerate(zip(self.bound, state["sampled"], strict=False)):
+            each.restore(stored, measured=ended and place < len(self.problem.learners))
 
         def placed(x: Tensor) -> Tensor:
             return x.to(device)
@@ -120,15 +141,22 @@ class PhaseState:
             own = optimiser.state_dict()["param_groups"]
             optimiser.load_state_dict({**state["optimisers"][name], "param_groups": own})
 
-    def _refuse_unlike(self, state: Mapping[str, Any]) -> None:
-        """Raise ValueError if tensors of a checkpoint are not those of this phase."""
+    def _refuse_unlike(self, state: Mapping[str, Any], moved: set[str]) -> None:
+        """Raise ValueError if tensors of a checkpoint are not those of this phase.
+
+        Args:
+            state: The checkpoint's.
+            moved: The variables that have been trained, whose momentum must be there.
+        """
         refuse_unlike(state["variables"], self.variables, "variables")
         trained = {x.variable for x in self.problem.levels if x.optimiser == "weights"}
-        moving = {n: self.variables[n] for n in state["velocities"] if n in trained}
+        moving = {n: self.variables[n] for n in {*state["velocities"], *moved} & trained}
         refuse_unlike(state["velocities"], moving, "velocities")
         refuse_others(state["optimisers"], self.optimisers, "optimisers")
         for name, optimiser in self.optimisers.items():
-            refuse_moments(state["optimisers"][name]["state"], optimiser, optimizers.KEPT)
+            moments = state["optimisers"][name]["state"]
+            least = len(leaves(self.variables[name])) if name in moved else 0
+            refuse_moments(moments, optimiser, optimizers.KEPT, least=least)
 
 
 def begin(

@@ -187,7 +187,7 @@ class Searching:
         self.epoch, self.step = state["epoch"], state["step"]
         self.meter.restore(state["meter"])
         self.apart = typed(state["apart"], dict[str, dict[str, float]], strict=True)
-        self.strategy.diagnostics.restore(state["watching"])
+        self.strategy.diagnostics.restore(state["watching"], self.epoch)
         if self.strategy.diagnostics.stopped:
             self.epochs = self.epoch
         if phase:
@@ -195,5 +195,5 @@ class Searching:
             for each in kept:
                 check_kept(self.setup.space, each)
             self.phase = begin(self.setup, self.strategy, self.clock, phase, kept)
-        self.phase.restore(state, self.setup.device)
+        self.phase.restore(state, self.setup.device, self.done, self.steps)
         self.programs.drop()

@@ -23,6 +23,8 @@ class Descent(torch.optim.Optimizer):
     """
 
     kept: tuple[str, ...]
+    resumed: bool = False
+    """Whether weights that were trained before must have their tensors already."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -49,8 +51,20 @@ class Descent(torch.optim.Optimizer):
         """Return the tensors of this name that belong to weights, filled with `start` at first."""
         for weight in weights:
             if name not in self.state[weight]:
+                self._refuse_lost(weight, name)
                 self.state[weight][name] = torch.full_like(weight, start)
         return [self.state[weight][name] for weight in weights]
+
+    def _refuse_lost(self, weight: Tensor, name: str) -> None:
+        """Raise ValueError if a weight's tensor is missing though the weight was trained before.
+
+        A weight that no image reaches has never had one; on several ranks its gradient is 0.
+        """
+        if self.resumed and weight.grad is not None and bool(weight.grad.any()):
+            raise ValueError(
+                f"the checkpoint lacks {name} of a weight of shape {tuple(weight.shape)} that was "
+                "trained before, so it is damaged: restore it, or start the training again"
+            )
 
     def rates(self, lr: Tensor) -> None:
         """Use one tensor () as the learning rate of all groups; its value may change."""

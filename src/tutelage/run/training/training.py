@@ -296,8 +296,11 @@ class Training:
         weights, moments = self.network.state_dict(), state["optimiser"]["state"]
         refuse_unlike(state["sums"], self._sums, "sums")
         refuse_unlike(state["network"], weights, "network")
-        refuse_moments(moments, self.optimiser, self.optimiser.kept)
         self.epoch, self.step = state["epoch"], state["step"]
+        moving = self.settings.optimiser != "sgd" or self.settings.momentum > 0
+        self.optimiser.resumed = self.done > 0 and moving
+        least = int(self.optimiser.resumed)
+        refuse_moments(moments, self.optimiser, self.optimiser.kept, least=least)
         self._sums = state["sums"].to(self.stream.device)
         self.network.load_state_dict(state["network"])
         self.programs.drop()
