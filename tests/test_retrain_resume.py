@@ -1,12 +1,15 @@
 """Retraining broken off: killed, told to stop or no number, and resumed to the bit."""
 
 import itertools
+import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -132,6 +135,18 @@ def test_a_truncated_checkpoint_goes_on_from_the_one_before(retrained, tmp_path,
     train(tmp_path / "out", settings, resume=True)
     assert "resuming from checkpoint.previous.pt" in capsys.readouterr().out
     assert files(tmp_path / "out") == files(retrained)
+
+
+def test_a_result_that_lacks_an_entry_is_named_and_may_be_measured_again(retrained, tmp_path):
+    out = Path(shutil.copytree(retrained, tmp_path / "out"))
+    whole = json.loads((out / "result.json").read_bytes())
+    for name in retrain.MEASURED:
+        (out / "result.json").write_text(json.dumps({k: x for k, x in whole.items() if k != name}))
+        with pytest.raises(ValueError, match=f"result.json cannot be read: it lacks {name}"):
+            train(out, resume=True)
+    (out / "result.json").unlink()
+    train(out, resume=True)
+    assert json.loads((out / "result.json").read_bytes()) == whole
 
 
 @pytest.mark.parametrize("save_every", [0.0, 1000.0])

@@ -107,7 +107,7 @@ def _read(path: Path) -> Any:
         if zipfile.is_zipfile(path):
             return read_pickle(_inside(path))
         return _legacy(path.read_bytes())
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+    except Exception as error:  # for broken bytes zipfile raises almost any error
         raise ValueError(f"{path} cannot be read as {TITLE}: {error}") from None
 
 

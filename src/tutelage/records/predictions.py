@@ -77,7 +77,6 @@ class Predictions:
 
 def _arrays(path: Path) -> dict[str, Any]:
     """Read the arrays of a file; raise ValueError where it is damaged."""
-    broken = (zipfile.BadZipFile, EOFError, OSError, TypeError, ValueError, AttributeError)
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
@@ -85,7 +84,7 @@ def _arrays(path: Path) -> dict[str, Any]:
             raise ValueError(f"it holds {size:,} bytes: at most {LARGEST:,}")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except broken as error:
+    except Exception as error:  # for broken bytes zipfile and numpy raise almost any error
         raise ValueError(f"it cannot be read: {error}") from None
 
 

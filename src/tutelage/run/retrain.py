@@ -64,6 +64,8 @@ from tutelage.trackers import available
 from tutelage.trackers.follow import following
 
 RESULT: Final = "result.json"
+MEASURED: Final = ("data", "epochs", "seed", "params", "flops", "test_error")
+"""Entries that the result of every finished retraining has."""
 
 
 def retrain(
@@ -341,9 +343,14 @@ def _finished(
     _begun(out, genotype, data, settings)
     try:
         result = Result.read(RunDirectory.open(out).read_json(RESULT)).as_dict()
+        if missing := [name for name in MEASURED if name not in result]:
+            raise ValueError(f"it lacks {', '.join(missing)}")
         print(f"{out} is finished: {described(result)}")
     except (KeyError, ValueError) as error:
-        raise ValueError(f"{out / RESULT} cannot be read: {error}") from error
+        raise ValueError(
+            f"{out / RESULT} cannot be read: {error}; without it the same command measures the "
+            "network again"
+        ) from error
     return result
 
 
