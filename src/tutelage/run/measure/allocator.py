@@ -9,7 +9,6 @@ in a process of its own (`replay.py`).
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -32,7 +31,7 @@ def taken(sizes: Sequence[int], moves: Sequence[int]) -> int | None:
     Returns:
         The bytes; None: the allocator does not say, or the system does not reserve so much.
     """
-    text = json.dumps([list(sizes), list(moves)])
+    text = "\n".join(" ".join(map(str, each)) for each in (sizes, moves))
     command = [sys.executable, "-I", str(REPLAY)]
     try:
         done = subprocess.run(

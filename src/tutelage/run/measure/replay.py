@@ -1,15 +1,14 @@
 """Replays a process's tensors in its allocator, and prints the most memory that was taken.
 
-Run as a script, without the package, so that the heap is empty. Its input is JSON: the bytes of
-every tensor, and the tensors in the order in which they come and go: the first time that one is
-named, it is allocated, the second time freed. No page of them is written, so the memory is only
-reserved: a replay of more than the machine has is possible.
+Run as a script, without the package, so that the heap is empty. Its input is two lines of numbers:
+the bytes of every tensor, and the tensors in the order in which they come and go. The first time
+that one is named, it is allocated, the second time freed. No page of them is written, so the memory
+is only reserved: a replay of more than the machine has is possible.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
 import sys
 
 ALIGNED = 64
@@ -66,4 +65,4 @@ def replay(sizes: list[int], moves: list[int]) -> int:
 
 
 if __name__ == "__main__":
-    print(replay(*json.load(sys.stdin)))
+    print(replay(*(list(map(int, line.split())) for line in sys.stdin)))
