@@ -93,6 +93,23 @@ def test_what_training_has_left_is_missed(searched, tmp_path, name, path, senten
     assert outcome.kind == "refused" and sentence in outcome.text, outcome.text
 
 
+@pytest.mark.parametrize("name", ["search", "retraining"])
+@pytest.mark.parametrize("entry", ["epoch", "step"])
+def test_a_place_that_the_run_does_not_have_is_refused_before_anything_counts_to_it(
+    searched, tmp_path, name, entry
+):
+    scene = searched[name]
+    [command] = scene.commands
+    run = Path(shutil.copytree(scene.folder, tmp_path / "run"))
+    file = run / EDITED[name]
+    whole = edited.read(file.read_bytes())
+    for value in (10**30, -1, 1.5):
+        whole["state"]["work"][entry] = value
+        file.write_bytes(edited.written(whole))
+        outcome = call(*command.line.format(run=run).split())
+        assert outcome.kind == "refused" and f"{entry} {value}" in outcome.text, outcome.text
+
+
 def test_an_evolution(amount, figures):
     """Every edit of its state, alone: it is refused, or the evolution ends."""
     settings = Evolution(population=6, generations=4, parents=3, mutation=0.3)

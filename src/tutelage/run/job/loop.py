@@ -190,12 +190,11 @@ def _restored(work: Work, directory: RunDirectory) -> int:
             lift.settings(lifted_settings(stored["settings"])), directory.settings()
         )
         if not changed:
-            work.restore(stored["work"])
-            _refuse_unlike(stored["work"], work.state())
-            size = stored["metrics_size"]
-            whole = all(type(x) is int and x >= 0 for x in (work.epoch, work.step, size))
-            if not whole or work.epoch > work.epochs or work.step >= max(work.steps, 1):
-                raise ValueError(f"epoch {work.epoch}, step {work.step}, {size} bytes of metrics")
+            state, size = stored["work"], stored["metrics_size"]
+            _refuse_place(work, state.get("epoch", 0), state.get("step", 0), size)
+            work.restore(state)
+            _refuse_unlike(state, work.state())
+            _refuse_place(work, work.epoch, work.step, size)
     except DAMAGED as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
@@ -207,6 +206,13 @@ def _restored(work: Work, directory: RunDirectory) -> int:
         named = textwrap.shorten(", ".join(changed), LONGEST)
         raise ValueError(f"the checkpoint in {directory.path} is another run's: {named}")
     return size
+
+
+def _refuse_place(work: Work, epoch: int, step: int, size: int) -> None:
+    """Raise ValueError if work cannot be there; an evolution stores no epoch and has one."""
+    whole = all(type(x) is int and x >= 0 for x in (epoch, step, size))
+    if not whole or epoch > work.epochs or step >= max(work.steps, 1):
+        raise ValueError(f"epoch {epoch}, step {step}, {size} bytes of metrics")
 
 
 def _refuse_unlike(stored: Mapping[str, Any], restored: Mapping[str, Any]) -> None:
