@@ -35,11 +35,11 @@ class State(NamedTuple):
     """What happens there."""
 
 
-def states(name, out, given, copies=None):
-    """List the states of a run's folder, and copy each where that is asked for."""
+def states(name, out, given, copies=None, **more):
+    """List the states of a run's folder under more faults, and copy each where that is asked."""
     log = out.parent / "points"
     log.unlink(missing_ok=True)
-    faults = {"FAULT_UNDER": out, "FAULT_LIST": log}
+    faults = {"FAULT_UNDER": out, "FAULT_LIST": log, **more}
     faults |= {"FAULT_COPIES": copies} if copies else {}
     ended = run(runs.words(name, runs.fresh(out), given), out.parent, faults)
     assert ended.code == 0, ended.error
