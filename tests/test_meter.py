@@ -164,3 +164,18 @@ def test_progress_says_nothing_of_teaching_where_there_is_none(tmp_path, monkeyp
     work.check()
     assert "teaching" not in work.fields()
     assert work.row("epoch").teaching == Teaching()
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_gradient_that_has_become_zero_is_told_apart(resumed):
+    meter, places = Meter(), [("gradient", "validate", "learn")]
+    for step, norm in enumerate([0.5, *[0.0] * 19], start=1):
+        meter.add(places, torch.tensor([norm]))
+        meter.check(0, step)
+    if resumed:
+        state, meter = meter.state(), Meter()
+        meter.restore(state)
+    with pytest.raises(ValueError, match=r"zero for 20 steps at epoch 0, step .*: it was not zero"):
+        for step in range(21, 41):
+            meter.add(places, torch.tensor([0.0]))
+            meter.check(0, step)

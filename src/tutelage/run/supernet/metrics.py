@@ -29,6 +29,14 @@ Place = tuple[str | int, ...]
 
 STILL: Final = 20
 """Steps without any gradient after which a search stops; with a sampled path, one may have none."""
+_INDEPENDENT: Final = (
+    "with these settings their loss does not depend on them; --via first-order lets no gradient "
+    "pass a lower level, so use --via exact"
+)
+_SATURATED: Final = (
+    "it was not zero before, so the networks' outputs no longer depend on the images; a lower "
+    "--weights.lr, larger batches or a smaller weight of teaching may help"
+)
 
 
 @final
@@ -40,7 +48,7 @@ class Meter:
         self._sums: dict[Place, float] = defaultdict(float)
         self._counts: dict[Place, int] = defaultdict(int)
         self._unchecked: list[tuple[Sequence[Place], Tensor]] = []
-        self._still = 0
+        self._still, self._moved = 0, False
 
     def add(self, places: Sequence[Place], values: Tensor) -> None:
         """Store what one step measured, as `measured` returns it; the device may still compute."""
@@ -73,11 +81,11 @@ class Meter:
                 self._counts[place] += 1
             terms = [x for place, x in self.last.items() if place[0] == "gradient"]
             self._still = 0 if not terms or any(terms) else self._still + 1
+            self._moved |= any(terms)
             if self._still == STILL:
                 raise ValueError(
                     f"the alphas' gradient has been zero for {STILL} steps at epoch {epoch}, step "
-                    f"{at}: with these settings their loss does not depend on them; --via "
-                    "first-order lets no gradient pass a lower level, so use --via exact"
+                    f"{at}: {_SATURATED if self._moved else _INDEPENDENT}"
                 )
         self._unchecked = []
 
@@ -105,6 +113,7 @@ class Meter:
             raise ValueError(f"meter has no sum and count of the same values, as of {wrong}")
         self._sums.update(sums)
         self._counts.update(counts)
+        self._moved = any(total for place, total in sums.items() if place[0] == "gradient")
         entries(self.means)  # refuses scores of other names
 
 
