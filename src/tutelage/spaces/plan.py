@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,13 @@ SORTED = ("none", *CONVOLUTIONS, *DENSE)
 
 Choices = tuple[tuple[int, ...], ...]
 """For every edge, the columns of the operations that run."""
+
+
+WHOLE: Final = 64
+"""Plans that are kept. A relaxed search has a few; where operations are sampled, each step has new
+ones, and thousands of them would be memory that grows with the steps."""
+PARTS: Final = 1024
+"""Parts of plans that are kept."""
 
 
 class Layout(NamedTuple):
@@ -103,7 +110,7 @@ def _begin(edges: Edges, edge: int) -> int:
     return sum(map(len, edges[:edge]))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=WHOLE)
 def plan(edges: Edges, chosen: Choices, layout: Layout, auxiliary: bool, dropout: bool) -> Plan:
     """Sort the operations that run in a cell.
 
@@ -147,7 +154,7 @@ def _checked(edges: Edges, layout: Layout, auxiliary: bool, dropout: bool) -> _C
 # Of these there are few, also where every step samples another plan
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=PARTS)
 def _leaving(
     cell: _Cell, state: int, out: tuple[int, ...], chosen: Choices
 ) -> tuple[Leaving, list[int]]:
@@ -170,7 +177,7 @@ def _leaving(
     return Leaving(maps, dense, len(out)), matrix
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=PARTS)
 def _entering(cell: _Cell, start: int, chosen: Choices) -> tuple[Entering, list[int], list[int]]:
     """Sort what runs on the edges that enter a node; the places of its maps, and of the others."""
     count = len(chosen)
@@ -219,7 +226,7 @@ def _tensor(places: tuple[int, ...], device: torch.device, faking: Any) -> Tenso
 
 
 _index = cache(_tensor)
-_index_of_sample = lru_cache(maxsize=4096)(_tensor)
+_index_of_sample = lru_cache(maxsize=WHOLE)(_tensor)
 
 
 class Weights(NamedTuple):
