@@ -72,6 +72,7 @@ def edits(scene, place, amount, figures):
         ("search", ("velocities",), "velocities lacks w"),
         ("search", ("optimisers", "A", "state"), "is of 0 weights: must be of at least 1"),
         ("search", ("watching", "history"), "history has 0 epochs, of 1"),
+        ("search", ("watching", "history", 0), "history has 0 learners in some epoch, of 1"),
         slow("retraining", ("optimiser", "state"), "is of 0 weights: must be of at least 1"),
         slow("retraining", ("optimiser", "state", 0), "weight 0 lacks momentum_buffer"),
         slow("retraining", ("optimiser", "state", None), "the checkpoint lacks momentum_buffer of"),

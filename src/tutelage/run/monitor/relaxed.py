@@ -150,13 +150,13 @@ class Diagnostics:
         """Return what a checkpoint holds."""
         return {"history": self.history, "stopped": self.stopped}
 
-    def restore(self, state: Mapping[str, Any], epochs: int) -> None:
-        """Resume from a checkpoint after so many epochs."""
+    def restore(self, state: Mapping[str, Any], epochs: int, learners: int) -> None:
+        """Resume from a checkpoint after so many epochs of so many learners."""
         history = typed(state["history"], list[list[Remembered]], strict=True)
         if len(history) != epochs * self.remembers:
             raise ValueError(f"history has {len(history)} epochs, of {epochs * self.remembers}")
-        if len({len(learners) for learners in history}) > 1:
-            raise ValueError("history has another number of learners in some epochs")
+        if others := {len(each) for each in history} - {learners}:
+            raise ValueError(f"history has {min(others)} learners in some epoch, of {learners}")
         if state["stopped"] is not None:
             epoch = typed(state["stopped"], Stopped, strict=True).epoch
             if epoch is None or not 0 <= epoch < len(history):

@@ -187,7 +187,8 @@ class Searching:
         self.epoch, self.step = state["epoch"], state["step"]
         self.meter.restore(state["meter"])
         self.apart = typed(state["apart"], dict[str, dict[str, float]], strict=True)
-        self.strategy.diagnostics.restore(state["watching"], self.epoch)
+        learners = len(self.phase.problem.learners)
+        self.strategy.diagnostics.restore(state["watching"], self.epoch, learners)
         if self.strategy.diagnostics.stopped:
             self.epochs = self.epoch
         if phase:

@@ -26,8 +26,8 @@ class Observed(Protocol):
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
 
-    def restore(self, state: Mapping[str, Any], epochs: int) -> None:
-        """Resume from a checkpoint after so many epochs."""
+    def restore(self, state: Mapping[str, Any], epochs: int, learners: int) -> None:
+        """Resume from a checkpoint after so many epochs of so many learners."""
 
 
 class Strategy(Protocol):
