@@ -187,10 +187,9 @@ class Searching:
         self.epoch, self.step = state["epoch"], state["step"]
         self.meter.restore(state["meter"])
         self.apart = typed(state["apart"], dict[str, dict[str, float]], strict=True)
-        learners = len(self.phase.problem.learners)
-        self.strategy.diagnostics.restore(state["watching"], self.epoch, learners)
-        if self.strategy.diagnostics.stopped:
-            self.epochs = self.epoch
+        diagnostics, learners = self.strategy.diagnostics, len(self.phase.problem.learners)
+        diagnostics.restore(state["watching"], self.epoch, learners)
+        self.epochs = self.epoch if diagnostics.stopped else self.epochs
         if phase:
             kept = typed(state["kept"], list[Kept], strict=True)
             for each in kept:
