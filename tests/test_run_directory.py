@@ -258,7 +258,7 @@ def test_the_largest_memory_of_a_gpu_is_kept_of_each_session(directory, monkeypa
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_the_memory_of_a_true_gpu_is_kept(directory):
-    torch.empty(2**22, device="cuda")  # before the session, and released
+    torch.empty(2**22, device="cuda")  # before the measurement, and released
     reset_gpu_memory()
     before = gpu_memory()
     directory.begin_session(0, 0, peak=gpu_memory)
