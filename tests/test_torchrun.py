@@ -97,6 +97,12 @@ def test_a_signal_saves_and_ends_all(whole, processes, tmp_path, fault):
     same(run, whole)
 
 
+def test_a_signal_while_settings_are_read_is_no_wrong_setting(processes, tmp_path):
+    ends = processes(f"{SEARCH} {tmp_path / 'run'}", FAULT="1:0:early")
+    assert sentence(ends).startswith("SIGTERM came: what the last checkpoint holds is safe")
+    assert {end.status for end in ends} == {143}
+
+
 @pytest.mark.parametrize(
     ("fault", "pattern"),
     [

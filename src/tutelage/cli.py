@@ -36,7 +36,7 @@ from tutelage.crash import crashed
 from tutelage.flags import Flag, Trust, command, nested, sentence
 from tutelage.parts import from_table
 from tutelage.renamed import lifted_flags
-from tutelage.run.job.signals import EndedError, end_with_a_sentence, ignore
+from tutelage.run.job.signals import Ended, end_with_a_sentence, ignore
 from tutelage.trusted import trust as trusting
 
 
@@ -60,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_complain(sentence(error), 2))
     except KeyboardInterrupt:
         sys.exit(_complain("interrupted", 130))
+    except Ended as end:
+        sys.exit(_complain(end, end.status))
     except BrokenPipeError:  # the reader of a pipe has ended, as with `| head`
         sys.stderr.close()
         sys.exit(1)
@@ -94,7 +96,7 @@ def _complain(error: object, code: int) -> int:
         from tutelage.meeting import LostError, speaks
 
         ignore()
-        if not speaks(str(error), isinstance(error, (LostError, EndedError))):
+        if not speaks(str(error), isinstance(error, (LostError, Ended))):
             return code
     print("tutelage:", *str(error).split(), file=sys.stderr)
     return code

@@ -21,12 +21,23 @@ class StoppedError(ValueError):
         """The exit status of a process that such a signal ended, as supervisors expect it."""
 
 
-class EndedError(StoppedError):
-    """A signal ended one of several processes where it has no step to save."""
+class Ended(BaseException):  # as KeyboardInterrupt, it is no error
+    """A signal ended one of several processes where it has no step to save.
+
+    It is no ValueError: what reports a wrong setting by catching one would report this as such.
+    """
+
+    def __init__(self, number: int) -> None:
+        """Hold the signal's number and the exit status of a process that it ended."""
+        super().__init__(
+            f"{signal.Signals(number).name} came: what the last checkpoint holds is safe, and "
+            "--resume goes on from there"
+        )
+        self.status = 128 + number
 
 
 def end_with_a_sentence() -> None:
-    """Let an ending signal raise EndedError from now on, wherever no `Interrupts` stores it.
+    """Let an ending signal raise Ended from now on, wherever no `Interrupts` stores it.
 
     An error that is already on its way is told instead. For a process of torchrun, which sends
     SIGTERM to all others when one has failed.
@@ -38,10 +49,7 @@ def end_with_a_sentence() -> None:
 
 def _end(number: int, frame: FrameType | None) -> None:
     if sys.exc_info()[0] is None:
-        raise EndedError(
-            signal.Signals(number).name,
-            "what the last checkpoint holds is safe, and --resume goes on from there",
-        )
+        raise Ended(number)
 
 
 def ignore() -> None:
