@@ -52,6 +52,7 @@ def test_the_help_of_a_search_has_its_parts_flags_in_order(tutelage, monkeypatch
         "Of --method sgl",
         "Of --search darts",
         "Data",
+        "Machine, and what it writes",
         "Weights, by SGD",
         "Alphas, by Adam",
         "Evolution, for searches that sample paths",

@@ -14,7 +14,7 @@ from binding import binder
 from teachers import FakeTimm
 from tutelage import cli
 from tutelage.clock import Clock
-from tutelage.config import Data, Evolution, Retrain, Run, Weights
+from tutelage.config import Data, Evolution, Machine, Retrain, Run, Weights
 from tutelage.flags import flags_of, heading, nested
 from tutelage.parts import (
     PARTS,
@@ -114,7 +114,7 @@ def test_every_setting_of_a_run_has_exactly_one_flag():
     sections = {"data": Data, "weights": Weights, "evolution": Evolution, "retrain": Retrain}
     for name, of in sections.items():
         mine = [flag.path[1] for flag in flags if flag.path[0] == name]
-        own = [f.name for f in fields(of) if f.name != "start"]  # of a retraining, its --from
+        own = [f.name for f in init_fields(of) if f.name != "start"]  # of a retraining, its --from
         assert mine == own
     assert [flag.path[1] for flag in flags if flag.path[0] == "method"] == [
         "name",
@@ -161,6 +161,20 @@ def test_help_is_the_text_under_the_field_on_one_line():
         "inner": "None or a number.",
     }
     assert "\n" not in "".join(field_help(Data).values())
+
+
+def test_inherited_settings_have_their_help():
+    @dataclass(frozen=True)
+    class Deeper(Own):
+        depth: int = 3
+        """Deeper still."""
+        last: int = 0
+        """What it adds."""
+
+    texts = field_help(Deeper)
+    assert texts == field_help(Own) | {"depth": "Deeper still.", "last": "What it adds."}
+    for of in (Run, Retrain):
+        assert field_help(Machine).items() < field_help(of).items()
 
 
 def test_listings_show_each_parts_first_line():

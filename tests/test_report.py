@@ -5,14 +5,16 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from tutelage.config import Machine
 from tutelage.report.page import write_report
 from tutelage.report.runs.read import read_run
-from tutelage.report.runs.tables import Statistic, as_text, comparison
+from tutelage.report.runs.tables import Statistic, as_text, comparison, material
 from tutelage.report.sections.contents import status
 from tutelage.spaces.published import PUBLISHED
 from written_runs import write_retraining, write_search
@@ -125,6 +127,20 @@ def test_other_settings_make_another_experiment(tmp_path):
     assert [record.path.name for record in first.records] == ["a", "b"]
     assert first.label.endswith("cifar10 (via = finite-difference)")
     assert second.label.endswith("cifar10 (via = exact)")
+
+
+def test_conditions_make_no_other_experiment(tmp_path):
+    conditions = {"threads": 2, "log": ["csv"], "graph": "off", "deterministic": False, "row": "x"}
+    records = [
+        read_run(write_search(tmp_path / "a", seed=0, epochs=1)),
+        read_run(write_search(tmp_path / "b", seed=1, epochs=1, **conditions)),
+        read_run(write_search(tmp_path / "c", seed=0, epochs=1, precision="bf16")),
+    ]
+    named = {field.name for field in fields(Machine)}
+    assert {name for name in named if material(name)} == {"precision", "statistics"}
+    first, second = comparison(records)
+    assert [record.path.name for record in first.records] == ["a", "b"]
+    assert second.label.endswith("(precision = bf16)")
 
 
 def test_a_run_without_retraining_joins_its_experiment(tmp_path):

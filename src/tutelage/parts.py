@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import itertools
+import textwrap
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -195,15 +196,16 @@ def part_settings(kind: str, part: Any) -> dict[str, Any]:
 
 
 def field_help(of: Any) -> dict[str, str]:
-    """Read the docstrings under the fields of a dataclass or a ready part."""
-    return dict(_field_help(of if isinstance(of, type) else type(of)))
+    """Read the docstrings under the fields of a dataclass or a ready part, and inherited ones."""
+    classes = (of if isinstance(of, type) else type(of)).__mro__
+    return {name: text for each in reversed(classes) for name, text in _field_help(each).items()}
 
 
 @cache
 def _field_help(of: type) -> dict[str, str]:
     try:
-        source = inspect.getsource(of)
-    except OSError:  # a package without its source
+        source = textwrap.dedent(inspect.getsource(of))
+    except (OSError, TypeError):  # a package without its source, a class of C
         return {}
     body = typing.cast(ast.ClassDef, ast.parse(source).body[0]).body
     return {name: " ".join(text.split()) for name, text in texts_under(body)}

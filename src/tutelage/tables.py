@@ -23,11 +23,14 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def init_fields(of: Any) -> list[Field[Any]]:
-    """List a dataclass' settings: its constructor's arguments, or a ready part's declared ones."""
+    """List a dataclass' settings: its constructor's arguments, or a ready part's declared ones.
+
+    They have the constructor's order, in which those of keywords alone are the last.
+    """
     if not is_dataclass(of):
         return []
     if isinstance(of, type):
-        return [f for f in fields(of) if f.init]
+        return sorted((f for f in fields(of) if f.init), key=lambda f: f.kw_only is True)
     return [f for f in fields(of) if f.metadata.get("setting")]
 
 

@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 from tutelage.commands.search import search_base
 from tutelage.commands.tables import Asked
-from tutelage.config import Alphas, Data, Retrain, Run, Weights
+from tutelage.config import Alphas, Data, Machine, Retrain, Run, Weights
 from tutelage.flags import Flag, distinct, flags_of, heading
 from tutelage.parts import (
     PARTS,
     importable,
+    init_fields,
     names_code,
     part_named,
     part_of,
@@ -45,6 +46,14 @@ SECTIONS = {
 
 
 RUN = heading("Run", 0)
+MACHINE = "Machine, and what it writes"
+OF_MACHINE = [field.name for field in init_fields(Machine)]
+"""The settings under that heading, of a search and of a retraining."""
+
+
+def machine_flags(path: tuple[str, ...] = (), table: Mapping[str, Any] | None = None) -> list[Flag]:
+    """Make the flags of how a machine works."""
+    return flags_of(Machine, path=path, group=heading(MACHINE, 4), table=table)
 
 
 def data_flags(table: Mapping[str, Any], leave_out: Sequence[str] = ()) -> list[Flag]:
@@ -63,7 +72,7 @@ def search_flags(tokens: Sequence[str]) -> list[Flag]:
     trusting(*_values(tokens, "trust"))
     base = search_base(recipe, resume, row, told=None)
     said = search_base(recipe, None, row, told=None)
-    flags = flags_of(Run, group=RUN, table=base, leave_out=("row",))
+    flags = flags_of(Run, group=RUN, table=base, leave_out=("row", *OF_MACHINE))
     for kind, names in PARTS.items():
         name = _value(tokens, kind) or base[kind]["name"]
         if names_code(str(name)) and name not in (_value(tokens, kind), said[kind].get("name")):
@@ -75,8 +84,8 @@ def search_flags(tokens: Sequence[str]) -> list[Flag]:
         if tokens:
             own, group = part_of(kind, {**table, "name": name}), heading(f"Of --{kind} {name}", 2)
             flags += flags_of(own, path=(kind,), group=group, table=table)
-    flags += data_flags(base["data"])
-    for place, (name, (of, title)) in enumerate(SECTIONS.items(), start=4):
+    flags += data_flags(base["data"]) + machine_flags(table=base)
+    for place, (name, (of, title)) in enumerate(SECTIONS.items(), start=5):
         group = heading(title, place)
         flags += flags_of(
             of,
@@ -106,7 +115,7 @@ def every_flag() -> list[Flag]:
 RETRAIN_FLAGS = [
     *(
         replace(flag, name="from" if flag.name == "start" else flag.name)
-        for flag in flags_of(Retrain, path=("retrain",), group=RUN)
+        for flag in flags_of(Retrain, path=("retrain",), group=RUN, leave_out=OF_MACHINE)
     ),
     *data_flags(
         {},
@@ -115,6 +124,7 @@ RETRAIN_FLAGS = [
             "cutout",
         ),
     ),  # a retraining reads none of them
+    *machine_flags(path=("retrain",)),
 ]
 
 

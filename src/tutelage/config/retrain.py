@@ -5,22 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tutelage.checks import at_least, known_choices, positive, within
-from tutelage.config.common import (
-    MOST_THREADS,
-    Device,
-    Graph,
-    Kernels,
-    Log,
-    Precision,
-    Statistics,
-)
+from tutelage.checks import at_least, positive, within
+from tutelage.config.machine import Machine
 from tutelage.renamed import keywords
 
 
 @keywords(form="stem")
 @dataclass(frozen=True)
-class Retrain:
+class Retrain(Machine):
     """All settings of a retraining; by default DARTS' evaluation on CIFAR."""
 
     start: str | None = None
@@ -114,35 +106,11 @@ class Retrain:
     """The same of CutMix, 1 in its paper; with both, each batch has one of them; 0: no CutMix."""
     seed: int = 0
     """Seed of every random number."""
-    device: Device = "auto"
-    """Device; auto: CUDA if there is one."""
-    precision: Precision = "fp32"
-    """Precision of the forward passes: fp32, in which convolutions on CUDA may round their factors
-    to TF32; ieee, fp32 without that; or bf16."""
-    graph: Graph = "auto"
-    """Run the training step as one CUDA graph; auto: on CUDA, if it can be recorded; on: refuse a
-    CPU; off: run one operation at a time."""
-    kernels: Kernels = "auto"
-    """Fused kernels on a GPU: auto, where Triton compiles for it; off, torch's operations alone."""
-    statistics: Statistics = "batch"
-    """With several processes, what batch normalisation measures: batch, the images of all, so that
-    a run equals that of one process; rank, each process's own, which exchanges less."""
-    deterministic: bool | None = None
-    """Require deterministic algorithms of a GPU, so that equal runs on the same card have equal
-    files; not set: no for a retraining; on a CPU it changes nothing."""
-    threads: int | None = None
-    """Threads that compute, and that decode images; not set: the number of usable idle CPUs, and
-    fewer for small feature maps; a run that resumes keeps its number."""
-    log_every: int = 50
-    """Steps between two logged ones."""
-    save_every: float = 5.0
-    """Minutes between two checkpoints; every epoch ends with one."""
-    log: Log = ()
-    """Trackers that get the rows of metrics.jsonl too: tensorboard, csv, wandb, mlflow."""
 
     def __post_init__(self) -> None:
-        at_least(1, epochs=self.epochs, batch_size=self.batch_size, log_every=self.log_every)
-        at_least(0, seed=self.seed, clip=self.clip, save_every=self.save_every)
+        super().__post_init__()
+        at_least(1, epochs=self.epochs, batch_size=self.batch_size)
+        at_least(0, seed=self.seed, clip=self.clip)
         at_least(0, weight_decay=self.weight_decay, warm_up=self.warm_up)
         at_least(0, warm_up_lr=self.warm_up_lr, randaugment=self.randaugment)
         at_least(0, linear_tail=self.linear_tail)
@@ -152,8 +120,6 @@ class Retrain:
         for name, minimum in minima.items():
             if (value := getattr(self, name)) is not None:
                 at_least(minimum, **{name: value})
-        if self.threads is not None:
-            within(1, MOST_THREADS, threads=self.threads)
         positive(lr=self.lr, rmsprop_epsilon=self.rmsprop_epsilon)
         positive(step_factor=self.step_factor, step_epochs=self.step_epochs)
         within(0, 1, momentum=self.momentum, label_smoothing=self.label_smoothing)
@@ -178,4 +144,3 @@ class Retrain:
             raise ValueError(
                 f"linear_tail = {self.linear_tail}: must be below the {self.epochs} epochs in all"
             )
-        known_choices(self)

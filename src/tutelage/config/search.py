@@ -6,18 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tutelage.checks import at_least, known_choices, positive, within
-from tutelage.config.common import (
-    MOST_THREADS,
-    Device,
-    Divide,
-    Graph,
-    Kernels,
-    Log,
-    Precision,
-    Statistics,
-)
+from tutelage.checks import at_least, positive
 from tutelage.config.data import Data, once_balanced
+from tutelage.config.machine import Divide, Machine
 from tutelage.config.optimisers import Alphas, Weights
 from tutelage.config.retrain import Retrain
 from tutelage.renamed import keywords
@@ -26,7 +17,7 @@ from tutelage.searches.evolution import Evolution
 
 @keywords(form="stem")
 @dataclass(frozen=True)
-class Run:
+class Run(Machine):
     """All settings of a search; written to run.toml verbatim."""
 
     method: dict[str, Any] = field(default_factory=lambda: {"name": "single"})
@@ -81,34 +72,9 @@ class Run:
     (max-params, max-flops, max-latency); 0: limits apply only in the derivation."""
     seed: int = 0
     """Seed of every random number."""
-    device: Device = "auto"
-    """Device; auto: CUDA if there is one."""
-    precision: Precision = "fp32"
-    """Precision of the forward passes: fp32, in which convolutions on CUDA may round their factors
-    to TF32; ieee, fp32 without that; or bf16, too coarse for a finite difference."""
-    kernels: Kernels = "auto"
-    """Fused kernels on a GPU: auto, where Triton compiles for it; off, torch's operations alone."""
     divide: Divide = "images"
     """With several processes, what each computes: images, its share of every batch; learners, some
     of the method's networks on whole batches, which exchange only logits and features."""
-    statistics: Statistics = "batch"
-    """With several processes, what batch normalisation measures: batch, the images of all, so that
-    a run equals that of one process; rank, each process's own, which exchanges less."""
-    deterministic: bool | None = None
-    """Require deterministic algorithms of a GPU, so that equal runs on the same card have equal
-    files; not set: yes for a search; on a CPU it changes nothing."""
-    graph: Graph = "auto"
-    """Run steps whose operations never change as one CUDA graph; auto: on CUDA, if a step can be
-    recorded; on: refuse a CPU; off: run one operation at a time."""
-    threads: int | None = None
-    """Threads that compute, and that decode images; not set: the number of usable idle CPUs, and
-    fewer for small feature maps; a run that resumes keeps its number."""
-    log_every: int = 50
-    """Steps between two logged ones."""
-    save_every: float = 5.0
-    """Minutes between two checkpoints; every epoch ends with one."""
-    log: Log = ()
-    """Trackers that get the rows of metrics.jsonl too: tensorboard, csv, wandb, mlflow."""
     table: Path | None = None
     """Table of NAS-Bench-201 or NAS-Bench-Macro, or folder of NAS-Bench-301's surrogate, looked up
     after every epoch in that space; never used for selection."""
@@ -141,17 +107,15 @@ class Run:
     """The paper's row that the settings began from, PAPER/TABLE/ROW."""
 
     def __post_init__(self) -> None:
-        at_least(1, epochs=self.epochs, batch_size=self.batch_size, log_every=self.log_every)
-        at_least(0, seed=self.seed, save_every=self.save_every)
+        super().__post_init__()
+        at_least(1, epochs=self.epochs, batch_size=self.batch_size)
+        at_least(0, seed=self.seed)
         for name in ("channels", "cells", "limit_batches"):
             if (value := getattr(self, name)) is not None:
                 at_least(1, **{name: value})
-        if self.threads is not None:
-            within(1, MOST_THREADS, threads=self.threads)
         at_least(0, eigenvalue_every=self.eigenvalue_every, stop_from=self.stop_from)
         at_least(0, sharpness_every=self.sharpness_every, gap_every=self.gap_every)
         positive(sharpness_radius=self.sharpness_radius)
-        known_choices(self)
         if self.stop == "eigenvalue" and not self.eigenvalue_every:
             raise ValueError(
                 "stop = 'eigenvalue' with eigenvalue_every = 0: the eigenvalue is never measured, "

@@ -16,7 +16,7 @@ from tutelage.records.typed import typed
 from tutelage.report.runs.found import flops, params
 from tutelage.report.runs.read import read_run
 from tutelage.report.runs.record import Record, number
-from tutelage.report.runs.tables import IMMATERIAL, Statistic, dotted
+from tutelage.report.runs.tables import Statistic, dotted, material
 
 ANSWERS = {
     f"{short}_{part}": f"{name}_{part}_200"
@@ -24,8 +24,6 @@ ANSWERS = {
     for part in ("valid", "test")
 }
 """Measures of rows that query NAS-Bench-201, and the keys of the table's answers."""
-LABELS = (*IMMATERIAL, "row", "graph", "deterministic", "threads", "quick")
-"""Settings that do not change a run's size."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def _changes(record: Record, row: Row, retrained: bool) -> tuple[str, ...]:
         f"{name} = {value} ({own.get(name, 'not set')})"
         for name, value in given.items()
         if value != own.get(name)
-        and name.rpartition(".")[2] not in LABELS
+        and material(name)
         and (retrained or not name.startswith("retrain."))
     )
 

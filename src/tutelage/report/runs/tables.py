@@ -12,8 +12,11 @@ from tutelage.report.runs.benchmarks import BENCHMARKS
 from tutelage.report.runs.found import flops, gap, params, supernet_accuracy, tau
 from tutelage.report.runs.record import Record, number
 
-IMMATERIAL = ("seed", "device", "kernels", "root", "download", "save_every", "log_every", "table")
-"""Settings that may differ between repetitions of one experiment."""
+IMMATERIAL = (
+    *("seed", "row", "table", "data.root", "data.download", "data.memory"),
+    *("device", "kernels", "graph", "deterministic", "threads", "log_every", "save_every", "log"),
+)
+"""Settings that may differ between repetitions of one experiment, of a retraining too."""
 
 
 NOTHING = "–"
@@ -201,6 +204,16 @@ def dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield from dotted(value, f"{prefix}{name}.")
 
 
+def material(name: str) -> bool:
+    """Tell whether a setting distinguishes experiments, by its dotted name.
+
+    >>> material("method.memory"), material("data.memory"), material("retrain.seed")
+    (True, False, False)
+    """
+    name = name.removeprefix("retrain.")
+    return name not in IMMATERIAL and not name.startswith("quick.")
+
+
 def _millions(counts: Statistic) -> str:
     """Write numbers in millions, with more digits if they are small."""
     return counts.text(digits=2 if counts.mean >= 1e6 else 4, scale=1e-6)
@@ -217,9 +230,7 @@ def _material(record: Record) -> tuple[dict[str, Any], dict[str, Any]]:
         settings = dict(dotted(files.settings)) if files else {}
         if record.search:
             settings.pop("genotype", None)  # of a retraining: its search's result
-        settings = {k: x for k, x in settings.items() if not k.startswith("quick.")}
-        immaterial = [name for name in settings if name.rpartition(".")[2] in IMMATERIAL]
-        found.append({name: settings[name] for name in settings if name not in immaterial})
+        found.append({name: x for name, x in settings.items() if material(name)})
     return found[0], found[1]
 
 
