@@ -25,7 +25,8 @@ from tutelage.ensembling import ensemble_weights
 from tutelage.multilevel import own_gradient
 from tutelage.recipes import read_recipe
 from tutelage.transfer import cross_entropy, divergence
-from tutelage.virtual import Rate, Tree, descend, detach, leaves, norm, rebuild, tree_map
+from tutelage.trees import Tree, detach, leaves, norm, rebuild, tree_map
+from tutelage.virtual import Rate, descend
 
 LIMIT = 5.0
 Vector = list[Tensor]

@@ -27,7 +27,7 @@ from tutelage.multilevel import hypergradient, tops
 from tutelage.run.strategies.assemble import joined
 from tutelage.run.supernet.optimizers import virtual_rate
 from tutelage.run.supernet.state import Searching
-from tutelage.virtual import leaves
+from tutelage.trees import leaves
 
 CASES = (
     ("single", "exact"),

@@ -29,7 +29,8 @@ from tutelage.multilevel import evaluate, hypergradient, own_gradient, search_st
 from tutelage.problem import Problem
 from tutelage.run.networks.factory import Maker
 from tutelage.run.networks.relaxation import BoundAlphas
-from tutelage.virtual import Rate, Tree, Via, descend, leaves, rebuild, tree_map
+from tutelage.trees import Tree, leaves, rebuild, tree_map
+from tutelage.virtual import Rate, Via, descend
 
 RATE = Rate(0.025)
 TRAINED = Rate(0.025, 0.9, 3e-4, 5.0)

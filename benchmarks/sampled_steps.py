@@ -51,7 +51,7 @@ from tutelage.searches.needs import fit
 from tutelage.spaces.base import Size, Space
 from tutelage.spaces.cells import DARTS
 from tutelage.spaces.nb201 import NASBENCH201
-from tutelage.virtual import tree_map
+from tutelage.trees import tree_map
 
 NAMES = {
     "none": "none",

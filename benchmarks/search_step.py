@@ -52,7 +52,7 @@ from tutelage.searches.pdarts import PDarts
 from tutelage.spaces.base import Size, Space
 from tutelage.spaces.cells import DARTS
 from tutelage.spaces.nb201 import NASBENCH201
-from tutelage.virtual import leaves
+from tutelage.trees import leaves
 
 
 def reuse_memory() -> None:

@@ -26,7 +26,7 @@ from originals import Original, import_from, plain
 from search_step import PAIRS, Pair, draw, equal_original, whole
 from tutelage.config import Run
 from tutelage.spaces.base import Size
-from tutelage.virtual import detach, leaves, rebuild
+from tutelage.trees import detach, leaves, rebuild
 
 ours = import_from(Path(__file__).parent.parent / "tests", "search_steps")
 CIFAR = {"first": "darts1-cifar10", "second": "darts2-cifar10"}

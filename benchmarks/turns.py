@@ -12,7 +12,8 @@ import torch
 from tutelage.multilevel import search_step
 from tutelage.problem import Method
 from tutelage.run.networks.factory import Maker
-from tutelage.virtual import FirstOrder, Rate, leaves
+from tutelage.trees import leaves
+from tutelage.virtual import FirstOrder, Rate
 
 
 def stepper(

@@ -15,7 +15,8 @@ from tutelage.clock import Clock
 from tutelage.multilevel import hypergradient
 from tutelage.run.networks.factory import Maker
 from tutelage.run.networks.relaxation import BoundAlphas
-from tutelage.virtual import Rate, Via, leaves, tree_map
+from tutelage.trees import leaves, tree_map
+from tutelage.virtual import Rate, Via
 
 RADII = (0.1, 0.01, 0.001)
 

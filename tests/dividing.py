@@ -17,7 +17,7 @@ from tutelage.run.cost.table import Cost, Costs
 from tutelage.run.one_shot.evolution import Evolve
 from tutelage.searches.evolution import Evolution
 from tutelage.shares import by_learners
-from tutelage.virtual import leaves
+from tutelage.trees import leaves
 
 PRICED = Costs(
     Cost(0, 5),

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
-from tutelage.virtual import leaves
+from tutelage.trees import leaves
 
 SIGNALS = {
     "kill": signal.SIGKILL,

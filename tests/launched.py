@@ -31,7 +31,7 @@ from tutelage.data.streams import halves_of
 from tutelage.parts import from_table
 from tutelage.run.strategies.assemble import joined
 from tutelage.run.supernet.state import Searching
-from tutelage.virtual import Tree, leaves
+from tutelage.trees import Tree, leaves
 
 FORKED = "forkserver" in multiprocessing.get_all_start_methods()
 PATIENCE = 300.0

@@ -19,7 +19,8 @@ from tutelage.methods.one import ONE
 from tutelage.methods.pamkd import PAMKD
 from tutelage.methods.sgl import SGL
 from tutelage.methods.single import Single
-from tutelage.virtual import Exact, FiniteDifference, Rate, leaves, rebuild
+from tutelage.trees import leaves, rebuild
+from tutelage.virtual import Exact, FiniteDifference, Rate
 
 METHODS = {
     "darts": Single(),

@@ -20,7 +20,7 @@ from tutelage.searches.darts import Darts
 from tutelage.searches.drnas import DrNas
 from tutelage.searches.pdarts import PDarts
 from tutelage.spaces.cells import DARTS
-from tutelage.virtual import leaves, tree_map
+from tutelage.trees import leaves, tree_map
 
 METHODS = [
     pytest.param(Single(), id="single"),

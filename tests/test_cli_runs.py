@@ -14,7 +14,7 @@ from tutelage.run.job import checkpoint
 from tutelage.run.job.signals import ENDING
 from tutelage.run.strategies import assemble
 from tutelage.run.supernet.state import Searching
-from tutelage.virtual import leaves
+from tutelage.trees import leaves
 
 
 @pytest.fixture(params=ENDING, ids=lambda number: number.name)

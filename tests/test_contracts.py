@@ -31,7 +31,8 @@ from tutelage.searches.evolution import Evolution
 from tutelage.searches.needs import fit
 from tutelage.spaces.base import Size
 from tutelage.spaces.chain import Chain
-from tutelage.virtual import Exact, Rate, leaves
+from tutelage.trees import leaves
+from tutelage.virtual import Exact, Rate
 from unrolled import unrolled
 
 SMALL = {

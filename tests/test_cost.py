@@ -20,7 +20,8 @@ from tutelage.searches.needs import fit
 from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.published import PUBLISHED
-from tutelage.virtual import Exact, leaves
+from tutelage.trees import leaves
+from tutelage.virtual import Exact
 
 TOY = Size(channels=4, cells=4, classes=3, image_channels=1)
 PAIRS = [

@@ -22,7 +22,8 @@ from tutelage.run.search import search_run
 from tutelage.run.supernet.penalty import without_alphas
 from tutelage.searches.evolution import Evolution
 from tutelage.spaces.base import ArchWeights
-from tutelage.virtual import Exact, FiniteDifference, Rate, leaves
+from tutelage.trees import leaves
+from tutelage.virtual import Exact, FiniteDifference, Rate
 from unrolled import unrolled
 from written_runs import read_rows
 

@@ -15,7 +15,8 @@ from tutelage.searches.drnas import DrNas, concentrations
 from tutelage.searches.needs import fit
 from tutelage.spaces.cells import DARTS, S1, S2, S3
 from tutelage.spaces.nb201 import NASBENCH201
-from tutelage.virtual import Exact, leaves, rebuild, virtual_step
+from tutelage.trees import leaves, rebuild
+from tutelage.virtual import Exact, virtual_step
 
 ALPHAS = torch.tensor([-1.2, 0.4, 1.7, 0.0], dtype=torch.float64)
 """Both branches of ELU, and its corner."""

@@ -21,7 +21,8 @@ ROOMS = (
 
 BASE = {
     *("batch", "checks", "classification", "clock", "config", "data", "extras", "files"),
-    *("likeness", "multilevel", "problem", "ranks", "records", "shares", "spaces", "virtual"),
+    *("likeness", "multilevel", "problem", "ranks", "records", "shares", "spaces", "trees"),
+    "virtual",
 }
 """What any folder of `run` may import besides the folders before it."""
 
@@ -35,16 +36,17 @@ ALLOWED = {
     "likeness": set(),
     "ranks": {"meeting"},
     "shares": {"ranks"},
-    "virtual": {"shares"},
-    "multilevel": {"virtual", "shares"},
+    "trees": set(),
+    "virtual": {"trees", "shares"},
+    "multilevel": {"trees", "virtual", "shares"},
     "transfer": set(),
     "ensembling": set(),
     "classification": set(),
     "clock": set(),
     "cpus": set(),
     "batch": set(),
-    "extras": {"batch", "checks", "multilevel", "virtual"},
-    "problem": {"clock", "extras", "multilevel", "virtual", "shares"},
+    "extras": {"batch", "checks", "multilevel", "trees"},
+    "problem": {"clock", "extras", "multilevel", "trees", "virtual", "shares"},
     "config": {"checks", "config", "searches.evolution"},
     "quick": {"checks", "config", "parts", "searches.needs"},
     "installed": set(),
@@ -59,7 +61,7 @@ ALLOWED = {
         *("searches", "clock", "checks"),
     },
     "methods": {
-        *("batch", "clock", "extras", "multilevel", "virtual", "problem", "transfer"),
+        *("batch", "clock", "extras", "multilevel", "trees", "virtual", "problem", "transfer"),
         *("ensembling", "checks", "methods"),
     },
     "data": {"installed", "batch", "config", "data", "checks", "cpus", "files", "shares"},
@@ -87,7 +89,7 @@ ALLOWED = {
         "cpus",
         "spaces.base",
         "ranks",
-        "virtual",
+        "trees",
     },
     "run.networks": {
         *(*BASE, "run.networks", "parts", "searches.base", "report.figures", "transfer", "trusted"),
@@ -100,7 +102,7 @@ ALLOWED = {
     "run.training": {
         *(*BASE, "run.job", "run.networks", "run.trained", "run.cost", "run.step", "run.training"),
     },
-    "run.step": {"batch", "clock", "ranks", "virtual", "spaces", "run.step"},
+    "run.step": {"batch", "clock", "ranks", "trees", "virtual", "spaces", "run.step"},
     "run.supernet": {
         *(*BASE, *(f"run.{room}" for room in ("job", "networks", "cost", "step", "supernet"))),
         *("searches", "transfer"),

@@ -13,6 +13,7 @@ from toys import ToyMake, ToySupernet, toy_batch
 from tutelage.methods.sgl import SGL
 from tutelage.methods.single import Single
 from tutelage.multilevel import Level, hypergradient, own_gradient, search_step
+from tutelage.trees import leaves, rebuild
 from tutelage.virtual import (
     Exact,
     FiniteDifference,
@@ -20,8 +21,6 @@ from tutelage.virtual import (
     Rate,
     descend,
     gradient_at,
-    leaves,
-    rebuild,
     virtual_step,
 )
 from unrolled import unrolled

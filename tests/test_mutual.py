@@ -18,7 +18,7 @@ from tutelage.methods.okddip import OKDDip
 from tutelage.methods.one import ONE
 from tutelage.multilevel import own_gradient
 from tutelage.searches.pdarts import PDarts
-from tutelage.virtual import leaves
+from tutelage.trees import leaves
 
 
 def test_mkd_is_cross_entropy_and_the_peers_divergence():

@@ -17,7 +17,7 @@ from tutelage.run.networks import ensemble
 from tutelage.run.networks.ensemble import Ensemble, forward_selection, scores
 from tutelage.run.search import search_run
 from tutelage.run.strategies.validation import validate
-from tutelage.virtual import leaves
+from tutelage.trees import leaves
 from written_runs import read_rows
 
 # Selection --------------------------------------------------------------------------------------

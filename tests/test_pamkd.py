@@ -13,7 +13,8 @@ from tutelage.methods import kdcl
 from tutelage.methods.kdcl import combine
 from tutelage.methods.pamkd import PAMKD
 from tutelage.multilevel import hypergradient, own_gradient
-from tutelage.virtual import Exact, descend, leaves, rebuild
+from tutelage.trees import leaves, rebuild
+from tutelage.virtual import Exact, descend
 from unrolled import unrolled
 
 

@@ -17,7 +17,7 @@ from tutelage.searches.pcdarts import BETAS, PcDarts
 from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.cells import DARTS, S2, S3
 from tutelage.spaces.nb201 import NASBENCH201
-from tutelage.virtual import leaves
+from tutelage.trees import leaves
 
 GROUPS = ("normal", "reduce")
 ENTERING = [2] * 2 + [3] * 3 + [4] * 4 + [5] * 5

@@ -12,7 +12,7 @@ from tutelage.parts import PARTS
 from tutelage.problem import pick
 from tutelage.run.supernet.penalty import with_penalty
 from tutelage.searches.prdarts import PrDarts
-from tutelage.virtual import leaves, tree_map
+from tutelage.trees import leaves, tree_map
 
 METHODS = [method for method in PARTS["method"] if refusal(method, "prdarts", "darts") is None]
 

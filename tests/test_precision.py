@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tutelage.virtual import leaves
+from tutelage.trees import leaves
 
 MEASURING = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "precision.py"))
 SIZE = "--channels 2 --cells 3 --epochs 1 --limit-batches 2 --batch-size 4 --every 1"

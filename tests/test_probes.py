@@ -24,7 +24,7 @@ from tutelage.spaces.base import ArchWeights, Size
 from tutelage.spaces.cells import DARTS
 from tutelage.spaces.genotype import Cell, Genotype
 from tutelage.spaces.plan import weights_of
-from tutelage.virtual import Tree, leaves, rebuild
+from tutelage.trees import Tree, leaves, rebuild
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,8 @@ from tutelage.batch import Batch
 from tutelage.clock import Clock
 from tutelage.run.step.held import settle
 from tutelage.run.step.programs import Programs, Step
-from tutelage.virtual import FiniteDifference, leaves, virtual_step
+from tutelage.trees import leaves
+from tutelage.virtual import FiniteDifference, virtual_step
 
 
 def toy(work, **more):

@@ -18,15 +18,8 @@ from tutelage.run.networks.factory import Maker
 from tutelage.searches.darts import Darts
 from tutelage.spaces.base import Size
 from tutelage.spaces.cells import DARTS
-from tutelage.virtual import (
-    Exact,
-    FiniteDifference,
-    FirstOrder,
-    Rate,
-    leaves,
-    tree_map,
-    virtual_step,
-)
+from tutelage.trees import leaves, tree_map
+from tutelage.virtual import Exact, FiniteDifference, FirstOrder, Rate, virtual_step
 
 SEEDS = range(3)
 

@@ -17,7 +17,8 @@ from tutelage.data.streams import LazyBatches
 from tutelage.multilevel import hypergradient
 from tutelage.parts import PARTS, make_part
 from tutelage.problem import Net
-from tutelage.virtual import Exact, Rate, leaves
+from tutelage.trees import leaves
+from tutelage.virtual import Exact, Rate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 

@@ -15,7 +15,7 @@ from tutelage.data.streams import LazyBatches
 from tutelage.run.one_shot.conclusion import scorer_of
 from tutelage.run.strategies.validation import validate
 from tutelage.spaces.paths import genotype, sample
-from tutelage.virtual import leaves
+from tutelage.trees import leaves
 
 
 def test_reads_are_counted():

@@ -15,7 +15,8 @@ from tutelage.methods.sd_darts import SDDarts
 from tutelage.methods.single import Single
 from tutelage.multilevel import hypergradient, search_step
 from tutelage.transfer import EPSILON, cross_entropy, distances
-from tutelage.virtual import Exact, FiniteDifference, FirstOrder, Rate, leaves
+from tutelage.trees import leaves
+from tutelage.virtual import Exact, FiniteDifference, FirstOrder, Rate
 from unrolled import unrolled
 
 FORMS = ("kl", "kl-reverse", "euclidean", "manhattan", "cosine")

@@ -22,7 +22,7 @@ from tutelage.run.search import search_run
 from tutelage.searches.darts import Darts
 from tutelage.spaces.base import ArchWeights, Size, one_hot
 from tutelage.spaces.cells import DARTS
-from tutelage.virtual import leaves
+from tutelage.trees import leaves
 from written_runs import read_rows
 
 

@@ -23,7 +23,7 @@ from tutelage.run.job.signals import StoppedError
 from tutelage.run.search import search_run
 from tutelage.run.strategies.relaxed import Relaxed
 from tutelage.run.supernet.state import Searching
-from tutelage.virtual import leaves
+from tutelage.trees import leaves
 from written_runs import read_rows
 
 TINY = {

@@ -19,7 +19,8 @@ from tutelage.methods.sgl import SGL
 from tutelage.methods.single import Single
 from tutelage.multilevel import Level, evaluate, hypergradient, own_gradient, search_step
 from tutelage.run.supernet.optimizers import check_shared
-from tutelage.virtual import Exact, FiniteDifference, FirstOrder, Rate, descend, leaves
+from tutelage.trees import leaves
+from tutelage.virtual import Exact, FiniteDifference, FirstOrder, Rate, descend
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

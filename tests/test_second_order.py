@@ -21,7 +21,8 @@ from tutelage.searches.darts import Darts
 from tutelage.spaces.base import Size
 from tutelage.spaces.cells import DARTS
 from tutelage.spaces.nb201 import NASBENCH201
-from tutelage.virtual import Rate, descend, leaves, norm, tree_map
+from tutelage.trees import leaves, norm, tree_map
+from tutelage.virtual import Rate, descend
 from unrolled import unrolled
 
 

@@ -19,7 +19,7 @@ from tutelage.run.step.recorders import Again, chosen, recorder_of
 from tutelage.run.strategies.assemble import joined
 from tutelage.run.supernet import state
 from tutelage.run.supernet.state import Searching
-from tutelage.virtual import leaves
+from tutelage.trees import leaves
 
 CPU = torch.device("cpu")
 RULES = ("exact", "finite-difference", "first-order")

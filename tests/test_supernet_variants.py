@@ -27,7 +27,7 @@ from tutelage.spaces.mixed_cell import run_cell
 from tutelage.spaces.nb201 import NASBENCH201
 from tutelage.spaces.plan import Layout, weights_of
 from tutelage.spaces.states import State
-from tutelage.virtual import leaves, rebuild
+from tutelage.trees import leaves, rebuild
 
 CELLS = Size(channels=2, cells=3, classes=3)
 BENCHMARK = Size(channels=4, cells=1, classes=3)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import torch
 
-from tutelage.virtual import detach, leaves, rebuild
+from tutelage.trees import detach, leaves, rebuild
 
 
 def loss_of(level, values, batch):

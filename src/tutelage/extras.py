@@ -19,7 +19,7 @@ from torch import Tensor
 from tutelage.batch import Batch, Batches
 from tutelage.checks import at_least, positive, within
 from tutelage.multilevel import Notes
-from tutelage.virtual import Tree
+from tutelage.trees import Tree
 
 
 class Extra:

@@ -16,19 +16,8 @@ import torch
 from torch import Tensor
 
 from tutelage.shares import average
-from tutelage.virtual import (
-    Rate,
-    Tree,
-    Via,
-    descend,
-    detach,
-    gradient_at,
-    leaves,
-    norm,
-    pass_gradient,
-    rebuild,
-    tree_map,
-)
+from tutelage.trees import Tree, detach, leaves, norm, rebuild, tree_map
+from tutelage.virtual import Rate, Via, descend, gradient_at, pass_gradient
 
 Variables = Mapping[str, Tree]
 Notes = dict[str, Any]

@@ -15,7 +15,7 @@ from tutelage.clock import Clock
 from tutelage.extras import Extra
 from tutelage.multilevel import Level, Order
 from tutelage.renamed import old_name
-from tutelage.virtual import Tree, leaves
+from tutelage.trees import Tree, leaves
 
 E = TypeVar("E", bound=Extra)
 

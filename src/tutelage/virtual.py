@@ -14,7 +14,7 @@ product is computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
@@ -24,9 +24,8 @@ from torch import Tensor
 from torch.autograd import grad
 
 from tutelage.shares import average
+from tutelage.trees import Tree, leaves, norm, rebuild
 
-Tree = Any
-"""A tensor, or a list or dict of trees. A list at the root has one tree for every learner."""
 Product = Callable[[Sequence[Tensor]], "list[Tensor | None]"]
 
 
@@ -41,40 +40,6 @@ class Rate(NamedTuple):
     """Largest norm of one learner's gradient; 0: no clipping."""
     nesterov: bool = False
     """Nesterov's rule: step by the gradient plus momentum times the new velocity."""
-
-
-# Trees ------------------------------------------------------------------------------------------
-
-
-def leaves(tree: Tree) -> list[Tensor]:
-    """List the tensors of a tree, in order.
-
-    >>> [int(x) for x in leaves({"a": torch.tensor(1), "b": [torch.tensor(2), torch.tensor(3)]})]
-    [1, 2, 3]
-    """
-    if isinstance(tree, Tensor):
-        return [tree]
-    children = tree.values() if isinstance(tree, Mapping) else tree
-    return [leaf for child in children for leaf in leaves(child)]
-
-
-def rebuild(tree: Tree, tensors: Iterator[Tensor]) -> Tree:
-    """Build a tree shaped like `tree` from tensors in the order of `leaves`."""
-    if isinstance(tree, Tensor):
-        return next(tensors)
-    if isinstance(tree, Mapping):
-        return {key: rebuild(child, tensors) for key, child in tree.items()}
-    return [rebuild(child, tensors) for child in tree]
-
-
-def tree_map(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
-    """Apply a function to every tensor of a tree."""
-    return rebuild(tree, iter([function(leaf) for leaf in leaves(tree)]))
-
-
-def detach(tree: Tree) -> Tree:
-    """Detach a tree from the graph: in a loss, this leaves out a path of the derivative."""
-    return tree_map(Tensor.detach, tree)
 
 
 _held: list[Iterator[Tensor] | list[Tensor]] = []
@@ -103,11 +68,6 @@ def _holding(memory: Iterator[Tensor] | list[Tensor]) -> Iterator[None]:
         yield
     finally:
         _held.pop()
-
-
-def norm(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the Euclidean norm () of all entries of all tensors."""
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors]))
 
 
 # Rules: how d<g, v> is evaluated ----------------------------------------------------------------

@@ -18,7 +18,7 @@ from tutelage.run.job import checkpoint
 from tutelage.run.one_shot.scorer import Scorer
 from tutelage.run.supernet.state import Searching
 from tutelage.run.training.training import Training
-from tutelage.virtual import leaves
+from tutelage.trees import leaves
 
 VALUES = (math.nan, math.inf, -math.inf)
 EVERYWHERE = ("images", "loss")

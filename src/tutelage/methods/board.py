@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from tutelage.virtual import leaves, tree_map
+from tutelage.trees import leaves, tree_map
 
 
 def empty(path, places):

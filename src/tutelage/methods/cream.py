@@ -39,7 +39,8 @@ from tutelage.methods.group import Group
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Learner, Make, Problem
 from tutelage.transfer import pseudo_label
-from tutelage.virtual import hold, leaves, tree_map
+from tutelage.trees import leaves, tree_map
+from tutelage.virtual import hold
 
 TEACHER = "Their teacher is the path of the board that the matching chooses for them."
 STUDENTS = 2

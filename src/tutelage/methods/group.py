@@ -15,7 +15,8 @@ from tutelage.clock import Clock
 from tutelage.multilevel import Notes
 from tutelage.problem import CrossEntropy, Learner, Make, Net
 from tutelage.transfer import Answer
-from tutelage.virtual import Tree, hold, tree_map
+from tutelage.trees import Tree, tree_map
+from tutelage.virtual import hold
 
 
 @final

@@ -36,7 +36,8 @@ from tutelage.methods.group import Group
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
 from tutelage.transfer import divergence
-from tutelage.virtual import Tree, hold
+from tutelage.trees import Tree
+from tutelage.virtual import hold
 
 Ensemble = Literal["naive", "naive-by-image", "linear", "minimum", "general"]
 MEMORY = 0.99

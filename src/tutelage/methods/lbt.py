@@ -30,7 +30,7 @@ from tutelage.multilevel import Level, Order
 from tutelage.problem import Learner, Make, Problem
 from tutelage.renamed import keywords
 from tutelage.transfer import pseudo_label
-from tutelage.virtual import detach
+from tutelage.trees import detach
 
 
 @keywords(teacher_exam="validate_teacher")

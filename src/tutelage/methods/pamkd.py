@@ -39,7 +39,7 @@ from tutelage.methods.mkd import teach
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
 from tutelage.transfer import Knowledge, divergence, knowledge
-from tutelage.virtual import Tree, detach
+from tutelage.trees import Tree, detach
 
 
 @dataclass(frozen=True)

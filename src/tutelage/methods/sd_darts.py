@@ -36,7 +36,7 @@ from tutelage.methods.past import Past
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
 from tutelage.transfer import Distance, distances
-from tutelage.virtual import Tree, detach, leaves, tree_map
+from tutelage.trees import Tree, detach, leaves, tree_map
 
 
 @dataclass(frozen=True)

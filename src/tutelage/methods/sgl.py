@@ -27,7 +27,7 @@ from tutelage.methods.group import Group
 from tutelage.multilevel import Level, Order
 from tutelage.problem import Make, Problem
 from tutelage.transfer import pseudo_label
-from tutelage.virtual import detach
+from tutelage.trees import detach
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from tutelage.run.networks.factory import Maker
 from tutelage.run.networks.relaxation import BoundAlphas
 from tutelage.searches.base import Relaxing
 from tutelage.spaces.base import Size, Space
-from tutelage.virtual import Exact, Rate, leaves, tree_map
+from tutelage.trees import leaves, tree_map
+from tutelage.virtual import Exact, Rate
 
 NEEDED: Final = ("tutelage", "torch", "numpy", "scipy", "pillow", "matplotlib", "safetensors")
 OPTIONAL: Final = (

@@ -21,7 +21,7 @@ from tutelage.searches.base import Relaxing, Search
 from tutelage.spaces.base import ArchWeights, Space, nodes
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.narrowing import everything, strongest
-from tutelage.virtual import Tree
+from tutelage.trees import Tree
 
 ADVICE = "raise the limit, or lower retrain.channels or retrain.cells"
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from tutelage import ranks
 from tutelage.run.job.environment import PACKAGES
 from tutelage.run.job.settings import ELSEWHERE, differing, plain_value
-from tutelage.virtual import leaves
+from tutelage.trees import leaves
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

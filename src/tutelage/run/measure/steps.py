@@ -24,7 +24,7 @@ from tutelage.run.supernet.state import Searching
 from tutelage.run.supernet.view import View
 from tutelage.spaces.base import ArchWeights
 from tutelage.spaces.convolution import chosen_for_batch
-from tutelage.virtual import Tree, leaves, tree_map
+from tutelage.trees import Tree, leaves, tree_map
 
 SECONDS = 20.0
 """Time after which no further step of a section is measured."""

@@ -18,7 +18,8 @@ from torch import Tensor
 from tutelage.run.monitor.early_stopping import by_eigenvalue
 from tutelage.spaces.base import ArchWeights
 from tutelage.spaces.genotype import Genotype
-from tutelage.virtual import gradient_at, leaves
+from tutelage.trees import leaves
+from tutelage.virtual import gradient_at
 
 MOST_SKIPS = 2
 """The most skip connections of a normal cell without a warning: P-DARTS keeps this many."""

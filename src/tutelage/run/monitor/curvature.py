@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd import grad
 
-from tutelage.virtual import Tree, gradient_at, leaves, norm, rebuild, tree_map
+from tutelage.trees import Tree, leaves, norm, rebuild, tree_map
+from tutelage.virtual import gradient_at
 
 LANCZOS = 20
 """Vectors that Lanczos' method holds. Up to this size, a dense Hessian takes no more products."""

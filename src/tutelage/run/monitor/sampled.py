@@ -19,7 +19,7 @@ from tutelage.records import rows as records
 from tutelage.run.supernet.view import View
 from tutelage.searches.diversity import diversity
 from tutelage.transfer import logit_distance
-from tutelage.virtual import Tree
+from tutelage.trees import Tree
 
 PROBES: Final = 4
 """Batches of each half on which students, teacher and operations are compared."""

@@ -17,7 +17,7 @@ from tutelage.run.supernet.view import View
 from tutelage.searches.base import Relaxing
 from tutelage.spaces.base import ArchWeights
 from tutelage.spaces.genotype import Genotype
-from tutelage.virtual import Tree
+from tutelage.trees import Tree
 
 
 @dataclass(frozen=True)

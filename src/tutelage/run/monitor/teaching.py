@@ -9,7 +9,7 @@ import torch
 
 from tutelage.batch import Batch
 from tutelage.problem import Learner, pick
-from tutelage.virtual import Tree
+from tutelage.trees import Tree
 
 
 class Stages(NamedTuple):

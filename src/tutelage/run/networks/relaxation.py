@@ -16,7 +16,7 @@ from tutelage.searches.base import Relaxing, Sampling
 from tutelage.spaces.base import ArchWeights, Space
 from tutelage.spaces.genotype import Genotype
 from tutelage.spaces.paths import kept, path
-from tutelage.virtual import Tree, tree_map
+from tutelage.trees import Tree, tree_map
 
 
 class Bound(Relaxation, Protocol):

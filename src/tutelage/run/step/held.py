@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tutelage.batch import Batch
-from tutelage.virtual import Tree, leaves
+from tutelage.trees import Tree, leaves
 
 
 def settle(held: dict[str, Tree], new: Mapping[str, Tree]) -> None:

@@ -15,7 +15,8 @@ from tutelage.run.step.programs import Step
 from tutelage.run.supernet.metrics import Place, measured
 from tutelage.run.supernet.optimizers import virtual_rate
 from tutelage.run.supernet.phase import PhaseState
-from tutelage.virtual import Rate, Via, leaves
+from tutelage.trees import leaves
+from tutelage.virtual import Rate, Via
 
 
 class Iteration(NamedTuple):

@@ -11,7 +11,8 @@ import torch
 
 from tutelage.config import Alphas, Run, Weights
 from tutelage.multilevel import Level
-from tutelage.virtual import Exact, FiniteDifference, FirstOrder, Rate, Tree, Via, leaves
+from tutelage.trees import Tree, leaves
+from tutelage.virtual import Exact, FiniteDifference, FirstOrder, Rate, Via
 
 KEPT: Final = ("step", "exp_avg", "exp_avg_sq")
 """What Adam keeps of every tensor."""

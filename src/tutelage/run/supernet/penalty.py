@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tutelage.multilevel import Notes, evaluate, tops
 from tutelage.problem import Learner, Problem, pick
-from tutelage.virtual import Tree, leaves
+from tutelage.trees import Tree, leaves
 
 
 def with_penalty(problem: Problem, budgets: Sequence[Callable[[Tree], Tensor]] = ()) -> Problem:

@@ -26,7 +26,8 @@ from tutelage.run.supernet.transition import carried, carry_moments
 from tutelage.run.supernet.view import alphas_of
 from tutelage.spaces.base import Space
 from tutelage.spaces.narrowing import Kept, strongest
-from tutelage.virtual import Rate, Tree, leaves, rebuild, tree_map
+from tutelage.trees import Tree, leaves, rebuild, tree_map
+from tutelage.virtual import Rate
 
 
 @dataclass(eq=False)

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from tutelage.problem import Learner, Problem, pick
 from tutelage.spaces.grow import grow
 from tutelage.spaces.narrowing import Kept
-from tutelage.virtual import Tree, leaves, rebuild
+from tutelage.trees import Tree, leaves, rebuild
 
 
 def narrowed(alphas: Tree, columns: Kept) -> Tree:

@@ -16,7 +16,7 @@ from tutelage.run.supernet.setup import Setup
 from tutelage.searches.base import Relaxing
 from tutelage.spaces.base import Space
 from tutelage.spaces.genotype import Genotype
-from tutelage.virtual import Tree, tree_map
+from tutelage.trees import Tree, tree_map
 
 
 def alphas_of(variables: Mapping[str, Tree], learner: Learner) -> Tree:
