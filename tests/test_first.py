@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -112,6 +113,19 @@ def test_bash_completes_paths_where_nothing_else_fits(tutelage, monkeypatch):
     _, script, _ = tutelage("completion bash")
     (last,) = (line for line in script.splitlines() if line.startswith("complete "))
     assert last == "complete -o bashdefault -o default -F _tutelage tutelage"
+
+
+def test_zsh_calls_the_function_and_completes_paths(tutelage, monkeypatch):
+    monkeypatch.setattr(cli, "every_flag", lambda: cli.flags_for(["search", "--method", "sgl"]))
+    _, script, _ = tutelage("completion zsh")
+    page = (Path(__file__).parents[1] / "docs" / "command-line.md").read_text()
+    (name,) = re.findall(r"completion zsh > ~/\.zfunc/(\w+)", page)
+    assert f"\n{name}() {{" in script, "zsh loads the file, and calls the function of its name"
+    ends = dict(re.findall(r"""(?m)^ +['"](\d:|\*--\w+).*:([^:\n]+)['"] \\$""", script))
+    assert ends["*--recipe"] == ends["*--out"] == "_files"
+    assert ends["*--via"] == "(exact finite-difference first-order)"
+    (run,) = re.findall(r"'1:A run directory.*:(\S+)' ", script.partition("retrain)")[2])[:1]
+    assert run == "_files"
 
 
 def test_a_script_for_every_shell(tutelage, refused, monkeypatch):

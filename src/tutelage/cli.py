@@ -10,12 +10,13 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
 from tutelage import __version__
 from tutelage.commands.arguments import AsJson, Target
+from tutelage.commands.completion import Shell, completion_script
 from tutelage.commands.first import demo, doctor
 from tutelage.commands.flags import (
     LATENCY_FLAGS,
@@ -214,11 +215,9 @@ def application(flags: list[Flag]) -> App:
     app.command(demo)
     app.command(doctor)
 
-    def completion(shell: Shell, /) -> None:
+    def completion(shell: Annotated[Shell, Parameter(help="The shell.")], /) -> None:
         """Print a script that completes commands, flags and names of parts in a shell."""
-        script = application(every_flag()).generate_completion(shell=shell)
-        # paths where nothing else fits, as for RUN: bash alone must be told
-        print(script.replace("complete -F", "complete -o bashdefault -o default -F"))
+        print(completion_script(application(every_flag()), shell))
 
     app.command(completion)
     table = App(name="table", help="Make the table that `tutelage query` reads.")
@@ -273,4 +272,3 @@ Accept = Annotated[
 ]
 
 TrustInRun = Annotated[Trust, Parameter(group=RUN)]
-Shell = Annotated[Literal["bash", "zsh", "fish"], Parameter(help="The shell.")]
