@@ -5,6 +5,9 @@ import json
 import os
 import resource
 import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -119,6 +122,18 @@ def test_ctrl_c_before_the_first_step(refused, here, monkeypatch):
     monkeypatch.setattr(assemble, "read", interrupted)
     refused("search --out run", "^tutelage: interrupted$", code=130)
     assert not (here / "run").exists()
+
+
+def test_ctrl_c_again_while_the_process_ends():
+    """Python's own handler would print a traceback in an atexit callback."""
+    code = (
+        "import atexit, os, signal, sys; from tutelage.cli import main; "
+        "atexit.register(os.kill, os.getpid(), signal.SIGINT); "
+        "sys.argv = ['tutelage', 'list', 'searches']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGINT and done.stderr == ""
+    assert "darts" in done.stdout
 
 
 def test_a_run_that_has_not_ended_is_not_retrained(stopped, refused):

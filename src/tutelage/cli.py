@@ -37,7 +37,7 @@ from tutelage.crash import crashed
 from tutelage.flags import Flag, Trust, command, nested, sentence
 from tutelage.parts import from_table
 from tutelage.renamed import lifted_flags
-from tutelage.run.job.signals import Ended, end_with_a_sentence, ignore
+from tutelage.run.job.signals import Ended, end_at_once, end_with_a_sentence, ignore
 from tutelage.trusted import trust as trusting
 
 
@@ -80,6 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             advice = "lower --batch-size or --channels, or give --recompute or --via first-order"
             sys.exit(_complain(f"{full} is full: {advice}", 1))
         sys.exit(crashed(error, tokens))
+    finally:
+        if arguments is None and not _several():  # the process ends with this command
+            end_at_once()
 
 
 def _full(error: Exception) -> str:

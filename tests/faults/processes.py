@@ -133,4 +133,5 @@ def work(words: list[str], folder: str, variables: Mapping[str, str]) -> None:
     import inject
 
     inject.install()
-    main(words)
+    sys.argv = ["tutelage", *words]
+    main()

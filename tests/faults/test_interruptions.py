@@ -21,7 +21,8 @@ def well_ended(ended, sent):
     """Whether a run ended as a supervisor expects of one that got these signals."""
     numbers = {signal.Signals[name] for name in sent}
     if ended.code == 0 or ended.code in {-number for number in numbers}:
-        return ended.error == ""  # it was done, or had not begun to work
+        # it was done, or had not begun to work, or was about to end
+        return ended.error == "" or (ended.code < 0 and ended.sentence)
     return ended.code in {128 + number for number in numbers} and ended.sentence
 
 

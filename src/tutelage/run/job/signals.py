@@ -58,6 +58,15 @@ def ignore() -> None:
         signal.signal(each, signal.SIG_IGN)
 
 
+def end_at_once() -> None:
+    """Let a further SIGINT end this process without a word: nothing is left to save.
+
+    Python's own handler would raise in the interpreter's last steps, which print a traceback.
+    """
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Interrupts:
     """Stores the name of an ending signal in `received`; a second SIGINT raises.
 
