@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from tutelage.checks import at_least, listed
-from tutelage.commands.arguments import AsJson, Target, Where
+from tutelage.commands.arguments import AsJson, Clock, Target, Where
+from tutelage.config import Stem
 from tutelage.flags import Trust, Whole
 from tutelage.trusted import trust as trusting
 
@@ -33,9 +34,7 @@ def describe(
     ] = None,
     classes: Annotated[Whole, Parameter(help="Classes of the images.")] = 10,
     image_channels: Annotated[Whole, Parameter(help="1 for grey images, 3 for colour.")] = 3,
-    stem: Annotated[
-        Literal["cifar", "imagenet"], Parameter(help="Stem and head, as for `tutelage retrain`.")
-    ] = "cifar",
+    stem: Annotated[Stem, Parameter(help="Stem and head, as for `tutelage retrain`.")] = "cifar",
     side: Annotated[
         Whole | None, Parameter(help="Side of the images in pixels; not set: 32, or 224.")
     ] = None,
@@ -56,7 +55,7 @@ def describe(
     ] = None,
     device: Where = "auto",
     clock: Annotated[
-        Literal["wall", "cpu"],
+        Clock,
         Parameter(help="Clock: wall, or cpu for one thread beside busy processes."),
     ] = "wall",
     as_json: AsJson = False,

@@ -11,10 +11,7 @@ from typing import Any, Final
 from tutelage.config import Data, Retrain, Run
 from tutelage.data import ADDED, DATA
 from tutelage.papers import row_named
-from tutelage.parts import (
-    PARTS,
-    from_table,
-)
+from tutelage.parts import PARTS, from_table
 from tutelage.recipes import layered, read_recipe
 from tutelage.renamed import Told, say
 from tutelage.trusted import modules_of

@@ -8,15 +8,14 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from tutelage.checks import at_least, known_choices, within
-from tutelage.config import MOST_THREADS, Device
-from tutelage.parts import (
-    make_part,
-)
+from tutelage.commands.arguments import Clock
+from tutelage.config import MOST_THREADS, Device, Stem
+from tutelage.parts import make_part
 
 
 def table_build(
@@ -87,7 +86,7 @@ class Asked:
     """Classes of the images."""
     image_channels: int = 3
     """1 for grey images, 3 for colour."""
-    stem: Literal["cifar", "imagenet"] = "cifar"
+    stem: Stem = "cifar"
     """Stem and head, as for `tutelage retrain`: cifar or imagenet."""
     side: tuple[int, ...] = (32,)
     """Side of the images in pixels, or their height and width."""
@@ -100,7 +99,7 @@ class Asked:
     """Threads that compute on a CPU; not set: as many as torch takes."""
     device: Device = "auto"
     """Device; auto: CUDA if there is one."""
-    clock: Literal["wall", "cpu"] = "wall"
+    clock: Clock = "wall"
     """Clock: wall, or cpu, the time that the process had a CPU: for one thread beside busy
     processes."""
 

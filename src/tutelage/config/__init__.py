@@ -15,6 +15,7 @@ from tutelage.config.machine import Log as Log
 from tutelage.config.machine import Machine as Machine
 from tutelage.config.machine import Precision as Precision
 from tutelage.config.machine import Statistics as Statistics
+from tutelage.config.machine import Stem as Stem
 from tutelage.config.optimisers import Alphas as Alphas
 from tutelage.config.optimisers import Weights as Weights
 from tutelage.config.retrain import Retrain as Retrain

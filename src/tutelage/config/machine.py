@@ -9,6 +9,7 @@ from tutelage.checks import at_least, known_choices, within
 
 Precision = Literal["fp32", "ieee", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
+Stem = Literal["cifar", "imagenet"]
 Graph = Literal["auto", "on", "off"]
 Kernels = Literal["auto", "off"]
 Statistics = Literal["batch", "rank"]

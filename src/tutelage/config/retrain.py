@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tutelage.checks import at_least, positive, within
-from tutelage.config.machine import Machine
+from tutelage.config.machine import Machine, Stem
 from tutelage.renamed import keywords
 
 
@@ -30,7 +30,7 @@ class Retrain(Machine):
     cells: int | None = None
     """Cells of the network; not set: the space's default, 20 in darts and 5 in each stage of
     nasbench201; a chain's depths set its layers."""
-    stem: Literal["cifar", "imagenet"] = "cifar"
+    stem: Stem = "cifar"
     """Stem and head: cifar keeps the image's resolution, imagenet divides it by 8, in chains by 2.
     """
     optimiser: Literal["sgd", "rmsprop"] = "sgd"

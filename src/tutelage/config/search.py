@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tutelage.checks import at_least, positive
 from tutelage.config.data import Data, once_balanced
-from tutelage.config.machine import Divide, Machine
+from tutelage.config.machine import Divide, Machine, Stem
 from tutelage.config.optimisers import Alphas, Weights
 from tutelage.config.retrain import Retrain
 from tutelage.renamed import keywords
@@ -44,7 +44,7 @@ class Run(Machine):
     cells: int | None = None
     """Cells of the supernet, in nasbench201 of each stage; not set: the search's or the space's
     default, 8 in darts and 5 in nasbench201; a chain's depths set its layers."""
-    stem: Literal["cifar", "imagenet"] = "cifar"
+    stem: Stem = "cifar"
     """Stem: cifar keeps the image's resolution, imagenet divides it by 8, in chains by 2."""
     via: Literal["exact", "finite-difference", "first-order"] = "exact"
     """How the hypergradient passes through a virtual step."""
