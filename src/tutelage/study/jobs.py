@@ -24,7 +24,7 @@ from tutelage.files import write_bytes
 from tutelage.formats import read_json, read_toml
 from tutelage.parts import from_table
 from tutelage.run.job.settings import changed_settings
-from tutelage.study.plan import FILE, Configuration, Study
+from tutelage.study.plan import FILE, Configuration, Study, Then
 from tutelage.study.reading import read_study
 
 ATTEMPTS = 20
@@ -63,7 +63,7 @@ class Job:
     """The configuration's folder."""
     configuration: str
     seed: int
-    then: tuple[Literal["retrain", "query"], ...]
+    then: tuple[Then, ...]
     table: Path | None
 
     @property
