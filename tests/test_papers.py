@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import sys
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from binding import problems
+from teachers import FakeTimm
 from tutelage.cli import main
 from tutelage.commands.search import search_base
 from tutelage.config import Data, Retrain, Run
@@ -100,6 +103,23 @@ def test_a_rows_networks_build_at_full_size(name):
     assert supernet_builds(json.dumps(settings.search), json.dumps(settings.space), given)
     space = make_part("space", settings.space)
     assert network_builds(json.dumps(settings.space), size), space
+
+
+def problems_to_make():
+    """Name the first row of every method, search and space with their settings and epochs."""
+    first = {}
+    for name, row in RUNNING.items():
+        settings = settings_of(row)
+        parts = settings.method, settings.search, settings.space, settings.epochs
+        first.setdefault(json.dumps([*parts, settings.channels, settings.stem]), name)
+    return list(first.values())
+
+
+@pytest.mark.parametrize("name", problems_to_make())
+def test_a_rows_problem_is_made_for_its_epochs(name, monkeypatch):
+    """A method refuses epochs that leave none for a stage of it."""
+    monkeypatch.setitem(sys.modules, "timm", FakeTimm("tf_efficientnet_b7", widths=(1,) * 7))
+    assert list(problems(settings_of(ROWS[name])))
 
 
 @cache

@@ -10,10 +10,9 @@ from dataclasses import dataclass, fields
 import pytest
 import torch
 
-from binding import binder
+from binding import problems, small
 from teachers import FakeTimm
 from tutelage import cli
-from tutelage.clock import Clock
 from tutelage.config import Data, Evolution, Machine, Retrain, Run, Weights
 from tutelage.flags import flags_of, heading, nested
 from tutelage.parts import (
@@ -26,14 +25,9 @@ from tutelage.parts import (
     summary,
 )
 from tutelage.recipes import layered, read_recipe, recipe_names
-from tutelage.run.cost.table import costs_of, final_size
 from tutelage.run.job.settings import plain
-from tutelage.run.networks.factory import Maker
-from tutelage.run.supernet.penalty import without_alphas
-from tutelage.run.supernet.setup import stretches
-from tutelage.searches.needs import fit, size_of
-from tutelage.spaces.base import ArchWeights, Size
-from tutelage.spaces.chain import Chain
+from tutelage.searches.needs import fit
+from tutelage.spaces.base import ArchWeights
 
 TRIPLES = [
     *((method, "darts", "darts") for method in PARTS["method"]),
@@ -232,13 +226,6 @@ def test_layers():
 # Recipes ----------------------------------------------------------------------------------------
 
 
-def small(space, channels, stem, cells):
-    """A size for a test: a chain has as many layers as it has, but few channels."""
-    if isinstance(space, Chain):
-        return Size(channels=4, cells=space.sizes.cells, stem=stem)
-    return Size(channels, cells, stem=stem)
-
-
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_of_the_package_is_valid(name, searched):
     recipe, about = read_recipe(name)
@@ -254,40 +241,13 @@ def test_every_recipe_of_the_package_is_valid(name, searched):
             assert asked[key] == value
 
 
-def final_costs(settings, space):
-    side = settings.data.resolution or 32
-    final = final_size(settings, space, classes=1000, image_channels=3)
-    return costs_of(space, final, (side, side))
-
-
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_joins_its_parts_in_every_phase(name, searched, monkeypatch):
     """In networks of the recipe's channels with one cell, or one a stage; chains are narrow."""
     monkeypatch.setitem(sys.modules, "timm", FakeTimm("tf_efficientnet_b7", widths=(1,) * 7))
-    settings = searched(f"--recipe {name}")
-    search, method = make_part("search", settings.search), make_part("method", settings.method)
-    space = fit(search, make_part("space", settings.space))
-    phases = search.needs(space).phases
-    for stretch in stretches(phases, settings.epochs):
-        assert stretch.epochs == settings.epochs / len(phases)  # evenly, to the epoch
-        varied = space.varied(partial=stretch.phase.partial or 1)
-        if count := stretch.phase.operations:
-            first = {g: [list(range(count))] * edges for g, (edges, _) in space.choices.items()}
-            varied = varied.narrowed(first)
-        size = small(space, settings.channels or size_of(search, space)[0], settings.stem, cells=1)
-        cpu = torch.device("cpu")
-        images = {"train": 2, "valid": 2}
-        bind = binder(search)
-        if search.kind == "one-shot":
-            costs = final_costs(settings, space)
-            bind = binder(search, lambda found, costs=costs: costs.of(found).flops)
-        maker = Maker(bind, [varied], size, Clock(), stretch.span, cpu, None, images)
-        problem = method(maker)
-        if search.kind == "one-shot":
-            problem = without_alphas(problem)
-            assert problem.levels[0].optimiser == "weights"
-        else:
-            assert problem.levels[-1].optimiser == "alphas"
+    for problem, sampled in problems(searched(f"--recipe {name}")):
+        levels = problem.levels
+        assert levels[0 if sampled else -1].optimiser == ("weights" if sampled else "alphas")
 
 
 @pytest.mark.parametrize("name", recipe_names())
