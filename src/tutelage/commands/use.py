@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from tutelage.run.trained.predict import Prediction
 
 Network = Annotated[
-    str, Parameter(help="A retrained run, an exported folder, or a network.safetensors.")
+    str,
+    Parameter(
+        help="A retrained run, an exported folder, a network.safetensors, or hf-hub:OWNER/NAME."
+    ),
 ]
 
 

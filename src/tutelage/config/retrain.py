@@ -31,8 +31,8 @@ class Retrain(Machine):
     """Cells of the network; not set: the space's default, 20 in darts and 5 in each stage of
     nasbench201; a chain's depths set its layers."""
     stem: Stem = "cifar"
-    """Stem and head: cifar keeps the image's resolution, imagenet divides it by 8, in chains by 2.
-    """
+    """Stem and head: cifar keeps the image's resolution, imagenet divides it by 8, in chains by 2,
+    in resnet by 4."""
     optimiser: Literal["sgd", "rmsprop"] = "sgd"
     """Optimiser of the weights: SGD, or RMSProp as TensorFlow computes it."""
     lr: float = 0.025

@@ -45,13 +45,15 @@ class Run(Machine):
     """Cells of the supernet, in nasbench201 of each stage; not set: the search's or the space's
     default, 8 in darts and 5 in nasbench201; a chain's depths set its layers."""
     stem: Stem = "cifar"
-    """Stem: cifar keeps the image's resolution, imagenet divides it by 8, in chains by 2."""
+    """Stem: cifar keeps the image's resolution, imagenet divides it by 8, in chains by 2, in
+    resnet by 4."""
     via: Literal["exact", "finite-difference", "first-order"] = "exact"
     """How the hypergradient passes through a virtual step."""
     radius: float = 0.01
     """Step length of the finite difference in weight space."""
     sides: Literal[1, 2] = 2
-    """Finite difference: 2 for a central one; 1 for a forward one, at half the time."""
+    """Finite difference: 2 for a central one; 1 for a forward one, which needs half the
+    additional passes."""
     recompute: bool = False
     """Exact: evaluate losses again for the product; less memory, more time."""
     virtual: Literal["sgd", "momentum", "plain"] = "sgd"
@@ -77,7 +79,7 @@ class Run(Machine):
     of the method's networks on whole batches, which exchange only logits and features."""
     table: Path | None = None
     """Table of NAS-Bench-201 or NAS-Bench-Macro, or folder of NAS-Bench-301's surrogate, looked up
-    after every epoch in that space; never used for selection."""
+    after every epoch of a relaxed search, and at the end of others; never used for selection."""
     eigenvalue_every: int = 0
     """Epochs between two measurements of the dominant eigenvalue of the validation loss's Hessian
     in the alphas; 0: never."""

@@ -58,9 +58,9 @@ def search(
     Args:
         method: Which models teach which: a name or an instance.
         search: How choices are relaxed: a name or an instance.
-        space: What can be built: a name or an instance.
-        data: Which images: a name, a folder, `Data` for all its settings, or images that the
-            program holds, as `Given` or `Given.train` takes them.
+        space: What can be built: a name, a page of TOML's path, or an instance.
+        data: Which images: a name, a folder or file, `Data` for all its settings, or images that
+            the program holds, as `Given` or `Given.train` takes them.
         out: The run directory.
         resume: Resume in `out` where an earlier call was stopped.
         quick: Make settings small that are left at their defaults: the search ends in a minute.

@@ -65,7 +65,8 @@ class Chain(Paged):
     name: str
     candidates: tuple[str, ...] = field(metadata=SETTING)
     """Blocks that every layer chooses from: identity, mbconvE_KxK for an expansion E and a kernel
-    of K x K, shuffle_KxK, shuffle_xception."""
+    of K x K, shuffle_KxK, shuffle_xception, basic_KxK, bottleneck_KxK (K odd), or a block of a
+    package or of a page of TOML."""
     widths: tuple[int, ...] = field(metadata=SETTING)
     """Channels of every stage."""
     depths: tuple[int, ...] = field(metadata={**SETTING, "quick": shallow})

@@ -60,7 +60,8 @@ class Predictor:
         """Open a network.
 
         Args:
-            path: A retraining's directory, a run's, an exported folder, or the network's file.
+            path: A retraining's directory, a run's, an exported folder, the network's file, or
+                hf-hub:OWNER/NAME.
             device: cpu, cuda, or auto for CUDA where there is one.
 
         Raises:
