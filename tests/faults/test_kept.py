@@ -22,6 +22,7 @@ def test_a_campaign_that_was_stopped_goes_on(tmp_path, monkeypatch):
     path = tmp_path / "folder" / "kept.jsonl"
     monkeypatch.setenv("FAULTS_KEPT", str(path))
     monkeypatch.setenv("FAULTS_BEFORE", "0")
+    monkeypatch.setenv("FAULT_SEED", "0")
     first = process()
     first.begin()
     for test, outcome, kills in (("a", "passed", 2), ("b", "failed", 1), ("c", "skipped", 0)):
