@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
+import torch
 
 from faulty import together
+from launched import computing
+from launched import together as joined
 from photographs import make_photographs
-from tutelage import cli
+from retraining import DIGITS
+from tutelage import cli, shares
+from tutelage.config import Retrain
+from tutelage.data.augment import augmentation
+from tutelage.data.batches import Stream
+from tutelage.data.read import read
+from tutelage.run.training.training import Training
+from tutelage.spaces.published import resolve
 
 SMALL = (
     "--channels 4 --cells 1 --batch-size 8 --epochs 1 --limit-batches 2 --auxiliary 0 --cutout 2 "
@@ -43,3 +55,69 @@ def test_images_on_disk_are_tested_on_two_processes(processes, tmp_path):
     alone(f"{line} {tmp_path / 'one'}")
     assert (tmp_path / "two" / "predictions.npz").is_file()
     assert result(tmp_path / "two").keys() == result(tmp_path / "one").keys()
+
+
+# Steps in float64 ---------------------------------------------------------------------------------
+
+STEPS = Retrain(
+    epochs=6, batch_size=6, channels=2, cells=1, auxiliary=0.0, drop_path=0.3, ema=0.9, lr=0.1
+)
+ROUNDING = 1e-11
+"""The largest difference between several ranks and one, against the largest value of a tensor."""
+
+
+def trained(cases):
+    """Take three steps of every case, compare the ranks, and return all that they change."""
+    return {name: _trained(*case) for name, case in cases.items()}
+
+
+def _trained(name, settings):
+    torch.manual_seed(0)
+    by_batch = settings.statistics == "batch"
+    with computing(torch.float64), shares.statistics(together=by_batch):
+        data = read(DIGITS, "train")
+        stream = Stream(
+            data=data,
+            subset=torch.arange(len(data.images)),
+            batch_size=settings.batch_size,
+            seed=0,
+            name="retrain",
+            augmentation=augmentation(data, replace(DIGITS, cutout=2)),
+            device=torch.device("cpu"),
+        )
+        work = Training(resolve(name), stream, settings)
+        for _ in range(3):
+            work.advance()
+        work.check_state()
+        moments = [x for each in work.optimiser.state.values() for x in each.values()]
+        state = [*work.network.state_dict().values(), *work.tested.state_dict().values()]
+        return [x.detach().clone() for x in (*state, *moments)]
+
+
+def assert_equal(alone, found):
+    """Compare all tensors of all cases."""
+    assert alone.keys() == found.keys()
+    for name, tensors in alone.items():
+        assert len(tensors) == len(found[name]), name
+        for x, y in zip(tensors, found[name], strict=True):
+            assert float((x - y).abs().max()) <= ROUNDING * float(x.abs().max()), name
+
+
+def in_halves(work, x):
+    """Let a network see a batch in two halves, and average the running statistics of both."""
+    network, logits, found = work.network, [], []
+    for half in x.chunk(2):
+        own = {name: buffer.clone() for name, buffer in network.named_buffers()}
+        logits.append(torch.func.functional_call(network, own, (half,))[0])
+        found.append(own)
+    for name, buffer in network.named_buffers():
+        buffer.copy_(sum(own[name] for own in found) / 2)
+    return torch.cat(logits), None
+
+
+def test_statistics_of_a_rank_are_averaged_in_the_network_that_is_tested():
+    cases = {"rank": ("DARTS_V2", replace(STEPS, statistics="rank", drop_path=0.0))}
+    first, second = joined(2, trained, cases, seconds=60)
+    with patch.object(Training, "_answers", in_halves):
+        assert_equal(trained(cases), first)
+    assert all(map(torch.equal, first["rank"], second["rank"]))
