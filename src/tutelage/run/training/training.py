@@ -94,7 +94,7 @@ class Training:
         network: Any = build(genotype, self.size, auxiliary=self.auxiliary > 0)
         network.load_state_dict(start or {}, strict=False)
         self.network = network.to(stream.device, memory_format=torch.channels_last)
-        self.parallel = parallel(self.network)
+        self.parallel = parallel(self.network, stream.data.images.shape)
         self.network.dropout = settings.dropout
         self._lr, self._drop_path = (torch.zeros((), device=stream.device) for _ in range(2))
         self.network.drop_path = self._drop_path if settings.drop_path else 0.0
