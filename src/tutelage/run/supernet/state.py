@@ -157,9 +157,8 @@ class Searching:
         row = replace(rows.epoch_row(view), **self.strategy.observe(view))
         for each in self.phase.bound:
             each.begin_epoch()
-        self.epoch, self.step = self.epoch + 1, 0
+        self.epoch, self.step, self.apart = self.epoch + 1, 0, {}
         self.meter.clear()
-        self.apart = {}
         stretch = self.phase.stretch
         if self.strategy.diagnostics.stopped:
             self.epochs = self.epoch
