@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from unittest.mock import patch
 
-import pytest
 import torch
 
 from faulty import together
@@ -14,47 +12,31 @@ from launched import computing
 from launched import together as joined
 from photographs import make_photographs
 from retraining import DIGITS
-from tutelage import cli, shares
+from tutelage import shares
 from tutelage.config import Retrain
 from tutelage.data.augment import augmentation
 from tutelage.data.batches import Stream
 from tutelage.data.read import read
+from tutelage.records.predictions import Predictions
 from tutelage.run.training.training import Training
 from tutelage.spaces.published import resolve
 
 SMALL = (
-    "--channels 4 --cells 1 --batch-size 8 --epochs 1 --limit-batches 2 --auxiliary 0 --cutout 2 "
+    "--channels 4 --cells 1 --batch-size 8 --epochs 1 --limit-batches 1 --auxiliary 0 --cutout 2 "
     "--threads 1 --device cpu --out"
 )
 
 
-@pytest.fixture
-def processes(tmp_path):
-    """Retrain in two processes, which wait for one another for 20 seconds."""
-    return lambda line: together(tmp_path / "said", 2, f"retrain {line}", PATIENCE="20")
-
-
-def alone(line):
-    """Retrain in this process."""
-    with pytest.raises(SystemExit) as end:
-        cli.main(["retrain", *line.split()])
-    assert not end.value.code
-
-
-def result(run):
-    return json.loads((run / "result.json").read_text(encoding="utf-8"))
-
-
-def test_images_on_disk_are_tested_on_two_processes(processes, tmp_path):
+def test_images_on_disk_are_tested_on_two_processes(tmp_path):
     """The pictures in predictions.npz are read by the process that writes them, alone."""
-    root = make_photographs(tmp_path / "photographs", count=10)
-    data = f"--data {root} --data.resolution 8 --data.memory stream"
-    line = f"DARTS_V2 {data} {SMALL}"
-    ends = processes(f"{line} {tmp_path / 'two'}")
+    data = f"--data {make_photographs(tmp_path / 'photographs')} --data.resolution 8"
+    line = f"retrain DARTS_V2 {data} --data.memory stream {SMALL} {tmp_path / 'out'}"
+    ends = together(tmp_path / "said", 2, line, PATIENCE="20")  # seconds
     assert [end.status for end in ends] == [0, 0], ends
-    alone(f"{line} {tmp_path / 'one'}")
-    assert (tmp_path / "two" / "predictions.npz").is_file()
-    assert result(tmp_path / "two").keys() == result(tmp_path / "one").keys()
+    found = Predictions.read(tmp_path / "out" / "predictions.npz")
+    assert (
+        len(found.labels) == 16 and len(found.pictures) == (found.predicted != found.labels).sum()
+    )
 
 
 # Steps in float64 ---------------------------------------------------------------------------------

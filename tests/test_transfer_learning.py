@@ -80,15 +80,13 @@ def test_a_folder_is_read_in_the_shape_of_the_weights(retrained, other, tmp_path
 def test_the_weights_may_move_once_the_training_has_a_checkpoint(retrained, other, tmp_path):
     """Size and shape are not given: they were those of the weights."""
     shutil.copytree(retrained, tmp_path / "earlier")
-    unset = replace(STILL, channels=None, cells=None, start=str(tmp_path / "earlier"), epochs=2)
+    unset = replace(STILL, channels=None, cells=None, start=str(tmp_path / "earlier"))
     data, out = Data(name=other.name), tmp_path / "out"
     found = train(out, unset, data=data)
     (out / "result.json").unlink()  # as if it had been stopped before its test
     (tmp_path / "earlier").rename(tmp_path / "moved")
     moved = replace(unset, start=str(tmp_path / "moved"))
-    assert train(out, unset, data=data, resume=True) == found
     assert train(out, moved, data=data, resume=True) == found
-    shutil.rmtree(tmp_path / "moved")
     assert train(out, unset, data=data, resume=True) == found
     with pytest.raises(ValueError, match=r"retrain.channels = 8 \(was 4\)"):
         train(out, replace(unset, channels=8), data=data, resume=True)
