@@ -10,6 +10,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 from dividing import drawing, evolved, steps_of, taken, toy
 from launched import searching, together
+from tutelage import shares
 from tutelage.config import Run
 from tutelage.parts import from_table
 
@@ -44,6 +45,21 @@ def test_networks_that_draw_are_not_divided(tmp_path):
     with pytest.raises(ProcessRaisedException):
         together(2, drawing, tmp_path / "said", seconds=60)
     assert "use --divide images" in (tmp_path / "said").read_text()
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_learner_that_draws_is_refused_whichever_generator_it_draws_from(monkeypatch, gpu):
+    """The GPU's generator, which this machine may lack, is one of the CPU here."""
+    of_gpu = torch.Generator()
+    monkeypatch.setattr(shares, "count", lambda: 2)
+    monkeypatch.setattr(shares, "rank", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", of_gpu.get_state)
+    with shares.by_learners(divide=True):
+        with shares.share(4, learner=0) as own:
+            assert not own.empty
+        with pytest.raises(ValueError, match="use --divide images"), shares.share(4, learner=0):
+            torch.rand(3, generator=of_gpu if gpu else None)
 
 
 # Candidates -------------------------------------------------------------------------------------

@@ -166,16 +166,21 @@ def test_progress_says_nothing_of_teaching_where_there_is_none(tmp_path, monkeyp
     assert work.row("epoch").teaching == Teaching()
 
 
-@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize("resumed", ["no", "in the epoch", "after it", "of an earlier release"])
 def test_a_gradient_that_has_become_zero_is_told_apart(resumed):
     meter, places = Meter(), [("gradient", "validate", "learn")]
-    for step, norm in enumerate([0.5, *[0.0] * 19], start=1):
+    for step, norm in enumerate([0.5, *[0.0] * 14], start=1):
         meter.add(places, torch.tensor([norm]))
         meter.check(0, step)
-    if resumed:
-        state, meter = meter.state(), Meter()
-        meter.restore(state)
+    if resumed == "after it":
+        meter.clear()
+    if resumed != "no":
+        state, zeros, meter = meter.state(), meter.zeros(), Meter()
+        meter.restore(state, None if "release" in resumed else zeros)
+    last = 20 if "release" in resumed else 6
+    for step in range(16, 15 + last):
+        meter.add(places, torch.tensor([0.0]))
+        meter.check(0, step)
+    meter.add(places, torch.tensor([0.0]))
     with pytest.raises(ValueError, match=r"zero for 20 steps at epoch 0, step .*: it was not zero"):
-        for step in range(21, 41):
-            meter.add(places, torch.tensor([0.0]))
-            meter.check(0, step)
+        meter.check(0, 15 + last)

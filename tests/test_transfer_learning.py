@@ -66,11 +66,35 @@ def test_the_classifier_too_for_the_same_classes(retrained, tmp_path, capsys):
 def test_a_folder_is_read_in_the_shape_of_the_weights(retrained, other, tmp_path):
     start = str(retrained)
     plain = Data(name=other.name)
-    assert fitted(plain, replace(STILL, start=start)) == other
-    assert fitted(plain, STILL) == plain
+
+    def shaped(data, settings):
+        return fitted(data, settings, tmp_path / "out")[0]
+
+    assert shaped(plain, replace(STILL, start=start)) == other
+    assert shaped(plain, STILL) == plain
     given = replace(plain, resolution=12, colour="rgb")
-    assert fitted(given, replace(STILL, start=start)) == given
-    assert fitted(Data(), replace(STILL, start=start)) == Data()
+    assert shaped(given, replace(STILL, start=start)) == given
+    assert shaped(Data(), replace(STILL, start=start)) == Data()
+
+
+def test_the_weights_may_move_once_the_training_has_a_checkpoint(retrained, other, tmp_path):
+    """Size and shape are not given: they were those of the weights."""
+    shutil.copytree(retrained, tmp_path / "earlier")
+    unset = replace(STILL, channels=None, cells=None, start=str(tmp_path / "earlier"))
+    data, out = Data(name=other.name), tmp_path / "out"
+    found = train(out, unset, data=data)
+    (out / "result.json").unlink()  # as if it had been stopped before its test
+    (tmp_path / "earlier").rename(tmp_path / "moved")
+    moved = replace(unset, start=str(tmp_path / "moved"))
+    assert train(out, moved, data=data, resume=True) == found
+    assert train(out, unset, data=data, resume=True) == found
+    with pytest.raises(ValueError, match=r"retrain.channels = 8 \(was 4\)"):
+        train(out, replace(unset, channels=8), data=data, resume=True)
+    (out / "result.json").unlink()
+    for path in out.glob("checkpoint*"):
+        path.unlink()
+    with pytest.raises(ValueError, match="earlier does not exist"):
+        train(out, unset, data=data, resume=True)
 
 
 @pytest.mark.slow

@@ -123,17 +123,25 @@ def share(images: int, learner: int | None = None) -> Iterator[Share | None]:
     if learner is not None and _learners[0] and count() > 1:
         found, whole = Share(0, images if learner % count() == rank() else 0, images), True
     _present.append(None if whole else found)
-    before = torch.get_rng_state() if whole else None
+    before = _random_state() if whole else None
     try:
         yield found
     finally:
         _present.pop()
-    if before is not None and not before.equal(torch.get_rng_state()):
+    if before is not None and not before.equal(_random_state()):
         raise ValueError(
             "divide = 'learners': the network draws random numbers while it computes (noise, or "
             "dropout on skip connections), which the other processes would not draw: use --divide "
             "images"
         )
+
+
+def _random_state() -> Tensor:
+    """Return the states of the generators that a network draws from: the CPU's, and its GPU's."""
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_initialized():
+        states.append(torch.cuda.get_rng_state())
+    return torch.cat(states)
 
 
 def present() -> Share | None:

@@ -104,8 +104,9 @@ def _retrained(
 ) -> dict[str, Any]:
     available(settings.log)
     device = device_named(settings.device)
-    text, settings = json.dumps(genotype.to_dict()), _sized(settings, genotype)
-    resume, data = resumes(out, resume), fitted(data, settings)
+    text, resume = json.dumps(genotype.to_dict()), resumes(out, resume)
+    data, settings = fitted(data, settings, out)
+    settings = _sized(settings, genotype)
     if ranks.first((out / RESULT).exists):
         return _finished(out, text, data, settings)
     if not resume:
@@ -279,13 +280,12 @@ def _together(
 
 
 def _sized(settings: Retrain, genotype: Genotype) -> Retrain:
-    """Set a missing size to that of the weights it begins with, or to the space's default."""
+    """Set a missing size to the space's default."""
     sizes = space_of(genotype).sizes
-    size = about(settings.start).size if settings.start else None
     return replace(
         settings,
-        channels=settings.channels or (size.channels if size else sizes.final_channels),
-        cells=settings.cells or (size.cells if size else sizes.final_cells),
+        channels=settings.channels or sizes.final_channels,
+        cells=settings.cells or sizes.final_cells,
         auxiliary=sizes.auxiliary if settings.auxiliary is None else settings.auxiliary,
     )
 

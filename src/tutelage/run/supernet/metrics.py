@@ -104,8 +104,12 @@ class Meter:
         """Return what a checkpoint holds."""
         return {"sums": dict(self._sums), "counts": dict(self._counts)}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Resume from a checkpoint."""
+    def zeros(self) -> dict[str, Any]:
+        """Return what a checkpoint holds of the alphas' gradient: it outlasts an epoch."""
+        return {"still": self._still, "moved": self._moved}
+
+    def restore(self, state: Mapping[str, Any], zeros: Mapping[str, Any] | None = None) -> None:
+        """Resume from a checkpoint; those of earlier releases have no zeros."""
         sums = typed(state["sums"], dict[tuple[str | int, ...], float], strict=True)
         counts = typed(state["counts"], dict[tuple[str | int, ...], int], strict=True)
         wrong = next((x for x in sums if not _place(x) or counts.get(x, 0) < 1), None)
@@ -113,7 +117,12 @@ class Meter:
             raise ValueError(f"meter has no sum and count of the same values, as of {wrong}")
         self._sums.update(sums)
         self._counts.update(counts)
-        self._moved = any(total for place, total in sums.items() if place[0] == "gradient")
+        moved = any(total for place, total in sums.items() if place[0] == "gradient")
+        zeros = {"still": 0, "moved": moved} if zeros is None else zeros
+        self._still = typed(zeros["still"], int, strict=True)
+        self._moved = typed(zeros["moved"], bool, strict=True)
+        if not 0 <= self._still < STILL:
+            raise ValueError(f"still is {self._still}: must be from 0 to {STILL - 1}")
         entries(self.means)  # refuses scores of other names
 
 

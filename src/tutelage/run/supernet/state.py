@@ -157,9 +157,8 @@ class Searching:
         row = replace(rows.epoch_row(view), **self.strategy.observe(view))
         for each in self.phase.bound:
             each.begin_epoch()
-        self.epoch, self.step = self.epoch + 1, 0
+        self.epoch, self.step, self.apart = self.epoch + 1, 0, {}
         self.meter.clear()
-        self.apart = {}
         stretch = self.phase.stretch
         if self.strategy.diagnostics.stopped:
             self.epochs = self.epoch
@@ -173,6 +172,7 @@ class Searching:
             "epoch": self.epoch,
             "step": self.step,
             "meter": self.meter.state(),
+            "zeros": self.meter.zeros(),
             "apart": self.apart,
             "watching": self.strategy.diagnostics.state(),
             "phase": self.clock.phase,
@@ -185,7 +185,7 @@ class Searching:
         if type(phase) is not int or not 0 <= phase < len(self.setup.phases):
             raise ValueError(f"phase is {phase!r}: there are {len(self.setup.phases)}")
         self.epoch, self.step = state["epoch"], state["step"]
-        self.meter.restore(state["meter"])
+        self.meter.restore(state["meter"], state.get("zeros"))
         self.apart = typed(state["apart"], dict[str, dict[str, float]], strict=True)
         diagnostics, learners = self.strategy.diagnostics, len(self.phase.problem.learners)
         diagnostics.restore(state["watching"], self.epoch, learners)

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from tutelage import ranks
 from tutelage.config import Data, Retrain
 from tutelage.data.collection import COLLECTIONS
 from tutelage.data.images import Labelled
 from tutelage.data.read import named
+from tutelage.parts import from_table
+from tutelage.run.job import checkpoint
+from tutelage.run.job.directory import RunDirectory
 from tutelage.run.networks.files import About, about, build, find, read_network
 from tutelage.spaces.base import Size
 from tutelage.spaces.genotype import Genotype
@@ -62,20 +67,45 @@ def begun(genotype: Genotype, settings: Retrain, data: Labelled) -> dict[str, Te
     return chosen
 
 
-def fitted(data: Data, settings: Retrain) -> Data:
-    """Read a folder's images, where nothing else is set, in the shape that the weights know.
+def fitted(data: Data, settings: Retrain, out: Path) -> tuple[Data, Retrain]:
+    """Return data and settings with what the weights know, where nothing else is set.
+
+    That is the size of the network, and the shape in which a folder's images are read. Once the
+    training in `out` has a checkpoint or a result it needs the weights no more. Then run.toml knows
+    all this, and the weights may have moved: their path is that of run.toml.
 
     Raises:
-        ValueError: There is no such network, or no such data.
+        ValueError: There is no such network, or no such data; or run.toml is damaged.
     """
-    if settings.start is None or named(data).name not in COLLECTIONS:
-        return data
-    channels, height, width = about(settings.start).shape
-    return replace(
-        data,
-        resolution=data.resolution or (height if height == width else None),
-        colour=("grey" if channels == 1 else "rgb") if data.colour == "auto" else data.colour,
-    )
+    start = settings.start
+    if start is None:
+        return data, settings
+    if stored := ranks.first(lambda: _stored(out)):
+        own = from_table(Retrain, stored["retrain"], f"{out / 'run.toml'}")
+        was = from_table(Data, stored["data"], f"{out / 'run.toml'}")
+        start, channels, cells = own.start, own.channels, own.cells
+        resolution, colour = was.resolution, was.colour
+        shaped = data.name == was.name
+    else:
+        details = about(start)
+        channels, cells = details.size.channels, details.size.cells
+        depth, height, width = details.shape
+        resolution, colour = height if height == width else None, "grey" if depth == 1 else "rgb"
+        shaped = named(data).name in COLLECTIONS
+    if shaped:
+        colour = colour if data.colour == "auto" else data.colour
+        data = replace(data, resolution=data.resolution or resolution, colour=colour)
+    channels, cells = settings.channels or channels, settings.cells or cells
+    return data, replace(settings, start=start, channels=channels, cells=cells)
+
+
+def _stored(out: Path) -> dict[str, Any] | None:
+    """Return run.toml of a training with weights, which it no longer needs; None: it needs them."""
+    trained = checkpoint.exists(out) or (out / "result.json").exists()
+    if not trained or not (out / "run.toml").exists():
+        return None
+    found = RunDirectory.open(out).settings()
+    return found if "data" in found and "start" in found.get("retrain", {}) else None
 
 
 def _layers(genotype: Genotype) -> str:

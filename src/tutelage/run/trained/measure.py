@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from tutelage import ranks
 from tutelage.classification import surely_wrong
 from tutelage.data.batches import in_order
 from tutelage.data.images import Labelled, pictures
@@ -79,7 +80,7 @@ def measured(
 
 
 def kept(found: Measured, tested: Labelled, names: Sequence[str]) -> Predictions:
-    """Return what predictions.npz holds.
+    """Return what predictions.npz holds; one rank may call it alone.
 
     Args:
         found: What a network says of the images.
@@ -89,7 +90,9 @@ def kept(found: Measured, tested: Labelled, names: Sequence[str]) -> Predictions
     labels = tested.images.labels.numpy()
     predicted, confidence = found.predicted.numpy(), found.confidence.numpy()
     worst = surely_wrong(labels, predicted, confidence, WORST)
-    wrong = tested.images.take(torch.from_numpy(worst)) if len(worst) else torch.zeros(0, 1, 1, 1)
+    with ranks.apart():  # reading images from disk is the work of all ranks otherwise
+        index = torch.from_numpy(worst)
+        wrong = tested.images.take(index) if len(worst) else torch.zeros(0, 1, 1, 1)
     return Predictions(
         classes=tested.classes,
         probabilities=found.probabilities.numpy(),

@@ -58,7 +58,7 @@ class Descent(torch.optim.Optimizer):
     def _refuse_lost(self, weight: Tensor, name: str) -> None:
         """Raise ValueError if a weight's tensor is missing though the weight was trained before.
 
-        A weight that no image reaches has never had one; on several ranks its gradient is 0.
+        A weight that no image reaches has never had one; its gradient is missing or 0.
         """
         if self.resumed and weight.grad is not None and bool(weight.grad.any()):
             raise ValueError(

@@ -33,7 +33,7 @@ from tutelage.run.networks.files import About, build
 from tutelage.run.step.programs import Programs, Step
 from tutelage.run.step.recorders import Recorder, recorder_of
 from tutelage.run.training.optimizer import Average, optimiser, rate
-from tutelage.run.training.parallel import parallel
+from tutelage.run.training.parallel import average_statistics, parallel
 from tutelage.run.training.validation import Validation
 from tutelage.shares import gathered, share
 from tutelage.spaces.base import Size
@@ -94,7 +94,7 @@ class Training:
         network: Any = build(genotype, self.size, auxiliary=self.auxiliary > 0)
         network.load_state_dict(start or {}, strict=False)
         self.network = network.to(stream.device, memory_format=torch.channels_last)
-        self.parallel = parallel(self.network)
+        self.parallel = parallel(self.network, stream.data.images.shape)
         self.network.dropout = settings.dropout
         self._lr, self._drop_path = (torch.zeros((), device=stream.device) for _ in range(2))
         self.network.drop_path = self._drop_path if settings.drop_path else 0.0
@@ -195,6 +195,8 @@ class Training:
         clip = self.settings.clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip)
         self.optimiser.step()
+        if self.settings.statistics == "rank":
+            average_statistics(self.network)
         correct = (logits.argmax(1) == y).sum()
         found = (total, norm, loss * len(y), correct, torch.full_like(correct, len(y)))
         return torch.stack([x.detach().double() for x in found])
