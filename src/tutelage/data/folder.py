@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from tutelage.config import Data
 from tutelage.data import DataError
+from tutelage.data.apart import without
 from tutelage.data.collection import Collection, collection_of, listing
 from tutelage.data.images import Images, Labelled, Listing, OnDisk, measure
 from tutelage.data.listing import common_shape, describe
@@ -132,13 +136,35 @@ def read_rest(settings: Data, shape: Shape) -> Images:
     return opened(chosen_files(every, settings, "rest"), shape, settings)
 
 
-def read_without_labels(images: Collection, shape: Shape, settings: Data) -> Images:
+def tested(settings: Data) -> list[Any]:
+    """List the images that are not to be searched on: the test part, and what is held out.
+
+    Of a test part with files of its own, these files are listed. Nothing is opened.
+    """
+    root = collection_of(settings)
+    held = settings.held_out > 0
+    found = list(chosen_files(root.listed("train")[0], settings, "test").paths) if held else []
+    with suppress(DataError):  # a search does not need a test part
+        found += root.tested(test_part(settings))
+    return found
+
+
+def read_without_labels(
+    images: Collection, shape: Shape, settings: Data, closed: Sequence[Any] = ()
+) -> Images:
     """Read the images for training, with or without classes, in a given shape.
+
+    Args:
+        images: What lists them.
+        shape: The shape.
+        settings: Those of the searched set.
+        closed: Images that are left out, as `tested` lists them.
 
     Raises:
         DataError: there are no images.
     """
     found, others = images.without_labels()
+    found = without(found, closed, settings.unlabelled)
     if others:
         say(f"{images.name}: files are left out: {left_out(others)}")
     return opened(found, shape, settings)

@@ -69,6 +69,10 @@ class Folder:
         classes = tuple(each.name for each in below)
         return Listing([path for path, _ in files], labels, classes, source_of(self.root))
 
+    def tested(self, part: PartName) -> Sequence[Any]:
+        """List the files of a test part."""
+        return self.listed(part)[0].paths
+
     def without_labels(self) -> tuple[Listing, list[str]]:
         """List every image below ROOT/train, or below ROOT, with or without classes.
 

@@ -81,6 +81,13 @@ class Parquet:
         """List the images of all files."""
         return _listing([file for own in parts(self.root).values() for file in own], self)
 
+    def tested(self, part: PartName) -> Sequence[Any]:
+        """List the files of a test part, or its rows in files of all parts."""
+        found = parts(self.root)
+        if "" in found:
+            return self.listed(part)[0].paths
+        return list(map(str, found[chosen(found, part, self.root)]))
+
     def without_labels(self) -> tuple[Listing, list[str]]:
         """List the images of the train part, or all if there are no parts, without labels."""
         found = parts(self.root)

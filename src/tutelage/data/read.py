@@ -15,11 +15,10 @@ from tutelage.data import ADDED, DATA, IMAGENET, DataError
 from tutelage.data.cifar import read_cifar10, read_cifar100
 from tutelage.data.collection import COLLECTIONS, ENDINGS, collection_of
 from tutelage.data.digits import read_digits
-from tutelage.data.folder import check_folder, read_folder, read_rest, read_without_labels
+from tutelage.data.folder import check_folder, read_folder, read_rest, read_without_labels, tested
 from tutelage.data.given import GIVEN
 from tutelage.data.images import Images, Labelled, Unlabelled
 from tutelage.data.request import PartName
-from tutelage.data.table import ENDINGS as TABLES
 from tutelage.installed import load
 
 Reader = Callable[[Data, PartName], Labelled]
@@ -106,8 +105,10 @@ def left_out(settings: Data, searched: Labelled) -> Images:
 def other_images(settings: Data, searched: Labelled) -> Images:
     """Read the training images of the set or folder that `unlabelled` names, all of another set.
 
+    Test images of the searched set are left out, also those held out.
+
     Raises:
-        DataError: the set is unknown or missing, or it would include images that are held out.
+        DataError: the set is unknown or missing, or has no other images.
     """
     own = named(settings)
     whole = replace(settings, held_out=0, sample=1.0, label_column=None)
@@ -119,18 +120,12 @@ def other_images(settings: Data, searched: Labelled) -> Images:
         return searched.images if same else reader_of(other.name)(other, "train").images
     if other.root is None:
         raise DataError("unlabelled = folder needs a folder: give --data-root DIR or its path")
-    if own.name == "folder" and own.root:
-        here, there = own.root.resolve(), other.root.resolve()
-        if here == there:
-            return searched.images  # without a train folder, all files include the test part
-        images = here.parent if here.suffix.lower() in TABLES else here
-        nested = images.is_relative_to(there) or there.is_relative_to(images)
-        if settings.held_out and there.is_dir() and nested:
-            raise DataError(
-                f"unlabelled = {settings.unlabelled!r} with held_out = {settings.held_out}: that "
-                "folder has images of the searched one, also held-out ones; give train or rest"
-            )
-    return read_without_labels(collection_of(other), searched.images.shape, settings)
+    found, shape = collection_of(other), searched.images.shape
+    if own.name != "folder" or own.root is None:
+        return read_without_labels(found, shape, settings)
+    if own.root.resolve() == other.root.resolve():
+        return searched.images
+    return read_without_labels(found, shape, settings, tested(own))
 
 
 def named(settings: Data) -> Data:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple, final
+from typing import Any, Final, NamedTuple, final
 
 import torch
 
@@ -77,6 +77,10 @@ class Table:
     def whole(self) -> Listing:
         """List all images, whatever their part."""
         return self._listing(self._entries())[0]
+
+    def tested(self, part: PartName) -> Sequence[Any]:
+        """List the files of a test part."""
+        return self.listed(part)[0].paths
 
     def without_labels(self) -> tuple[Listing, list[str]]:
         """List the images of the train part, or all if there are no parts, without labels."""
