@@ -19,7 +19,7 @@ from tutelage.data.images import Listing, Source
 from tutelage.data.pictures import SUFFIXES, Shape, shape_of
 from tutelage.data.remarks import left_out
 from tutelage.data.request import PartName
-from tutelage.data.rows import TEST_SHARE
+from tutelage.data.rows import TEST_SHARE, digested
 from tutelage.data.splits import held_out
 
 HIDDEN = (".", "__MACOSX")
@@ -112,7 +112,7 @@ def listed(root: Path, part: PartName) -> tuple[Listing, list[str]]:
             )
             continue
         if not divided:
-            held = held_out([file.removeprefix(str(root)) for file in files], TEST_SHARE)
+            held = held_out([digested(file, root) for file in files], TEST_SHARE)
             files = [f for f, out in zip(files, held, strict=True) if out == (part == "test")]
         paths += files
         labels += [label] * len(files)

@@ -22,7 +22,15 @@ from tutelage.data.groups import CACHE, Row, opened
 from tutelage.data.images import Listing, Source
 from tutelage.data.pictures import from_bytes
 from tutelage.data.request import PartName
-from tutelage.data.rows import chosen, column, label_column, numbered, part_named, undivided
+from tutelage.data.rows import (
+    chosen,
+    column,
+    digested,
+    label_column,
+    numbered,
+    part_named,
+    undivided,
+)
 from tutelage.formats import from_json
 
 ENDINGS: Final = (".parquet",)
@@ -72,7 +80,9 @@ class Parquet:
         if "" not in found:
             return _listing(found[chosen(found, part, self.root)], self), []
         whole = self.whole()
-        names = [f"{row.file}:{row.number}".removeprefix(str(self.root)) for row in whole.paths]
+        alone = self.root.is_file()
+        files = {row.file: "" if alone else digested(row.file, self.root) for row in whole.paths}
+        names = [f"{files[row.file]}:{row.number}" for row in whole.paths]
         rows = undivided(names, whole.labels, whole.classes, part, self.root)
         paths = [whole.paths[row] for row in rows.tolist()]
         return whole._replace(paths=paths, labels=whole.labels[rows]), []

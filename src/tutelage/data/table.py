@@ -14,7 +14,15 @@ from tutelage.data import DataError
 from tutelage.data.images import Listing, Source
 from tutelage.data.pictures import SUFFIXES
 from tutelage.data.request import PartName
-from tutelage.data.rows import chosen, column, label_column, numbered, part_named, undivided
+from tutelage.data.rows import (
+    chosen,
+    column,
+    digested,
+    label_column,
+    numbered,
+    part_named,
+    undivided,
+)
 
 ENDINGS: Final = (".csv", ".tsv")
 PATHS: Final = (
@@ -69,7 +77,7 @@ class Table:
             own = chosen({entry.part for entry in entries}, part, self.root)
             return self._listing([entry for entry in entries if entry.part == own])
         whole, others = self._listing(entries)
-        names = [path.removeprefix(str(self.root.parent)) for path in whole.paths]
+        names = [digested(path, self.root.parent) for path in whole.paths]
         rows = undivided(names, whole.labels, whole.classes, part, self.root)
         paths = [whole.paths[row] for row in rows.tolist()]
         return whole._replace(paths=paths, labels=whole.labels[rows]), others

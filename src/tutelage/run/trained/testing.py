@@ -32,7 +32,7 @@ def names_of(data: Data) -> list[str]:
         return []
     own = collection_of(data)
     files = test_files(own, listing(own, "train"), data)
-    return [str(path).replace(f"{files.source.root}/", "") for path in files.paths]
+    return [str(path).replace(f"{files.source.root}/", "", 1) for path in files.paths]
 
 
 @dataclass(frozen=True, eq=False)
