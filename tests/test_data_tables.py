@@ -86,11 +86,12 @@ def test_without_a_split_column_a_fifth_of_every_class_is_the_test(photos, here)
     assert first_pixels(read(Data(settings.name, held_out=5), "test")) != first_pixels(test)
 
 
-def test_a_search_opens_no_test_image_and_its_test_part_is_checked_by_names(photos, here):
+def test_a_search_opens_no_test_image_and_its_test_part_is_checked_by_headers(photos, here):
     settings = Data(table(here, photos))
     (here / "photos" / "20.png").write_bytes(b"no image")
     assert len(read(settings, "search").images) == 12
-    check_test_part(settings)
+    with pytest.raises(DataError, match=r"20\.png is not a readable image"):
+        check_test_part(settings)
     assert "photos/20.png is not a readable image" in survey(settings).problems[0]
     with pytest.raises(DataError, match=r"20\.png is not a readable image"):
         read(settings, "test")

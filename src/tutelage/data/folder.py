@@ -52,13 +52,18 @@ def read_folder(settings: Data, part: PartName) -> Labelled:
 def test_images(root: Collection, train: Listing, shape: Shape, settings: Data) -> Images:
     """Read the test part, which must have the training part's classes and shape."""
     test = test_files(root, train, settings)
-    found = common_shape(test, settings)
+    check_shape(root, "test", test, shape, settings)
+    return opened(test, shape, settings)
+
+
+def check_shape(root: Collection, part: str, files: Listing, shape: Shape, settings: Data) -> None:
+    """Refuse images of another shape than the training images, by headers alone."""
+    found = common_shape(files, settings)
     if found != shape:
         raise DataError(
-            f"{root.name}: its test images are {describe(found)}, its training images "
+            f"{root.name}: its {part} images are {describe(found)}, its training images "
             f"{describe(shape)}; give --data.colour and --data.resolution"
         )
-    return opened(test, shape, settings)
 
 
 def test_files(root: Collection, train: Listing, settings: Data) -> Listing:
@@ -93,13 +98,8 @@ def read_validation(settings: Data, train: Labelled) -> Labelled:
     """
     root = collection_of(settings)
     files = validation_files(root, train.classes)
-    found, shape = common_shape(files, settings), train.images.shape
-    if found != shape:
-        raise DataError(
-            f"{root.name}: its validation images are {describe(found)}, its training images "
-            f"{describe(shape)}; give --data.colour and --data.resolution"
-        )
-    return replace(train, images=opened(files, shape, settings))
+    check_shape(root, "validation", files, train.images.shape, settings)
+    return replace(train, images=opened(files, train.images.shape, settings))
 
 
 def validation_images(settings: Data) -> int:
@@ -120,14 +120,20 @@ def test_part(settings: Data) -> PartName:
 
 
 def check_folder(settings: Data) -> None:
-    """Refuse a folder whose test part has other classes, by names alone: no image is opened.
+    """Refuse a folder whose test part has other classes or shapes: no image is decoded.
+
+    The training images have been read, so that the first one has the shape of all.
 
     Raises:
-        DataError: a part has no images, or they have different classes.
+        DataError: a part has no images, or they have different classes, shapes or broken headers.
     """
+    if settings.held_out:
+        return
     root = collection_of(settings)
-    if not settings.held_out:
-        check_classes(root, listing(root, "train"), listing(root, test_part(settings)))
+    train = listing(root, "train")
+    test = test_files(root, train, settings)
+    first = train._replace(paths=train.paths[:1], labels=train.labels[:1])
+    check_shape(root, "test", test, common_shape(first, settings), settings)
 
 
 def read_rest(settings: Data, shape: Shape) -> Images:

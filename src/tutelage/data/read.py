@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from tutelage.checks import nearest
 from tutelage.config import Data
 from tutelage.data import ADDED, DATA, IMAGENET, DataError
-from tutelage.data.cifar import read_cifar10, read_cifar100
+from tutelage.data.cifar import CIFAR10, CIFAR100, check_archive, read_cifar10, read_cifar100
 from tutelage.data.collection import COLLECTIONS, ENDINGS, collection_of
 from tutelage.data.digits import read_digits
 from tutelage.data.folder import check_folder, read_folder, read_rest, read_without_labels, tested
@@ -30,6 +31,13 @@ READERS: dict[str, Reader] = {
     "cifar100": read_cifar100,
     **dict.fromkeys(COLLECTIONS, read_folder),
 }
+
+CHECKS: dict[str, Callable[[Data], None]] = {
+    "cifar10": partial(check_archive, CIFAR10),
+    "cifar100": partial(check_archive, CIFAR100),
+    **dict.fromkeys(COLLECTIONS, check_folder),
+}
+"""What refuses a set that cannot be tested."""
 
 
 def reader_of(name: str) -> Reader:
@@ -59,14 +67,15 @@ def read(settings: Data, part: PartName) -> Labelled:
 
 
 def check_test_part(settings: Data) -> None:
-    """Refuse a set that could not be tested after a training, without opening a test image.
+    """Refuse a set that could not be tested after a training, without decoding a test image.
 
     Raises:
-        DataError: a folder has no test part, or one of other classes.
+        DataError: a folder has no test part, or one of other classes or shapes; a file of test
+            images is missing.
     """
     settings = named(settings)
-    if settings.name in COLLECTIONS:
-        check_folder(settings)
+    if check := CHECKS.get(settings.name):
+        check(settings)
 
 
 def read_unlabelled(settings: Data, searched: Labelled, train: Tensor) -> tuple[Labelled, Tensor]:
