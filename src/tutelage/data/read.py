@@ -121,7 +121,9 @@ def other_images(settings: Data, searched: Labelled) -> Images:
     """
     own = named(settings)
     whole = replace(settings, held_out=0, sample=1.0, label_column=None)
-    other = named(replace(whole, name=settings.unlabelled, resolution=None, colour="auto"))
+    root = settings.root if known(settings.unlabelled) else None
+    asked = replace(whole, name=settings.unlabelled, root=root, resolution=None, colour="auto")
+    other = named(asked)
     if other.name == GIVEN:
         return read_without_labels(collection_of(other), searched.images.shape, settings)
     if other.name != "folder":
@@ -137,26 +139,48 @@ def other_images(settings: Data, searched: Labelled) -> Images:
     return read_without_labels(found, shape, settings, tested(own))
 
 
+def known(name: str) -> bool:
+    """Tell whether a name is that of a data set, and no path."""
+    return name in READERS or name in ADDED
+
+
+def place_of(settings: Data) -> Path:
+    """Return where a path that is the name of a set is, or where a root says that it is now."""
+    path, root = Path(settings.name), settings.root
+    listed = path.suffix.lower() in ENDINGS and not path.is_dir()
+    is_path = listed or path.is_dir() or len(path.parts) > 1
+    if root is None or not (is_path or path.name == root.name):
+        return path
+    return root / path.name if listed and root.is_dir() else root
+
+
 def named(settings: Data) -> Data:
     """Resolve the name: that of a data set, or the path of a folder or of a file of images.
 
+    A root beside a path is where that folder, or the folder of that file, is now.
+
     Raises:
-        DataError: it is neither.
+        DataError: it is neither, or the root does not hold the file.
     """
-    if settings.name in READERS or settings.name in ADDED:
+    if known(settings.name):
         return settings
-    path = Path(settings.name)
+    path, root = place_of(settings), settings.root
     if path.is_dir() or (path.suffix.lower() in ENDINGS and path.is_file()):
-        return replace(settings, name="folder", root=Path(settings.name))
+        return replace(settings, name="folder", root=path)
+    if root is not None and path == root:
+        return replace(settings, name="folder")
+    if root is not None and path != Path(settings.name):
+        raise DataError(f"--data-root {root} has no {path.name}: give the folder that it is in now")
     if settings.name == IMAGENET:
         raise DataError(
             "a recipe for ImageNet needs its images, as folders by class or as shards: give "
             "--data FOLDER"
         )
+    moved = f"; a folder that was {path} is found by --data-root if that ends in {path}"
     raise DataError(
         f"unknown data set {settings.name!r}, which is no folder of images either, nor a CSV or "
         f"Parquet file: "
-        f"{nearest(settings.name, [*DATA, *ADDED])}"
+        f"{nearest(settings.name, [*DATA, *ADDED])}{moved if root else ''}"
     )
 
 
