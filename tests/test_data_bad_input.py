@@ -10,10 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from retraining import GENOTYPE, SMALL
 from tutelage.config import Data
 from tutelage.data import DataError
 from tutelage.data.images import InMemory, Labelled
-from tutelage.data.read import read, read_unlabelled
+from tutelage.data.read import check_test_part, read, read_unlabelled
+from tutelage.run import retrain
 
 
 def save(path, mode="RGB", size=(8, 8)):
@@ -82,6 +84,45 @@ def test_a_missing_set_says_what_to_do(tmp_path):
 def test_a_missing_batch_is_named(cifar):
     (cifar / "data_batch_3").unlink()
     refused("lacks data_batch_3: unpack cifar-10-python", Data("cifar10", cifar.parent))
+
+
+def test_a_missing_test_batch_is_named_before_a_training(cifar, tmp_path):
+    packed = tmp_path / "elsewhere" / "cifar-10-python.tar.gz"
+    packed.parent.mkdir()
+    (cifar / "test_batch").write_bytes(b"not read")
+    for files in (cifar.parent, cifar, packed.parent):
+        if files == packed.parent:
+            with tarfile.open(packed, "w:gz") as archive:
+                archive.add(cifar, cifar.name)
+        check_test_part(Data("cifar10", files))
+    (cifar / "test_batch").unlink()
+    with tarfile.open(packed, "w:gz") as archive:
+        archive.add(cifar, cifar.name)
+    for files in (cifar.parent, cifar, packed.parent):
+        read(Data("cifar10", files), "train")
+        with pytest.raises(DataError, match=r"lacks test_batch: (unpack|remove it)"):
+            check_test_part(Data("cifar10", files))
+        check_test_part(Data("cifar10", files, held_out=2))
+
+
+def test_an_odd_test_image_is_refused_before_a_training(images):
+    check_test_part(Data(str(images)))
+    save(images / "test" / "dog" / "1.png", size=(8, 9))
+    with pytest.raises(DataError, match=r"dog/1\.png is .*: give them one size with --data.resol"):
+        check_test_part(Data(str(images)))
+    check_test_part(Data(str(images), resolution=8))
+    for path in images.glob("test/*/*.png"):
+        save(path, size=(8, 9))
+    with pytest.raises(DataError, match=r"its test images are .*; give --data.colour and --data.r"):
+        check_test_part(Data(str(images)))
+    check_test_part(Data(str(images), held_out=1))
+
+
+def test_a_broken_test_image_ends_a_training_before_it_begins(images, tmp_path):
+    (images / "test" / "cat" / "0.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"cat/0\.png is not a readable image"):
+        retrain.retrain(GENOTYPE, Data(str(images)), SMALL, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_broken_archive(cifar, tmp_path):

@@ -18,6 +18,26 @@ from tutelage.spaces.genotype import Genotype
 from written_runs import read_rows
 
 
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("--space nasbench201 --stop skips", "'nasbench201' has none, but cell; give --stop eigen"),
+        ("--space nasbench-macro --stop skips", "'nasbench-macro' has none, but chain"),
+        ("--search random --stop skips", "stop = 'skips': it measures alphas, and a random search"),
+        ("--search random --stop eigenvalue --eigenvalue-every 1", "eigenvalue_every = 1: it meas"),
+        ("--search random --gap-every 2", "gap_every = 2: it measures alphas, and a random search"),
+        ("--search random --sharpness-every 2", "sharpness_every = 2: .*nothing .*; leave it out"),
+        (
+            "--search random --ranked 9 --table x",
+            "ranked = 9: only searches that sample paths rank",
+        ),
+        ("--search single-path --gap-every 2", "gap_every = 2: .*paths and has no alphas"),
+    ],
+)
+def test_diagnostics_that_would_have_no_effect_are_refused(line, sentence, refused):
+    refused(f"search {line} --out run", sentence)
+
+
 def rows(path):
     return read_rows(path)
 

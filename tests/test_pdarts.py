@@ -146,6 +146,7 @@ def test_phases_deepen_and_narrow():
         (10, 0.4),
         (15, 0.4 * math.exp(-1)),
         (24, 0.4 * math.exp(-2.8)),
+        (25, 0.4 * math.exp(-2.8)),  # the validation after the last epoch
     ],
 )
 def test_skips_are_dropped_less_and_less(epoch, expected):
@@ -161,6 +162,8 @@ def test_every_phase_has_its_rate():
     rates = [search.dropout(Clock(phase=phase, epoch=10, epochs=25)) for phase in range(3)]
     assert rates == pytest.approx([0.1, 0.4, 0.7])
     assert PDarts().dropout(Clock(phase=2, epoch=10, epochs=25)) == 0
+    frozen = PDarts(frozen=1.0, skip_dropout=(0.1, 0.4, 0.7))
+    assert frozen.dropout(Clock(phase=2, epoch=25, epochs=25)) == 0
 
 
 # Refusals ---------------------------------------------------------------------------------------

@@ -43,6 +43,17 @@ def slow_gate(a: float, u: float, tau: float) -> tuple[float, float]:
     return min(max(stretched, 0.0), 1.0), 1.2 * s * (1 - s) / tau if inside else 0.0
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 10])
+def test_gates_are_validated_at_the_temperature_of_the_last_epoch(epochs):
+    archs = []
+    for epoch in (epochs - 1, epochs):
+        torch.manual_seed(0)
+        archs.append(PrDarts().relax(draw(), Clock(epoch=epoch, epochs=epochs)))
+    last, after = archs
+    assert after.chosen == last.chosen
+    assert torch.equal(after.penalty, last.penalty)
+
+
 def test_the_most_open_gates_run_and_the_gradient_is_that_of_all_gates():
     alphas = draw()["normal"]
     torch.manual_seed(3)

@@ -23,6 +23,11 @@ class Clock:
     reads: set[str] = field(default_factory=set, repr=False, compare=False)
     """Names of the fields above that were read since this set was last cleared."""
 
+    @property
+    def scheduled(self) -> int:
+        """The epoch by which schedules go: the present one, after the last epoch still that one."""
+        return min(self.epoch, self.epochs - 1)
+
     def __getattribute__(self, name: str) -> Any:
         if name in FIELDS:
             super().__getattribute__("reads").add(name)

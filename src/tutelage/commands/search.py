@@ -133,9 +133,11 @@ def retrain_command(
         out = out or (folder if "genotype" in base else folder / "retrain")
     if out is None:
         raise ValueError("a genotype without a run needs --out DIR, and --data for its images")
-    if given.get("data", {}).get("name") in {*DATA, *ADDED} - {"folder"}:  # read as they are
-        stored = base.get("data", {})
+    named, stored = given.get("data", {}).get("name"), base.get("data", {})
+    if named in {*DATA, *ADDED} - {"folder"}:  # read as they are
         base["data"] = {k: x for k, x in stored.items() if k not in OF_LISTED}
+    elif named not in (None, "folder", stored.get("name")):  # a path, not below the run's root
+        base["data"] = {k: x for k, x in stored.items() if k != "root"}
     table = layered(base, given)
     settings = from_table(Retrain, table.get("retrain", {}), "a retraining")
     data = from_table(Data, table.get("data", {}), "the data")

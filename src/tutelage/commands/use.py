@@ -114,7 +114,8 @@ def test_command(
     trusting(*trust)
     trained = open_trained(run, device)
     with redirect_stdout(sys.stderr):  # what is said of images is no result
-        tested = measured_on(trained, asked(trained, data, data_root), batch_size)
+        asked_for = asked(trained, data, data_root)
+        tested = measured_on(trained, asked_for, batch_size, data_root)
     print(json.dumps(tested.as_dict(), indent=2) if as_json else tested.as_text())
 
 

@@ -94,6 +94,20 @@ def read_cifar100(settings: Data, part: PartName) -> Labelled:
     return read_archive(CIFAR100, settings, part)
 
 
+def check_archive(archive: Archive, settings: Data) -> None:
+    """Refuse a set without its files of test images, whose content is not looked at.
+
+    Raises:
+        DataError: they are missing, or the packed file is cut short before them.
+    """
+    if settings.held_out:
+        return
+    root = given_root(settings)
+    packed = root / archive.file
+    if not unpacked(archive, root, archive.test) and packed.is_file():
+        unpack(packed, archive.folder, archive.test)
+
+
 def read_archive(archive: Archive, settings: Data, part: PartName) -> Labelled:
     """Read a part of either set; a set with fewer rows than the official one is accepted.
 
@@ -116,12 +130,8 @@ def read_archive(archive: Archive, settings: Data, part: PartName) -> Labelled:
 
 def find(archive: Archive, root: Path, names: Sequence[str], *, download: bool) -> dict[str, bytes]:
     """Read files of the unpacked folder, of the root itself, or of the packed file."""
-    for folder in (root / archive.folder, root):
-        if (folder / archive.meta).is_file():
-            missing = [name for name in names if not (folder / name).is_file()]
-            if missing:
-                raise DataError(f"{folder} lacks {', '.join(missing)}: unpack {archive.file} again")
-            return {name: (folder / name).read_bytes() for name in names}
+    if folder := unpacked(archive, root, names):
+        return {name: (folder / name).read_bytes() for name in names}
     packed = root / archive.file
     if download and not packed.is_file():
         fetch(archive.url, archive.md5, packed)
@@ -131,6 +141,21 @@ def find(archive: Archive, root: Path, names: Sequence[str], *, download: bool) 
         f"{archive.name} is not in {root}: put {archive.folder} or {archive.file} there, "
         "or fetch it with --download"
     )
+
+
+def unpacked(archive: Archive, root: Path, names: Sequence[str]) -> Path | None:
+    """Return the folder of the unpacked files; None: there is none.
+
+    Raises:
+        DataError: it lacks some of the files.
+    """
+    for folder in (root / archive.folder, root):
+        if (folder / archive.meta).is_file():
+            missing = [name for name in names if not (folder / name).is_file()]
+            if missing:
+                raise DataError(f"{folder} lacks {', '.join(missing)}: unpack {archive.file} again")
+            return folder
+    return None
 
 
 def unpack(packed: Path, folder: str, names: Sequence[str]) -> dict[str, bytes]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tutelage.config import Data
 from tutelage.data import DataError, parquet, shards, table
@@ -42,6 +43,13 @@ class Collection(Protocol):
 
     def whole(self) -> Listing:
         """List all images of one that is not divided."""
+
+    def tested(self, part: PartName) -> Sequence[Any]:
+        """List the images of a test part, or whole files of them, which stay closed.
+
+        Raises:
+            DataError: There is no such part.
+        """
 
     def without_labels(self) -> tuple[Listing, list[str]]:
         """List the images for training, without labels, and the files that are left out."""

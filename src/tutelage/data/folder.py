@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from tutelage.config import Data
 from tutelage.data import DataError
+from tutelage.data.apart import without
 from tutelage.data.collection import Collection, collection_of, listing
 from tutelage.data.images import Images, Labelled, Listing, OnDisk, measure
 from tutelage.data.listing import common_shape, describe
@@ -48,13 +52,18 @@ def read_folder(settings: Data, part: PartName) -> Labelled:
 def test_images(root: Collection, train: Listing, shape: Shape, settings: Data) -> Images:
     """Read the test part, which must have the training part's classes and shape."""
     test = test_files(root, train, settings)
-    found = common_shape(test, settings)
+    check_shape(root, "test", test, shape, settings)
+    return opened(test, shape, settings)
+
+
+def check_shape(root: Collection, part: str, files: Listing, shape: Shape, settings: Data) -> None:
+    """Refuse images of another shape than the training images, by headers alone."""
+    found = common_shape(files, settings)
     if found != shape:
         raise DataError(
-            f"{root.name}: its test images are {describe(found)}, its training images "
+            f"{root.name}: its {part} images are {describe(found)}, its training images "
             f"{describe(shape)}; give --data.colour and --data.resolution"
         )
-    return opened(test, shape, settings)
 
 
 def test_files(root: Collection, train: Listing, settings: Data) -> Listing:
@@ -89,13 +98,8 @@ def read_validation(settings: Data, train: Labelled) -> Labelled:
     """
     root = collection_of(settings)
     files = validation_files(root, train.classes)
-    found, shape = common_shape(files, settings), train.images.shape
-    if found != shape:
-        raise DataError(
-            f"{root.name}: its validation images are {describe(found)}, its training images "
-            f"{describe(shape)}; give --data.colour and --data.resolution"
-        )
-    return replace(train, images=opened(files, shape, settings))
+    check_shape(root, "validation", files, train.images.shape, settings)
+    return replace(train, images=opened(files, train.images.shape, settings))
 
 
 def validation_images(settings: Data) -> int:
@@ -116,14 +120,20 @@ def test_part(settings: Data) -> PartName:
 
 
 def check_folder(settings: Data) -> None:
-    """Refuse a folder whose test part has other classes, by names alone: no image is opened.
+    """Refuse a folder whose test part has other classes or shapes: no image is decoded.
+
+    The training images have been read, so that the first one has the shape of all.
 
     Raises:
-        DataError: a part has no images, or they have different classes.
+        DataError: a part has no images, or they have different classes, shapes or broken headers.
     """
+    if settings.held_out:
+        return
     root = collection_of(settings)
-    if not settings.held_out:
-        check_classes(root, listing(root, "train"), listing(root, test_part(settings)))
+    train = listing(root, "train")
+    test = test_files(root, train, settings)
+    first = train._replace(paths=train.paths[:1], labels=train.labels[:1])
+    check_shape(root, "test", test, common_shape(first, settings), settings)
 
 
 def read_rest(settings: Data, shape: Shape) -> Images:
@@ -132,13 +142,35 @@ def read_rest(settings: Data, shape: Shape) -> Images:
     return opened(chosen_files(every, settings, "rest"), shape, settings)
 
 
-def read_without_labels(images: Collection, shape: Shape, settings: Data) -> Images:
+def tested(settings: Data) -> list[Any]:
+    """List the images that are not to be searched on: the test part, and what is held out.
+
+    Of a test part with files of its own, these files are listed. Nothing is opened.
+    """
+    root = collection_of(settings)
+    held = settings.held_out > 0
+    found = list(chosen_files(root.listed("train")[0], settings, "test").paths) if held else []
+    with suppress(DataError):  # a search does not need a test part
+        found += root.tested(test_part(settings))
+    return found
+
+
+def read_without_labels(
+    images: Collection, shape: Shape, settings: Data, closed: Sequence[Any] = ()
+) -> Images:
     """Read the images for training, with or without classes, in a given shape.
+
+    Args:
+        images: What lists them.
+        shape: The shape.
+        settings: Those of the searched set.
+        closed: Images that are left out, as `tested` lists them.
 
     Raises:
         DataError: there are no images.
     """
     found, others = images.without_labels()
+    found = without(found, closed, settings.unlabelled)
     if others:
         say(f"{images.name}: files are left out: {left_out(others)}")
     return opened(found, shape, settings)

@@ -87,6 +87,10 @@ class Given:
         """List all images for training."""
         return self._listing("train")
 
+    def tested(self, part: PartName) -> Sequence[Any]:
+        """List nothing: these images are no files."""
+        return []
+
     def without_labels(self) -> tuple[Listing, list[str]]:
         """List the images to pseudo-label; nothing is left out.
 

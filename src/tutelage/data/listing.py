@@ -19,7 +19,7 @@ from tutelage.data.images import Listing, Source
 from tutelage.data.pictures import SUFFIXES, Shape, shape_of
 from tutelage.data.remarks import left_out
 from tutelage.data.request import PartName
-from tutelage.data.rows import TEST_SHARE
+from tutelage.data.rows import TEST_SHARE, digested
 from tutelage.data.splits import held_out
 
 HIDDEN = (".", "__MACOSX")
@@ -69,6 +69,10 @@ class Folder:
         classes = tuple(each.name for each in below)
         return Listing([path for path, _ in files], labels, classes, source_of(self.root))
 
+    def tested(self, part: PartName) -> Sequence[Any]:
+        """List the files of a test part."""
+        return self.listed(part)[0].paths
+
     def without_labels(self) -> tuple[Listing, list[str]]:
         """List every image below ROOT/train, or below ROOT, with or without classes.
 
@@ -108,7 +112,7 @@ def listed(root: Path, part: PartName) -> tuple[Listing, list[str]]:
             )
             continue
         if not divided:
-            held = held_out([file.removeprefix(str(root)) for file in files], TEST_SHARE)
+            held = held_out([digested(file, root) for file in files], TEST_SHARE)
             files = [f for f, out in zip(files, held, strict=True) if out == (part == "test")]
         paths += files
         labels += [label] * len(files)

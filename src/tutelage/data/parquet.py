@@ -22,7 +22,15 @@ from tutelage.data.groups import CACHE, Row, opened
 from tutelage.data.images import Listing, Source
 from tutelage.data.pictures import from_bytes
 from tutelage.data.request import PartName
-from tutelage.data.rows import chosen, column, label_column, numbered, part_named, undivided
+from tutelage.data.rows import (
+    chosen,
+    column,
+    digested,
+    label_column,
+    numbered,
+    part_named,
+    undivided,
+)
 from tutelage.formats import from_json
 
 ENDINGS: Final = (".parquet",)
@@ -72,7 +80,9 @@ class Parquet:
         if "" not in found:
             return _listing(found[chosen(found, part, self.root)], self), []
         whole = self.whole()
-        names = [f"{row.file}:{row.number}".removeprefix(str(self.root)) for row in whole.paths]
+        alone = self.root.is_file()
+        files = {row.file: "" if alone else digested(row.file, self.root) for row in whole.paths}
+        names = [f"{files[row.file]}:{row.number}" for row in whole.paths]
         rows = undivided(names, whole.labels, whole.classes, part, self.root)
         paths = [whole.paths[row] for row in rows.tolist()]
         return whole._replace(paths=paths, labels=whole.labels[rows]), []
@@ -80,6 +90,13 @@ class Parquet:
     def whole(self) -> Listing:
         """List the images of all files."""
         return _listing([file for own in parts(self.root).values() for file in own], self)
+
+    def tested(self, part: PartName) -> Sequence[Any]:
+        """List the files of a test part, or its rows in files of all parts."""
+        found = parts(self.root)
+        if "" in found:
+            return self.listed(part)[0].paths
+        return list(map(str, found[chosen(found, part, self.root)]))
 
     def without_labels(self) -> tuple[Listing, list[str]]:
         """List the images of the train part, or all if there are no parts, without labels."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,14 +13,13 @@ from torch import Tensor
 from tutelage.checks import nearest
 from tutelage.config import Data
 from tutelage.data import ADDED, DATA, IMAGENET, DataError
-from tutelage.data.cifar import read_cifar10, read_cifar100
+from tutelage.data.cifar import CIFAR10, CIFAR100, check_archive, read_cifar10, read_cifar100
 from tutelage.data.collection import COLLECTIONS, ENDINGS, collection_of
 from tutelage.data.digits import read_digits
-from tutelage.data.folder import check_folder, read_folder, read_rest, read_without_labels
+from tutelage.data.folder import check_folder, read_folder, read_rest, read_without_labels, tested
 from tutelage.data.given import GIVEN
 from tutelage.data.images import Images, Labelled, Unlabelled
 from tutelage.data.request import PartName
-from tutelage.data.table import ENDINGS as TABLES
 from tutelage.installed import load
 
 Reader = Callable[[Data, PartName], Labelled]
@@ -31,6 +31,13 @@ READERS: dict[str, Reader] = {
     "cifar100": read_cifar100,
     **dict.fromkeys(COLLECTIONS, read_folder),
 }
+
+CHECKS: dict[str, Callable[[Data], None]] = {
+    "cifar10": partial(check_archive, CIFAR10),
+    "cifar100": partial(check_archive, CIFAR100),
+    **dict.fromkeys(COLLECTIONS, check_folder),
+}
+"""What refuses a set that cannot be tested."""
 
 
 def reader_of(name: str) -> Reader:
@@ -60,14 +67,15 @@ def read(settings: Data, part: PartName) -> Labelled:
 
 
 def check_test_part(settings: Data) -> None:
-    """Refuse a set that could not be tested after a training, without opening a test image.
+    """Refuse a set that could not be tested after a training, without decoding a test image.
 
     Raises:
-        DataError: a folder has no test part, or one of other classes.
+        DataError: a folder has no test part, or one of other classes or shapes; a file of test
+            images is missing.
     """
     settings = named(settings)
-    if settings.name in COLLECTIONS:
-        check_folder(settings)
+    if check := CHECKS.get(settings.name):
+        check(settings)
 
 
 def read_unlabelled(settings: Data, searched: Labelled, train: Tensor) -> tuple[Labelled, Tensor]:
@@ -106,12 +114,16 @@ def left_out(settings: Data, searched: Labelled) -> Images:
 def other_images(settings: Data, searched: Labelled) -> Images:
     """Read the training images of the set or folder that `unlabelled` names, all of another set.
 
+    Test images of the searched set are left out, also those held out.
+
     Raises:
-        DataError: the set is unknown or missing, or it would include images that are held out.
+        DataError: the set is unknown or missing, or has no other images.
     """
     own = named(settings)
     whole = replace(settings, held_out=0, sample=1.0, label_column=None)
-    other = named(replace(whole, name=settings.unlabelled, resolution=None, colour="auto"))
+    root = settings.root if known(settings.unlabelled) else None
+    asked = replace(whole, name=settings.unlabelled, root=root, resolution=None, colour="auto")
+    other = named(asked)
     if other.name == GIVEN:
         return read_without_labels(collection_of(other), searched.images.shape, settings)
     if other.name != "folder":
@@ -119,40 +131,56 @@ def other_images(settings: Data, searched: Labelled) -> Images:
         return searched.images if same else reader_of(other.name)(other, "train").images
     if other.root is None:
         raise DataError("unlabelled = folder needs a folder: give --data-root DIR or its path")
-    if own.name == "folder" and own.root:
-        here, there = own.root.resolve(), other.root.resolve()
-        if here == there:
-            return searched.images  # without a train folder, all files include the test part
-        images = here.parent if here.suffix.lower() in TABLES else here
-        nested = images.is_relative_to(there) or there.is_relative_to(images)
-        if settings.held_out and there.is_dir() and nested:
-            raise DataError(
-                f"unlabelled = {settings.unlabelled!r} with held_out = {settings.held_out}: that "
-                "folder has images of the searched one, also held-out ones; give train or rest"
-            )
-    return read_without_labels(collection_of(other), searched.images.shape, settings)
+    found, shape = collection_of(other), searched.images.shape
+    if own.name != "folder" or own.root is None:
+        return read_without_labels(found, shape, settings)
+    if own.root.resolve() == other.root.resolve():
+        return searched.images
+    return read_without_labels(found, shape, settings, tested(own))
+
+
+def known(name: str) -> bool:
+    """Tell whether a name is that of a data set, and no path."""
+    return name in READERS or name in ADDED
+
+
+def place_of(settings: Data) -> Path:
+    """Return where a path that is the name of a set is, or where a root says that it is now."""
+    path, root = Path(settings.name), settings.root
+    listed = path.suffix.lower() in ENDINGS and not path.is_dir()
+    is_path = listed or path.is_dir() or len(path.parts) > 1
+    if root is None or not (is_path or path.name == root.name):
+        return path
+    return root / path.name if listed and root.is_dir() else root
 
 
 def named(settings: Data) -> Data:
     """Resolve the name: that of a data set, or the path of a folder or of a file of images.
 
+    A root beside a path is where that folder, or the folder of that file, is now.
+
     Raises:
-        DataError: it is neither.
+        DataError: it is neither, or the root does not hold the file.
     """
-    if settings.name in READERS or settings.name in ADDED:
+    if known(settings.name):
         return settings
-    path = Path(settings.name)
+    path, root = place_of(settings), settings.root
     if path.is_dir() or (path.suffix.lower() in ENDINGS and path.is_file()):
-        return replace(settings, name="folder", root=Path(settings.name))
+        return replace(settings, name="folder", root=path)
+    if root is not None and path == root:
+        return replace(settings, name="folder")
+    if root is not None and path != Path(settings.name):
+        raise DataError(f"--data-root {root} has no {path.name}: give the folder that it is in now")
     if settings.name == IMAGENET:
         raise DataError(
             "a recipe for ImageNet needs its images, as folders by class or as shards: give "
             "--data FOLDER"
         )
+    moved = f"; a folder that was {path} is found by --data-root if that ends in {path}"
     raise DataError(
         f"unknown data set {settings.name!r}, which is no folder of images either, nor a CSV or "
         f"Parquet file: "
-        f"{nearest(settings.name, [*DATA, *ADDED])}"
+        f"{nearest(settings.name, [*DATA, *ADDED])}{moved if root else ''}"
     )
 
 

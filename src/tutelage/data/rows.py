@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -112,6 +113,16 @@ def numbered(texts: Sequence[str], where: Any) -> tuple[Tensor, tuple[str, ...]]
         raise DataError(f"{where} has {len(names)} classes: a classification needs at least 2")
     places = {name: place for place, name in enumerate(names)}
     return torch.tensor([places[text] for text in texts]), tuple(names)
+
+
+def digested(name: str, root: Path) -> str:
+    """Return the part of a path below a folder, which is the same however the path is written.
+
+    >>> digested("a/1.png", Path(".")), digested("/data/a/1.png", Path("/data"))
+    ('/a/1.png', '/a/1.png')
+    """
+    above = root.resolve() if name.startswith("/") and not root.is_absolute() else root
+    return "/" + name.removeprefix(f"{above}/").lstrip("/")
 
 
 def undivided(

@@ -76,6 +76,10 @@ class Shards:
         """List the images of the training part."""
         return listing(self.root, "train")
 
+    def tested(self, part: PartName) -> Sequence[Any]:
+        """List the shards of the test part."""
+        return list(map(str, shards(self.root, "test")))
+
     def without_labels(self) -> tuple[Listing, list[str]]:
         """List the images of the training part, labelled or not, without labels."""
         members = members_of(self.root)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple, final
+from typing import Any, Final, NamedTuple, final
 
 import torch
 
@@ -14,7 +14,15 @@ from tutelage.data import DataError
 from tutelage.data.images import Listing, Source
 from tutelage.data.pictures import SUFFIXES
 from tutelage.data.request import PartName
-from tutelage.data.rows import chosen, column, label_column, numbered, part_named, undivided
+from tutelage.data.rows import (
+    chosen,
+    column,
+    digested,
+    label_column,
+    numbered,
+    part_named,
+    undivided,
+)
 
 ENDINGS: Final = (".csv", ".tsv")
 PATHS: Final = (
@@ -69,7 +77,7 @@ class Table:
             own = chosen({entry.part for entry in entries}, part, self.root)
             return self._listing([entry for entry in entries if entry.part == own])
         whole, others = self._listing(entries)
-        names = [path.removeprefix(str(self.root.parent)) for path in whole.paths]
+        names = [digested(path, self.root.parent) for path in whole.paths]
         rows = undivided(names, whole.labels, whole.classes, part, self.root)
         paths = [whole.paths[row] for row in rows.tolist()]
         return whole._replace(paths=paths, labels=whole.labels[rows]), others
@@ -77,6 +85,10 @@ class Table:
     def whole(self) -> Listing:
         """List all images, whatever their part."""
         return self._listing(self._entries())[0]
+
+    def tested(self, part: PartName) -> Sequence[Any]:
+        """List the files of a test part."""
+        return self.listed(part)[0].paths
 
     def without_labels(self) -> tuple[Listing, list[str]]:
         """List the images of the train part, or all if there are no parts, without labels."""

@@ -154,8 +154,11 @@ def softmax(alphas: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def annealed(start: float, end: float, clock: Clock) -> float:
-    """Return a number that changes by equal steps after every epoch, from the first to the last."""
-    return start + (end - start) * clock.epoch / max(clock.epochs - 1, 1)
+    """Return a number that changes by equal steps after every epoch, from the first to the last.
+
+    After the last epoch, when learners are validated, it is that of the last epoch.
+    """
+    return start + (end - start) * clock.scheduled / max(clock.epochs - 1, 1)
 
 
 def fewest(space: Space, left_out: Container[str] = ()) -> int:

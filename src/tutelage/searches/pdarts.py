@@ -128,9 +128,10 @@ class PDarts:
     def dropout(self, clock: Clock) -> float:
         """Return the skips' dropout rate: linear while alphas are frozen, then as exp(-t/5)."""
         rate, thaw = self.skip_dropout[clock.phase], round(self.frozen * clock.epochs)
-        if clock.epoch < thaw:
-            return rate * (clock.epochs - clock.epoch - 1) / clock.epochs
-        return rate * math.exp(-0.2 * (clock.epoch - thaw))
+        epoch = clock.scheduled
+        if epoch < thaw:
+            return rate * (clock.epochs - epoch - 1) / clock.epochs
+        return rate * math.exp(-0.2 * (epoch - thaw))
 
     def expected(self, alphas: dict[str, Tensor]) -> ArchWeights:
         """Return the architecture weights without dropout."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tutelage.batch import Batch
+from tutelage.config import Run
 from tutelage.run.monitor.collapse import cell_gradients, entropy, layer_alignment, skips
 from tutelage.run.monitor.curvature import dominant_eigenvalue, sharpness
 from tutelage.run.monitor.subject import Subject, Value
@@ -75,6 +76,24 @@ MONITORS = (
 Of those that a setting turns on, the eigenvalue takes about the time of twenty steps, sharpness
 that of one step, and the gap two forward passes of every validation image.
 """
+
+OF_ALPHAS = (*(each.every for each in MONITORS if each.every), "stop")
+"""Settings of diagnostics that need alphas which train."""
+
+
+def refuse_measures(settings: Run, why: str) -> None:
+    """Refuse settings of diagnostics in a search that has nothing for them.
+
+    Args:
+        settings: Those of the search.
+        why: What it lacks, the end of the message.
+
+    Raises:
+        ValueError: There is such a setting.
+    """
+    for name in OF_ALPHAS:
+        if (value := getattr(settings, name)) not in (0, "never"):
+            raise ValueError(f"{name} = {value!r}: it measures alphas, and {why}; leave it out")
 
 
 def measured(subject: Subject) -> dict[str, Any]:

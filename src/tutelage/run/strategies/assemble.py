@@ -99,7 +99,7 @@ def joined(settings: Run, run: Path | None = None) -> Joined:
     asked = make_part("space", settings.space)
     space = fit(search, asked)
     strategy = STRATEGIES[search.kind]
-    strategy.refuse(settings)
+    strategy.refuse(settings, space)
     settings = replace(
         settings,
         method=part_settings("method", method),

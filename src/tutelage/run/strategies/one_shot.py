@@ -12,7 +12,7 @@ from tutelage.records.rows import EndRow, LearnerScores
 from tutelage.records.typed import finite
 from tutelage.run.job.directory import RunDirectory
 from tutelage.run.monitor import sampled
-from tutelage.run.monitor.measured import MONITORS
+from tutelage.run.monitor.measured import refuse_measures
 from tutelage.run.monitor.relaxed import Diagnostics
 from tutelage.run.networks.found import Found
 from tutelage.run.networks.relaxation import BoundPaths
@@ -25,9 +25,6 @@ from tutelage.run.supernet.setup import Setup
 from tutelage.run.supernet.view import View
 from tutelage.searches.base import Sampling
 from tutelage.spaces.base import Space
-
-OF_ALPHAS = (*(each.every for each in MONITORS if each.every), "stop")
-"""Settings of diagnostics that need alphas."""
 
 
 @final
@@ -45,18 +42,13 @@ class OneShot:
         self.diagnostics = Diagnostics(setup.settings, setup.space)
 
     @staticmethod
-    def refuse(settings: Run) -> None:
+    def refuse(settings: Run, space: Space) -> None:
         """Refuse settings that would have no effect.
 
         Raises:
             ValueError: There is such a setting.
         """
-        for name in OF_ALPHAS:
-            if (value := getattr(settings, name)) not in (0, "never"):
-                raise ValueError(
-                    f"{name} = {value!r}: it measures alphas, and this search samples paths and "
-                    "has no alphas"
-                )
+        refuse_measures(settings, "this search samples paths and has no alphas")
 
     def check(self, view: View) -> None:
         """Refuse limits within which evolution finds no architecture.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any, cast, final
 
+from tutelage.config import Run
 from tutelage.problem import Problem
 from tutelage.run.job.directory import RunDirectory
+from tutelage.run.monitor.measured import refuse_measures
 from tutelage.run.monitor.relaxed import Diagnostics
 from tutelage.run.networks.found import Found
 from tutelage.run.networks.relaxation import BoundAlphas
 from tutelage.run.strategies.keep import keep
-from tutelage.run.strategies.relaxed import Relaxed
+from tutelage.run.strategies.relaxed import refuse_ranking
 from tutelage.run.supernet.setup import Setup
 from tutelage.run.supernet.view import View
 from tutelage.searches.base import Relaxing
@@ -22,7 +24,6 @@ class Random:
     """Every learner's architecture is sampled, and the first one is kept, or an ensemble."""
 
     epochs = 0
-    refuse = staticmethod(Relaxed.refuse)
 
     def __init__(self, setup: Setup) -> None:
         """Open the table of the settings.
@@ -32,6 +33,16 @@ class Random:
         """
         self.setup = setup
         self.diagnostics = Diagnostics(setup.settings, setup.space)
+
+    @staticmethod
+    def refuse(settings: Run, space: Space) -> None:
+        """Refuse settings that would have no effect.
+
+        Raises:
+            ValueError: There is such a setting.
+        """
+        refuse_measures(settings, "a random search trains nothing and has no epochs")
+        refuse_ranking(settings)
 
     def check(self, view: View) -> None:
         """Refuse nothing."""

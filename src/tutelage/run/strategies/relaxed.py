@@ -39,16 +39,18 @@ class Relaxed:
         self.diagnostics = Diagnostics(setup.settings, setup.space, remembers=True)
 
     @staticmethod
-    def refuse(settings: Run) -> None:
+    def refuse(settings: Run, space: Space) -> None:
         """Refuse settings that would have no effect.
 
         Raises:
             ValueError: There is such a setting.
         """
-        if settings.ranked:
+        refuse_ranking(settings)
+        if settings.stop == "skips" and "normal" not in space.operations:
             raise ValueError(
-                f"ranked = {settings.ranked}: only searches that sample paths rank architectures "
-                "in the supernet, single-path and diverse-paths"
+                f"stop = 'skips': it counts the skip connections of normal cells, and the space "
+                f"{space.name!r} has none, but {', '.join(space.operations)}; give --stop "
+                "eigenvalue, or leave it out"
             )
 
     def check(self, view: View) -> None:
@@ -93,6 +95,19 @@ class Relaxed:
         """Count the epochs that led to the kept architecture."""
         stopped = self.diagnostics.stopped
         return stopped["epoch"] + 1 if stopped else view.epoch
+
+
+def refuse_ranking(settings: Run) -> None:
+    """Refuse a ranking in a search that samples no paths.
+
+    Raises:
+        ValueError: The settings ask for one.
+    """
+    if settings.ranked:
+        raise ValueError(
+            f"ranked = {settings.ranked}: only searches that sample paths rank architectures "
+            "in the supernet, single-path and diverse-paths"
+        )
 
 
 def archs(view: View) -> dict[str, Any]:

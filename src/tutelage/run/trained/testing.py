@@ -11,11 +11,11 @@ import torch
 
 from tutelage.classification import as_dict, by_class, calibration, confused
 from tutelage.config import Data
-from tutelage.data import DATA, DataError
+from tutelage.data import DataError
 from tutelage.data.collection import COLLECTIONS, Collection, collection_of, listing
 from tutelage.data.folder import describe, on_disk, test_files
 from tutelage.data.images import InMemory, Labelled, Listing
-from tutelage.data.read import named, read
+from tutelage.data.read import known, named, place_of, read
 from tutelage.run.machine.device import arithmetic
 from tutelage.run.networks.files import read_by
 from tutelage.run.trained.measure import Measured, measured
@@ -32,7 +32,7 @@ def names_of(data: Data) -> list[str]:
         return []
     own = collection_of(data)
     files = test_files(own, listing(own, "train"), data)
-    return [str(path).replace(f"{files.source.root}/", "") for path in files.paths]
+    return [str(path).replace(f"{files.source.root}/", "", 1) for path in files.paths]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,9 @@ def _share(value: float) -> str:
     return "-" if np.isnan(value) else f"{100 * value:.1f}"
 
 
-def measured_on(trained: Trained, data: Data | None = None, batch_size: int = 64) -> Tested:
+def measured_on(
+    trained: Trained, data: Data | None = None, batch_size: int = 64, root: Path | None = None
+) -> Tested:
     """Test a network on labelled images, in fp32.
 
     Args:
@@ -94,17 +96,19 @@ def measured_on(trained: Trained, data: Data | None = None, batch_size: int = 64
         data: The images: the test part of a set, or all images of a folder ROOT/CLASS that is not
             the one it was trained on. None: the test images of its own set.
         batch_size: Images that run together.
+        root: Where the folder of its own set is now; None: where it was.
 
     Raises:
         ValueError: There are no such images, or they have other classes or, of a set that is not
             resized, another shape.
     """
-    chosen = data or trained.data
+    own = trained.data and replace(trained.data, root=root or trained.data.root)
+    chosen = data or own
     if chosen is None:
         raise ValueError(
             f"{trained.folder} has no run.toml, which would name its test images: give --data"
         )
-    labelled = images_for(trained, named(chosen))
+    labelled = images_for(trained, named(chosen), own=data is None)
     with arithmetic("fp32"):
         found = measured(trained.network, labelled, batch_size, trained.device)
     return Tested(labelled, found)
@@ -112,24 +116,29 @@ def measured_on(trained: Trained, data: Data | None = None, batch_size: int = 64
 
 def asked(trained: Trained, name: str | None, root: Path | None) -> Data | None:
     """Return the images that are asked for by name and folder; None: the network's own."""
-    own = trained.data or Data()
-    if name is None and root is None:
+    if name is None:
         return None
-    if name is None:  # the same set at another place
-        return replace(own, root=root)
-    return Data(name=name, root=root or own.root)
+    own = trained.data.root if trained.data and known(name) else None
+    return Data(name=name, root=root or own)
 
 
-def images_for(trained: Trained, data: Data) -> Labelled:
-    """Read images to test on, in a network's shape, normalisation and order of classes."""
+def images_for(trained: Trained, data: Data, own: bool = False) -> Labelled:
+    """Read images to test on, in a network's shape, normalisation and order of classes.
+
+    Args:
+        trained: The network.
+        data: The images.
+        own: Whether they are of the set that it was trained on, wherever that is now.
+    """
     details = trained.details
     if data.name in COLLECTIONS:
-        own = collection_of(data)
-        files = _files(own, data, data.root is not None and _is_own(trained, data.root))
+        found = collection_of(data)
+        own = own or (data.root is not None and _is_own(trained, data.root))
+        files = _files(found, data, own)
         shown = Data(**read_by(details))
-        files = _relabelled(files, details.classes, str(data.root or own.name))
+        files = _relabelled(files, details.classes, str(data.root or found.name))
         images: Any = on_disk(files, details.shape, shown)
-        name = own.name
+        name = found.name
     else:
         tested = read(data, "test")
         images, name = tested.images, tested.name
@@ -147,7 +156,7 @@ def images_for(trained: Trained, data: Data) -> Labelled:
 def _is_own(trained: Trained, root: Path) -> bool:
     """Tell whether a network was trained on images of a folder."""
     own = trained.data or Data()
-    place = own.root if own.name in DATA else Path(own.name)
+    place = own.root if known(own.name) else place_of(own)
     return place is not None and place.resolve() == root.resolve()
 
 
