@@ -125,6 +125,12 @@ class RunFiles:
         return len(self.of("epoch"))
 
     @property
+    def ended(self) -> bool:
+        """Whether a search has ended; one of sampled paths ends with its evolution."""
+        trained = self.epochs_done == self.setting("epochs") and not self.sampled
+        return bool(self.ends) or trained
+
+    @property
     def trainless(self) -> bool:
         """Whether this is a search that has ended without any epoch: a random search."""
         return bool(self.ends) and not self.epochs_done

@@ -78,8 +78,9 @@ class Row:
 
     @property
     def search_seconds(self) -> Statistic:
-        """Times of the searches."""
-        return _statistic(record.search.seconds for record in self.records if record.search)
+        """Times of the searches that have ended."""
+        searches = (record.search for record in self.records)
+        return _statistic(files.seconds for files in searches if files and files.ended)
 
     def benchmark(self) -> dict[str, str]:
         """Write the benchmark's figures of the kept architectures, column by column."""
