@@ -16,11 +16,11 @@ from teachers import FakeTimm
 from tutelage.cli import main
 from tutelage.commands.search import search_base
 from tutelage.config import Data, Retrain, Run
-from tutelage.papers import Row, every_row, paper_names, read_paper, row_named
+from tutelage.papers import Row, every_row, paper_names, read_paper, read_table, row_named
 from tutelage.parts import from_table, make_part
 from tutelage.quick import quick_look
 from tutelage.recipes import composed, layered, recipe_names, shared
-from tutelage.report.papers.ledger import judged, ledger
+from tutelage.report.papers.ledger import judged, ledger, rounding
 from tutelage.report.papers.measured import as_json, measured, read_known
 from tutelage.report.runs.tables import Statistic
 from tutelage.run.cost.count import describe
@@ -282,6 +282,26 @@ def test_every_line_of_the_ledger_has_a_verdict_and_a_reason():
 def test_verdicts(values, reduced, expected):
     assert judged(Statistic(values), (2.41, 0.06), 10, reduced) == expected
     assert judged(Statistic(values), (2.41,), 10, reduced) == "not told apart"
+
+
+@pytest.mark.parametrize(
+    "measured, value, expected",
+    [
+        ((54.2966,) * 3, (54.30, 0.0), "reproduced"),
+        ((54.35,) * 3, (54.30, 0.0), "not reproduced"),
+        ((54.306, 54.307, 54.308), (54.30, 0.0), "reproduced"),  # 0.0 may be nearly 0.005
+        ((2.4101, 2.4102, 2.4103), (2.41, 0.06), "reproduced"),
+    ],
+)
+def test_printed_figures_are_rounded(measured, value, expected):
+    assert judged(Statistic(measured), value, 3, False) == expected
+
+
+def test_the_rounding_of_a_table_is_that_of_all_its_figures():
+    table = read_table("pamkd", "table-4")
+    assert rounding(table, "c10_test") == 0.005
+    ends = {row.values["c10_test"][0] for row in table.each() if "c10_test" in row.values}
+    assert 54.3 in ends  # printed as 54.30
 
 
 def test_neighbours_are_the_nearest_by_cosine():
