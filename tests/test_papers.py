@@ -4,11 +4,13 @@ import json
 import runpy
 import sys
 import tomllib
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 import torch
 
 from binding import problems
@@ -24,11 +26,13 @@ from tutelage.report.papers.ledger import judged, ledger, rounding
 from tutelage.report.papers.measured import as_json, measured, read_known
 from tutelage.report.runs.tables import Statistic
 from tutelage.run.cost.count import describe
+from tutelage.run.job.settings import plain
 from tutelage.run.search import search_run
 from tutelage.searches.needs import fit, size_of
 from tutelage.searches.random import Random
 from tutelage.spaces.base import Size
 from tutelage.spaces.published import resolve
+from written_runs import write_retraining, write_search
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000, "imagenet16-120": 120}
 ROWS = {row.name: row for row in every_row()}
@@ -282,6 +286,38 @@ def test_every_line_of_the_ledger_has_a_verdict_and_a_reason():
 def test_verdicts(values, reduced, expected):
     assert judged(Statistic(values), (2.41, 0.06), 10, reduced) == expected
     assert judged(Statistic(values), (2.41,), 10, reduced) == "not told apart"
+
+
+def searched_and_retrained(folder, row, **data):
+    """The files of a row's search and retraining at their full size; what is filled in, is."""
+    settings = ROWS[row].search()
+    retrain, images = retraining_of(ROWS[row])
+    sizes = make_part("space", settings_of(ROWS[row]).space).sizes
+    write_search(folder, seed=1, epochs=1)
+    (folder / "run.toml").write_text(tomli_w.dumps({**settings, "seed": 1}))
+    write_retraining(folder / "retrain", seed=1, epochs=1)
+    size = {"channels": retrain.channels or sizes.final_channels, "cutout": 16}
+    size |= {"cells": retrain.cells or sizes.final_cells, "seed": 1}
+    size["auxiliary"] = sizes.auxiliary if retrain.auxiliary is None else retrain.auxiliary
+    if retrain.cutout is not None:
+        size["cutout"] = retrain.cutout
+    stored = {
+        "genotype": "{}",
+        "data": plain(replace(images, root=Path("/mine"), cutout=size["cutout"])) | data,
+        "retrain": plain(retrain) | size,
+    }
+    (folder / "retrain" / "run.toml").write_text(tomli_w.dumps(stored))
+
+
+@pytest.mark.parametrize("row", [ROW, "sgl/table-4/darts1-c10/sgl"])
+@pytest.mark.parametrize("data", [{}, {"name": "digits"}, {"held_out": 5000}])
+def test_a_retraining_on_other_images_is_no_full_size(row, data, tmp_path):
+    searched_and_retrained(tmp_path / "run", row, **data)
+    (one,) = measured([tmp_path])
+    assert one.figure("error").values == pytest.approx((2.65,))
+    assert [each.partition(" (")[0] for each in one.changed] == [
+        f"retrain.data.{name} = {value}" for name, value in data.items()
+    ]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tutelage.config import Run
+from tutelage.config import Data, Run
 from tutelage.formats import read_json, read_toml
 from tutelage.papers import Row, row_named
 from tutelage.parts import PARTS, from_table, make_part, names_code, part_settings, plain
@@ -24,6 +24,8 @@ ANSWERS = {
     for part in ("valid", "test")
 }
 """Measures of rows that query NAS-Bench-201, and the keys of the table's answers."""
+CUTOUT = 16
+"""Pixels that a retraining on the images of the papers cuts out unless it is set."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +117,14 @@ def _changes(record: Record, row: Row, retrained: bool) -> tuple[str, ...]:
     own = dict(_settings(row.search()))
     given = dict(_settings(record.search.settings)) if record.search else {}
     if retrained and record.retraining:
-        table = record.retraining.settings.get("retrain", {})
-        given |= {f"retrain.{name}": value for name, value in dotted(table)}
-        table = row.retraining().get("retrain", {})
-        own |= {f"retrain.{name}": value for name, value in dotted(table)}
+        both = _retraining(row), record.retraining.settings.get("retrain", {})
+        rows, runs = ({f"retrain.{name}": x for name, x in dotted(table)} for table in both)
+        own, given = own | rows, given | runs
+        images = _images(row.search(), row.retraining()), _images(record.retraining.settings)
+        for name, value in images[1].items():
+            pair = images[0][name], value
+            if pair != (own.get(f"data.{name}"), given.get(f"data.{name}")):  # told there
+                own[f"retrain.data.{name}"], given[f"retrain.data.{name}"] = pair
     return tuple(
         f"{name} = {value} ({own.get(name, 'not set')})"
         for name, value in given.items()
@@ -126,6 +132,26 @@ def _changes(record: Record, row: Row, retrained: bool) -> tuple[str, ...]:
         and material(name)
         and (retrained or not name.startswith("retrain."))
     )
+
+
+def _retraining(row: Row) -> dict[str, Any]:
+    """Return a row's settings of a retraining, with what the retraining fills in."""
+    settings = row.search()
+    sizes = make_part("space", from_table(Run, settings, "a search").space).sizes
+    filled = {
+        "channels": sizes.final_channels,
+        "cells": sizes.final_cells,
+        "auxiliary": sizes.auxiliary,
+        "cutout": CUTOUT,
+    }
+    return {**filled, **settings.get("retrain", {}), **row.retraining().get("retrain", {})}
+
+
+def _images(*tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all settings of a retraining's data, but for the cutout, which is among its own."""
+    table = {name: value for each in tables for name, value in each.get("data", {}).items()}
+    found = asdict(from_table(Data, table, "the data"))
+    return {name: value for name, value in found.items() if name != "cutout"}
 
 
 def _settings(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
