@@ -320,6 +320,34 @@ def test_a_retraining_on_other_images_is_no_full_size(row, data, tmp_path):
     ]
 
 
+QUERIED = "pamkd/table-4/c10/drnas/nes"
+
+
+def queried(folder, members):
+    """A search of a row whose table is queried afterwards, which keeps an ensemble."""
+    settings = layered(ROWS[QUERIED].search(), {"seed": 1, "method": {"members": members}})
+    write_search(folder, seed=1, epochs=1)
+    (folder / "run.toml").write_text(tomli_w.dumps(settings))
+    kept = [{"learner": k, "genotype": {}} for k in range(members)]
+    (folder / "ensemble.json").write_text(json.dumps({"members": kept}))
+    (folder / "query.json").write_text('{"accuracy": {"cifar10_test_200": 93.5}}')
+
+
+def test_a_table_that_is_queried_after_the_search_is_in_the_ledger(tmp_path):
+    queried(tmp_path / "run", 1)  # an ensemble of one network is that network
+    (one,) = measured([tmp_path])
+    assert one.figure("c10_test").values == (93.5,) and one.changed == ()
+    assert "| 93.50 (n = 1) | 1: 1 | full |" in ledger([one])
+
+
+def test_an_ensemble_without_a_figure_says_why(tmp_path):
+    queried(tmp_path / "run", 2)
+    (one,) = measured([tmp_path])
+    assert one.runs == {"1": {}} and one.changed == ("method.members = 2 (1)",)
+    (line,) = [x for x in ledger([one]).splitlines() if "method.members = 2 (1)" in x]
+    assert "| – | 1: 1 |" in line and "single networks" in line and "no machine" not in line
+
+
 @pytest.mark.parametrize(
     "measured, value, expected",
     [

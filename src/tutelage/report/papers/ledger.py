@@ -14,6 +14,8 @@ from tutelage.report.runs.tables import NOTHING, Statistic
 Verdict = Literal["reproduced", "not reproduced", "not told apart", "not run"]
 LEVEL = 0.05
 """Two-sided level of the test that a verdict rests on."""
+ENSEMBLE = "an ensemble was found, and a benchmark's table has single networks"
+"""Why runs of a queried row have no figure."""
 COMPARED = ("error", "accuracy", "c10_test", "c100_test", "in16_test")
 """Measures that a verdict is about, the first that a row has printed."""
 
@@ -67,7 +69,8 @@ def _line(row: Row, table: Table, runs: Sequence[Measured]) -> tuple[Verdict, li
     verdict = judged(figure, value, table.seeds, bool(best.changed), rounding(table, measure))
     size = "; ".join(best.changed) or "full"
     seeds = f"{len(best.runs)}: {', '.join(map(str, best.seeds))}"
-    return verdict, [own, shown, figure.text() if figure.values else NOTHING, seeds, size, verdict]
+    why = "" if any(best.runs.values()) else f": {ENSEMBLE}"
+    return verdict, [own, shown, figure.text(), seeds, size, verdict + why]
 
 
 def reason(row: Row, table: Table) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 
 from tutelage.config import Data, Run
 from tutelage.formats import read_json, read_toml
-from tutelage.papers import Row, row_named
+from tutelage.papers import Row, read_table, row_named
 from tutelage.parts import PARTS, from_table, make_part, names_code, part_settings, plain
 from tutelage.records.typed import typed
 from tutelage.report.runs.found import flops, params
-from tutelage.report.runs.read import read_run
+from tutelage.report.runs.read import read_query, read_run
 from tutelage.report.runs.record import Record, number
 from tutelage.report.runs.tables import Statistic, dotted, material
 
@@ -61,10 +61,10 @@ def measured(paths: Iterable[Path], known: Iterable[Measured] = ()) -> list[Meas
             raise ValueError(f"{path}: no such directory; give a folder of runs")
         for folder, name in _runs(path):
             record = read_run(folder)
-            values = {each: _figure(record, each) for each in (*_FIGURES, *ANSWERS)}
+            values = {each: _figure(record, each) for each in _FIGURES} | _answers(record)
             found = {each: x for each, x in values.items() if x is not None}
             changed = _changes(record, row_named(name), "error" in found)
-            if found and record.seed is not None:
+            if (found or _unlisted(record, name)) and record.seed is not None:
                 groups.setdefault((name, changed), {})[str(record.seed)] = found
     return [Measured(*key, runs) for key, runs in groups.items()]
 
@@ -72,11 +72,11 @@ def measured(paths: Iterable[Path], known: Iterable[Measured] = ()) -> list[Meas
 def of_row(measured: Iterable[Measured], row: Row) -> Measured | None:
     """Return the runs that tell most of a row: of its full size, then most seeds.
 
-    Of as many seeds, those with the fewest changed settings.
+    Of as many seeds, those with the fewest changed settings. Runs without a figure come last.
     """
 
-    def order(one: Measured) -> tuple[bool, int, int]:
-        return bool(one.changed), -len(one.runs), len(one.changed)
+    def order(one: Measured) -> tuple[bool, bool, int, int]:
+        return not any(one.runs.values()), bool(one.changed), -len(one.runs), len(one.changed)
 
     return min((one for one in measured if one.row == row.name), key=order, default=None)
 
@@ -178,7 +178,21 @@ def _figure(record: Record, measure: str) -> float | None:
             return _millions(params(record))
         case "flops":
             return _millions(flops(record))
-    return number(record.answer.get(ANSWERS[measure]))
+    raise ValueError(f"measure = {measure!r}: must be one of {', '.join(_FIGURES)}")
+
+
+def _answers(record: Record) -> dict[str, float | None]:
+    """Return a table's figures: of the query that followed, or those that the search looked up."""
+    asked = {} if record.together else read_query(record.path).get("accuracy")
+    found = {**record.answer, **(asked if isinstance(asked, Mapping) else {})}
+    return {measure: number(found.get(key)) for measure, key in ANSWERS.items()}
+
+
+def _unlisted(record: Record, row: str) -> bool:
+    """Tell whether a row is queried and a run of it found an ensemble, which no table has."""
+    paper, table, _ = row.split("/", 2)
+    ended = record.search is not None and record.search.ended
+    return ended and record.together and read_table(paper, table).then == "query"
 
 
 def _millions(count: float | None) -> float | None:

@@ -253,6 +253,11 @@ class Record:
         return self.run_files[-1][1].members  # one network of it may have been trained alone
 
     @property
+    def together(self) -> bool:
+        """Whether it is an ensemble of several networks, which no benchmark's table has."""
+        return len(self.members) > 1
+
+    @property
     def ensemble(self) -> str:
         """Name the learners of the ensemble; empty if there is none."""
         names = ", ".join(map(str, self.members))
@@ -280,6 +285,6 @@ class Record:
 
         They are empty for an ensemble: the table has only single networks.
         """
-        if self.search is None or self.kept is None or self.members:
+        if self.search is None or self.kept is None or self.together:
             return {}
         return at(self.search.answers, 0 if self.search.sampled else self.kept, {})
