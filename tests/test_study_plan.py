@@ -8,6 +8,7 @@ import pytest
 from tutelage.config import Run
 from tutelage.parts import from_table, make_part
 from tutelage.searches.needs import fit
+from tutelage.study.jobs import prepare
 from tutelage.study.plan import listed, placed, with_baseline
 from tutelage.study.reading import read_study, study_of
 
@@ -185,6 +186,20 @@ def test_places_of_this_machine():
     assert settings["data"] == {"name": "cifar10", "root": "data"}
     assert settings["table"] == "t.bin"
     assert placed(found, None, None) == found
+
+
+@pytest.mark.parametrize("base", ['recipe = "digits-study"', 'row = "sgl/table-2/darts1/sgl"'])
+def test_runs_that_have_begun_get_the_places_too(base, tmp_path):
+    study = plan(f'[study]\nseeds=[1]\nthen=["retrain"]\n[base]\n{base}')
+    (job,) = prepare(study, tmp_path)
+    job.run.mkdir()
+    (job.run / "run.toml").write_text('data.root = "/gone"')
+    assert job.step().words == ("search", "--resume", str(job.run))
+    (job,) = prepare(placed(study, Path("mine"), Path("t.bin")), tmp_path)
+    places = ("--data-root", "mine", "--table", "t.bin")
+    assert job.step().words == ("search", "--resume", str(job.run), *places)
+    (job.run / "genotype.json").write_text("{}")
+    assert job.step().words[-4:] == ("--seed", "1", "--data-root", "mine")
 
 
 def test_the_example_of_the_docs_has_the_names_that_they_say():
