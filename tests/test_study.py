@@ -208,6 +208,16 @@ def test_a_signal_while_a_run_starts_reaches_it(fake, tmp_path, monkeypatch):
         run_here(jobs, 1)
 
 
+def test_a_signal_to_a_process_that_has_just_ended_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "COMMAND", (sys.executable, "-c", ""))
+    job = prepared(TWO, tmp_path)[0]
+    running = process.Running(job, job.claim(), {})
+    os.waitid(os.P_PID, running._process.pid, os.WEXITED | os.WNOWAIT)  # not reaped yet
+    running.interrupt()
+    assert running.poll() and not running.outcome.failed
+    running.interrupt()
+
+
 def test_after_a_kill_the_runs_go_on_and_are_not_started_twice(slow, fake):
     """What works goes on and holds its lock; another process waits, and does the rest."""
     file, out = slow
