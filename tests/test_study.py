@@ -256,6 +256,23 @@ def test_a_status_disturbs_nothing(slow, fake):
     assert study.returncode == 0 and "another process" not in written
 
 
+def test_a_query_that_waits_has_no_epochs(fake, tmp_path):
+    text = TWO.replace("[base]", '[base]\nthen = ["query"]').replace("then = []", "")
+    jobs = prepared(text.replace("[base]", 'table = "t"\n[base]', 1), tmp_path)
+    run_here(jobs, 2)
+    (jobs[0].run / "query.json").unlink()
+    assert standing(jobs[0]).text == "query"
+    assert (share(jobs[0]), share(jobs[1])) == (0.5, 1.0)
+
+
+def test_an_override_that_is_dropped_leaves_no_file(tmp_path):
+    text = '[study]\nseeds = [1]\n[base]\nrow = "sgl/table-2/darts1/sgl"\n'
+    (job,) = prepared(text + "retrain.epochs = 3\n", tmp_path)
+    assert (job.folder / "retrain.toml").exists()
+    prepared(text, tmp_path)
+    assert not (job.folder / "retrain.toml").exists()
+
+
 def test_damaged_outcomes_say_nothing(tmp_path):
     job = prepared(TWO, tmp_path)[0]
     for text in ("{", "[]", '{"failed": 3}', '{"unknown": 3}'):

@@ -201,6 +201,8 @@ def _write(study: Study, out: Path) -> None:
         write_bytes(out / name / "search.toml", tomli_w.dumps(each.search()).encode())
         if retraining := each.retraining():
             write_bytes(out / name / "retrain.toml", tomli_w.dumps(retraining).encode())
+        else:
+            (out / name / "retrain.toml").unlink(missing_ok=True)  # of overrides that were dropped
 
 
 def _refuse_changes(folder: Path, configuration: Configuration) -> None:
