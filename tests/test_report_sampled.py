@@ -268,6 +268,10 @@ def test_a_search_that_has_not_ended_is_in_no_mean_of_the_last_epoch(tmp_path):
     assert "gap to the teacher 30.00 points" in report(tmp_path, runs[1]).text
 
 
+def test_the_front_has_the_words_of_the_rest_of_the_page():
+    assert {"FLOPs", "parameters", "latency"} < set(evolution.FRONT)
+
+
 def test_a_retraining_replaces_what_the_evolution_counted(tmp_path):
     run = write_sampled(tmp_path / "run")
     write_retraining(run / "retrain")

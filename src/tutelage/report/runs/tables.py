@@ -113,7 +113,7 @@ class Row:
             "Kendall’s tau": self._mean(tau).text(),
             "teacher’s gap (points)": self._mean(gap).text(scale=100),
             "valid accuracy %": self.valid_accuracy.text(scale=100),
-            "weights (M)": _millions(self._mean(params)),
+            "parameters (M)": _millions(self._mean(params)),
             "FLOPs (M)": _millions(self._mean(flops)),
             "search time": self.search_seconds.text(scale=1 / seconds, unit=f" {unit}"),
         }
