@@ -4,11 +4,13 @@ import json
 import runpy
 import sys
 import tomllib
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 import torch
 
 from binding import problems
@@ -16,19 +18,21 @@ from teachers import FakeTimm
 from tutelage.cli import main
 from tutelage.commands.search import search_base
 from tutelage.config import Data, Retrain, Run
-from tutelage.papers import Row, every_row, paper_names, read_paper, row_named
+from tutelage.papers import Row, every_row, paper_names, read_paper, read_table, row_named
 from tutelage.parts import from_table, make_part
 from tutelage.quick import quick_look
 from tutelage.recipes import composed, layered, recipe_names, shared
-from tutelage.report.papers.ledger import judged, ledger
+from tutelage.report.papers.ledger import judged, ledger, rounding
 from tutelage.report.papers.measured import as_json, measured, read_known
 from tutelage.report.runs.tables import Statistic
 from tutelage.run.cost.count import describe
+from tutelage.run.job.settings import plain
 from tutelage.run.search import search_run
 from tutelage.searches.needs import fit, size_of
 from tutelage.searches.random import Random
 from tutelage.spaces.base import Size
 from tutelage.spaces.published import resolve
+from written_runs import write_retraining, write_search
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000, "imagenet16-120": 120}
 ROWS = {row.name: row for row in every_row()}
@@ -282,6 +286,86 @@ def test_every_line_of_the_ledger_has_a_verdict_and_a_reason():
 def test_verdicts(values, reduced, expected):
     assert judged(Statistic(values), (2.41, 0.06), 10, reduced) == expected
     assert judged(Statistic(values), (2.41,), 10, reduced) == "not told apart"
+
+
+def searched_and_retrained(folder, row, **data):
+    """The files of a row's search and retraining at their full size; what is filled in, is."""
+    settings = ROWS[row].search()
+    retrain, images = retraining_of(ROWS[row])
+    sizes = make_part("space", settings_of(ROWS[row]).space).sizes
+    write_search(folder, seed=1, epochs=1)
+    (folder / "run.toml").write_text(tomli_w.dumps({**settings, "seed": 1}))
+    write_retraining(folder / "retrain", seed=1, epochs=1)
+    size = {"channels": retrain.channels or sizes.final_channels, "cutout": 16}
+    size |= {"cells": retrain.cells or sizes.final_cells, "seed": 1}
+    size["auxiliary"] = sizes.auxiliary if retrain.auxiliary is None else retrain.auxiliary
+    if retrain.cutout is not None:
+        size["cutout"] = retrain.cutout
+    stored = {
+        "genotype": "{}",
+        "data": plain(replace(images, root=Path("/mine"), cutout=size["cutout"])) | data,
+        "retrain": plain(retrain) | size,
+    }
+    (folder / "retrain" / "run.toml").write_text(tomli_w.dumps(stored))
+
+
+@pytest.mark.parametrize("row", [ROW, "sgl/table-4/darts1-c10/sgl"])
+@pytest.mark.parametrize("data", [{}, {"name": "digits"}, {"held_out": 5000}])
+def test_a_retraining_on_other_images_is_no_full_size(row, data, tmp_path):
+    searched_and_retrained(tmp_path / "run", row, **data)
+    (one,) = measured([tmp_path])
+    assert one.figure("error").values == pytest.approx((2.65,))
+    assert [each.partition(" (")[0] for each in one.changed] == [
+        f"retrain.data.{name} = {value}" for name, value in data.items()
+    ]
+
+
+QUERIED = "pamkd/table-4/c10/drnas/nes"
+
+
+def queried(folder, members):
+    """A search of a row whose table is queried afterwards, which keeps an ensemble."""
+    settings = layered(ROWS[QUERIED].search(), {"seed": 1, "method": {"members": members}})
+    write_search(folder, seed=1, epochs=1)
+    (folder / "run.toml").write_text(tomli_w.dumps(settings))
+    kept = [{"learner": k, "genotype": {}} for k in range(members)]
+    (folder / "ensemble.json").write_text(json.dumps({"members": kept}))
+    (folder / "query.json").write_text('{"accuracy": {"cifar10_test_200": 93.5}}')
+
+
+def test_a_table_that_is_queried_after_the_search_is_in_the_ledger(tmp_path):
+    queried(tmp_path / "run", 1)  # an ensemble of one network is that network
+    (one,) = measured([tmp_path])
+    assert one.figure("c10_test").values == (93.5,) and one.changed == ()
+    assert "| 93.50 (n = 1) | 1: 1 | full |" in ledger([one])
+
+
+def test_an_ensemble_without_a_figure_says_why(tmp_path):
+    queried(tmp_path / "run", 2)
+    (one,) = measured([tmp_path])
+    assert one.runs == {"1": {}} and one.changed == ("method.members = 2 (1)",)
+    (line,) = [x for x in ledger([one]).splitlines() if "method.members = 2 (1)" in x]
+    assert "| – | 1: 1 |" in line and "single networks" in line and "no machine" not in line
+
+
+@pytest.mark.parametrize(
+    "measured, value, expected",
+    [
+        ((54.2966,) * 3, (54.30, 0.0), "reproduced"),
+        ((54.35,) * 3, (54.30, 0.0), "not reproduced"),
+        ((54.306, 54.307, 54.308), (54.30, 0.0), "reproduced"),  # 0.0 may be nearly 0.005
+        ((2.4101, 2.4102, 2.4103), (2.41, 0.06), "reproduced"),
+    ],
+)
+def test_printed_figures_are_rounded(measured, value, expected):
+    assert judged(Statistic(measured), value, 3, False) == expected
+
+
+def test_the_rounding_of_a_table_is_that_of_all_its_figures():
+    table = read_table("pamkd", "table-4")
+    assert rounding(table, "c10_test") == 0.005
+    ends = {row.values["c10_test"][0] for row in table.each() if "c10_test" in row.values}
+    assert 54.3 in ends  # printed as 54.30
 
 
 def test_neighbours_are_the_nearest_by_cosine():

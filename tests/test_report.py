@@ -112,7 +112,7 @@ def test_mean_and_deviation_over_seeds(tmp_path):
     assert "lbt × pcdarts × darts × cifar10 7 –" in page.text
     assert page.text.count("not retrained yet") == 1
     table = as_text(comparison([read_run(run) for run in runs])).splitlines()
-    assert table[0].split("  ")[0] == "runs"
+    assert table[0].split("  ")[0] == "runs" and "  parameters (M)  " in table[0]
     assert "0, 1, 2  2.65 ± 0.18 (n = 3)" in table[2]
     assert len(table) == 4
 

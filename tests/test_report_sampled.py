@@ -7,6 +7,7 @@ import pytest
 
 from sampled_runs import OPERATIONS, TEACHER, genotype, write_sampled
 from test_report import report
+from tutelage.report.runs.found import students_accuracy
 from tutelage.report.runs.read import read_run
 from tutelage.report.runs.tables import as_table, comparison
 from tutelage.report.sections import evolution, ranking
@@ -253,6 +254,22 @@ def test_several_runs_are_compared_by_what_sampling_gives(tmp_path):
     captions = [each.caption for each in compared(rows)]
     assert "Evolution: best accuracy in the supernet so far (%)" in captions
     assert report(tmp_path, *runs).text.count("3 experiments") == 1
+
+
+def test_a_search_that_has_not_ended_is_in_no_mean_of_the_last_epoch(tmp_path):
+    """Its own page has the latest figures."""
+    runs = [write_sampled(tmp_path / "a"), write_sampled(tmp_path / "b", seed=1, done=3, end=False)]
+    change(runs[1], lambda row: row.get("probe", {}).update(gap=0.3))
+    header, cells = as_table(comparison([read_run(run) for run in runs]))
+    both = dict(zip(header, cells, strict=True))
+    assert both["teacher’s gap (points)"] == "4.00 (n = 1)"
+    assert both["search time"].endswith("(n = 1)")
+    assert [students_accuracy(read_run(run)) is None for run in runs] == [False, True]
+    assert "gap to the teacher 30.00 points" in report(tmp_path, runs[1]).text
+
+
+def test_the_front_has_the_words_of_the_rest_of_the_page():
+    assert {"FLOPs", "parameters", "latency"} < set(evolution.FRONT)
 
 
 def test_a_retraining_replaces_what_the_evolution_counted(tmp_path):

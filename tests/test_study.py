@@ -208,6 +208,16 @@ def test_a_signal_while_a_run_starts_reaches_it(fake, tmp_path, monkeypatch):
         run_here(jobs, 1)
 
 
+def test_a_signal_to_a_process_that_has_just_ended_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "COMMAND", (sys.executable, "-c", ""))
+    job = prepared(TWO, tmp_path)[0]
+    running = process.Running(job, job.claim(), {})
+    os.waitid(os.P_PID, running._process.pid, os.WEXITED | os.WNOWAIT)  # not reaped yet
+    running.interrupt()
+    assert running.poll() and not running.outcome.failed
+    running.interrupt()
+
+
 def test_after_a_kill_the_runs_go_on_and_are_not_started_twice(slow, fake):
     """What works goes on and holds its lock; another process waits, and does the rest."""
     file, out = slow
@@ -244,6 +254,23 @@ def test_a_status_disturbs_nothing(slow, fake):
         status(out)
     written = study.communicate()[0]
     assert study.returncode == 0 and "another process" not in written
+
+
+def test_a_query_that_waits_has_no_epochs(fake, tmp_path):
+    text = TWO.replace("[base]", '[base]\nthen = ["query"]').replace("then = []", "")
+    jobs = prepared(text.replace("[base]", 'table = "t"\n[base]', 1), tmp_path)
+    run_here(jobs, 2)
+    (jobs[0].run / "query.json").unlink()
+    assert standing(jobs[0]).text == "query"
+    assert (share(jobs[0]), share(jobs[1])) == (0.5, 1.0)
+
+
+def test_an_override_that_is_dropped_leaves_no_file(tmp_path):
+    text = '[study]\nseeds = [1]\n[base]\nrow = "sgl/table-2/darts1/sgl"\n'
+    (job,) = prepared(text + "retrain.epochs = 3\n", tmp_path)
+    assert (job.folder / "retrain.toml").exists()
+    prepared(text, tmp_path)
+    assert not (job.folder / "retrain.toml").exists()
 
 
 def test_damaged_outcomes_say_nothing(tmp_path):

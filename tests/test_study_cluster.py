@@ -64,6 +64,11 @@ def test_a_run_on_a_node_ends_or_says_why_it_failed(jobs, monkeypatch):
         assert OnNode(done)() == "a/seed-1: another job works on it"
 
 
+def test_a_run_that_a_signal_stops_is_not_done(jobs, monkeypatch):
+    monkeypatch.setattr(process, "COMMAND", (sys.executable, "-c", "raise SystemExit(143)"))
+    assert OnNode(jobs[0])() == "a/seed-1: stopped, and saved"
+
+
 def test_runs_are_submitted_once_and_what_failed_again(jobs, tmp_path, monkeypatch, capsys):
     submitit = pytest.importorskip("submitit")
     monkeypatch.setattr(cluster, "OnNode", Faked)

@@ -8,6 +8,7 @@ import pytest
 from tutelage.config import Run
 from tutelage.parts import from_table, make_part
 from tutelage.searches.needs import fit
+from tutelage.study.jobs import prepare
 from tutelage.study.plan import listed, placed, with_baseline
 from tutelage.study.reading import read_study, study_of
 
@@ -103,7 +104,7 @@ def test_what_is_written_is_read_as_the_same_study(tmp_path):
         [configurations.a]
         then = []
         [configurations.a.grid]
-        seed = [5]
+        epochs = [5]
     """)
     (tmp_path / "study.toml").write_text(study.as_toml())
     again = read_study(tmp_path)
@@ -121,6 +122,11 @@ def test_what_is_written_is_read_as_the_same_study(tmp_path):
         ("[study]\nseeds = [-1]", "from 0 on"),
         ("[study]\nseeds = 3", "must be numbers"),
         ("[study]\nseeds = [1]\nseed = 2", "did you mean seeds"),
+        ("[study]\nseeds = [1]\n[base]\nseed = 3", r"seed = 3: .* give \[study\] seeds"),
+        ("[study]\nseeds = [1]\n[base]\nretrain.seed = 3", r"give \[study\] seeds"),
+        ("[study]\nseeds = [1]\n[configurations.a]\nseed = 3", r"give \[study\] seeds"),
+        ("[study]\nseeds = [1]\n[configurations.a.grid]\nseed = [3, 4]", r"give \[study\] seeds"),
+        ("[study]\nseeds = [1]\n[grid]\nretrain.seed = [3]", r"give \[study\] seeds"),
         ('[study]\nseeds = [1]\nthen = ["test"]', "must be one of retrain, query"),
         ('[study]\nseeds = [1]\nbaseline = "rum"', "did you mean run"),
         ('[study]\nseeds = [1]\nrows = ["sgl/table-99"]', "table-99"),
@@ -147,6 +153,14 @@ def test_what_is_written_is_read_as_the_same_study(tmp_path):
 def test_mistakes_are_named(text, complaint):
     with pytest.raises(ValueError, match=complaint):
         plan(text)
+
+
+def test_the_seed_of_a_recipe_is_no_mistake_also_in_a_folder(tmp_path):
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text("seed = 7\nretrain.seed = 7\n")
+    study = plan(f'[study]\nseeds = [1]\n[base]\nrecipe = "{recipe}"')
+    (tmp_path / "study.toml").write_text(study.as_toml())
+    assert read_study(tmp_path).configurations == study.configurations
 
 
 def test_files_that_are_no_study(tmp_path):
@@ -185,6 +199,20 @@ def test_places_of_this_machine():
     assert settings["data"] == {"name": "cifar10", "root": "data"}
     assert settings["table"] == "t.bin"
     assert placed(found, None, None) == found
+
+
+@pytest.mark.parametrize("base", ['recipe = "digits-study"', 'row = "sgl/table-2/darts1/sgl"'])
+def test_runs_that_have_begun_get_the_places_too(base, tmp_path):
+    study = plan(f'[study]\nseeds=[1]\nthen=["retrain"]\n[base]\n{base}')
+    (job,) = prepare(study, tmp_path)
+    job.run.mkdir()
+    (job.run / "run.toml").write_text('data.root = "/gone"')
+    assert job.step().words == ("search", "--resume", str(job.run))
+    (job,) = prepare(placed(study, Path("mine"), Path("t.bin")), tmp_path)
+    places = ("--data-root", "mine", "--table", "t.bin")
+    assert job.step().words == ("search", "--resume", str(job.run), *places)
+    (job.run / "genotype.json").write_text("{}")
+    assert job.step().words[-4:] == ("--seed", "1", "--data-root", "mine")
 
 
 def test_the_example_of_the_docs_has_the_names_that_they_say():

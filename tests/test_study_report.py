@@ -298,6 +298,22 @@ def test_answers_of_a_table_are_measures(tmp_path):
     assert ranks.values["sgl"] == {1: 101.0, 2: 102.0}
 
 
+def test_the_first_network_of_an_ensemble_is_not_the_configurations(tmp_path):
+    text = TEXT.replace("seeds = [1, 2, 3, 4]", 'seeds = [1]\nthen = ["query"]\ntable = "t"')
+    for job in prepare(study_of(tomllib.loads(text)), tmp_path / "study"):
+        write_search(job.run, seed=job.seed, space="nasbench201", epochs=2)
+        answer = {"accuracy": {"cifar10_test_200": 91.0}, "rank": {"cifar10_test_200": 101}}
+        (job.run / "query.json").write_text(json.dumps(answer))
+        members = {"single": 0, "sgl": 1, "lbt_100pc": 2}[job.configuration]
+        kept = [{"learner": k, "genotype": {}} for k in range(members)]
+        (job.run / "ensemble.json").write_text(json.dumps({"members": kept}))
+    report = report_of(tmp_path / "study")
+    one = {1: 91.0}
+    assert report.measures[0][0].values == {"single": one, "sgl": one, "lbt_100pc": {}}
+    ranks = next(x for x in report.costs if x.measure.name == "rank of 15,625")
+    assert ranks.values == {"single": {1: 101.0}, "sgl": {1: 101.0}, "lbt_100pc": {}}
+
+
 def test_answers_of_a_surrogate_are_measures_that_say_so(tmp_path):
     text = TEXT.replace("seeds = [1, 2, 3, 4]", 'seeds = [1, 2]\nthen = ["query"]\ntable = "t"')
     jobs = prepare(study_of(tomllib.loads(text)), tmp_path / "study")

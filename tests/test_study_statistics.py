@@ -57,6 +57,18 @@ def test_equal_differences_cannot_be_tested():
     assert Paired(Sample((0.5,))).p is None
 
 
+def test_differences_that_differ_by_rounding_are_equal():
+    """Test errors in percent, of 360 images: each has one image more than the baseline."""
+    more = paired(
+        *({i: 100 * (x / 360) for i, x in enumerate(n)} for n in ((7, 9, 12), (6, 8, 11)))
+    )
+    assert (more.p, more.effect) == (None, None)
+    assert more.differences.values == pytest.approx((100 / 360,) * 3)
+    same = paired({1: 0.1 + 0.2, 2: 0.7}, {1: 0.3, 2: 0.7})
+    assert same.differences.values == (0.0, 0.0)
+    assert paired({1: 1e-7, 2: 0.0, 3: 0.0}, {1: 0.0, 2: 0.0, 3: 1e-7}).p == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_holm_is_bonferroni_in_a_closed_test(count):
     ps = list(np.random.default_rng(count).uniform(0, 0.2, count))

@@ -173,6 +173,34 @@ def test_a_later_session_sends_what_is_new(tmp_path, kept):
     assert kept == [("open", "run"), ("finished", {})]
 
 
+def sampled_run(path):
+    """A search of three rows, with a row of its ranking and one of its evolution."""
+    run = write_search(path, epochs=1)
+    for folder in ("ranking", "evolution"):
+        (run / folder).mkdir()
+        write_rows(run / folder, [{"event": "step", "step": 1, "epoch": 0, "accuracy": 0.5}])
+    return run
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_a_search_inside_a_search_is_sent_once_by_a_later_command(tmp_path, kept, old):
+    """The server went away before the end; the last row of the search comes after the folders'."""
+    run = sampled_run(tmp_path / "run")
+    rows = read_rows(run)
+    write_rows(run, rows[:-1])
+    Feed(run, "mlflow").catch_up()
+    place = json.loads((run / PLACES).read_text())
+    assert place["mlflow"]["rows"] == 4
+    if old:
+        place["mlflow"].pop("sent", None)
+        (run / PLACES).write_text(json.dumps(place))
+    write_rows(run, rows)
+    kept.clear()
+    assert feed(run, "mlflow").startswith("mlflow: 1 row ")
+    (sent,) = [figures for step, figures in rows_in(kept) if type(step) is int]
+    assert sent and all(name.startswith("end/") for name in sent)
+
+
 def test_a_damaged_file_of_places_is_begun_again(tmp_path, kept):
     run = write_search(tmp_path / "run", epochs=1)
     (run / PLACES).write_text('{"mlflow": {"rows": "many"}}')

@@ -39,7 +39,7 @@ class OnNode:
             time.sleep(SECONDS_BETWEEN_POLLS)
         if self._running.outcome.failed:
             raise ValueError(f"{self.job.name}: {self._running.outcome.failed}")
-        return f"{self.job.name}: done"
+        return f"{self.job.name}: {'stopped, and saved' if self.job.step() else 'done'}"
 
     def checkpoint(self) -> Any:
         """Save before the time limit or a preemption ends the job, and queue it again."""

@@ -65,6 +65,8 @@ class Job:
     seed: int
     then: tuple[Then, ...]
     table: Path | None
+    places: Mapping[str, str] = field(default_factory=dict)
+    """Flags of this machine's places, which runs that have begun do not have in their files."""
 
     @property
     def name(self) -> str:
@@ -86,7 +88,7 @@ class Job:
         run = str(self.run)
         if not (self.run / "genotype.json").exists():
             if (self.run / "run.toml").exists():
-                return Step("search", ("search", "--resume", run))
+                return Step("search", ("search", "--resume", run, *self._given(*self.places)))
             recipe, seed = str(self.folder / "search.toml"), str(self.seed)
             given = ("--recipe", recipe, "--seed", seed, "--retrain.seed", seed)
             return Step("search", ("search", *given, "--out", run))
@@ -94,11 +96,15 @@ class Job:
             if each == "retrain" and not (self.run / "retrain" / "result.json").exists():
                 own = self.folder / "retrain.toml"
                 words = ("retrain", run, *(("--recipe", str(own)) if own.exists() else ()))
-                return Step("retrain", (*words, "--seed", str(self.seed)))
+                words = (*words, "--seed", str(self.seed), *self._given("--data-root"))
+                return Step("retrain", words)
             if each == "query" and not (self.run / "query.json").exists():
                 words = ("query", run, "--table", str(self.table), "--json")
                 return Step("query", words, self.run / "query.json")
         return None
+
+    def _given(self, *flags: str) -> tuple[str, ...]:
+        return tuple(x for flag in flags if flag in self.places for x in (flag, self.places[flag]))
 
     def outcome(self) -> Outcome:
         """Read how the last attempt ended; nothing is known of a run that has not begun."""
@@ -146,7 +152,7 @@ class Job:
 def jobs_of(study: Study, out: Path) -> list[Job]:
     """List the runs of a study, seed by seed, so that a study that is stopped has whole pairs."""
     return [
-        Job(out / name, name, seed, each.then, study.head.table)
+        Job(out / name, name, seed, each.then, study.head.table, each.places())
         for seed in study.head.seeds
         for name, each in study.configurations.items()
     ]
@@ -195,6 +201,8 @@ def _write(study: Study, out: Path) -> None:
         write_bytes(out / name / "search.toml", tomli_w.dumps(each.search()).encode())
         if retraining := each.retraining():
             write_bytes(out / name / "retrain.toml", tomli_w.dumps(retraining).encode())
+        else:
+            (out / name / "retrain.toml").unlink(missing_ok=True)  # of overrides that were dropped
 
 
 def _refuse_changes(folder: Path, configuration: Configuration) -> None:

@@ -74,6 +74,12 @@ class Configuration:
         own = {key: x for key, x in self.settings.items() if key in ("retrain", "data")}
         return own if self.row else {}
 
+    def places(self) -> dict[str, str]:
+        """Return the flags of the places that it names: they may change when a run resumes."""
+        found = {"--data-root": self.settings.get("data", {}).get("root")}
+        found["--table"] = self.settings.get("table")
+        return {flag: str(place) for flag, place in found.items() if place is not None}
+
     def as_table(self) -> Settings:
         """Return its table of a study's file."""
         start = {"row": self.row} if self.row else {}

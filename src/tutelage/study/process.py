@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -65,8 +66,7 @@ class Running:
         """
         number = signal.SIGINT if self.interrupted else signal.SIGTERM
         self.interrupted = True
-        if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(number)
+        self._signal(number)
 
     def _begin(self) -> None:
         self._step = self.job.step()
@@ -87,7 +87,13 @@ class Running:
         if output is not self._log:
             output.close()
         if self.interrupted:  # while it was started
-            self._process.send_signal(signal.SIGTERM)
+            self._signal(signal.SIGTERM)
+
+    def _signal(self, number: int) -> None:
+        """Send a signal to the process. Popen would reap one that has ended, as `_ended` must."""
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):  # of a signal between its reaping and its code
+                os.kill(self._process.pid, number)
 
     def _ended(self, process: subprocess.Popen[bytes]) -> bool:
         """Reap the process if it has ended, and keep its largest memory."""

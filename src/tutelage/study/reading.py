@@ -13,6 +13,7 @@ from tutelage.formats import from_toml, read_text
 from tutelage.papers import Row, Table, read_paper, read_table, row_named
 from tutelage.parts import from_table
 from tutelage.recipes import layered, read_recipe
+from tutelage.report.runs.tables import dotted
 from tutelage.study.grid import combinations
 from tutelage.study.plan import FILE, Configuration, Head, Settings, Study, Then, among
 
@@ -20,6 +21,7 @@ NAME = re.compile(r"[\w+=,.-]+(/[\w+=,.-]+)*")
 """Names of configurations, which are folders too."""
 RESERVED = re.compile(r"(^|/)(\.|seed-\d+($|[./]))|^(study\.toml|report\.)")
 """Names of what else is in those folders."""
+SEEDS = ("seed", "retrain.seed")
 START = ("recipe", "row")
 TABLES = ("study", "base", "grid", "configurations")
 
@@ -30,7 +32,8 @@ def read_study(path: Path) -> Study:
     Raises:
         ValueError: It is missing or damaged, or something in it is unknown or refused.
     """
-    path = path / FILE if path.is_dir() else path
+    written = path.is_dir()  # a recipe's seeds may be in it
+    path = path / FILE if written else path
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file of a study")
     try:
@@ -38,13 +41,17 @@ def read_study(path: Path) -> Study:
     except ValueError as error:
         raise ValueError(f"{path} is not TOML: {error}") from error
     try:
-        return study_of(found)
+        return study_of(found, written)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def study_of(found: Mapping[str, Any]) -> Study:
+def study_of(found: Mapping[str, Any], written: bool = False) -> Study:
     """Make a study of the content of its file.
+
+    Args:
+        found: The content.
+        written: Whether it is the file of a study's folder, which was read before.
 
     Raises:
         ValueError: Something in it is unknown or refused.
@@ -54,6 +61,8 @@ def study_of(found: Mapping[str, Any]) -> Study:
             raise ValueError(f"unknown table [{name}]: {nearest(name, TABLES)}")
         if not isinstance(value, Mapping):
             raise ValueError(f"{name} = {value!r}: must be a table [{name}]")
+    if not written:
+        _refuse_seeds(found)
     head: Head = from_table(Head, found.get("study", {}), "[study]")
     made: dict[str, Configuration] = {}
     for each in _configurations(head, found):
@@ -69,6 +78,20 @@ def study_of(found: Mapping[str, Any]) -> Study:
     if head.baseline is not None:
         among(head.baseline, made)
     return Study(head, made)
+
+
+def _refuse_seeds(found: Mapping[str, Any]) -> None:
+    """Refuse seeds that would have no effect, since every run has one of the study's."""
+    own = found.get("configurations", {})
+    given = {"base": found.get("base"), "grid": found.get("grid")}
+    given |= {f"configurations.{name}": table for name, table in own.items()}
+    for table, settings in given.items():
+        for name, value in dotted(settings) if isinstance(settings, Mapping) else ():
+            if name.removeprefix("grid.") in SEEDS:
+                raise ValueError(
+                    f"[{table}] {name} = {value}: every run has a seed of the study; give [study] "
+                    "seeds"
+                )
 
 
 def _configurations(head: Head, found: Mapping[str, Any]) -> Iterator[Configuration]:

@@ -32,7 +32,7 @@ def standing(job: Job) -> Standing:
     step = job.step()
     if step is None:
         return Standing(job, "done", "")
-    text = f"{step.name}, {progress(job, step.name)}"
+    text = ", ".join(filter(None, (step.name, progress(job, step.name))))
     if job.claimed():
         return Standing(job, "running", text)
     outcome = job.outcome()
@@ -52,13 +52,17 @@ def share(job: Job) -> float:
 
 
 def progress(job: Job, doing: str) -> str:
-    """Write how many epochs of a step are done."""
+    """Write how many epochs of a step are done; a query has none."""
+    if doing == "query":
+        return ""
     done, epochs = _epochs(job, doing)
     return f"epoch {done}" + (f"/{epochs}" if epochs else "")
 
 
 def _epochs(job: Job, doing: str) -> tuple[int, int]:
     """Count the epochs done of a search or a retraining, and read how many there will be."""
+    if doing == "query":
+        return 0, 0
     folder = job.run / "retrain" if doing == "retrain" else job.run
     try:
         settings = read_toml(folder / "run.toml")

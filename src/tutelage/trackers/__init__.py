@@ -8,7 +8,7 @@ figures to a tracker. Nothing here imports torch, nor a tracker's package before
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +33,8 @@ class Place:
     """The tracker's server, store or project."""
     rows: int = 0
     """Rows that have been sent."""
+    sent: dict[str, int] = field(default_factory=dict)
+    """The same by folder: "" of the run's own file, ranking and evolution."""
     finished: bool = False
     """Whether the final figures have been sent."""
 

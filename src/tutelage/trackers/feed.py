@@ -80,6 +80,25 @@ class Source:
                     yield line
 
 
+def sources(path: Path, own: Mapping[str, type[Row]]) -> dict[str, Source]:
+    """Open the files of a run's rows by their folder; `own` are the types of the run's own rows."""
+    inner = {folder: Source(path / folder, CANDIDATES) for folder in ("ranking", "evolution")}
+    return {"": Source(path, own), **inner}
+
+
+def by_folder(rows: int, found: Mapping[str, Source]) -> dict[str, int]:
+    """Divide rows that were sent while a run worked: its last row is after those of the folders.
+
+    What the files no longer hold counts as the run's own, which a resumed run writes again.
+    """
+    sent = {}
+    for folder, source in found.items():
+        there = sum(row.event != "end" for row in source.rows())
+        sent[folder] = min(rows, there)
+        rows -= sent[folder]
+    return {**sent, "": sent[""] + rows}
+
+
 class Feed:
     """A run's directory on its way to a tracker.
 
@@ -101,20 +120,24 @@ class Feed:
         searches = "method.name" in self.subject.settings
         own = SEARCH if searches else TRAINING
         self.last = path / ("genotype.json" if searches else "result.json")
-        inner = {folder: Source(path / folder, CANDIDATES) for folder in ("ranking", "evolution")}
-        self._sources = {"": Source(path, own), **inner}
-        self._done = self._step = self._rows = 0
+        if self.place.rows and not self.place.sent:
+            self.place.sent = by_folder(self.place.rows, sources(path, own))
+        self._sources = sources(path, own)
+        self._done = self._step = 0
+        self._rows = dict.fromkeys(self._sources, 0)
         self._drawn: dict[str, str] = {}
         self._keep()
 
     def catch_up(self) -> None:
         """Send what the run has written since the last call."""
-        before = self._rows
+        before = dict(self._rows)
         for folder, source in self._sources.items():
             for row in source.rows():
                 self._send(folder, row)
-        if self._rows > before:
-            self.place.rows = max(self.place.rows, self._rows)
+        if self._rows != before:
+            sent = self.place.sent
+            self.place.sent = {key: max(n, sent.get(key, 0)) for key, n in self._rows.items()}
+            self.place.rows = sum(self.place.sent.values())
             self._keep()
 
     def end(self, outcome: Outcome) -> None:
@@ -136,8 +159,8 @@ class Feed:
         self._step = self._done + (getattr(row, "step", 0) or 0)  # the last row has no step
         if event == "epoch":
             self._done = self._step
-        self._rows += 1
-        if self._rows <= self.place.rows:  # sent by an earlier session
+        self._rows[folder] += 1
+        if self._rows[folder] <= self.place.sent.get(folder, 0):  # by an earlier session
             return
         found = figures(row, f"{folder}/{event}".strip("/"))
         if not folder and event != "end":

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tutelage.config import Run
+from tutelage.config import Data, Run
 from tutelage.formats import read_json, read_toml
-from tutelage.papers import Row, row_named
+from tutelage.papers import Row, read_table, row_named
 from tutelage.parts import PARTS, from_table, make_part, names_code, part_settings, plain
 from tutelage.records.typed import typed
 from tutelage.report.runs.found import flops, params
-from tutelage.report.runs.read import read_run
+from tutelage.report.runs.read import read_query, read_run
 from tutelage.report.runs.record import Record, number
 from tutelage.report.runs.tables import Statistic, dotted, material
 
@@ -24,6 +24,8 @@ ANSWERS = {
     for part in ("valid", "test")
 }
 """Measures of rows that query NAS-Bench-201, and the keys of the table's answers."""
+CUTOUT = 16
+"""Pixels that a retraining on the images of the papers cuts out unless it is set."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,10 @@ def measured(paths: Iterable[Path], known: Iterable[Measured] = ()) -> list[Meas
             raise ValueError(f"{path}: no such directory; give a folder of runs")
         for folder, name in _runs(path):
             record = read_run(folder)
-            values = {each: _figure(record, each) for each in (*_FIGURES, *ANSWERS)}
+            values = {each: _figure(record, each) for each in _FIGURES} | _answers(record)
             found = {each: x for each, x in values.items() if x is not None}
             changed = _changes(record, row_named(name), "error" in found)
-            if found and record.seed is not None:
+            if (found or _unlisted(record, name)) and record.seed is not None:
                 groups.setdefault((name, changed), {})[str(record.seed)] = found
     return [Measured(*key, runs) for key, runs in groups.items()]
 
@@ -70,11 +72,11 @@ def measured(paths: Iterable[Path], known: Iterable[Measured] = ()) -> list[Meas
 def of_row(measured: Iterable[Measured], row: Row) -> Measured | None:
     """Return the runs that tell most of a row: of its full size, then most seeds.
 
-    Of as many seeds, those with the fewest changed settings.
+    Of as many seeds, those with the fewest changed settings. Runs without a figure come last.
     """
 
-    def order(one: Measured) -> tuple[bool, int, int]:
-        return bool(one.changed), -len(one.runs), len(one.changed)
+    def order(one: Measured) -> tuple[bool, bool, int, int]:
+        return not any(one.runs.values()), bool(one.changed), -len(one.runs), len(one.changed)
 
     return min((one for one in measured if one.row == row.name), key=order, default=None)
 
@@ -115,10 +117,14 @@ def _changes(record: Record, row: Row, retrained: bool) -> tuple[str, ...]:
     own = dict(_settings(row.search()))
     given = dict(_settings(record.search.settings)) if record.search else {}
     if retrained and record.retraining:
-        table = record.retraining.settings.get("retrain", {})
-        given |= {f"retrain.{name}": value for name, value in dotted(table)}
-        table = row.retraining().get("retrain", {})
-        own |= {f"retrain.{name}": value for name, value in dotted(table)}
+        both = _retraining(row), record.retraining.settings.get("retrain", {})
+        rows, runs = ({f"retrain.{name}": x for name, x in dotted(table)} for table in both)
+        own, given = own | rows, given | runs
+        images = _images(row.search(), row.retraining()), _images(record.retraining.settings)
+        for name, value in images[1].items():
+            pair = images[0][name], value
+            if pair != (own.get(f"data.{name}"), given.get(f"data.{name}")):  # told there
+                own[f"retrain.data.{name}"], given[f"retrain.data.{name}"] = pair
     return tuple(
         f"{name} = {value} ({own.get(name, 'not set')})"
         for name, value in given.items()
@@ -126,6 +132,26 @@ def _changes(record: Record, row: Row, retrained: bool) -> tuple[str, ...]:
         and material(name)
         and (retrained or not name.startswith("retrain."))
     )
+
+
+def _retraining(row: Row) -> dict[str, Any]:
+    """Return a row's settings of a retraining, with what the retraining fills in."""
+    settings = row.search()
+    sizes = make_part("space", from_table(Run, settings, "a search").space).sizes
+    filled = {
+        "channels": sizes.final_channels,
+        "cells": sizes.final_cells,
+        "auxiliary": sizes.auxiliary,
+        "cutout": CUTOUT,
+    }
+    return {**filled, **settings.get("retrain", {}), **row.retraining().get("retrain", {})}
+
+
+def _images(*tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all settings of a retraining's data, but for the cutout, which is among its own."""
+    table = {name: value for each in tables for name, value in each.get("data", {}).items()}
+    found = asdict(from_table(Data, table, "the data"))
+    return {name: value for name, value in found.items() if name != "cutout"}
 
 
 def _settings(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -152,7 +178,21 @@ def _figure(record: Record, measure: str) -> float | None:
             return _millions(params(record))
         case "flops":
             return _millions(flops(record))
-    return number(record.answer.get(ANSWERS[measure]))
+    raise ValueError(f"measure = {measure!r}: must be one of {', '.join(_FIGURES)}")
+
+
+def _answers(record: Record) -> dict[str, float | None]:
+    """Return a table's figures: of the query that followed, or those that the search looked up."""
+    asked = {} if record.together else read_query(record.path).get("accuracy")
+    found = {**record.answer, **(asked if isinstance(asked, Mapping) else {})}
+    return {measure: number(found.get(key)) for measure, key in ANSWERS.items()}
+
+
+def _unlisted(record: Record, row: str) -> bool:
+    """Tell whether a row is queried and a run of it found an ensemble, which no table has."""
+    paper, table, _ = row.split("/", 2)
+    ended = record.search is not None and record.search.ended
+    return ended and record.together and read_table(paper, table).then == "query"
 
 
 def _millions(count: float | None) -> float | None:

@@ -79,7 +79,7 @@ def row_text(row: Row, table: Table) -> str:
     if table.then == "retrain":
         lines.append("  tutelage retrain RUN" + (" --data FOLDER" if row.evaluate else ""))
     if table.then == "query":
-        lines.append("  tutelage query RUN --table TABLE")
+        lines.append("  tutelage query RUN --table TABLE --json > RUN/query.json")
     settings = {name: x for name, x in row.search().items() if name != "row"}
     lines += ["", tomli_w.dumps(settings).rstrip()]
     if row.evaluate:

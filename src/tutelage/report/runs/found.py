@@ -36,17 +36,23 @@ def tau(record: Record) -> float | None:
 
 def gap(record: Record) -> float | None:
     """Return the teacher's accuracy minus its students', after the last epoch, a fraction."""
-    return number(last_probe(record.search).gap) if record.search else None
+    return number(_final_probe(record).gap)
 
 
 def students_accuracy(record: Record) -> float | None:
     """Return the mean accuracy of sampled sub-networks after the last epoch, a fraction."""
-    return number(last_probe(record.search).students_accuracy) if record.search else None
+    return number(_final_probe(record).students_accuracy)
 
 
 def last_probe(files: RunFiles) -> Probe:
-    """Return the last epoch's scores of students and teacher; empty if there are none."""
+    """Return the scores of students and teacher after the last epoch so far, if there are any."""
     return files.epochs[-1].probe if files.epochs else Probe()
+
+
+def _final_probe(record: Record) -> Probe:
+    """Return the last epoch's scores of a search that has ended; empty before."""
+    files = record.search
+    return last_probe(files) if files and files.ended else Probe()
 
 
 def _end(record: Record) -> EndRow:

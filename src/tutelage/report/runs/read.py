@@ -54,6 +54,11 @@ def read_run(path: Path) -> Record:
     return Record(path, files, _run_files(inner, TRAINING) if retrained else None)
 
 
+def read_query(path: Path) -> dict[str, Any]:
+    """Read a run's query.json, a table's entry for what it found; empty if there is none."""
+    return _table(path / "query.json", read_json, [])
+
+
 def _trains(settings: Mapping[str, Any], result: Result | None) -> bool:
     """Tell whether a directory is a retraining's."""
     return result is not None or ("retrain" in settings and "method" not in settings)

@@ -125,6 +125,12 @@ class RunFiles:
         return len(self.of("epoch"))
 
     @property
+    def ended(self) -> bool:
+        """Whether a search has ended; one of sampled paths ends with its evolution."""
+        trained = self.epochs_done == self.setting("epochs") and not self.sampled
+        return bool(self.ends) or trained
+
+    @property
     def trainless(self) -> bool:
         """Whether this is a search that has ended without any epoch: a random search."""
         return bool(self.ends) and not self.epochs_done
@@ -247,6 +253,11 @@ class Record:
         return self.run_files[-1][1].members  # one network of it may have been trained alone
 
     @property
+    def together(self) -> bool:
+        """Whether it is an ensemble of several networks, which no benchmark's table has."""
+        return len(self.members) > 1
+
+    @property
     def ensemble(self) -> str:
         """Name the learners of the ensemble; empty if there is none."""
         names = ", ".join(map(str, self.members))
@@ -274,6 +285,6 @@ class Record:
 
         They are empty for an ensemble: the table has only single networks.
         """
-        if self.search is None or self.kept is None or self.members:
+        if self.search is None or self.kept is None or self.together:
             return {}
         return at(self.search.answers, 0 if self.search.sampled else self.kept, {})

@@ -78,8 +78,9 @@ class Row:
 
     @property
     def search_seconds(self) -> Statistic:
-        """Times of the searches."""
-        return _statistic(record.search.seconds for record in self.records if record.search)
+        """Times of the searches that have ended."""
+        searches = (record.search for record in self.records)
+        return _statistic(files.seconds for files in searches if files and files.ended)
 
     def benchmark(self) -> dict[str, str]:
         """Write the benchmark's figures of the kept architectures, column by column."""
@@ -112,7 +113,7 @@ class Row:
             "Kendall’s tau": self._mean(tau).text(),
             "teacher’s gap (points)": self._mean(gap).text(scale=100),
             "valid accuracy %": self.valid_accuracy.text(scale=100),
-            "weights (M)": _millions(self._mean(params)),
+            "parameters (M)": _millions(self._mean(params)),
             "FLOPs (M)": _millions(self._mean(flops)),
             "search time": self.search_seconds.text(scale=1 / seconds, unit=f" {unit}"),
         }

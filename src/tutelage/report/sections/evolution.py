@@ -185,7 +185,7 @@ def front_rows(files: RunFiles) -> list[tuple[str, ...]]:
     ]
 
 
-FRONT = ("score", "FLOPs", "weights", "latency", "generation", "encoding")
+FRONT = ("score", "FLOPs", "parameters", "latency", "generation", "encoding")
 """The columns of `front_rows`."""
 
 

@@ -15,9 +15,7 @@ def status(record: Record) -> str:
     parts = []
     if record.search:
         done, total = record.search.epochs_done, record.search.setting("epochs")
-        ended = bool(record.search.ends)
-        ended |= done == total and not record.search.sampled
-        state = "finished" if ended else "in progress"
+        state = "finished" if record.search.ended else "in progress"
         if record.search.stopped:
             parts.append(f"Search stopped early after {_of(done, total)}")
         elif record.search.trainless:

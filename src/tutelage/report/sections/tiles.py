@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tutelage.records.rows import Probe
 from tutelage.report.runs.found import (
     flops,
-    gap,
+    last_probe,
     params,
-    students_accuracy,
     supernet_accuracy,
     tau,
 )
-from tutelage.report.runs.record import Record
+from tutelage.report.runs.record import Record, number
 from tutelage.report.runs.tables import duration
 from tutelage.report.sections.monitor import figure, rank
 
@@ -45,8 +45,9 @@ def tiles(record: Record) -> Iterator[Tile]:
     if (correlation := tau(record)) is not None:
         yield Tile("Kendall’s tau", f"{correlation:.2f}".replace("-", "−"), "supernet and truth")
     yield from _costs(record)
-    if (right := students_accuracy(record)) is not None:
-        more = gap(record)
+    probe = last_probe(record.search) if record.search else Probe()
+    if (right := number(probe.students_accuracy)) is not None:
+        more = number(probe.gap)
         note = "sampled paths, validation data"
         if more is not None:
             note += f"; gap to the teacher {100 * more:.2f} points".replace("-", "−")

@@ -8,10 +8,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from tutelage.formats import read_json
 from tutelage.report.runs.benchmarks import BENCHMARKS
 from tutelage.report.runs.found import flops, gap, params, students_accuracy, supernet_accuracy, tau
-from tutelage.report.runs.read import read_run
+from tutelage.report.runs.read import read_query, read_run
 from tutelage.report.runs.record import Record, number
 from tutelage.report.runs.tables import time_unit
 from tutelage.study.jobs import Job, jobs_of
@@ -55,7 +54,7 @@ class Found:
         return number(own if asked is None else asked)
 
     def _asked(self, of: str, key: str) -> Any:
-        table = self.query.get(of)
+        table = {} if self.record.together else self.query.get(of)
         return table.get(key) if isinstance(table, Mapping) else None
 
 
@@ -122,15 +121,7 @@ def _fitting(found: Measured) -> Measured:
 def _found(jobs: Sequence[Job]) -> Iterator[Found]:
     for job in jobs:
         if (job.run / "run.toml").is_file():
-            yield Found(job, read_run(job.run), _query(job.run / "query.json"))
-
-
-def _query(path: Path) -> Mapping[str, Any]:
-    try:
-        found = read_json(path)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+            yield Found(job, read_run(job.run), read_query(job.run))
 
 
 def _percent(read: Callable[[Record], float | None]) -> Callable[[Found], float | None]:

@@ -18,6 +18,8 @@ MOST = 10_000
 """Seeds beyond which no number is given."""
 FAR = 6.0
 """Noncentrality from which the test's other tail has less than 1e-9; scipy may give NaN there."""
+ROUNDING = 1e-9
+"""Share of the largest value within which differences are equal: they differ by rounding."""
 
 
 class Sample(Statistic):
@@ -76,9 +78,16 @@ class Paired:
 
 
 def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Paired:
-    """Pair two configurations' values by seed; a seed that only one has is left out."""
+    """Pair two configurations' values by seed; a seed that only one has is left out.
+
+    Differences that are equal but for ROUNDING are made equal, and zero where the values are equal.
+    """
     seeds = [seed for seed in values if seed in baseline]
-    return Paired(Sample(tuple(values[seed] - baseline[seed] for seed in seeds)))
+    found = [values[seed] - baseline[seed] for seed in seeds]
+    within = ROUNDING * max((abs(x[seed]) for x in (values, baseline) for seed in seeds), default=0)
+    if found and max(found) - min(found) <= within:
+        found = [found[0] if abs(found[0]) > within else 0.0] * len(found)
+    return Paired(Sample(tuple(found)))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
