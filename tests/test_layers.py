@@ -120,8 +120,8 @@ ALLOWED = {
     "run": {*BASE, "run", "searches", "parts", "quick", "benchmark", "papers", "recipes"}
     | {"trackers", "cpus"},
     "study": {
-        *("study", "checks", "config", "cpus", "files", "papers", "parts", "recipes", "report"),
-        "run.job",
+        *("study", "checks", "config", "cpus", "data", "files", "papers", "parts", "recipes"),
+        *("report", "run.job"),
     },
     "commands": {
         *("benchmark", "checks", "commands", "config", "data", "flags", "installed", "papers"),

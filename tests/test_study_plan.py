@@ -201,6 +201,18 @@ def test_places_of_this_machine():
     assert placed(found, None, None) == found
 
 
+def test_images_given_by_a_path_that_is_there_have_no_other_place(tmp_path):
+    configurations = f'[configurations.a]\ndata.name="{tmp_path}"\n[configurations.b]'
+    study = plan(f'[study]\nseeds=[1]\n[base]\ndata.name="cifar10"\n{configurations}')
+    found = placed(study, Path("data"), None).configurations
+    assert found["a"].search()["data"] == {"name": str(tmp_path)}
+    assert found["b"].search()["data"]["root"] == "data"
+    moved = plan('[study]\nseeds=[1]\n[base]\ndata.name="a/b"')
+    assert (
+        placed(moved, Path("data"), None).configurations["run"].search()["data"]["root"] == "data"
+    )
+
+
 @pytest.mark.parametrize("base", ['recipe = "digits-study"', 'row = "sgl/table-2/darts1/sgl"'])
 def test_runs_that_have_begun_get_the_places_too(base, tmp_path):
     study = plan(f'[study]\nseeds=[1]\nthen=["retrain"]\n[base]\n{base}')

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import tomli_w
 
 from tutelage.checks import nearest
+from tutelage.data import ADDED, DATA
 from tutelage.papers import row_named
 from tutelage.recipes import layered
 from tutelage.report.runs.tables import dotted
@@ -73,6 +74,11 @@ class Configuration:
         """Return the settings that override those that the retraining finds in its run."""
         own = {key: x for key, x in self.settings.items() if key in ("retrain", "data")}
         return own if self.row else {}
+
+    def by_path(self) -> bool:
+        """Tell whether its images are given by a path, which exists here."""
+        name = str(self.settings.get("data", {}).get("name", ""))
+        return name not in {"", *DATA, *ADDED} and Path(name).exists()
 
     def places(self) -> dict[str, str]:
         """Return the flags of the places that it names: they may change when a run resumes."""
@@ -136,21 +142,22 @@ def placed(study: Study, data_root: Path | None, table: Path | None) -> Study:
 
     Args:
         study: A study.
-        data_root: The folder that holds the data sets' files.
+        data_root: The folder that holds the data sets' files. Images that are given by their path
+            keep it where they are there.
         table: The table of a benchmark, to query and for the searches.
 
     Raises:
         ValueError: A configuration queries a table, and none is given.
     """
-    own: Settings = {"data": {"root": str(data_root)}} if data_root else {}
+    own: Settings = {} if table is None else {"table": str(table)}
     if table is not None:
         study = replace(study, head=replace(study.head, table=table))
-        own["table"] = str(table)
+    rooted = own | {"data": {"root": str(data_root)}} if data_root else own
     for name, each in study.configurations.items():
         if "query" in each.then and study.head.table is None:
             raise ValueError(f"{name} queries a table: give --table FILE, or [study] table = FILE")
     changed = {
-        name: replace(each, settings=layered(each.settings, own))
+        name: replace(each, settings=layered(each.settings, own if each.by_path() else rooted))
         for name, each in study.configurations.items()
     }
     return replace(study, configurations=changed)
