@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -246,6 +247,9 @@ def test_a_run_resumes_with_the_same_data_and_with_no_others(here, refused):
         search((pixels(), 1 - labels()), resume=True)
     with pytest.raises(ValueError, match=r"data\.name = digits \(was given\)"):
         tutelage.search(out="run", resume=True, **TINY)
+    with pytest.raises(ValueError, match="row = 'x': a paper's row is run by"):
+        tutelage.search(out="run", row="x", **TINY)
+    assert Data("cifar10", "somewhere").root == Path("somewhere")  # type: ignore[arg-type]
     refused("search --resume run", "data that only its program has: give them again, as tutelage")
     refused("retrain run", "data that only its program has")
     search((pixels(seed=1), labels()), resume=True, accept_changed_data=True)

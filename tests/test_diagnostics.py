@@ -89,6 +89,9 @@ def test_a_rule_stops_at_the_first_learner_that_it_stops():
     assert stop_now(history, "eigenvalue", 13) is None
     assert stop_now([each[:1] for each in history], "eigenvalue", 10) is None
     assert stop_now(history, "never", 10) is None
+    assert stop_now(history, "eigenvalue", 10, since=14) is None, (
+        "those before are another supernet's"
+    )
 
 
 def test_stopping_by_an_eigenvalue_that_is_never_measured_is_refused():

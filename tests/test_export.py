@@ -125,6 +125,10 @@ def test_what_cannot_be_exported_is_one_sentence(retrained, tmp_path):
     with pytest.raises(ValueError, match="nowhere does not exist"):
         export(tmp_path / "nowhere", tmp_path / "out")
     assert not list(tmp_path.iterdir())
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(ValueError, match=r"has a README.md of its own: give another folder"):
+        export(retrained, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
 @pytest.mark.parametrize(("name", "default", "other"), READ_BY)

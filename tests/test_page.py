@@ -192,6 +192,11 @@ MISTAKES = [
     ("[operations", "nodes = 9\n[operations", "nodes = 9: must be between 1 and 8"),
     ("[operations", "cells = 2\n[operations", "cells = 2: must be between 3 and"),
     ("[operations", 'name = "darts"\n[operations', "name = 'darts': must be of letters"),
+    (
+        "operations.mine",
+        "operations.auxiliary",
+        r"operations\.auxiliary: Tutelage or torch has that name",
+    ),
     ("operations.mine", "operations.noise", r"operations\.noise: Tutelage or torch has that name"),
     ("operations.mine", "operations.keys", r"operations\.keys: Tutelage or torch has that name"),
     ("operations.mine", 'operations."a.b"', r"operations\.a\.b: a name has letters"),
@@ -371,3 +376,23 @@ def test_onnx_has_operations_of_ones_own(tmp_path, capfd):
         x = torch.randn(count, 3, 16, 16)
         (logits,) = session.run(None, {"images": x.numpy()})
         assert torch.allclose(torch.from_numpy(logits), load(tmp_path)(x), atol=1e-5)
+
+
+def test_dense_operations_have_a_stride_in_a_network_of_cells(written):
+    space = part_named(
+        "space", written('skeleton = "darts"\ncandidates = ["nor_conv_3x3", "nor_conv_1x1"]')
+    )
+    size, found = Size(4, 3, 10), genotype(space, sample(space))
+    assert space.network(found, size)(torch.randn(2, 3, 8, 8))[0].shape == (2, 10)
+    with torch.device("meta"):
+        counted = flops(space.network(found, size).eval(), (3, 8, 8))
+    assert costs_of(space, size, (8, 8)).of(found).flops == counted
+
+
+def test_pairs_keep_the_layout_of_a_page(written):
+    candidates = '"none", "skip_connect", "sep_conv_3x3"'
+    text = f'skeleton = "darts"\nnodes = 3\ncandidates = [{candidates}]'
+    space, search = part_named("space", written(text)), make_part("search", {"name": "gdas"})
+    found = search.derive(space, search.alphas(space))
+    again = space_of(Genotype.from_json(found.to_json()))
+    assert again.operations == space.operations

@@ -16,7 +16,7 @@ import torch
 from binding import problems
 from teachers import FakeTimm
 from tutelage.cli import main
-from tutelage.commands.search import search_base
+from tutelage.commands.search import _evaluation, search_base
 from tutelage.config import Data, Retrain, Run
 from tutelage.papers import Row, every_row, paper_names, read_paper, read_table, row_named
 from tutelage.parts import from_table, make_part
@@ -207,6 +207,16 @@ def test_a_rows_retraining_has_its_own_data(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["retrain", str(out)])
     assert "needs its images" in capsys.readouterr().err
+
+
+def test_a_rows_retraining_leaves_what_the_search_was_given():
+    """Flags and a quick look at search time outlast the row's own settings of the retraining."""
+    row = row_named("sd-darts/table-3/darts2")
+    own = layered(row.search(), {"retrain": {"epochs": 3, "channels": 4}})
+    asked = _evaluation(row, own)["retrain"]
+    assert {"epochs", "channels"} & asked.keys() == set()
+    assert asked["cells"] == 14 and asked["stem"] == "imagenet"
+    assert _evaluation(row, row.search()) == row.retraining()
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def scorer_of(space, size, fitted, judged):
     return Scorer(net, weights, space, size, lambda: iter(fitted), lambda: iter(judged))
 
 
-def test_statistics_are_means_over_batches_of_their_means_and_variances():
+def test_statistics_are_means_over_batches_by_images():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4))
     twin, fitted = copy.deepcopy(network), parts((4, 4, 3))
@@ -69,8 +69,9 @@ def test_statistics_are_means_over_batches_of_their_means_and_variances():
                 biased = y.var((0, 2, 3), unbiased=False)[:, None, None]
                 y = ((y - mean[:, None, None]) / (biased + 1e-5).sqrt()).relu()
     for place, layer in enumerate((1, 3)):
-        torch.testing.assert_close(network[layer].running_mean, sum(means[place::2]) / 3)
-        torch.testing.assert_close(network[layer].running_var, sum(variances[place::2]) / 3)
+        for running, found in (("running_mean", means), ("running_var", variances)):
+            expected = sum(n * x for n, x in zip((4, 4, 3), found[place::2], strict=True)) / 11
+            torch.testing.assert_close(getattr(network[layer], running), expected)
 
 
 @pytest.mark.parametrize("columns", [(1, 2, 3), (0, 3, 1), (2, 0, 0)])

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import tutelage
+from test_live import searching
 from test_search import TINY, run_toml, work_of
 from toys import ToyMake, toy_batch
 from tutelage.extras import AfterStep
@@ -20,6 +21,7 @@ from tutelage.records.rows import StageAccuracies
 from tutelage.run.monitor.teaching import Stages, two_stages
 from tutelage.run.search import search_run
 from tutelage.run.strategies.validation import validate
+from tutelage.trees import leaves
 from written_runs import read_rows
 
 SMALL = TINY | {"space": "nasbench201", "cells": 1, "channels": 4}
@@ -171,3 +173,24 @@ def test_the_warning_is_printed(tmp_path, capsys):
     tutelage.search(Spoiling(), out=tmp_path / "run", **SPOILING | {"epochs": 1})
     message = "".join(capsys.readouterr())
     assert message.count("warning: learner 1: its peers' teaching spoils it: ") == 1
+
+
+@pytest.mark.parametrize("search", ["single-path", "gdas"])
+def test_learners_are_validated_on_the_same_samples(search):
+    """Of learners with the same weights and alphas none is better by the paths that it draws."""
+    work = searching(
+        run_toml("sgl", search={"name": search}, space={"name": "nasbench201"}, cells=1), 32
+    )
+    view = work.view()
+    for name in ("V", "W", "A"):
+        for tree in view.variables[name]:
+            for mine, first in zip(leaves(tree), leaves(view.variables[name][0]), strict=True):
+                mine.data.copy_(first)
+    for drafts, own in zip(view.variables["V"], view.variables["W"], strict=True):
+        for draft, taught in zip(leaves(drafts), leaves(own), strict=True):
+            draft.data.copy_(taught)
+    first, second = validate(view).scores
+    assert first == second
+    assert first["first_loss"] == first["valid_loss"]
+    learner, batches = view.learners[1], list(view.validation())
+    assert two_stages(learner, view.variables, batches).changed == 0

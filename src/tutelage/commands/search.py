@@ -5,13 +5,15 @@ Nothing here imports torch before a command needs it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from tutelage.config import Data, Retrain, Run
 from tutelage.data import ADDED, DATA
-from tutelage.papers import row_named
+from tutelage.papers import Row, row_named
 from tutelage.parts import PARTS, from_table
+from tutelage.quick import tables
 from tutelage.recipes import layered, read_recipe
 from tutelage.renamed import Told, say
 from tutelage.trusted import modules_of
@@ -87,7 +89,8 @@ def search_command(
     try:
         found = search_run(settings, target, resume is not None, accept_changed_data)
     except ValueError as error:
-        if quick and table["quick"] and not isinstance(error, DataError):  # no size mends images
+        named = any(name.rpartition(".")[2] in str(error) for name in table.get("quick", ()))
+        if quick and named and not isinstance(error, DataError):  # no size mends images
             raise ValueError(f"{error} (--quick has set {_listed(table['quick'])})") from error
         raise
     print(found.genotype.as_text())
@@ -107,6 +110,14 @@ def search_command(
     print(f"Found: {target / file}; train {whom} with: tutelage retrain {target}{own}")
 
 
+def _evaluation(row: Row, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row's settings of a retraining, but for those that the search was given itself."""
+    asked, was, now = (each.get("retrain", {}) for each in (row.retraining(), row.search(), own))
+    usual = tables(from_table(Retrain, was, "a retraining"))
+    kept = {name: x for name, x in asked.items() if name not in now or now[name] == usual.get(name)}
+    return {**row.retraining(), "retrain": kept}
+
+
 def retrain_command(
     run: str,
     recipe: str | None,
@@ -124,7 +135,7 @@ def retrain_command(
 
         own = RunDirectory.open(folder).settings()
         if "row" in own:
-            own = layered(own, row_named(own["row"]).retraining())
+            own = layered(own, _evaluation(row_named(own["row"]), own))
         base = layered(own, base)
         if given.get("retrain", {}).get("start"):
             out = out or folder / "transfer"

@@ -66,6 +66,8 @@ class Data:
     rescale or centre need more of an image than the resolution."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.root, str):
+            object.__setattr__(self, "root", Path(self.root))
         if not 0 < self.train_fraction < 1:
             raise ValueError(
                 f"train_fraction = {self.train_fraction}: must be strictly between 0 and 1"

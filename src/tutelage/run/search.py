@@ -82,6 +82,11 @@ def search(
         "space": table("space", space),
         "data": chosen_data,
     }
+    if settings.get("row") is not None:
+        raise ValueError(
+            f"row = {settings['row']!r}: a paper's row is run by `tutelage search --row`; give its "
+            "settings here"
+        )
     if quick:
         given = stated(settings)
         run_settings = from_table(Run, quick_look(given, given), "a search")

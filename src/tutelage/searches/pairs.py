@@ -33,4 +33,4 @@ def derive_pairs(space: Space, arch: ArchWeights) -> Genotype:
             pairs.sort(key=lambda each: -each[0])
             kept.append(tuple((name, source) for _, name, source in pairs[:2]))
         cells[group] = Cell(tuple(kept), concat=tuple(range(2, 2 + len(kept))))
-    return Genotype(space.name, cells)
+    return Genotype(space.name, cells, getattr(space, "layout", {}))

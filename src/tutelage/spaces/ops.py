@@ -127,7 +127,7 @@ def operation(name: str, channels: int, stride: int, own: Sequence[Operation] = 
     if name == "skip_connect":
         return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels)
     if name in DENSE:
-        return ReluConvolution(channels, channels, DENSE[name])
+        return ReluConvolution(channels, channels, DENSE[name], stride)
     if name == "noise":
         return Noise(stride)
     return Zero(stride)

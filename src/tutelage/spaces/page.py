@@ -33,6 +33,7 @@ from tutelage.spaces.mixed import SUPERNET
 from tutelage.spaces.nb201 import EDGES, GROUP, PLAIN_201, NasBench201
 from tutelage.spaces.ops import OPERATIONS, check_operations
 from tutelage.spaces.own import Operation, Page
+from tutelage.spaces.plan import AUXILIARY
 from tutelage.spaces.style import Style
 from tutelage.tables import from_table, plain
 
@@ -209,7 +210,9 @@ def _operations(given: Any, where: str, *, chain: bool) -> tuple[Operation, ...]
             raise ValueError(f"{what} = {table!r}: must be a table, [{what}]")
         if not name.isidentifier():
             raise ValueError(f"{what}: a name has letters, digits and _")
-        if (is_own(name) if chain else name in OPERATIONS) or name in dir(nn.ModuleDict()):
+        if (is_own(name) if chain else name in (*OPERATIONS, AUXILIARY)) or name in dir(
+            nn.ModuleDict()
+        ):
             raise ValueError(f"{what}: Tutelage or torch has that name itself, so choose another")
         try:
             functions: Functions = from_table(Functions, table, "an operation")

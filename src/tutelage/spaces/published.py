@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -112,11 +113,11 @@ def resolve(text_or_path: str | Path) -> Genotype:
     if "Genotype(" in text or text.startswith(("{", "|")):
         return Genotype.from_text(text)
     path = Path(text_or_path)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  # False where a text is too long for a path
         if not (path / "genotype.json").is_file():
             raise ValueError(f"{path} has no genotype.json: a search writes it when it ends")
         return Genotype.read(path / "genotype.json")
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113
         if path.suffix == ".safetensors":
             raise ValueError(f"{path} holds a network: give its folder, which has a genotype.json")
         return Genotype.read(path)

@@ -7,7 +7,7 @@ from itertools import accumulate, chain
 from operator import attrgetter
 
 from tutelage.records.rows import EpochRow
-from tutelage.report.figures.plots import Axis, Line, by_epoch, learner, plot, timeline, values
+from tutelage.report.figures.plots import Axis, Line, by_epoch, learner, plot, values
 from tutelage.report.figures.theme import SERIES, Drawn
 from tutelage.report.runs.benchmarks import BENCHMARKS
 from tutelage.report.runs.scores import ACCURACY, quantity_of
@@ -35,7 +35,7 @@ def compared(rows: Sequence[Row]) -> list[Drawn]:
         for record in row.records:
             if record.search and not record.search.sampled:
                 kept = record.kept or 0
-                _, x, found = timeline(record.search)
+                _, x, found = by_epoch(record.search)
                 scores = [learner(each, kept) for each in found]
                 y = [100 * value for value in values(scores, attrgetter("valid_accuracy"))]
                 accuracy.append(Line(row.label, x, y, colour))
@@ -47,7 +47,7 @@ def compared(rows: Sequence[Row]) -> list[Drawn]:
                 x = x if epochs else []
                 tables[benchmark.title].append(Line(row.label, x, y, colour))
             for files in record.retraining.trainings if record.retraining else ():
-                _, x, found = timeline(files)
+                _, x, found = by_epoch(files)
                 training.append(Line(row.label, x, values(found, attrgetter("train_loss")), colour))
     axis = Axis("epoch")
     return [

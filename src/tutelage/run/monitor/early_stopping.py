@@ -89,17 +89,20 @@ def by_skips(history: Sequence[int], *, most: int = 1, start: int = 0) -> Stop |
     return Stop(f"the normal cell has {history[epoch]} skip connections", epoch)
 
 
-def stop_now(history: list[list[dict[str, Any]]], rule: str, start: int) -> Stop | None:
+def stop_now(
+    history: list[list[dict[str, Any]]], rule: str, start: int, since: int = 0
+) -> Stop | None:
     """Apply a rule of early stopping to every learner; the first that meets it stops the search.
 
     Args:
         history: The diagnostics after every epoch, of every learner.
         rule: never, eigenvalue or skips.
         start: The first epoch whose architecture may be kept.
+        since: The epoch in which the weights were initialised.
     """
     for learner in range(len(history[-1])):
         if rule == "eigenvalue":
-            stop = by_eigenvalue(column(history, learner, "eigenvalue"), start=start)
+            stop = by_eigenvalue(eigenvalues(history, learner, since), start=start)
         elif rule == "skips":
             counts = [skips.get("normal", 0) for skips in column(history, learner, "skips")]
             stop = by_skips(counts, start=start)
@@ -108,6 +111,16 @@ def stop_now(history: list[list[dict[str, Any]]], rule: str, start: int) -> Stop
         if stop:
             return stop
     return None
+
+
+def eigenvalues(
+    history: list[list[dict[str, Any]]], learner: int, since: int
+) -> list[float | None]:
+    """Return one learner's dominant eigenvalues, None before its weights were initialised.
+
+    Those of an earlier phase are of another supernet, and tell nothing of this one's.
+    """
+    return [None] * since + column(history, learner, "eigenvalue")[since:]
 
 
 def column(history: list[list[dict[str, Any]]], learner: int, name: str) -> list[Any]:

@@ -13,7 +13,7 @@ from tutelage.config import Run
 from tutelage.records.rows import StageAccuracies, Stopped
 from tutelage.records.typed import typed
 from tutelage.run.monitor.collapse import warnings_of
-from tutelage.run.monitor.early_stopping import column, stop_now
+from tutelage.run.monitor.early_stopping import eigenvalues, stop_now
 from tutelage.run.monitor.measured import measured
 from tutelage.run.monitor.subject import Subject
 from tutelage.run.monitor.teaching import two_stages
@@ -97,7 +97,7 @@ class Diagnostics:
             Entries of the epoch's row of metrics.jsonl.
         """
         make = view.setup.streams.valid.batch
-        first = make(view.epoch, 0)
+        first, since = make(view.epoch, 0), view.setup.phases[view.phase].initialised
         genotypes = [view.genotype(learner) for learner in view.learners]
         found = [
             measured(Subject(view, learner, genotype, first))
@@ -109,7 +109,7 @@ class Diagnostics:
                 for each, genotype in zip(found, genotypes, strict=True)
             ]
         )
-        row: dict[str, Any] = {"collapse": found, "warnings": list(self._warnings())}
+        row: dict[str, Any] = {"collapse": found, "warnings": list(self._warnings(since))}
         if any(learner.drafts and learner.weights[0] in view.training for learner in view.learners):
             batches = [
                 first,
@@ -123,17 +123,17 @@ class Diagnostics:
         if self.table:
             row["table"], row["table_caveat"] = self.looked_up(genotypes), self.caveat
             row["warnings"] += list(self._absent(genotypes))
-        stop = stop_now(self.history, self.settings.stop, self.settings.stop_from)
+        stop = stop_now(self.history, self.settings.stop, self.settings.stop_from, since)
         if stop:
             self.stopped = {"reason": stop.reason, "epoch": stop.epoch}
             row["stopped"] = Stopped(**self.stopped)
         return row
 
-    def _warnings(self) -> Iterable[str]:
-        """Yield warnings about what points to collapse in the last epoch."""
+    def _warnings(self, since: int) -> Iterable[str]:
+        """Yield warnings of collapse in the last epoch; weights were initialised in `since`."""
         last = self.history[-1]
         for k, each in enumerate(last):
-            for warning in warnings_of(each["skips"], column(self.history, k, "eigenvalue")):
+            for warning in warnings_of(each["skips"], eigenvalues(self.history, k, since)):
                 yield f"learner {k}: {warning}" if len(last) > 1 else warning
 
     def _absent(self, genotypes: Sequence[Genotype]) -> Iterable[str]:

@@ -50,10 +50,11 @@ def two_stages(learner: Learner, variables: Mapping[str, Tree], batches: Sequenc
     net, alphas = learner.net, pick(variables, learner.alphas)
     counts = torch.zeros(3, dtype=torch.int64)
     for x, y, _ in batches:
-        before, after = (
-            (net(pick(variables, path), alphas, x).argmax(1) == y).cpu()
-            for path in (learner.drafts[0], learner.weights)
-        )
+        seed, right = int(torch.randint(2**62, ())), []
+        for path in (learner.drafts[0], learner.weights):
+            torch.manual_seed(seed)  # a search that samples runs the same operations of both
+            right.append((net(pick(variables, path), alphas, x).argmax(1) == y).cpu())
+        before, after = right
         counts += torch.stack([before.sum(), after.sum(), (before != after).sum()])
     first, taught, changed = counts.tolist()
     return Stages(first, taught, changed, images=sum(len(batch.y) for batch in batches))

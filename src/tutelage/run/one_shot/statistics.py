@@ -19,7 +19,7 @@ from tutelage.batch import Batch
 def recalibrate(
     network: nn.Module, batches: Iterable[Batch], batch_size: int | None = None
 ) -> None:
-    """Set the BatchNorm statistics of a network to the mean over batches of images.
+    """Set the BatchNorm statistics of a network to their mean over batches, weighted by images.
 
     Args:
         network: It is in training mode afterwards.
@@ -30,18 +30,18 @@ def recalibrate(
     for norm in norms:
         norm.reset_running_stats()
     network.train()
-    done = 0
+    done = 0  # images
     for x, _, _ in batches:
         count = max(1, len(x) // (batch_size or len(x)))
         for norm in norms:
             # a plain mean; torch's own (None) would read its counter back in every layer
-            norm.momentum = 1 / (done + 1)
+            norm.momentum = len(x) / (done + len(x))
             if count > 1:
                 norm.forward = partial(normalised, norm, count, done)  # type: ignore[method-assign]
         network(x)
         for norm in norms if count > 1 else ():
             del norm.forward
-        done += count
+        done += len(x)
 
 
 def normalised(norm: nn.BatchNorm2d, count: int, done: int, x: Tensor) -> Tensor:
@@ -50,13 +50,13 @@ def normalised(norm: nn.BatchNorm2d, count: int, done: int, x: Tensor) -> Tensor
     Args:
         norm: The layer.
         count: How many batches x has.
-        done: How many batches the running statistics have seen before.
+        done: How many images the running statistics have seen before.
         x: Maps.
     """
     parts = x.unflatten(0, (count, -1))
     variance, mean = torch.var_mean(parts, dim=(1, 3, 4), correction=0)  # (count, C)
     size = parts.numel() // mean.numel()
-    weight = count / (done + count)
+    weight = len(x) / (done + len(x))
     for running, values in (
         (norm.running_mean, mean),
         (norm.running_var, variance * (size / (size - 1))),

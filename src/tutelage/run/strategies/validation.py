@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tutelage.data.seeding import generator
 from tutelage.extras import Members
-from tutelage.problem import pick
+from tutelage.problem import Learner, pick
 from tutelage.run.supernet.view import View
 
 
@@ -53,14 +53,17 @@ def validate(view: View) -> Validated:
 def _answers(view: View) -> Iterator[tuple[list[list[Tensor]], Tensor]]:
     """Yield batches of the validation half, not augmented: all learners' logits, and labels (B,).
 
-    Where a learner has weights of a first stage, their logits (B, C) follow its own.
+    Where a learner has weights of a first stage, their logits (B, C) follow its own. All have the
+    same random numbers in a batch: where paths are sampled, no learner is better by its path.
     """
-    seed = generator(view.setup.settings.seed, "search/validate").integers(2**63)
-    torch.manual_seed(int(seed))
+    seeds = generator(view.setup.settings.seed, "search/validate")
+
+    def answers(learner: Learner, x: Tensor, seed: int) -> Iterator[Tensor]:
+        alphas = pick(view.variables, learner.alphas)
+        for path in (learner.weights, *learner.drafts[:1]):
+            torch.manual_seed(seed)
+            yield learner.net(pick(view.variables, path), alphas, x)
+
     for x, y, _ in view.validation():
-        logits = []
-        for learner in view.learners:
-            alphas = pick(view.variables, learner.alphas)
-            paths = (learner.weights, *learner.drafts[:1])
-            logits.append([learner.net(pick(view.variables, path), alphas, x) for path in paths])
-        yield logits, y
+        seed = int(seeds.integers(2**63))
+        yield [list(answers(learner, x, seed)) for learner in view.learners], y

@@ -46,6 +46,9 @@ def write_folder(path: Path | str, trained: Trained, out: Path) -> str:
         )
     if (out / "run.toml").exists():
         raise ValueError(f"--out {out} holds a run: give another folder")
+    own = (name for name in ("README.md", "genotype.json", "result.json") if (out / name).exists())
+    if not (out / FILE).is_file() and (there := next(own, None)):
+        raise ValueError(f"--out {out} has a {there} of its own: give another folder")
     out.mkdir(parents=True, exist_ok=True)
     _, weights = read_network(find(path))
     write_bytes(out / FILE, save(weights, to_metadata(trained.details)))
