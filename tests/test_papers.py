@@ -215,7 +215,7 @@ def test_a_rows_retraining_leaves_what_the_search_was_given():
     own = layered(row.search(), {"retrain": {"epochs": 3, "channels": 4}})
     asked = _evaluation(row, own)["retrain"]
     assert {"epochs", "channels"} & asked.keys() == set()
-    assert asked["cells"] == 14 and asked["stem"] == "imagenet"
+    assert "warm_up" not in asked and asked["cells"] == 14 and asked["stem"] == "imagenet"
     assert _evaluation(row, row.search()) == row.retraining()
 
 

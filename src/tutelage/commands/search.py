@@ -115,6 +115,10 @@ def _evaluation(row: Row, own: Mapping[str, Any]) -> dict[str, Any]:
     asked, was, now = (each.get("retrain", {}) for each in (row.retraining(), row.search(), own))
     usual = tables(from_table(Retrain, was, "a retraining"))
     kept = {name: x for name, x in asked.items() if name not in now or now[name] == usual.get(name)}
+    epochs = kept.get("epochs", now.get("epochs", usual["epochs"]))
+    for name in ("warm_up", "linear_tail"):
+        if kept.get(name, 0) >= epochs:  # a quick look has fewer
+            del kept[name]
     return {**row.retraining(), "retrain": kept}
 
 
