@@ -284,6 +284,7 @@ def test_plain_forms_have_two_derivatives_and_use_no_kernels(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_toy_run_has_every_part(tmp_path):
     out = tmp_path / "gpu.json"
     command = [
