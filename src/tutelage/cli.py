@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(crashed(error, tokens))
     finally:
         if arguments is None and not _several():  # the process ends with this command
+            with suppress(OSError, ValueError):  # a reader that has ended, a closed stream
+                sys.stdout.flush()
             end_at_once()
 
 
