@@ -41,8 +41,7 @@ def without(found: Listing, tested: Iterable[Any], name: str) -> Listing:
         )
     say(f"{name}: {len(odd):,} images are left out, which are test images of the searched set")
     kept = [place for place in range(len(found.paths)) if place not in odd]
-    paths = [found.paths[place] for place in kept]
-    return found._replace(paths=paths, labels=found.labels[torch.tensor(kept)])
+    return found.at(torch.tensor(kept))
 
 
 def _keys() -> Callable[[Any], Key]:

@@ -132,8 +132,8 @@ def check_folder(settings: Data) -> None:
     root = collection_of(settings)
     train = listing(root, "train")
     test = test_files(root, train, settings)
-    first = train._replace(paths=train.paths[:1], labels=train.labels[:1])
-    check_shape(root, "test", test, common_shape(first, settings), settings)
+    first = common_shape(train.at(torch.tensor([0])), settings)
+    check_shape(root, "test", test, first, settings)
 
 
 def read_rest(settings: Data, shape: Shape) -> Images:

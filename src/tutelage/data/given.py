@@ -80,8 +80,7 @@ class Given:
         whole = self.whole()
         names = [stat.name for stat in whole.source.stats(whole.paths)]
         rows = undivided(names, whole.labels, whole.classes, part, "the given data")
-        paths = [whole.paths[row] for row in rows.tolist()]
-        return whole._replace(paths=paths, labels=whole.labels[rows]), []
+        return whole.at(rows), []
 
     def whole(self) -> Listing:
         """List all images for training."""

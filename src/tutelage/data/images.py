@@ -66,6 +66,11 @@ class Listing(NamedTuple):
     classes: tuple[str, ...]
     source: Source = FILES_OF_IMAGES
 
+    def at(self, index: Tensor) -> Listing:
+        """Return the listing of some of the images, in the order of the index, int64 (n,)."""
+        paths = [self.paths[place] for place in index.tolist()]
+        return self._replace(paths=paths, labels=self.labels[index])
+
 
 class Images(Protocol):
     """N images of one shape, with their labels."""

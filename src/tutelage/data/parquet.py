@@ -84,8 +84,7 @@ class Parquet:
         files = {row.file: "" if alone else digested(row.file, self.root) for row in whole.paths}
         names = [f"{files[row.file]}:{row.number}" for row in whole.paths]
         rows = undivided(names, whole.labels, whole.classes, part, self.root)
-        paths = [whole.paths[row] for row in rows.tolist()]
-        return whole._replace(paths=paths, labels=whole.labels[rows]), []
+        return whole.at(rows), []
 
     def whole(self) -> Listing:
         """List the images of all files."""

@@ -38,10 +38,7 @@ def chosen_files(files: Listing, settings: Data, part: PartName) -> Listing:
         DataError: as `places`.
     """
     index = places(files.labels, settings, part)
-    if len(index) == len(files.paths):
-        return files
-    paths = [files.paths[place] for place in index.tolist()]
-    return files._replace(paths=paths, labels=files.labels[index])
+    return files if len(index) == len(files.paths) else files.at(index)
 
 
 def file_of(settings: Data, part: PartName) -> PartName:

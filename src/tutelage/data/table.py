@@ -79,8 +79,7 @@ class Table:
         whole, others = self._listing(entries)
         names = [digested(path, self.root.parent) for path in whole.paths]
         rows = undivided(names, whole.labels, whole.classes, part, self.root)
-        paths = [whole.paths[row] for row in rows.tolist()]
-        return whole._replace(paths=paths, labels=whole.labels[rows]), others
+        return whole.at(rows), others
 
     def whole(self) -> Listing:
         """List all images, whatever their part."""
